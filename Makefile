@@ -1,0 +1,55 @@
+# greentls: what a person would type. `make help` lists it.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+
+.PHONY: help run test test-all lint types docs fuzz bench memcached tools clean
+.DEFAULT_GOAL := help
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 12
+
+run: $(VENV)/.installed  ## the HTTPS demo on https://localhost:8443
+	$(BIN)/python -m greentls serve --bind localhost:8443
+
+test: $(VENV)/.installed-test memcached tools  ## every test
+	$(BIN)/python -m pytest
+
+test-all:  ## every test, on each Python from 3.10 that is installed
+	sh tests/all_pythons.sh
+
+lint: $(VENV)/.installed-lint  ## ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed-lint  ## mypy --strict on greentls/
+	$(BIN)/mypy
+
+fuzz: $(VENV)/.installed-test  ## coverage-guided fuzzing of the parser; SECONDS=600
+	$(BIN)/python tests/wire/fuzz_parser.py -max_total_time=$(or $(SECONDS),600)
+
+memcached:
+	@sh tests/need.sh memcached memcached
+
+tools:
+	@sh tests/need.sh openssl openssl
+	@sh tests/need.sh curl curl
+	@sh tests/need.sh strip binutils
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(VENV)/bin/python setup.py pyproject.toml
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/bin/python setup.py pyproject.toml
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-lint: $(VENV)/bin/python setup.py pyproject.toml
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test,lint]'
+	@touch $@ $(VENV)/.installed $(VENV)/.installed-test
+
+clean:  ## remove what make made
+	rm -rf $(VENV) .venv-* build dist *.egg-info docs/_build

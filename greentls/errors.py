@@ -1,0 +1,132 @@
+"""Every error that greentls raises of its own accord.
+
+    GreenTLSError
+    +-- ConfigurationError    a setting, file or URL that cannot be used   (also ValueError)
+    +-- UnsupportedOpenSSL    a function that this OpenSSL does not have, or hides
+    +-- ConcurrentUseError    a second operation on a connection that is inside one   (also RuntimeError)
+    +-- WrongThreadError      an operation in a thread, or in the hub, where it cannot wait   (also RuntimeError)
+    +-- WireError             bytes that are not what the RFC says   (also ValueError)
+    +-- TLSError              what OpenSSL said
+        +-- CertificateError  the peer's certificate chain was refused
+        +-- UnexpectedEOF     the peer's ciphertext ended without close_notify
+        +-- ConnectionDead    an earlier operation on this connection failed for good
+
+    WantRead                  not an error: more ciphertext, please
+
+An error holds facts; the sentence is made in ``__str__``. Whatever a user's callback raises is not wrapped: it reaches
+the caller of the operation as itself, with the TLSError that OpenSSL made of it as its ``__cause__``.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "CertificateError",
+    "ConcurrentUseError",
+    "ConfigurationError",
+    "ConnectionDead",
+    "GreenTLSError",
+    "TLSError",
+    "UnexpectedEOF",
+    "UnsupportedOpenSSL",
+    "WantRead",
+    "WireError",
+    "WrongThreadError",
+]
+
+
+class GreenTLSError(Exception):
+    """The root: everything that greentls raises of its own accord."""
+
+
+class ConfigurationError(GreenTLSError, ValueError):
+    """A setting that cannot be used.
+
+    subject: what was looked at ("certificate file /etc/x.pem"). problem: what is wrong with it. remedy: what to do.
+    """
+
+    def __init__(self, subject: str, problem: str, remedy: str = "") -> None:
+        super().__init__(subject, problem, remedy)
+        self.subject, self.problem, self.remedy = subject, problem, remedy
+
+    def __str__(self) -> str:
+        return f"{self.subject}: {self.problem}" + (f"; {self.remedy}" if self.remedy else "")
+
+
+class UnsupportedOpenSSL(GreenTLSError):
+    """This OpenSSL does not have a function, or cryptography's build of it hides the function.
+
+    function: its C name. problem: why it cannot be had. versions: cryptography's and OpenSSL's. remedy: what to do.
+    """
+
+    def __init__(self, function: str, problem: str, versions: str, remedy: str) -> None:
+        super().__init__(function, problem, versions, remedy)
+        self.function, self.problem, self.versions, self.remedy = function, problem, versions, remedy
+
+    def __str__(self) -> str:
+        return f"{self.function}: {self.problem} ({self.versions}); {self.remedy}"
+
+
+class ConcurrentUseError(GreenTLSError, RuntimeError):
+    """A second operation entered a connection whose first one still waits inside OpenSSL."""
+
+
+class WrongThreadError(GreenTLSError, RuntimeError):
+    """An operation in another thread than the connection's, or in the hub, which must never wait."""
+
+
+class WireError(GreenTLSError, ValueError):
+    """Bytes that are not what the RFC says.
+
+    field: the RFC's name of the field. got, expected: facts about it, as short texts. alert: the AlertDescription
+    (int, RFC 8446 section 6) that the RFC asks for.
+    """
+
+    def __init__(self, field: str, got: str, expected: str, alert: int) -> None:
+        super().__init__(field, got, expected, alert)
+        self.field, self.got, self.expected, self.alert = field, got, expected, alert
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.got}, {self.expected}"
+
+
+class TLSError(GreenTLSError):
+    """What OpenSSL said of an operation.
+
+    operation: "do_handshake", "read", ... library, reason: OpenSSL's texts of the first queued error ("SSL routines",
+    "no shared cipher"), empty if it queued none. code: that error as OpenSSL packs it, 0 if none. Later ones: details.
+    """
+
+    def __init__(
+        self, operation: str, library: str = "", reason: str = "", code: int = 0, details: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__(operation, library, reason, code, details)
+        self.operation, self.library, self.reason, self.code, self.details = operation, library, reason, code, details
+
+    def __str__(self) -> str:
+        said = ": ".join(part for part in (self.library, self.reason) if part) or "OpenSSL gave no reason"
+        return f"{self.operation}: {said}" + "".join(f"; {detail}" for detail in self.details)
+
+
+class CertificateError(TLSError):
+    """The peer's certificate chain was refused. verify_code, verify_message: OpenSSL's X509_V_ERR_*."""
+
+    verify_code: int = 0
+    verify_message: str = ""
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}: {self.verify_message} (verify code {self.verify_code})"
+
+
+class UnexpectedEOF(TLSError):
+    """The peer's ciphertext ended without close_notify: what was read may have been cut short."""
+
+    def __str__(self) -> str:
+        return f"{self.operation}: the peer closed the transport without close_notify"
+
+
+class ConnectionDead(TLSError):
+    """An earlier operation on this connection failed for good; reason says how."""
+
+
+class WantRead(Exception):  # noqa: N818 - no error: nothing went wrong
+    """More ciphertext, please: call receive_data() and repeat the operation."""

@@ -1,0 +1,59 @@
+"""Metadata. Build and tool settings are in pyproject.toml."""
+
+import pathlib
+
+from setuptools import find_packages, setup
+
+here = pathlib.Path(__file__).parent
+version: dict[str, str] = {}
+exec((here / "greentls" / "_version.py").read_text(encoding="utf-8"), version)
+
+redis = ["redis>=5"]
+capture = ["dpkt>=1.9.8"]
+test = [
+    "pytest>=8",
+    "hypothesis>=6.100",
+    "pyelftools>=0.31",  # the independent oracle for openssl/symbols.py
+    "atheris>=3; python_version == '3.11'",  # coverage-guided fuzzing; wheels for few Pythons
+    *redis,
+    *capture,
+]
+
+setup(
+    name="greentls",
+    version=version["__version__"],
+    description="OpenSSL callbacks that may wait: TLS for gevent, with shared sessions and asynchronous decisions",
+    long_description=(here / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    packages=find_packages(include=["greentls", "greentls.*"]),
+    package_data={"greentls": ["py.typed"]},
+    python_requires=">=3.10",
+    install_requires=[
+        "gevent>=24.2.1",
+        # 3.0.3: frames on 3.12; 3.1: CPython 3.13; 3.2.2: 3.14. Older ones corrupt frames that a callback switches in.
+        "greenlet>=3.0.3",
+        "greenlet>=3.1; python_version >= '3.13'",
+        "greenlet>=3.2.2; python_version >= '3.14'",
+        "pyopenssl>=25.0",
+        "cryptography>=44",
+        "pymemcache>=4",
+    ],
+    extras_require={
+        "redis": redis,
+        "capture": capture,
+        "test": test,
+        "lint": ["ruff==0.17.6", "mypy==2.4.1"],
+        "docs": ["sphinx>=7"],
+        "bench": ["matplotlib>=3.8"],
+    },
+    entry_points={"console_scripts": ["greentls = greentls.cli:main"]},
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Topic :: Security :: Cryptography",
+        "Topic :: System :: Networking",
+        "Typing :: Typed",
+    ],
+)
