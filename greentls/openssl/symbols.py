@@ -1,0 +1,308 @@
+"""Where OpenSSL's functions are, those included that cryptography's binding does not export.
+
+greentls must call the very OpenSSL whose SSL_CTX* and SSL* it is handed: the one that cryptography's extension module
+calls. Two ways lead there; neither is taken before the first call of address(), and neither is trusted unproved.
+
+**Linked** (distributions): the extension needs a shared libssl, so dlsym() on the extension's own handle finds every
+function. But the loader binds the extension's calls in global scope first, where a preloaded or embedding program may
+hold another OpenSSL. So OpenSSL_version(), TLS_method(), BIO_s_mem() and their like, which return pointers to static
+data, are called both ways, through dlsym() and through the binding: equal pointers, same library. What is asked for
+later must come out of one of the libraries that those came out of.
+
+**Built in** (the wheels on PyPI): OpenSSL is linked into the extension and hidden from the dynamic linker, but the
+file's ELF ``.symtab`` still names it. A function is at base + st_value. What proves that file and base are right:
+
+1. the base is the loader's (dladdr of the module's PyInit_*), and base + st_value of PyInit_* is its address again;
+2. the ELF header and program headers in memory are the file's, byte for byte: a file that pip replaced under a running
+   process has other offsets. From here on each address within a segment is known to be mapped;
+3. ``ffi.addressof(lib, "SSL_new")`` is not SSL_new but the trampoline that cffi compiled for it, the static function
+   ``_cffi_d_SSL_new``. At least five of those must be where ``.symtab`` puts them;
+4. a function begins in memory with the same bytes of code as in the file. OpenSSL lies behind the trampolines, and a
+   wheel rebuilt with nothing but a newer OpenSSL could pass everything before this.
+
+The file is read, not mapped: one that shrinks while it is read must be an error, not a SIGBUS. Every offset in it is
+checked against its size, and each length against what it must hold. Whatever is wrong is UnsupportedOpenSSL.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib
+import os
+import struct
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, BinaryIO, NamedTuple
+
+import cryptography
+
+from greentls.errors import UnsupportedOpenSSL
+
+__all__ = ["address"]
+
+# Looked up together, since one pass over 36 000 symbols costs the same for one name as for thirty (15 ms).
+# fmt: off
+WANTED = frozenset((
+    "OSSL_ERR_STATE_free", "OSSL_ERR_STATE_new", "OSSL_ERR_STATE_restore", "OSSL_ERR_STATE_save", "SSL_CTX_ctrl",
+    "SSL_CTX_remove_session", "SSL_CTX_sess_set_get_cb", "SSL_CTX_sess_set_new_cb", "SSL_CTX_sess_set_remove_cb",
+    "SSL_CTX_set_client_hello_cb", "SSL_CTX_set_num_tickets", "SSL_CTX_set_tlsext_ticket_key_evp_cb",
+    "SSL_SESSION_get_id", "SSL_SESSION_get_time", "SSL_SESSION_get_timeout", "SSL_SESSION_is_resumable",
+    "SSL_SESSION_set_timeout", "SSL_get0_peer_certificate", "SSL_set_session_id_context",
+))
+# fmt: on
+# Functions that every version of the binding exports; five at least must be found, and all that are found must agree.
+EXPORTED = ("SSL_new", "SSL_free", "SSL_read", "SSL_write", "SSL_CTX_new", "SSL_CTX_free", "BIO_new", "BIO_free")
+AGREEING = 5
+TRAMPOLINE = "_cffi_d_"
+# They take nothing or one small number and return a pointer to static data. The first two must be there.
+STATIC = ("OpenSSL_version", "TLS_method", "TLS_client_method", "TLS_server_method", "BIO_s_mem")
+
+CODE = 64  # bytes of a function that are compared; the shortest ones are shorter
+MAX_TABLE = 64 << 20  # of a symbol or string table: the wheels have 2 MiB; a forged size must not eat the memory
+PAGE = 4096  # the smallest page of any ELF platform: a base is a multiple of it
+
+REMEDY = (
+    "install cryptography's manylinux or musllinux wheel from PyPI, unstripped, on a 64-bit little-endian system "
+    "(pip install --force-reinstall --only-binary :all: cryptography), or a distribution's, linked against libssl"
+)
+
+# System V ABI, chapters 4 and 5, 64-bit little-endian.
+_EHDR = struct.Struct("<16sHHIQQQIHHHHHH")
+_PHDR = struct.Struct("<IIQQQQQQ")
+_SHDR = struct.Struct("<IIQQQQIIQQ")
+_SYM = struct.Struct("<IBBHQQ")
+_PT_LOAD, _PF_X, _SHT_SYMTAB, _SHT_STRTAB, _STT_FUNC = 1, 1, 2, 3, 2
+
+
+class Unusable(Exception):
+    """Why a file or a library cannot be used."""
+
+
+class Symbol(NamedTuple):
+    value: int  # st_value: its address less the base
+    code: bytes  # what it begins with
+
+
+class Image(NamedTuple):
+    headers: bytes  # the ELF header and the program headers: what the loader maps at the base
+    symbols: dict[str, Symbol]  # the wanted functions that stand exactly once in .symtab
+
+
+def _take(file: BinaryIO, size: int, offset: int, length: int, what: str) -> bytes:
+    if offset + length > size:
+        raise Unusable(f"{what} reach beyond the end of the file")
+    file.seek(offset)
+    data = file.read(length)
+    if len(data) != length:
+        raise Unusable(f"the file shrank while its {what} were read")
+    return data
+
+
+def read_image(file: BinaryIO, wanted: Collection[str]) -> Image:
+    """Reads an ELF shared object's headers and, in one pass over its .symtab, the wanted functions. Raises Unusable."""
+    size = file.seek(0, os.SEEK_END)
+    start = _take(file, size, 0, min(_EHDR.size, size), "headers")
+    if start[:4] != b"\x7fELF":
+        raise Unusable("it is not an ELF file")
+    if start[4:6] != b"\x02\x01":
+        raise Unusable("it is not a 64-bit little-endian ELF file")
+    if len(start) != _EHDR.size:
+        raise Unusable("the ELF header is cut short")
+    _, _, _, _, _, phoff, shoff, _, _, phentsize, phnum, shentsize, shnum, _ = _EHDR.unpack(start)
+    if phentsize != _PHDR.size or shentsize != _SHDR.size:
+        raise Unusable("its headers are of an unknown size")
+
+    table = _take(file, size, phoff, phnum * _PHDR.size, "program headers")
+    loads = [segment for segment in _PHDR.iter_unpack(table) if segment[0] == _PT_LOAD]
+    end = phoff + len(table)
+    if not loads or loads[0][2:4] != (0, 0) or not _EHDR.size <= end <= loads[0][5]:
+        raise Unusable("its headers are not mapped at its base")
+    headers = _take(file, size, 0, end, "headers")
+
+    sections = list(_SHDR.iter_unpack(_take(file, size, shoff, shnum * _SHDR.size, "section headers")))
+    symtab = next((s for s in sections if s[1] == _SHT_SYMTAB), None)
+    if symtab is None:
+        raise Unusable("it has no symbol table (.symtab): it was stripped")
+    offset, length, link, entsize = symtab[4], symtab[5], symtab[6], symtab[9]
+    if entsize != _SYM.size or length % _SYM.size or link >= len(sections) or sections[link][1] != _SHT_STRTAB:
+        raise Unusable("its symbol table is malformed")
+    if max(length, sections[link][5]) > MAX_TABLE:
+        raise Unusable("its symbol table is too large")
+    entries = _take(file, size, offset, length, "symbols")
+    names = _name_offsets(_take(file, size, sections[link][4], sections[link][5], "symbols' names"), wanted)
+
+    places: dict[str, set[tuple[int, int]]] = {}
+    for name, info, _, shndx, value, length in _SYM.iter_unpack(entries):
+        if name in names and info & 15 == _STT_FUNC and shndx:
+            places.setdefault(names[name], set()).add((value, length))
+    symbols = {}
+    for function, [(value, length), *others] in places.items():
+        if others:
+            continue  # static functions may share a name: which one is meant, nobody knows
+        for _, flags, offset, vaddr, _, filesz, _, _ in loads:
+            if flags & _PF_X and vaddr <= value and 0 < length <= vaddr + filesz - value:
+                code = _take(file, size, offset + value - vaddr, min(length, CODE), "functions")
+                symbols[function] = Symbol(value, code)
+    return Image(headers, symbols)
+
+
+def _name_offsets(strings: bytes, wanted: Collection[str]) -> dict[int, str]:
+    """Where in a string table the wanted names begin."""
+    names = {name.encode(): name for name in wanted}
+    offsets = {}
+    position = 0
+    for string in strings.split(b"\0"):  # three times as fast as looking at what each symbol points to
+        if string in names:
+            offsets[position] = names[string]
+        position += len(string) + 1
+    # GNU ld stores a name that ends another one inside it: "SSL_new" within "_cffi_d_SSL_new".
+    for missing in names.keys() - {name.encode() for name in offsets.values()}:
+        position = strings.find(missing + b"\0")
+        while position >= 0:
+            offsets[position] = names[missing]
+            position = strings.find(missing + b"\0", position + 1)
+    return offsets
+
+
+def verify(
+    image: Image, base: int, entry: tuple[str, int], exported: Mapping[str, int], peek: Callable[[int, int], bytes]
+) -> dict[str, int]:
+    """The addresses of an image's functions, once the image is proved to be the one loaded at base. Raises Unusable.
+
+    base: where the loader put it. entry: its dynamic symbol and that one's address. exported: functions of the binding
+    and their addresses as cffi tells them. peek: reads memory (ctypes.string_at).
+    """
+    if base % PAGE or entry[0] not in image.symbols or base + image.symbols[entry[0]].value != entry[1]:
+        raise Unusable(f"the loaded module's base does not fit the file: {entry[0]} is elsewhere")
+    if peek(base, len(image.headers)) != image.headers:
+        raise Unusable("the loaded module is not the file: was it replaced while in use?")
+    trampolines = {name: image.symbols.get(TRAMPOLINE + name) for name in exported}
+    placed = {name: base + symbol.value for name, symbol in trampolines.items() if symbol}
+    if wrong := sorted(name for name in placed if placed[name] != exported[name]):
+        raise Unusable(f"the symbol table puts {wrong[0]} elsewhere than the binding does")
+    if len(placed) < AGREEING:
+        raise Unusable(f"the symbol table names {len(placed)} of the binding's functions; {AGREEING} must agree")
+    return {
+        name: base + symbol.value
+        for name, symbol in image.symbols.items()
+        if peek(base + symbol.value, len(symbol.code)) == symbol.code
+    }
+
+
+# -- this process ------------------------------------------------------------------------------------------------------
+
+
+class _DlInfo(ctypes.Structure):
+    _fields_ = [
+        ("fname", ctypes.c_char_p),
+        ("fbase", ctypes.c_void_p),
+        ("sname", ctypes.c_char_p),
+        ("saddr", ctypes.c_void_p),
+    ]
+
+
+def _base_of(where: int) -> int:
+    """The base of the loaded object that an address is in. Raises Unusable."""
+    info = _DlInfo()
+    try:
+        dladdr = ctypes.CDLL(None).dladdr
+    except (AttributeError, OSError, TypeError):  # TypeError: Windows has no CDLL(None)
+        raise Unusable("the system has no dladdr()") from None
+    dladdr.argtypes = [ctypes.c_void_p, ctypes.POINTER(_DlInfo)]
+    if not dladdr(where, ctypes.byref(info)) or not info.fbase:
+        raise Unusable("the loader does not know where the module is")
+    return int(info.fbase)
+
+
+def _dlsym(handle: ctypes.CDLL, name: str) -> int | None:
+    try:
+        return ctypes.cast(handle[name], ctypes.c_void_p).value
+    except (AttributeError, ValueError):  # ValueError: a NUL in the name
+        return None
+
+
+class _Extension:
+    """cryptography's extension module in this process: the file, its handle, the cffi library within."""
+
+    def __init__(self) -> None:
+        rust: Any = importlib.import_module("cryptography.hazmat.bindings._rust")
+        try:  # before cryptography 40 the binding was a module of its own
+            binding: Any = importlib.import_module("cryptography.hazmat.bindings._openssl")
+        except ImportError:
+            module, binding = rust, rust._openssl
+        else:
+            module = binding
+        self.lib: Any = binding.lib
+        self.ffi: Any = binding.ffi
+        self.path: str = module.__file__
+        self.entry: str = "PyInit_" + module.__name__.rpartition(".")[2]
+        self.version: str = self.ffi.string(self.lib.OpenSSL_version(0)).decode("ascii", "replace")
+
+    @functools.cached_property
+    def handle(self) -> ctypes.CDLL:
+        """The module's own handle: NOLOAD, so that a replaced file is refused, not loaded a second time."""
+        try:
+            return ctypes.CDLL(self.path, mode=getattr(os, "RTLD_NOLOAD", 0) | getattr(os, "RTLD_LAZY", 0))
+        except OSError as error:
+            raise Unusable(f"the loader does not have it: {error}") from None
+
+    @functools.cached_property
+    def libraries(self) -> frozenset[int]:
+        """The bases of the shared libraries that OpenSSL is in; empty where it is built in. Raises Unusable."""
+        if not (_dlsym(self.handle, STATIC[0]) and _dlsym(self.handle, STATIC[1])):
+            return frozenset()
+        bases = set()
+        for name in STATIC:
+            where, ours = _dlsym(self.handle, name), getattr(self.lib, name, None)
+            if not where or ours is None:
+                continue
+            arguments = (0,) if name == "OpenSSL_version" else ()
+            theirs = ctypes.CFUNCTYPE(ctypes.c_void_p, *[ctypes.c_int for _ in arguments])(where)(*arguments)
+            if theirs != int(self.ffi.cast("uintptr_t", ours(*arguments))):
+                raise Unusable(f"{name} of the libssl it is linked with is not the one that the binding calls")
+            bases.add(_base_of(where))
+        return frozenset(bases)
+
+    def find(self, wanted: Collection[str]) -> dict[str, int]:
+        """The addresses of those of the wanted functions that are there. Raises Unusable, OSError."""
+        if not self.version.startswith("OpenSSL ") or "compatible" in self.version:  # AWS-LC and BoringSSL say so
+            raise Unusable("its library is not OpenSSL")
+        if self.libraries:
+            places = {name: _dlsym(self.handle, name) for name in wanted}
+            return {name: at for name, at in places.items() if at and _base_of(at) in self.libraries}
+        with open(self.path, "rb") as file:
+            image = read_image(file, {*wanted, self.entry, *(TRAMPOLINE + name for name in EXPORTED)})
+        entry = _dlsym(self.handle, self.entry)
+        if not entry:
+            raise Unusable(f"the loader does not know its {self.entry}")
+        exported = {
+            name: int(self.ffi.cast("uintptr_t", self.ffi.addressof(self.lib, name)))
+            for name in EXPORTED
+            if hasattr(self.lib, name)
+        }
+        return verify(image, _base_of(entry), (self.entry, entry), exported, ctypes.string_at)
+
+
+_extension = functools.cache(_Extension)
+_known: dict[str, int | None] = {}  # None: not there
+
+
+def address(name: str) -> int:
+    """The address of an OpenSSL function in the OpenSSL that cryptography uses. Raises UnsupportedOpenSSL."""
+    at = _known.get(name)
+    if at is not None:
+        return at
+    extension = _extension()
+    problem = "it is not there, or several functions have that name"
+    if name not in _known:
+        wanted = {name} | (WANTED - _known.keys())
+        try:
+            found = extension.find(wanted)
+        except (Unusable, OSError) as error:
+            problem = f"cryptography's {os.path.basename(extension.path)} does not tell where it is: {error}"
+        else:
+            _known.update((each, found.get(each)) for each in wanted)
+            if name in found:
+                return found[name]
+    versions = f"cryptography {cryptography.__version__}, {extension.version}"
+    raise UnsupportedOpenSSL(name, problem, versions, REMEDY)
