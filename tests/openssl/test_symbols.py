@@ -317,6 +317,46 @@ def test_names_without_an_end_are_refused(names: bytes) -> None:
         read(shared_object(names=names))
 
 
+@pytest.mark.parametrize(
+    ("at", "form", "value", "problem"),
+    [
+        (32, "<Q", 1, "not on the page at its base"),  # e_phoff: inside the ELF header
+        (32, "<Q", 0x1000, "not on the page at its base"),  # beyond what verify() may look at
+        (54, "<H", 32, "unknown size"),  # e_phentsize
+        (56, "<H", 0, "not on the page at its base"),  # e_phnum
+        (58, "<H", 40, "unknown size"),  # e_shentsize
+        (60, "<H", 0, "stripped"),  # e_shnum
+        (72, "<Q", 0x1000, "not on the page at its base"),  # the first segment's p_offset
+        (80, "<Q", 0x1000, "not on the page at its base"),  # its p_vaddr
+        (96, "<Q", 100, "not on the page at its base"),  # its p_filesz
+        (-128 + 32, "<Q", 24 << 30, "too large"),  # .symtab's sh_size
+        (-128 + 32, "<Q", 25, "malformed"),
+        (-128 + 40, "<I", 3, "malformed"),  # its sh_link: no such section
+        (-128 + 40, "<I", 0, "malformed"),  # no string table
+        (-128 + 56, "<Q", 16, "malformed"),  # its sh_entsize
+        (-64 + 32, "<Q", 1 << 40, "too large"),  # .strtab's sh_size
+        (-64 + 24, "<Q", 1 << 40, "beyond the end"),  # its sh_offset
+    ],
+)
+def test_each_wrong_field_is_named(at: int, form: str, value: int, problem: str) -> None:
+    data = bytearray(shared_object())
+    (shoff,) = struct.unpack_from("<Q", data, 40)
+    end = shoff + 3 * 64
+    data += bytes(0x4000)  # a whole table's room, wherever a header points
+    data[0x1000 : 0x1000 + 2 * 56] = data[64 : 64 + 2 * 56]
+    struct.pack_into("<Q", data, 96, 0x2000)
+    struct.pack_into(form, data, at if at >= 0 else end + at, value)
+    with pytest.raises(symbols.Unusable, match=problem):
+        read(bytes(data))
+
+
+def test_a_base_that_no_loader_chooses_is_refused() -> None:
+    data = shared_object()
+    exported = {name: at + 16 for name, at in EXPORTED.items()}
+    with pytest.raises(symbols.Unusable, match="base"):
+        symbols.verify(read(data), BASE + 16, (ENTRY[0], ENTRY[1] + 16), exported, lambda at, length: pytest.fail())
+
+
 @pytest.mark.parametrize("base", [BASE + symbols.PAGE, BASE - symbols.PAGE, BASE + 1, 0])
 def test_a_wrong_base_is_refused(base: int) -> None:
     data = shared_object()
