@@ -128,5 +128,5 @@ class ConnectionDead(TLSError):
     """An earlier operation on this connection failed for good; reason says how."""
 
 
-class WantRead(Exception):  # noqa: N818 - no error: nothing went wrong
+class WantRead(Exception):
     """More ciphertext, please: call receive_data() and repeat the operation."""

@@ -1,0 +1,313 @@
+"""Thin functions over the OpenSSL that cryptography carries: reference counts, the error queue, sessions, BIOs.
+
+Nothing here decides anything. ``SSL*``, ``SSL_SESSION*`` and the like pass through as opaque cffi pointers (``Any``);
+whatever is returned with an owner is freed by ``ffi.gc``. Functions that the binding does not export come from
+``symbols`` and are looked up at first use, so that an OpenSSL without one of them still does everything else.
+"""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from cryptography.hazmat.bindings.openssl.binding import Binding
+from OpenSSL import SSL
+
+from greentls.errors import ConfigurationError, UnsupportedOpenSSL
+from greentls.openssl import symbols
+
+_binding = Binding()
+ffi: Any = _binding.ffi
+lib: Any = _binding.lib
+
+# Macros of ssl.h and tls1.h that the binding does not carry.
+_CTRL_CHAIN_CERT = 89
+_HOSTFLAG_NO_PARTIAL_WILDCARDS = 0x4
+
+
+@functools.cache
+def hidden(name: str, signature: str) -> Any:
+    """An OpenSSL function that the binding does not export, as a callable. Raises UnsupportedOpenSSL."""
+    return ffi.cast(signature, symbols.address(name))
+
+
+# -- the error queue (ERR_get_error(3), OSSL_ERR_STATE_save(3)) --------------------------------------------------------
+
+
+def take_errors() -> list[int]:
+    """Empties this thread's error queue; oldest first, as OpenSSL packs them."""
+    codes = []
+    while code := lib.ERR_get_error():
+        codes.append(code)
+    return codes
+
+
+def describe(code: int) -> tuple[str, str]:
+    """(library, reason) of a packed error: ("SSL routines", "no shared cipher")."""
+    library, reason = lib.ERR_lib_error_string(code), lib.ERR_reason_error_string(code)
+    return tuple("" if text == ffi.NULL else ffi.string(text).decode() for text in (library, reason))  # type: ignore[return-value]
+
+
+def save_errors() -> Any:
+    """Takes this thread's error queue away. Give the result to restore_errors(); None if the queue was empty."""
+    if not lib.ERR_peek_error():
+        return None
+    try:
+        new = hidden("OSSL_ERR_STATE_new", "void *(*)(void)")
+        save = hidden("OSSL_ERR_STATE_save", "void (*)(void *)")
+        free = hidden("OSSL_ERR_STATE_free", "void (*)(void *)")
+    except UnsupportedOpenSSL:
+        return take_errors()  # OpenSSL 3.0 and 3.1 have no such state: file and line are lost, the errors are not
+    state = ffi.gc(new(), free)
+    save(state)
+    return state
+
+
+def restore_errors(saved: Any) -> None:
+    """Makes this thread's error queue what save_errors() took away."""
+    lib.ERR_clear_error()
+    if saved is None:
+        return
+    if isinstance(saved, list):
+        for code in saved:
+            lib.ERR_put_error(code >> 23 & 0xFF, 0, code & 0x7FFFFF, b"", 0)
+    else:
+        hidden("OSSL_ERR_STATE_restore", "void (*)(const void *)")(saved)
+
+
+# -- sessions (d2i_SSL_SESSION(3), SSL_CTX_sess_set_get_cb(3)) ---------------------------------------------------------
+
+
+def session_to_bytes(session: Any) -> bytes:
+    """DER of an SSL_SESSION*. It holds the master secret in clear."""
+    length = lib.i2d_SSL_SESSION(session, ffi.NULL)
+    buffer = ffi.new("unsigned char[]", length)
+    lib.i2d_SSL_SESSION(session, ffi.new("unsigned char **", buffer))
+    return bytes(ffi.buffer(buffer, length))
+
+
+def session_from_bytes(blob: bytes) -> Any:
+    """A new SSL_SESSION* that the caller owns, or NULL if the bytes are not one."""
+    data = ffi.from_buffer(blob)
+    session = lib.d2i_SSL_SESSION(ffi.NULL, ffi.new("const unsigned char **", data), len(blob))
+    if session == ffi.NULL:
+        lib.ERR_clear_error()
+    return session
+
+
+def session_id(session: Any) -> bytes:
+    """The session's id, empty if it has none."""
+    length = ffi.new("unsigned int *")
+    get_id = hidden("SSL_SESSION_get_id", "const unsigned char *(*)(const SSL_SESSION *, unsigned int *)")
+    start = get_id(session, length)
+    return bytes(ffi.buffer(start, length[0]))
+
+
+def session_times(session: Any) -> tuple[int, int]:
+    """(made at, seconds since the epoch; lifetime, seconds)."""
+    made = hidden("SSL_SESSION_get_time", "long (*)(const SSL_SESSION *)")
+    lifetime = hidden("SSL_SESSION_get_timeout", "long (*)(const SSL_SESSION *)")
+    return made(session), lifetime(session)
+
+
+def session_resumable(session: Any) -> bool:
+    return bool(hidden("SSL_SESSION_is_resumable", "int (*)(const SSL_SESSION *)")(session))
+
+
+def owned_session(session: Any) -> Any:
+    """The same pointer, freed when Python drops it."""
+    return ffi.gc(session, lib.SSL_SESSION_free)
+
+
+def set_session_callbacks(context: Any, get: Any, new: Any, remove: Any) -> None:
+    """SSL_CTX_sess_set_get_cb and its two sisters; NULL detaches."""
+    hidden(
+        "SSL_CTX_sess_set_get_cb",
+        "void (*)(SSL_CTX *, SSL_SESSION *(*)(SSL *, const unsigned char *, int, int *))",
+    )(context, get)
+    hidden("SSL_CTX_sess_set_new_cb", "void (*)(SSL_CTX *, int (*)(SSL *, SSL_SESSION *))")(context, new)
+    hidden("SSL_CTX_sess_set_remove_cb", "void (*)(SSL_CTX *, void (*)(SSL_CTX *, SSL_SESSION *))")(context, remove)
+
+
+def set_session_callbacks_possible() -> None:
+    """Raises UnsupportedOpenSSL where sessions cannot be kept outside OpenSSL."""
+    for name in ("SSL_CTX_sess_set_get_cb", "SSL_CTX_sess_set_new_cb", "SSL_CTX_sess_set_remove_cb"):
+        symbols.address(name)
+    symbols.address("SSL_SESSION_get_id")
+
+
+# -- contexts ----------------------------------------------------------------------------------------------------------
+
+
+def pointer(thing: Any) -> int:
+    """A C pointer's address, to find Python's side of it."""
+    return int(ffi.cast("uintptr_t", thing))
+
+
+def raw_context(context: SSL.Context) -> Any:
+    return context._context
+
+
+def set_num_tickets(context: SSL.Context, count: int) -> None:
+    hidden("SSL_CTX_set_num_tickets", "int (*)(SSL_CTX *, size_t)")(raw_context(context), count)
+
+
+def tune_context(context: SSL.Context) -> None:
+    """Modes for a Connection that owns its buffers.
+
+    RELEASE_BUFFERS: an idle connection keeps no 16 KiB record buffers. Without PARTIAL_WRITE (which pyOpenSSL sets) one
+    SSL_write() encrypts the whole of what it is given, and a memory BIO always takes it.
+    """
+    lib.SSL_CTX_set_mode(raw_context(context), lib.SSL_MODE_RELEASE_BUFFERS)
+    lib.SSL_CTX_clear_mode(raw_context(context), lib.SSL_MODE_ENABLE_PARTIAL_WRITE)
+
+
+def set_ciphersuites(context: SSL.Context, names: str) -> None:
+    """TLS 1.3 cipher suites, colon-separated."""
+    if lib.SSL_CTX_set_ciphersuites(raw_context(context), names.encode()) != 1:
+        lib.ERR_clear_error()
+        raise ConfigurationError(f"cipher suites {names!r}", "OpenSSL knows none of them")
+
+
+def set_groups(context: SSL.Context, names: str) -> None:
+    """Key-exchange groups, colon-separated, best first."""
+    if lib.SSL_CTX_set1_curves_list(raw_context(context), names.encode()) != 1:
+        lib.ERR_clear_error()
+        raise ConfigurationError(f"groups {names!r}", "OpenSSL does not know one of them")
+
+
+# -- connections -------------------------------------------------------------------------------------------------------
+
+
+def new_ssl(context: SSL.Context, server_side: bool) -> tuple[SSL.Connection, Any, Any, Any]:
+    """(owner, SSL*, incoming BIO*, outgoing BIO*): the last three live as long as the owner."""
+    owner = SSL.Connection(context, None)
+    if server_side:
+        owner.set_accept_state()
+    else:
+        owner.set_connect_state()
+    return owner, owner._ssl, owner._into_ssl, owner._from_ssl
+
+
+def bio_write(bio: Any, data: bytes | bytearray | memoryview) -> None:
+    """Appends to a memory BIO; it takes everything or there is no memory."""
+    if data and lib.BIO_write(bio, ffi.from_buffer(data), len(data)) != len(data):
+        raise MemoryError("BIO_write")
+
+
+def bio_eof(bio: Any) -> None:
+    """What the memory BIO holds is the last there is."""
+    lib.BIO_set_mem_eof_return(bio, 0)
+
+
+def bio_read(bio: Any) -> bytes:
+    """Everything in a memory BIO; it is empty afterwards."""
+    length = bio_pending(bio)
+    if not length:
+        return b""
+    data = bytearray(length)
+    lib.BIO_read(bio, ffi.from_buffer(data), length)
+    return bytes(data)
+
+
+def bio_pending(bio: Any) -> int:
+    """Bytes in a memory BIO."""
+    return int(lib.BIO_get_mem_data(bio, ffi.new("char **")))
+
+
+def quiet(ssl: Any) -> None:
+    """As if close_notify had gone out: SSL_free() then leaves the session resumable (SSL_set_shutdown(3))."""
+    lib.SSL_set_shutdown(ssl, lib.SSL_get_shutdown(ssl) | lib.SSL_SENT_SHUTDOWN)
+
+
+def received_close_notify(ssl: Any) -> bool:
+    return bool(lib.SSL_get_shutdown(ssl) & lib.SSL_RECEIVED_SHUTDOWN)
+
+
+def server_name(ssl: Any) -> str | None:
+    """RFC 6066 server_name as the client wrote it; bytes that are not ASCII come out as surrogates."""
+    name = lib.SSL_get_servername(ssl, 0)
+    return None if name == ffi.NULL else ffi.string(name).decode("ascii", "surrogateescape")
+
+
+def set_server_name(ssl: Any, name: str) -> None:
+    lib.SSL_set_tlsext_host_name(ssl, name.encode("idna") if not name.isascii() else name.encode())
+
+
+def check_host(ssl: Any, name: str) -> None:
+    """The peer's certificate must be valid for this DNS name or IP address (X509_VERIFY_PARAM_set1_host(3))."""
+    parameters = lib.SSL_get0_param(ssl)
+    try:
+        packed = ipaddress.ip_address(name).packed
+    except ValueError:
+        encoded = name.encode("idna") if not name.isascii() else name.encode()
+        lib.X509_VERIFY_PARAM_set_hostflags(parameters, _HOSTFLAG_NO_PARTIAL_WILDCARDS)
+        done = lib.X509_VERIFY_PARAM_set1_host(parameters, encoded, len(encoded))
+    else:
+        done = lib.X509_VERIFY_PARAM_set1_ip(parameters, packed, len(packed))
+    if done != 1:
+        lib.ERR_clear_error()
+        raise ConfigurationError(f"server_hostname {name!r}", "neither a DNS name nor an IP address")
+
+
+def alpn_protocol(ssl: Any) -> bytes:
+    """The ALPN protocol agreed on, empty if none."""
+    start, length = ffi.new("const unsigned char **"), ffi.new("unsigned int *")
+    lib.SSL_get0_alpn_selected(ssl, start, length)
+    return bytes(ffi.buffer(start[0], length[0])) if length[0] else b""
+
+
+def group_name(ssl: Any) -> str | None:
+    """The key-exchange group agreed on. Call it only after the handshake: OpenSSL looks into a session it expects."""
+    if not getattr(lib, "Cryptography_HAS_SSL_GET0_GROUP_NAME", 0):
+        return None
+    name = lib.SSL_get0_group_name(ssl)
+    return None if name == ffi.NULL else ffi.string(name).decode()
+
+
+def switch_context(ssl: Any, context: SSL.Context) -> None:
+    """SSL_set_SSL_CTX: certificate, ALPN and trust from another context; sessions stay with the first one."""
+    lib.SSL_set_SSL_CTX(ssl, raw_context(context))
+
+
+def set_session(ssl: Any, session: Any) -> None:
+    if lib.SSL_set_session(ssl, session) != 1:
+        code, *_ = [*take_errors(), 0]
+        raise ConfigurationError("session", describe(code)[1] or "OpenSSL refuses it", "offer one of the same settings")
+
+
+def current_session(ssl: Any) -> Any:
+    """The connection's SSL_SESSION*, owned, or None."""
+    session = lib.SSL_get1_session(ssl)
+    return None if session == ffi.NULL else owned_session(session)
+
+
+def certificates_der(stack: Any) -> list[bytes]:
+    """DER of each X509* in a STACK_OF(X509)*; none for NULL."""
+    if stack == ffi.NULL:
+        return []
+    return [_certificate_der(lib.sk_X509_value(stack, index)) for index in range(lib.sk_X509_num(stack))]
+
+
+def _certificate_der(certificate: Any) -> bytes:
+    bio = ffi.gc(lib.BIO_new(lib.BIO_s_mem()), lib.BIO_free)
+    lib.i2d_X509_bio(bio, certificate)
+    return bio_read(bio)
+
+
+def add_chain(context: SSL.Context, certificates: Iterable[Any]) -> None:
+    """Intermediate certificates (cryptography objects) sent behind the leaf that was set last."""
+    for certificate in certificates:
+        context.add_extra_chain_cert(certificate)
+
+
+def callback(signature: str, function: Callable[..., Any], fatal: Any, on_error: Callable[..., Any]) -> Any:
+    """A C function pointer that lives as long as the caller keeps it.
+
+    fatal: what C gets if the arguments or the result cannot be converted, after on_error(type, value, traceback).
+    """
+    if fatal is None:
+        return ffi.callback(signature, function, onerror=on_error)
+    return ffi.callback(signature, function, error=fatal, onerror=on_error)
