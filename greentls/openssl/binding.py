@@ -12,8 +12,9 @@ import ipaddress
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from cryptography import x509
 from cryptography.hazmat.bindings.openssl.binding import Binding
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 
 from greentls.errors import ConfigurationError, UnsupportedOpenSSL
 from greentls.openssl import symbols
@@ -89,12 +90,19 @@ def session_to_bytes(session: Any) -> bytes:
 
 
 def session_from_bytes(blob: bytes) -> Any:
-    """A new SSL_SESSION* that the caller owns, or NULL if the bytes are not one."""
+    """A new SSL_SESSION*, owned, or None if the bytes are not one."""
     data = ffi.from_buffer(blob)
     session = lib.d2i_SSL_SESSION(ffi.NULL, ffi.new("const unsigned char **", data), len(blob))
     if session == ffi.NULL:
         lib.ERR_clear_error()
-    return session
+        return None
+    return ffi.gc(session, lib.SSL_SESSION_free)
+
+
+def shared_session(session: Any) -> Any:
+    """The same SSL_SESSION*, owned: with a reference more."""
+    hidden("SSL_SESSION_up_ref", "int (*)(SSL_SESSION *)")(session)
+    return ffi.gc(session, lib.SSL_SESSION_free)
 
 
 def session_id(session: Any) -> bytes:
@@ -116,11 +124,6 @@ def session_resumable(session: Any) -> bool:
     return bool(hidden("SSL_SESSION_is_resumable", "int (*)(const SSL_SESSION *)")(session))
 
 
-def owned_session(session: Any) -> Any:
-    """The same pointer, freed when Python drops it."""
-    return ffi.gc(session, lib.SSL_SESSION_free)
-
-
 def set_session_callbacks(context: Any, get: Any, new: Any, remove: Any) -> None:
     """SSL_CTX_sess_set_get_cb and its two sisters; NULL detaches."""
     hidden(
@@ -129,13 +132,6 @@ def set_session_callbacks(context: Any, get: Any, new: Any, remove: Any) -> None
     )(context, get)
     hidden("SSL_CTX_sess_set_new_cb", "void (*)(SSL_CTX *, int (*)(SSL *, SSL_SESSION *))")(context, new)
     hidden("SSL_CTX_sess_set_remove_cb", "void (*)(SSL_CTX *, void (*)(SSL_CTX *, SSL_SESSION *))")(context, remove)
-
-
-def set_session_callbacks_possible() -> None:
-    """Raises UnsupportedOpenSSL where sessions cannot be kept outside OpenSSL."""
-    for name in ("SSL_CTX_sess_set_get_cb", "SSL_CTX_sess_set_new_cb", "SSL_CTX_sess_set_remove_cb"):
-        symbols.address(name)
-    symbols.address("SSL_SESSION_get_id")
 
 
 # -- contexts ----------------------------------------------------------------------------------------------------------
@@ -164,6 +160,13 @@ def tune_context(context: SSL.Context) -> None:
     lib.SSL_CTX_clear_mode(raw_context(context), lib.SSL_MODE_ENABLE_PARTIAL_WRITE)
 
 
+def set_cipher_list(context: SSL.Context, names: str) -> None:
+    """TLS 1.2 cipher suites in OpenSSL's syntax (openssl-ciphers(1))."""
+    if lib.SSL_CTX_set_cipher_list(raw_context(context), names.encode()) != 1:
+        lib.ERR_clear_error()
+        raise ConfigurationError(f"ciphers {names!r}", "OpenSSL knows none of them")
+
+
 def set_ciphersuites(context: SSL.Context, names: str) -> None:
     """TLS 1.3 cipher suites, colon-separated."""
     if lib.SSL_CTX_set_ciphersuites(raw_context(context), names.encode()) != 1:
@@ -176,6 +179,33 @@ def set_groups(context: SSL.Context, names: str) -> None:
     if lib.SSL_CTX_set1_curves_list(raw_context(context), names.encode()) != 1:
         lib.ERR_clear_error()
         raise ConfigurationError(f"groups {names!r}", "OpenSSL does not know one of them")
+
+
+def set_verify_flags(context: SSL.Context, flags: int) -> None:
+    """X509_V_FLAG_* (X509_VERIFY_PARAM_set_flags(3))."""
+    lib.X509_VERIFY_PARAM_set_flags(lib.SSL_CTX_get0_param(raw_context(context)), flags)
+
+
+def add_chain(context: SSL.Context, certificates: Iterable[x509.Certificate], shared: bool) -> None:
+    """Intermediate certificates sent behind the leaf that was set last; shared: behind any leaf of the context.
+
+    What is shared needs no hidden function: SSL_CTX_add_extra_chain_cert(3) against SSL_CTX_add1_chain_cert(3).
+    """
+    for certificate in certificates:
+        if shared:
+            context.add_extra_chain_cert(certificate)
+            continue
+        control = hidden("SSL_CTX_ctrl", "long (*)(SSL_CTX *, int, long, void *)")
+        if control(raw_context(context), _CTRL_CHAIN_CERT, 1, crypto.X509.from_cryptography(certificate)._x509) != 1:
+            code, *_ = [*take_errors(), 0]
+            raise ConfigurationError(f"intermediate certificate {certificate.subject}", describe(code)[1])
+
+
+def add_trust_anchor(context: SSL.Context, certificate: x509.Certificate) -> None:
+    store = lib.SSL_CTX_get_cert_store(raw_context(context))
+    if lib.X509_STORE_add_cert(store, crypto.X509.from_cryptography(certificate)._x509) != 1:
+        lib.ERR_clear_error()
+        raise MemoryError("X509_STORE_add_cert")
 
 
 # -- connections -------------------------------------------------------------------------------------------------------
@@ -202,19 +232,58 @@ def bio_eof(bio: Any) -> None:
     lib.BIO_set_mem_eof_return(bio, 0)
 
 
-def bio_read(bio: Any) -> bytes:
+def bio_read(bio: Any) -> bytearray:
     """Everything in a memory BIO; it is empty afterwards."""
-    length = bio_pending(bio)
-    if not length:
-        return b""
+    length = lib.BIO_get_mem_data(bio, _start)
     data = bytearray(length)
-    lib.BIO_read(bio, ffi.from_buffer(data), length)
-    return bytes(data)
+    if length:
+        lib.BIO_read(bio, ffi.from_buffer(data), length)
+    return data
 
 
 def bio_pending(bio: Any) -> int:
     """Bytes in a memory BIO."""
-    return int(lib.BIO_get_mem_data(bio, ffi.new("char **")))
+    return int(lib.BIO_get_mem_data(bio, _start))
+
+
+_start = ffi.new("char **")  # BIO_get_mem_data() also tells where they are, which nobody asks
+
+
+class ReceiveBuffer:
+    """Memory that a socket receives into and a BIO is fed from, without a copy between and without an allocation.
+
+    May be shared by all connections of one thread, since nothing switches between a recv_into() and its feed().
+    """
+
+    def __init__(self, size: int) -> None:
+        self.memory = bytearray(size)
+        self._c = ffi.from_buffer(self.memory)
+
+    def feed(self, bio: Any, length: int) -> None:
+        if lib.BIO_write(bio, self._c, length) != length:
+            raise MemoryError("BIO_write")
+
+
+_allocate = ffi.new_allocator(should_clear_after_alloc=False)  # what SSL_read() fills need not be zero before
+
+
+def readable(data: bytes | bytearray | memoryview) -> Any:
+    """Bytes as C sees them. Raises BufferError or TypeError if they are none, or not contiguous."""
+    return ffi.from_buffer(data)
+
+
+def writable(buffer: bytearray | memoryview) -> Any:
+    """Memory that C may write to. Raises BufferError or TypeError."""
+    return ffi.from_buffer(buffer, require_writable=True)
+
+
+def read_buffer(size: int) -> Any:
+    """A char[] for read_bytes()."""
+    return _allocate("char[]", size)
+
+
+def read_bytes(buffer: Any, length: int) -> bytes:
+    return bytes(ffi.buffer(buffer, length))
 
 
 def quiet(ssl: Any) -> None:
@@ -234,6 +303,14 @@ def server_name(ssl: Any) -> str | None:
 
 def set_server_name(ssl: Any, name: str) -> None:
     lib.SSL_set_tlsext_host_name(ssl, name.encode("idna") if not name.isascii() else name.encode())
+
+
+def is_ip_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def check_host(ssl: Any, name: str) -> None:
@@ -267,6 +344,29 @@ def group_name(ssl: Any) -> str | None:
     return None if name == ffi.NULL else ffi.string(name).decode()
 
 
+def version(ssl: Any) -> str:
+    return ffi.string(lib.SSL_get_version(ssl)).decode()  # type: ignore[no-any-return]
+
+
+def cipher(ssl: Any) -> tuple[str, str, int] | None:
+    """(name, version, secret bits) of the cipher in use."""
+    current = lib.SSL_get_current_cipher(ssl)
+    if current == ffi.NULL:
+        return None
+    name, version = lib.SSL_CIPHER_get_name(current), lib.SSL_CIPHER_get_version(current)
+    return ffi.string(name).decode(), ffi.string(version).decode(), lib.SSL_CIPHER_get_bits(current, ffi.NULL)
+
+
+def peer_certificates(ssl: Any, server_side: bool) -> list[bytes]:
+    """DER of the peer's chain as it was sent; SSL_get_peer_cert_chain(3) leaves a client's own out at the server."""
+    chain = certificates_der(lib.SSL_get_peer_cert_chain(ssl))
+    if server_side or not chain:
+        leaf = lib.SSL_get_peer_certificate(ssl)
+        if leaf != ffi.NULL:
+            chain.insert(0, _certificate_der(ffi.gc(leaf, lib.X509_free)))
+    return chain
+
+
 def switch_context(ssl: Any, context: SSL.Context) -> None:
     """SSL_set_SSL_CTX: certificate, ALPN and trust from another context; sessions stay with the first one."""
     lib.SSL_set_SSL_CTX(ssl, raw_context(context))
@@ -281,7 +381,32 @@ def set_session(ssl: Any, session: Any) -> None:
 def current_session(ssl: Any) -> Any:
     """The connection's SSL_SESSION*, owned, or None."""
     session = lib.SSL_get1_session(ssl)
-    return None if session == ffi.NULL else owned_session(session)
+    return None if session == ffi.NULL else ffi.gc(session, lib.SSL_SESSION_free)
+
+
+def verified_chain(store: Any) -> list[bytes]:
+    """DER of the chain that an X509_STORE_CTX* has built, the leaf first."""
+    stack = lib.X509_STORE_CTX_get1_chain(store)
+    try:
+        return certificates_der(stack)
+    finally:
+        for index in range(lib.sk_X509_num(stack)):
+            lib.X509_free(lib.sk_X509_value(stack, index))
+        lib.sk_X509_free(stack)
+
+
+def set_ocsp_response(ssl: Any, response: bytes) -> None:
+    """Staples a DER OCSP response; OpenSSL frees the copy (SSL_set_tlsext_status_ocsp_resp(3))."""
+    copy = lib.OPENSSL_malloc(len(response))
+    ffi.memmove(copy, response, len(response))
+    lib.SSL_set_tlsext_status_ocsp_resp(ssl, copy, len(response))
+
+
+def ocsp_response(ssl: Any) -> bytes | None:
+    """The DER OCSP response that the server stapled, or None."""
+    start = ffi.new("unsigned char **")
+    length = lib.SSL_get_tlsext_status_ocsp_resp(ssl, start)
+    return bytes(ffi.buffer(start[0], length)) if length > 0 else None
 
 
 def certificates_der(stack: Any) -> list[bytes]:
@@ -294,13 +419,7 @@ def certificates_der(stack: Any) -> list[bytes]:
 def _certificate_der(certificate: Any) -> bytes:
     bio = ffi.gc(lib.BIO_new(lib.BIO_s_mem()), lib.BIO_free)
     lib.i2d_X509_bio(bio, certificate)
-    return bio_read(bio)
-
-
-def add_chain(context: SSL.Context, certificates: Iterable[Any]) -> None:
-    """Intermediate certificates (cryptography objects) sent behind the leaf that was set last."""
-    for certificate in certificates:
-        context.add_extra_chain_cert(certificate)
+    return bytes(bio_read(bio))
 
 
 def callback(signature: str, function: Callable[..., Any], fatal: Any, on_error: Callable[..., Any]) -> Any:

@@ -47,7 +47,7 @@ WANTED = frozenset((
     "SSL_CTX_remove_session", "SSL_CTX_sess_set_get_cb", "SSL_CTX_sess_set_new_cb", "SSL_CTX_sess_set_remove_cb",
     "SSL_CTX_set_client_hello_cb", "SSL_CTX_set_num_tickets", "SSL_CTX_set_tlsext_ticket_key_evp_cb",
     "SSL_SESSION_get_id", "SSL_SESSION_get_time", "SSL_SESSION_get_timeout", "SSL_SESSION_is_resumable",
-    "SSL_SESSION_set_timeout", "SSL_get0_peer_certificate", "SSL_set_session_id_context",
+    "SSL_SESSION_set_timeout", "SSL_SESSION_up_ref", "SSL_get0_peer_certificate", "SSL_set_session_id_context",
 ))
 # fmt: on
 # Functions that every version of the binding exports; five at least must be found, and all that are found must agree.

@@ -1,0 +1,444 @@
+"""The bridge: OpenSSL's callbacks may wait.
+
+OpenSSL decides by callback: which session has this id, which certificate for this name, is this chain good. It calls
+from deep inside SSL_do_handshake() and wants the answer as the return value. Under greenlets that is enough. A callback
+that waits switches to the hub with OpenSSL's C frames on its stack (greenlet copies that slice of the stack to the heap
+and back), other connections run, and when the answer is there the callback returns as if nothing had been. What makes
+this more than one line is what OpenSSL, cffi and a switch do to each other:
+
+- OpenSSL is not re-entrant. While a handshake is suspended in a callback, a second SSL_write() on the same SSL* would
+  put *plaintext* on the wire, a second SSL_do_handshake() would free what the first one uses. So an SSL* has one
+  occupant at a time; a second entry, by another greenlet or by the callback itself, is a ConcurrentUseError before C.
+- cffi swallows what a callback raises: it prints it and returns 0, which means "go on" to the servername callback. So a
+  guard catches everything, BaseException included (GreenletExit, gevent.Timeout and SystemExit are exactly what ends a
+  waiting greenlet), keeps it in the operation's record, gives OpenSSL the callback's fatal value, runs no further
+  callback of that operation, and raises the original object to the operation's caller once C has returned, even where
+  C returned success. The connection is dead from then on. Some callbacks have no fatal value (a session lookup can
+  only miss; keylog returns nothing); there the servername and cert callbacks, installed as tripwires, stop the
+  handshake, and if nothing did, the bridge makes OpenSSL send a fatal alert itself. **Fail closed.**
+- The error queue belongs to the thread, so other greenlets' errors mix into it. It is cleared before every operation,
+  and a callback finds it empty and leaves it as it was.
+- A callback's pointer arguments lie on the C stack, which is somewhere else while the greenlet is not running. Inputs
+  are copied before user code runs, outputs written after it, and no cdata is handed to user code.
+- cffi frees a callback with the Python object that made it, while the SSL_CTX may still call it. So there is one
+  immortal callback of each kind in the process, and it finds its operation by SSL*.
+- The session-remove callback may run under OpenSSL's lock, in the garbage collector, or at interpreter exit. It has no
+  operation and never waits: Hooks.remove_session must only note the id.
+
+Where this rests on undocumented behaviour: SSL_set_bio(3) memory BIOs are never read or written between a callback's
+call and its return, so that ciphertext may come and go meanwhile; SSL_CTX_sess_set_get_cb(3), SSL_CTX_set_cert_cb(3),
+SSL_CTX_set_tlsext_servername_callback(3), SSL_CTX_set_alpn_select_cb(3) hold no lock around the call.
+"""
+
+from __future__ import annotations
+
+import atexit
+import weakref
+from _thread import get_native_id  # gevent patches get_ident to be the greenlet's
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from greenlet import getcurrent
+
+from greentls.errors import CertificateError, ConcurrentUseError, ConnectionDead, TLSError, WrongThreadError
+from greentls.openssl import binding
+from greentls.openssl.binding import ffi, lib
+from greentls.session import Session
+
+__all__ = ["CLOSED", "MAX_SESSION_LOOKUPS", "WANT_READ", "Bridged", "Hooks", "Operation", "install"]
+
+# A hello may name some 1,600 PSK identities, and OpenSSL asks for each before it checks a single binder: one cheap
+# hello would be 1,600 lookups. Clients offer one, rarely two (a ticket and the one before it).
+MAX_SESSION_LOOKUPS = 2
+
+# What Operation.run() answers besides SSL_*'s own positive results.
+WANT_READ = 0
+CLOSED = -1  # the peer's close_notify has come
+
+_INTERNAL_ERROR = 80  # AlertDescription, RFC 8446 6.2
+_OK, _NOACK, _ALERT_FATAL = 0, 3, 2  # SSL_TLSEXT_ERR_*
+# A record that no peer sends: application data that no key opens. An OpenSSL that skips rejected early data gives up
+# after 16 KiB and some of it, so enough is fed to reach the alert from wherever the handshake stood.
+_NONSENSE = (b"\x17\x03\x03\x00\x40" + bytes(64)) * 270
+
+
+class Bridged(Protocol):
+    """A connection as its hooks and the bridge see it."""
+
+    server_side: bool
+
+    @property
+    def hooks(self) -> Hooks: ...
+
+    @property
+    def session_hooks(self) -> Hooks: ...
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """A Context's answers to OpenSSL's questions. Each may wait; whatever it raises refuses the connection.
+
+    The connection that asks comes first. The session hooks of a connection's first Context stay in force when the
+    servername hook switches to another Context, the others come from the new one (SSL_set_SSL_CTX).
+    """
+
+    #: (connection, server_name or None) -> None, or the number of the alert to refuse with. Runs on every handshake,
+    #: twice after a HelloRetryRequest.
+    servername: Callable[[Any, str | None], int | None] | None = None
+    #: (connection, the client's protocols) -> one of them, or None to go on without ALPN
+    alpn: Callable[[Any, Sequence[bytes]], bytes | None] | None = None
+    #: (connection, session id) -> the Session, or None: a full handshake
+    get_session: Callable[[Any, bytes], Session | None] | None = None
+    #: (connection, Session). The Session is a copy that the hook may keep.
+    new_session: Callable[[Any, Session], None] | None = None
+    #: (session id). No connection; must not wait, must not raise: see the module's docstring.
+    remove_session: Callable[[bytes], None] | None = None
+    #: server: (connection, None) -> a DER OCSP response or None. client: (connection, the peer's or None) -> None.
+    ocsp: Callable[[Any, bytes | None], bytes | None] | None = None
+    #: (connection, DER certificates, the peer's first). After OpenSSL's own checks have passed. Raises to refuse.
+    verify: Callable[[Any, list[bytes]], None] | None = None
+    #: (connection). Before a certificate is chosen: SSL_CTX_set_cert_cb(3).
+    certificate: Callable[[Any], None] | None = None
+    #: (connection, one line for an SSLKEYLOGFILE): secrets.
+    keylog: Callable[[Any, bytes], None] | None = None
+    #: (connection, sent?, version, content type, message): SSL_CTX_set_msg_callback(3).
+    message: Callable[[Any, bool, int, int, bytes], None] | None = None
+
+
+class Operation:
+    """What one connection's SSL* is doing. Lives as long as its connection; entered once per operation."""
+
+    __slots__ = ("connection", "dead", "failure", "incoming", "kept", "lookups", "name", "occupant", "ssl", "thread")
+
+    def __init__(self, ssl: Any, incoming: Any) -> None:
+        self.ssl = ssl
+        self.incoming = incoming  # the BIO that OpenSSL reads ciphertext from
+        self.name = ""  # of the operation that runs
+        self.connection: Bridged | None = None  # while an operation runs; else this would be a cycle
+        self.occupant: Any = None  # the greenlet that is inside
+        self.failure: BaseException | None = None  # what a callback raised
+        self.dead = ""  # why, once an operation failed for good
+        self.lookups = 0
+        self.kept: Any = None  # memory that OpenSSL reads after a callback has returned
+        self.thread: int | None = None
+
+    def run(self, connection: Bridged, name: str, function: Any, *arguments: Any) -> int:
+        """Calls an SSL_* function with SSL* and the arguments; its callbacks may wait.
+
+        Returns the function's positive result, WANT_READ, or CLOSED. Raises what a callback raised, as itself; TLSError
+        if OpenSSL failed; ConcurrentUseError, WrongThreadError or ConnectionDead before OpenSSL is entered.
+        """
+        if self.occupant is not None or self.dead or self.thread != get_native_id():
+            self._admit(name)
+        ssl = self.ssl
+        self.occupant = getcurrent()
+        self.connection = connection
+        self.name = name
+        _running[ssl] = self
+        lib.ERR_clear_error()
+        try:
+            result: int = function(ssl, *arguments)
+            if result > 0 and self.failure is None:
+                return result
+            error = lib.SSL_get_error(ssl, result)
+            if self.failure is None:
+                if error == lib.SSL_ERROR_WANT_READ:
+                    return WANT_READ
+                if error == lib.SSL_ERROR_ZERO_RETURN:
+                    return CLOSED
+            said = self._said(name, failed=result <= 0 and error != lib.SSL_ERROR_WANT_READ)
+        finally:
+            del _running[ssl]
+            self.occupant = self.connection = self.kept = None
+        failure, self.failure = self.failure, None
+        if failure is None:
+            self.dead = str(said)
+            raise said
+        self.dead = f"a callback raised {failure!r}"
+        if failure.__cause__ is None:
+            failure.__cause__ = said
+        try:
+            raise failure
+        finally:
+            del failure, said  # the traceback holds this frame
+
+    def _admit(self, name: str) -> None:
+        if self.occupant is not None:
+            who = "this greenlet's own callback" if self.occupant is getcurrent() else "another greenlet"
+            raise ConcurrentUseError(f"{name}: {who} is inside {self.name} of this connection")
+        if self.dead:
+            raise ConnectionDead(name, reason=self.dead)
+        if self.thread is None:
+            self.thread = get_native_id()
+        elif self.thread != get_native_id():
+            raise WrongThreadError(f"{name}: a connection belongs to the thread of its first operation")
+
+    def check_entry(self, name: str) -> None:
+        """For what changes an SSL* without being an operation: the occupant's own callbacks may, others may not."""
+        if self.occupant is not None and self.occupant is not getcurrent():
+            raise ConcurrentUseError(f"{name}: another greenlet is inside {self.name} of this connection")
+
+    def _said(self, name: str, failed: bool) -> TLSError:
+        """What OpenSSL made of the operation. If a callback failed and OpenSSL did not notice, it does now."""
+        if not failed:
+            self._provoke_alert()
+            return TLSError(name, reason="a callback failed where OpenSSL cannot be told; the connection was ended")
+        codes = binding.take_errors()
+        described = [binding.describe(code) for code in codes]
+        library, reason = described[0] if described else ("", "")
+        details = tuple(text for _, text in described[1:] if text)
+        if any(text == "certificate verify failed" for _, text in described):
+            refused = CertificateError(name, library, reason, codes[0], details)
+            refused.verify_code = lib.SSL_get_verify_result(self.ssl)
+            refused.verify_message = ffi.string(lib.X509_verify_cert_error_string(refused.verify_code)).decode()
+            return refused
+        return TLSError(name, library, reason, codes[0] if codes else 0, details)
+
+    def _provoke_alert(self) -> None:
+        """Nonsense into OpenSSL, so that it sends a fatal alert and forgets the session. No callback runs meanwhile."""
+        binding.bio_read(self.incoming)
+        binding.bio_write(self.incoming, _NONSENSE)
+        scratch = ffi.new("char[]", 1)
+        for _ in range(_NONSENSE.count(b"\x17\x03\x03")):
+            lib.ERR_clear_error()
+            result = lib.SSL_read(self.ssl, scratch, 1)
+            if result <= 0 and lib.SSL_get_error(self.ssl, result) != lib.SSL_ERROR_WANT_READ:
+                break
+        lib.ERR_clear_error()
+
+
+# -- the callbacks -----------------------------------------------------------------------------------------------------
+
+_running: dict[Any, Operation] = {}  # by SSL*: cffi pointers are equal, and hash alike, if their addresses are
+
+
+def _guarded(ssl: Any, fatal: Any, body: Callable[..., Any], *arguments: Any) -> Any:
+    operation = _running.get(ssl)
+    if operation is None or operation.failure is not None:
+        return fatal
+    saved = binding.save_errors()
+    try:
+        return body(operation, operation.connection, *arguments)
+    except BaseException as failure:
+        operation.failure = failure
+        return fatal
+    finally:
+        binding.restore_errors(saved)
+
+
+def _second_net(kind: type[BaseException], failure: BaseException, traceback: Any) -> None:
+    """What escaped the guard (a KeyboardInterrupt in its first line), or a result that C cannot take."""
+    occupant = getcurrent()
+    for operation in reversed(_running.values()):
+        if operation.occupant is occupant:
+            operation.failure = operation.failure or failure
+            return
+    raise failure  # nobody's: cffi prints it
+
+
+def _callback(signature: str, fatal: Any = None) -> Callable[[Callable[..., Any]], Any]:
+    return lambda function: binding.callback(signature, function, fatal, _second_net)
+
+
+@_callback("int(SSL *, int *, void *)", _ALERT_FATAL)
+def _on_servername(ssl: Any, alert: Any, _: Any) -> int:
+    alert[0] = _INTERNAL_ERROR
+    return int(_guarded(ssl, _ALERT_FATAL, _servername, alert))
+
+
+def _servername(operation: Operation, connection: Bridged, alert: Any) -> int:
+    name = binding.server_name(operation.ssl)
+    hook = connection.hooks.servername
+    refusal = hook(connection, name) if hook else None
+    if refusal is None:
+        return _NOACK if name is None else _OK
+    alert[0] = refusal
+    return _ALERT_FATAL
+
+
+@_callback("int(SSL *, unsigned char **, unsigned char *, unsigned char *, unsigned int, void *)", _ALERT_FATAL)
+def _on_alpn(ssl: Any, out: Any, out_length: Any, offered: Any, length: int, _: Any) -> int:
+    return int(_guarded(ssl, _ALERT_FATAL, _alpn, out, out_length, offered, length))
+
+
+def _alpn(operation: Operation, connection: Bridged, out: Any, out_length: Any, offered: Any, length: int) -> int:
+    hook = connection.hooks.alpn
+    if hook is None:
+        return _NOACK
+    protocols, rest = [], bytes(ffi.buffer(offered, length))  # OpenSSL has checked the lengths
+    while rest:
+        protocols.append(rest[1 : 1 + rest[0]])
+        rest = rest[1 + rest[0] :]
+    chosen = hook(connection, protocols)
+    if chosen is None:
+        return _NOACK
+    if chosen not in protocols:
+        raise ValueError(f"alpn: {chosen!r} was chosen, but the client offers {protocols!r}")
+    operation.kept = ffi.new("unsigned char[]", chosen)
+    out[0], out_length[0] = operation.kept, len(chosen)
+    return _OK
+
+
+@_callback("SSL_SESSION *(SSL *, const unsigned char *, int, int *)", ffi.NULL)
+def _on_get_session(ssl: Any, start: Any, length: int, copy: Any) -> Any:
+    return _guarded(ssl, ffi.NULL, _get_session, start, length, copy)
+
+
+def _get_session(operation: Operation, connection: Bridged, start: Any, length: int, copy: Any) -> Any:
+    hook = connection.session_hooks.get_session
+    operation.lookups += 1
+    if hook is None or operation.lookups > MAX_SESSION_LOOKUPS:
+        return ffi.NULL
+    session_id = bytes(ffi.buffer(start, length))
+    session = hook(connection, session_id)
+    if session is None or session.id != session_id:  # OpenSSL before 4.0 would be fatal about a wrong one
+        return ffi.NULL
+    operation.kept = session
+    copy[0] = 1  # OpenSSL takes a reference of its own
+    return session.pointer
+
+
+@_callback("int(SSL *, SSL_SESSION *)", 0)
+def _on_new_session(ssl: Any, session: Any) -> int:
+    return int(_guarded(ssl, 0, _new_session, session))
+
+
+def _new_session(operation: Operation, connection: Bridged, session: Any) -> int:
+    hook = connection.session_hooks.new_session
+    if hook is not None:
+        hook(connection, Session.sharing(session))
+    return 0  # OpenSSL keeps its reference
+
+
+@_callback("void(SSL_CTX *, SSL_SESSION *)")
+def _on_remove_session(context: Any, session: Any) -> None:
+    _, hook = _removers.get(binding.pointer(context), (None, None))
+    if hook is not None:
+        hook(binding.session_id(session))
+
+
+@_callback("int(SSL *, void *)", -1)
+def _on_ocsp(ssl: Any, _: Any) -> int:
+    # -1, not ALERT_FATAL: to a client's OpenSSL 2 would mean "good".
+    return int(_guarded(ssl, -1, _ocsp))
+
+
+def _ocsp(operation: Operation, connection: Bridged) -> int:
+    hook = connection.hooks.ocsp
+    if connection.server_side:
+        staple = hook(connection, None) if hook else None
+        if staple is None:
+            return _NOACK
+        binding.set_ocsp_response(operation.ssl, staple)
+        return _OK
+    if hook:
+        hook(connection, binding.ocsp_response(operation.ssl))
+    return 1
+
+
+@_callback("int(int, X509_STORE_CTX *)", 0)
+def _on_verify(ok: int, store: Any) -> int:
+    # OpenSSL asks once per certificate and once per error. An error stands: nobody here turns a no into a yes.
+    if not ok:
+        return 0
+    if lib.X509_STORE_CTX_get_error_depth(store):
+        return 1
+    ssl = lib.X509_STORE_CTX_get_ex_data(store, lib.SSL_get_ex_data_X509_STORE_CTX_idx())
+    good = _guarded(ffi.cast("SSL *", ssl), 0, _verify, store)
+    if not good:
+        lib.X509_STORE_CTX_set_error(store, lib.X509_V_ERR_APPLICATION_VERIFICATION)
+    return int(good)
+
+
+def _verify(operation: Operation, connection: Bridged, store: Any) -> int:
+    hook = connection.hooks.verify
+    if hook is not None:
+        hook(connection, binding.verified_chain(store))
+    return 1
+
+
+@_callback("int(SSL *, void *)", 0)
+def _on_certificate(ssl: Any, _: Any) -> int:
+    return int(_guarded(ssl, 0, _certificate))
+
+
+def _certificate(operation: Operation, connection: Bridged) -> int:
+    hook = connection.hooks.certificate
+    if hook is not None:
+        hook(connection)
+    return 1
+
+
+@_callback("void(SSL *, char *)")
+def _on_keylog(ssl: Any, line: Any) -> None:
+    _guarded(ssl, None, _keylog, line)
+
+
+def _keylog(operation: Operation, connection: Bridged, line: Any) -> None:
+    hook = connection.hooks.keylog
+    if hook is not None:
+        hook(connection, ffi.string(line))
+
+
+@_callback("void(int, int, int, void *, size_t, SSL *, void *)")
+def _on_message(sent: int, version: int, content_type: int, start: Any, length: int, ssl: Any, _: Any) -> None:
+    _guarded(ssl, None, _message, sent, version, content_type, start, length)
+
+
+def _message(
+    operation: Operation, connection: Bridged, sent: int, version: int, content_type: int, start: Any, length: int
+) -> None:
+    hook = connection.hooks.message
+    if hook is not None:
+        hook(connection, bool(sent), version, content_type, bytes(ffi.buffer(start, length)))
+
+
+# -- installing them ---------------------------------------------------------------------------------------------------
+
+_removers: dict[int, tuple[Any, Callable[[bytes], None]]] = {}  # by SSL_CTX*, since a removal has no operation
+
+
+def install(owner: Any, context: Any, hooks: Hooks, server_side: bool, verify_mode: int) -> None:
+    """Points an SSL_CTX's callbacks here; those for which there is no hook are left out.
+
+    owner: the Python object that lives as long as the context is used. Raises UnsupportedOpenSSL where session hooks
+    are asked for and this OpenSSL hides the functions that set them.
+    """
+    if hooks.get_session or hooks.new_session or hooks.remove_session:
+        get, new, remove = (
+            trampoline if hook else ffi.NULL
+            for trampoline, hook in (
+                (_on_get_session, hooks.get_session),
+                (_on_new_session, hooks.new_session),
+                (_on_remove_session, hooks.remove_session),
+            )
+        )
+        binding.set_session_callbacks(context, get, new, remove)
+        if hooks.remove_session:
+            _removers[binding.pointer(context)] = (context, hooks.remove_session)
+            weakref.finalize(owner, _detach, binding.pointer(context)).atexit = False
+    if server_side:
+        lib.SSL_CTX_set_tlsext_servername_callback(context, _on_servername)  # always: a tripwire behind get_session
+        if hooks.alpn:
+            lib.SSL_CTX_set_alpn_select_cb(context, _on_alpn, ffi.NULL)
+    lib.SSL_CTX_set_cert_cb(context, _on_certificate, ffi.NULL)  # always: the other tripwire
+    lib.SSL_CTX_set_verify(context, verify_mode, _on_verify if hooks.verify else ffi.NULL)
+    if hooks.ocsp:
+        lib.SSL_CTX_set_tlsext_status_cb(context, _on_ocsp)
+    if hooks.keylog:
+        lib.SSL_CTX_set_keylog_callback(context, _on_keylog)
+    if hooks.message:
+        lib.SSL_CTX_set_msg_callback(context, _on_message)
+
+
+def _detach(address: int) -> None:
+    context, _ = _removers.pop(address)
+    binding.set_session_callbacks(context, ffi.NULL, ffi.NULL, ffi.NULL)
+
+
+@atexit.register
+def _detach_all() -> None:
+    """The interpreter frees connections on its way out, when a callback would find this module half taken down."""
+    for address in list(_removers):
+        _detach(address)

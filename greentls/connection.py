@@ -1,0 +1,249 @@
+"""Connection: TLS over two memory BIOs. Ciphertext goes in and comes out as bytes; there is no socket.
+
+    receive_data(ciphertext)   ->  incoming BIO -> SSL_* -> plaintext: read()
+    data_to_send()  ciphertext <-  outgoing BIO <- SSL_* <- plaintext: write()
+
+Every operation enters OpenSSL through the bridge, so it may wait in a hook, and what the hook raises comes out of it.
+After an operation that returned *or raised*, data_to_send() may have something for the peer: a flight, an alert.
+
+Each verb has a twin, step_*, that tells by its result what the verb tells by an exception: a pump calls one several
+times per record, and "more, please" is the ordinary answer.
+
+How a connection ends matters to the session cache. OpenSSL forgets a session whose connection is freed without a
+close_notify, as TLS 1.0 once demanded; peers that just close TCP would so empty a cache shared by many servers. A
+connection that did not fail therefore counts as closed before it is freed, and the end of the ciphertext is not told to
+OpenSSL, which would call it fatal. A fatal alert, sent or received, still removes the session (RFC 8446 6.2).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from greentls.bridge import CLOSED, WANT_READ, Hooks, Operation
+from greentls.context import Context
+from greentls.errors import TLSError, UnexpectedEOF, WantRead
+from greentls.openssl import binding
+from greentls.openssl.binding import lib
+from greentls.session import Session
+
+__all__ = ["CLOSED", "WANT_READ", "Connection"]
+
+RECORD_SIZE = 16384  # plaintext bytes in a record at most (RFC 8446 5.1): SSL_read() never gives more
+
+
+class Connection:
+    """One TLS connection, either side.
+
+    context: kept as long as the connection. server_hostname: a client's server_name; with verify_hostname the peer's
+    certificate must be valid for it. session: a client's, to resume. Belongs to the thread of its first operation, and
+    has one operation at a time: ConcurrentUseError.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        *,
+        server_hostname: str | None = None,
+        verify_hostname: bool = True,
+        session: Session | None = None,
+    ) -> None:
+        self.context = context
+        self.server_side = context.server_side
+        self.established = False  # the handshake is finished
+        self.eof = False  # the peer's ciphertext has ended
+        self.owner: Any = None  # for the hooks: whose connection this is
+        self._original = context  # its session hooks stay in force when the context is switched
+        self._ssl_owner, self._ssl, self._incoming, self._outgoing = binding.new_ssl(
+            context.ssl_context, self.server_side
+        )
+        self.operation = Operation(self._ssl, self._incoming)
+        if server_hostname:
+            if not binding.is_ip_address(server_hostname):  # RFC 6066 3: no literal addresses
+                binding.set_server_name(self._ssl, server_hostname)
+            if verify_hostname:
+                binding.check_host(self._ssl, server_hostname)
+        if session is not None:
+            binding.set_session(self._ssl, session.pointer)
+
+    def __del__(self) -> None:
+        operation = getattr(self, "operation", None)
+        if operation is not None and not operation.dead:
+            binding.quiet(self._ssl)
+
+    # -- ciphertext ----------------------------------------------------------------------------------------------------
+
+    def receive_data(self, data: bytes | bytearray | memoryview) -> None:
+        """Takes ciphertext from the peer; b"" says that there will be no more. Allowed while an operation waits."""
+        if data:
+            binding.bio_write(self._incoming, data)
+        else:
+            self.eof = True
+
+    def receive_from(self, buffer: binding.ReceiveBuffer, length: int) -> None:
+        """receive_data() from a buffer that a socket has just filled with length bytes."""
+        if length:
+            buffer.feed(self._incoming, length)
+        else:
+            self.eof = True
+
+    def data_to_send(self) -> bytes:
+        """The ciphertext for the peer, b"" if there is none. Allowed while an operation waits."""
+        return bytes(binding.bio_read(self._outgoing))
+
+    def take_outgoing(self) -> bytearray:
+        """data_to_send() without its copy."""
+        return binding.bio_read(self._outgoing)
+
+    @property
+    def unsent(self) -> int:
+        """Bytes of ciphertext that data_to_send() would give."""
+        return binding.bio_pending(self._outgoing)
+
+    # -- operations ----------------------------------------------------------------------------------------------------
+
+    def do_handshake(self) -> None:
+        """Returns once the handshake is finished. Raises WantRead, UnexpectedEOF, TLSError, or what a hook raised."""
+        if self.step_handshake() == WANT_READ:
+            raise WantRead
+
+    def step_handshake(self) -> int:
+        """1: finished. WANT_READ: not yet."""
+        if self.established:
+            return 1
+        result = self.operation.run(self, "do_handshake", lib.SSL_do_handshake)
+        if result > 0:
+            self.established = True
+        elif self.eof:
+            raise UnexpectedEOF("do_handshake")
+        elif result == CLOSED:
+            raise TLSError("do_handshake", reason="the peer closed the connection during the handshake")
+        return result
+
+    def read(self, max_bytes: int = RECORD_SIZE) -> bytes:
+        """Plaintext: 1 to max_bytes bytes, or b"" after the peer's close_notify.
+
+        Raises WantRead, UnexpectedEOF, TLSError, or what a hook raised.
+        """
+        buffer = binding.read_buffer(min(max_bytes, RECORD_SIZE))
+        length = self.step_read(buffer)
+        if length == WANT_READ:
+            raise WantRead
+        return binding.read_bytes(buffer, length) if length > 0 else b""
+
+    def read_into(self, buffer: bytearray | memoryview) -> int:
+        """read() into a writable buffer: its length, 0 after the peer's close_notify."""
+        length = self.step_read(binding.writable(buffer))
+        if length == WANT_READ:
+            raise WantRead
+        return max(length, 0)
+
+    def step_read(self, buffer: Any) -> int:
+        """Into one of binding's buffers: the number of bytes, WANT_READ, or CLOSED."""
+        if not self.established:
+            raise TLSError("read", reason="the handshake is not finished")
+        result = self.operation.run(self, "read", lib.SSL_read, buffer, len(buffer))
+        if result == WANT_READ and self.eof:
+            raise UnexpectedEOF("read")
+        return result
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        """Encrypts all of it; returns its length. Raises TLSError, or what a hook raised."""
+        if not self.established:  # SSL_write() would do the handshake itself, and nobody would have the peer's answer
+            raise TLSError("write", reason="the handshake is not finished")
+        if not data:
+            return 0
+        readable = binding.readable(data)
+        result = self.operation.run(self, "write", lib.SSL_write, readable, len(readable))
+        if result <= 0:  # only a renegotiation waits to read, and there is none
+            raise TLSError("write", reason="OpenSSL did not take the data")
+        return result
+
+    def shutdown(self) -> bool:
+        """Sends close_notify. True once the peer's has come too (RFC 8446 6.1). Raises TLSError."""
+        if not self.established:
+            raise TLSError("shutdown", reason="the handshake is not finished")
+        if self.operation.run(self, "shutdown", _shutdown) > 1:
+            return True
+        return binding.received_close_notify(self._ssl)
+
+    # -- for hooks -----------------------------------------------------------------------------------------------------
+
+    @property
+    def busy(self) -> bool:
+        """An operation is inside OpenSSL, waiting in a hook."""
+        return self.operation.occupant is not None
+
+    @property
+    def hooks(self) -> Hooks:
+        return self.context.hooks
+
+    @property
+    def session_hooks(self) -> Hooks:
+        return self._original.hooks
+
+    def switch_context(self, context: Context) -> None:
+        """Goes on with another Context's certificates, ALPN and trust: for the servername hook (SSL_set_SSL_CTX(3)).
+
+        Sessions stay with the first Context, and so does the verify mode. Raises ConcurrentUseError.
+        """
+        self.operation.check_entry("switch_context")
+        binding.switch_context(self._ssl, context.ssl_context)
+        self.context = context
+
+    # -- facts about the connection ------------------------------------------------------------------------------------
+
+    @property
+    def pending(self) -> int:
+        """Plaintext bytes that read() has at hand."""
+        return int(lib.SSL_pending(self._ssl))
+
+    @property
+    def unread(self) -> int:
+        """Ciphertext bytes that were received and not yet read by OpenSSL."""
+        return binding.bio_pending(self._incoming)
+
+    @property
+    def server_name(self) -> str | None:
+        """RFC 6066 server_name: what the client asked for."""
+        return binding.server_name(self._ssl)
+
+    @property
+    def session(self) -> Session | None:
+        """What a later connection can resume; with TLS 1.3 not before read() has seen a ticket: Session.resumable."""
+        pointer = binding.current_session(self._ssl)
+        return Session(pointer) if pointer is not None else None
+
+    @property
+    def session_reused(self) -> bool:
+        return bool(lib.SSL_session_reused(self._ssl))
+
+    @property
+    def alpn_protocol(self) -> bytes:
+        """b"" if none was agreed on."""
+        return binding.alpn_protocol(self._ssl)
+
+    @property
+    def version(self) -> str | None:
+        """ "TLSv1.3", ...; None before the handshake is finished."""
+        return binding.version(self._ssl) if self.established else None
+
+    @property
+    def cipher(self) -> tuple[str, str, int] | None:
+        """(name, the version that defines it, secret bits); None before the handshake is finished."""
+        return binding.cipher(self._ssl) if self.established else None
+
+    @property
+    def group(self) -> str | None:
+        """The key-exchange group; None before the handshake is finished, and where there was no key exchange."""
+        return binding.group_name(self._ssl) if self.established else None
+
+    @property
+    def peer_certificates(self) -> list[bytes]:
+        """DER of what the peer sent, its own first. On resumption outside OpenSSL's cache only its own is known."""
+        return binding.peer_certificates(self._ssl, self.server_side)
+
+
+def _shutdown(ssl: Any) -> int:
+    """SSL_shutdown() says 0 for "sent, the peer's not seen", which the bridge would take for a failure."""
+    result: int = lib.SSL_shutdown(ssl)
+    return result + 1 if result >= 0 else result

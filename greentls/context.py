@@ -1,0 +1,156 @@
+"""Context: settings, certificates and hooks, compiled into an SSL_CTX that never changes again.
+
+A Context is made whole by its constructor. OpenSSL does not synchronise a change of an SSL_CTX with handshakes that are
+suspended in one of its callbacks, so there are no setters: other settings are another Context, and connections keep the
+one they began with.
+
+Sessions. With session hooks the Context keeps sessions outside OpenSSL only: TLS 1.2 session ids and TLS 1.3 *stateful*
+tickets (OP_NO_TICKET), no internal cache (which would answer before the hook, and whose overflow calls back under
+OpenSSL's lock). The session-id context names what a session may be resumed for: OpenSSL refuses a session of another
+one. By default it is a digest of the certificates' names, the verify mode and the trust anchors, so that all workers of
+a site agree on it, a renewed certificate keeps its sessions, and a session made without a client certificate is
+worthless where one is required.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from OpenSSL import SSL
+
+from greentls import bridge
+from greentls.certificates import CertificateChain
+from greentls.errors import ConfigurationError
+from greentls.openssl import binding
+
+__all__ = ["Context", "TrustAnchors"]
+
+VERIFY_NONE, VERIFY_PEER, VERIFY_FAIL_IF_NO_PEER_CERT = 0, 1, 2  # SSL_CTX_set_verify(3)
+
+# Seconds for which a session may be resumed. RFC 5246 F.1.4 suggests a day at most, RFC 8446 4.6.1 allows 7 days;
+# OpenSSL's own default, kept here, is two hours.
+SESSION_LIFETIME = 7200
+
+# Renegotiation lets a TLS 1.2 client restart the handshake, hooks and all, at will; compression leaks (CRIME).
+_ALWAYS = SSL.OP_NO_COMPRESSION | binding.lib.SSL_OP_NO_RENEGOTIATION
+
+
+@dataclass(frozen=True)
+class TrustAnchors:
+    """The certificates that a peer's chain may end in (SSL_CTX_load_verify_locations(3))."""
+
+    files: tuple[str, ...] = ()
+    directories: tuple[str, ...] = ()
+    certificates: tuple[x509.Certificate, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Context:
+    """Everything that connections of one kind share.
+
+    Raises ConfigurationError for a setting that OpenSSL refuses, UnsupportedOpenSSL for one that this OpenSSL lacks or
+    hides. Versions, options and verify settings are OpenSSL's numbers, the same as in the standard library's ssl.
+    """
+
+    server_side: bool
+    certificates: Sequence[CertificateChain] = ()  # one per kind of key
+    trust: TrustAnchors = TrustAnchors()
+    minimum_version: int = SSL.TLS1_2_VERSION
+    maximum_version: int = 0  # 0: the highest
+    options: int = 0
+    verify_mode: int = VERIFY_NONE
+    verify_flags: int = 0
+    ciphers: str = ""  # TLS 1.2 and below, OpenSSL's syntax; empty: the default
+    ciphersuites: str = ""  # TLS 1.3
+    groups: str = ""
+    alpn_protocols: Sequence[bytes] = ()  # a client's offer; a server chooses by Hooks.alpn
+    hooks: bridge.Hooks = field(default_factory=bridge.Hooks)
+    session_id_context: bytes = b""  # empty: see the module's docstring
+    session_lifetime: int = SESSION_LIFETIME  # seconds
+    num_tickets: int | None = None  # TLS 1.3, per full handshake; None: OpenSSL's default, two
+    ssl_context: SSL.Context = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        context = SSL.Context(SSL.TLS_METHOD)
+        object.__setattr__(self, "ssl_context", context)
+        raw = binding.raw_context(context)
+        context.set_min_proto_version(self.minimum_version)
+        context.set_max_proto_version(self.maximum_version)
+        context.set_options(_ALWAYS | self.options)
+        binding.tune_context(context)
+        self._set_certificates(context)
+        self._set_trust(context)
+        if self.ciphers:
+            binding.set_cipher_list(context, self.ciphers)
+        if self.ciphersuites:
+            binding.set_ciphersuites(context, self.ciphersuites)
+        if self.groups:
+            binding.set_groups(context, self.groups)
+        if self.alpn_protocols and not self.server_side:
+            context.set_alpn_protos(list(self.alpn_protocols))
+        binding.set_verify_flags(context, self.verify_flags)
+        self._set_sessions(context)
+        bridge.install(context, raw, self.hooks, self.server_side, self.verify_mode)
+
+    def _set_certificates(self, context: SSL.Context) -> None:
+        for chain in self.certificates:
+            try:
+                context.use_certificate(chain.certificate)
+                context.use_privatekey(chain.key)
+                context.check_privatekey()
+            except SSL.Error as error:
+                problem = error.args[0][0][2] if error.args and error.args[0] else "OpenSSL refuses it"
+                names = ", ".join(chain.names)
+                raise ConfigurationError(f"certificate for {names}", problem, "a longer key may help") from None
+            binding.add_chain(context, chain.intermediates, shared=len(self.certificates) == 1)
+
+    def _set_trust(self, context: SSL.Context) -> None:
+        for cafile in self.trust.files:
+            self._load_trust(context, cafile, None)
+        for capath in self.trust.directories:
+            self._load_trust(context, None, capath)
+        for certificate in self.trust.certificates:
+            binding.add_trust_anchor(context, certificate)
+
+    @staticmethod
+    def _load_trust(context: SSL.Context, cafile: str | None, capath: str | None) -> None:
+        try:
+            context.load_verify_locations(cafile, capath)
+        except SSL.Error:
+            raise ConfigurationError(f"trust anchors {cafile or capath}", "no PEM certificates there") from None
+
+    def _set_sessions(self, context: SSL.Context) -> None:
+        identity = self.session_id_context or self._identity()
+        if len(identity) > 32:  # SSL_MAX_SID_CTX_LENGTH
+            identity = hashlib.sha256(identity).digest()
+        object.__setattr__(self, "session_id_context", identity)
+        context.set_session_id(identity)
+        if not 0 < self.session_lifetime < 1 << 31:
+            raise ConfigurationError(f"session_lifetime {self.session_lifetime}", "not a number of seconds above 0")
+        context.set_timeout(self.session_lifetime)
+        external = self.hooks.get_session or self.hooks.new_session
+        if self.server_side:
+            context.set_session_cache_mode(
+                SSL.SESS_CACHE_SERVER | SSL.SESS_CACHE_NO_INTERNAL if external else SSL.SESS_CACHE_OFF
+            )
+            if external:
+                context.set_options(SSL.OP_NO_TICKET)
+        if self.num_tickets is not None:
+            binding.set_num_tickets(context, self.num_tickets)
+
+    def _identity(self) -> bytes:
+        digest = hashlib.sha256(b"greentls session-id context 1")
+        for names in sorted(chain.names for chain in self.certificates):
+            digest.update(repr(names).encode())
+        digest.update(repr((self.verify_mode, self.trust.files, self.trust.directories)).encode())
+        for anchor in self.trust.certificates:
+            digest.update(anchor.public_bytes(Encoding.DER))
+        return digest.digest()
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a Context holds keys and C pointers: make it anew in the other process")

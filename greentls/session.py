@@ -1,0 +1,65 @@
+"""Session: what a later handshake resumes. An SSL_SESSION with its bytes; it holds the master secret."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from greentls.errors import ConfigurationError
+from greentls.openssl import binding
+
+__all__ = ["Session"]
+
+
+class Session:
+    """An SSL_SESSION that this object owns. Immutable; usable with any connection whose settings fit.
+
+    d2i_SSL_SESSION(3), SSL_SESSION_get_id(3), SSL_SESSION_get_time(3).
+    """
+
+    __slots__ = ("__weakref__", "id", "pointer")
+
+    def __init__(self, pointer: Any) -> None:
+        self.pointer = pointer  # cffi, owned: only the bridge and openssl/ may look inside
+        self.id = binding.session_id(pointer)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Session:
+        """The inverse of bytes(session). Raises ConfigurationError if the bytes are not a session."""
+        pointer = binding.session_from_bytes(data)
+        if pointer is None:
+            raise ConfigurationError("session", f"these {len(data)} bytes are not an SSL_SESSION")
+        return cls(pointer)
+
+    @classmethod
+    def sharing(cls, pointer: Any) -> Session:
+        """A Session with a reference of its own to what OpenSSL holds."""
+        return cls(binding.shared_session(pointer))
+
+    def __bytes__(self) -> bytes:
+        """DER. The master secret is in it in clear: seal it before it leaves the process."""
+        return binding.session_to_bytes(self.pointer)
+
+    def __repr__(self) -> str:
+        return f"<Session {self.id.hex()[:16]}>"
+
+    @property
+    def made_at(self) -> int:
+        """Seconds since the epoch."""
+        return binding.session_times(self.pointer)[0]
+
+    @property
+    def lifetime(self) -> int:
+        """Seconds from made_at for which it may be resumed."""
+        return binding.session_times(self.pointer)[1]
+
+    @property
+    def remaining(self) -> float:
+        """Seconds for which it may still be resumed; none left: zero or less."""
+        made_at, lifetime = binding.session_times(self.pointer)
+        return made_at + lifetime - time.time()
+
+    @property
+    def resumable(self) -> bool:
+        """False for a TLS 1.3 session that no ticket has come for."""
+        return binding.session_resumable(self.pointer)

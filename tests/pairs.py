@@ -1,0 +1,91 @@
+"""Two Connections that talk in memory: TLS without a socket."""
+
+from __future__ import annotations
+
+import functools
+
+from OpenSSL import SSL
+
+from greentls.bridge import Hooks
+from greentls.certificates import CertificateChain
+from greentls.connection import Connection
+from greentls.context import VERIFY_PEER, Context, TrustAnchors
+from greentls.errors import WantRead
+from greentls.session import Session
+
+TLS12, TLS13 = SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION
+VERSIONS = {"1.2": TLS12, "1.3": TLS13}
+
+
+@functools.cache
+def chain(certfile, keyfile):
+    return CertificateChain.load(certfile, keyfile)
+
+
+def server_context(pki, version=0, **settings):
+    settings.setdefault("certificates", [chain(pki.cert_file, pki.key_file)])
+    return Context(server_side=True, minimum_version=version or TLS12, maximum_version=version, **settings)
+
+
+def client_context(pki, version=0, **settings):
+    settings.setdefault("trust", TrustAnchors(files=(pki.ca_file,)))
+    settings.setdefault("verify_mode", VERIFY_PEER)
+    return Context(server_side=False, minimum_version=version or TLS12, maximum_version=version, **settings)
+
+
+def client(context, session=None, name="localhost"):
+    return Connection(context, server_hostname=name, session=session)
+
+
+def move(source, target):
+    """Carries ciphertext; returns how many bytes."""
+    data = source.data_to_send()
+    if data:
+        target.receive_data(data)
+    return len(data)
+
+
+def attempt(operation, *arguments):
+    """The operation's result (True for None), or None if it wants more ciphertext."""
+    try:
+        result = operation(*arguments)
+    except WantRead:
+        return None
+    return True if result is None else result
+
+
+def handshake(client, server):
+    """Until both are established. Whatever either raises comes out, its alert still in the outgoing BIO."""
+    for _ in range(10):
+        attempt(client.do_handshake)
+        move(client, server)
+        attempt(server.do_handshake)
+        move(server, client)
+        if client.established and server.established:
+            attempt(client.read)  # TLS 1.3 tickets
+            return
+    raise AssertionError("no handshake in ten rounds")
+
+
+class Sessions:
+    """Hooks that keep sessions in a dict, as bytes."""
+
+    def __init__(self):
+        self.kept: dict[bytes, bytes] = {}
+        self.asked: list[bytes] = []
+        self.removed: list[bytes] = []
+
+    def get(self, connection, session_id):
+        self.asked.append(session_id)
+        blob = self.kept.get(session_id)
+        return Session.from_bytes(blob) if blob else None
+
+    def new(self, connection, session):
+        self.kept[session.id] = bytes(session)
+
+    def remove(self, session_id):
+        self.removed.append(session_id)
+        self.kept.pop(session_id, None)
+
+    def hooks(self, **others):
+        return Hooks(**{"get_session": self.get, "new_session": self.new, "remove_session": self.remove, **others})
