@@ -116,7 +116,9 @@ class Operation:
         self.incoming = incoming  # the BIO that OpenSSL reads ciphertext from
         self.name = ""  # of the operation that runs
         self.connection: Bridged | None = None  # while an operation runs; else this would be a cycle
-        self.occupant: Any = None  # the greenlet that is inside
+        # The id of the greenlet that is inside, 0 for none. Not the greenlet itself: one that waits in a hook for what
+        # nobody can bring about any more is collected, and ends the operation with its GreenletExit.
+        self.occupant = 0
         self.failure: BaseException | None = None  # what a callback raised
         self.dead = ""  # why, once an operation failed for good
         self.lookups = 0
@@ -129,10 +131,10 @@ class Operation:
         Returns the function's positive result, WANT_READ, or CLOSED. Raises what a callback raised, as itself; TLSError
         if OpenSSL failed; ConcurrentUseError, WrongThreadError or ConnectionDead before OpenSSL is entered.
         """
-        if self.occupant is not None or self.dead or self.thread != get_native_id():
+        if self.occupant or self.dead or self.thread != get_native_id():
             self._admit(name)
         ssl = self.ssl
-        self.occupant = getcurrent()
+        self.occupant = id(getcurrent())
         self.connection = connection
         self.name = name
         _running[ssl] = self
@@ -150,7 +152,8 @@ class Operation:
             said = self._said(name, failed=result <= 0 and error != lib.SSL_ERROR_WANT_READ)
         finally:
             del _running[ssl]
-            self.occupant = self.connection = self.kept = None
+            self.occupant = 0
+            self.connection = self.kept = None
         failure, self.failure = self.failure, None
         if failure is None:
             self.dead = str(said)
@@ -164,8 +167,8 @@ class Operation:
             del failure, said  # the traceback holds this frame
 
     def _admit(self, name: str) -> None:
-        if self.occupant is not None:
-            who = "this greenlet's own callback" if self.occupant is getcurrent() else "another greenlet"
+        if self.occupant:
+            who = "this greenlet's own callback" if self.inside else "another greenlet"
             raise ConcurrentUseError(f"{name}: {who} is inside {self.name} of this connection")
         if self.dead:
             raise ConnectionDead(name, reason=self.dead)
@@ -174,9 +177,14 @@ class Operation:
         elif self.thread != get_native_id():
             raise WrongThreadError(f"{name}: a connection belongs to the thread of its first operation")
 
+    @property
+    def inside(self) -> bool:
+        """The running greenlet is the occupant: this is one of its hooks."""
+        return self.occupant == id(getcurrent())
+
     def check_entry(self, name: str) -> None:
         """For what changes an SSL* without being an operation: the occupant's own callbacks may, others may not."""
-        if self.occupant is not None and self.occupant is not getcurrent():
+        if self.occupant and not self.inside:
             raise ConcurrentUseError(f"{name}: another greenlet is inside {self.name} of this connection")
 
     def _said(self, name: str, failed: bool) -> TLSError:
@@ -229,9 +237,8 @@ def _guarded(ssl: Any, fatal: Any, body: Callable[..., Any], *arguments: Any) ->
 
 def _second_net(kind: type[BaseException], failure: BaseException, traceback: Any) -> None:
     """What escaped the guard (a KeyboardInterrupt in its first line), or a result that C cannot take."""
-    occupant = getcurrent()
     for operation in reversed(_running.values()):
-        if operation.occupant is occupant:
+        if operation.inside:
             operation.failure = operation.failure or failure
             return
     raise failure  # nobody's: cffi prints it

@@ -28,8 +28,6 @@ from greentls.session import Session
 
 __all__ = ["CLOSED", "WANT_READ", "Connection"]
 
-RECORD_SIZE = 16384  # plaintext bytes in a record at most (RFC 8446 5.1): SSL_read() never gives more
-
 
 class Connection:
     """One TLS connection, either side.
@@ -52,6 +50,7 @@ class Connection:
         self.established = False  # the handshake is finished
         self.eof = False  # the peer's ciphertext has ended
         self.owner: Any = None  # for the hooks: whose connection this is
+        self.session_lookup: Any = None  # what a get_session hook has to tell of its last lookup
         self._original = context  # its session hooks stay in force when the context is switched
         self._ssl_owner, self._ssl, self._incoming, self._outgoing = binding.new_ssl(
             context.ssl_context, self.server_side
@@ -119,12 +118,12 @@ class Connection:
             raise TLSError("do_handshake", reason="the peer closed the connection during the handshake")
         return result
 
-    def read(self, max_bytes: int = RECORD_SIZE) -> bytes:
+    def read(self, max_bytes: int = binding.RECORD_SIZE) -> bytes:
         """Plaintext: 1 to max_bytes bytes, or b"" after the peer's close_notify.
 
         Raises WantRead, UnexpectedEOF, TLSError, or what a hook raised.
         """
-        buffer = binding.read_buffer(min(max_bytes, RECORD_SIZE))
+        buffer = binding.read_buffer(min(max_bytes, binding.RECORD_SIZE))
         length = self.step_read(buffer)
         if length == WANT_READ:
             raise WantRead
@@ -164,14 +163,14 @@ class Connection:
             raise TLSError("shutdown", reason="the handshake is not finished")
         if self.operation.run(self, "shutdown", _shutdown) > 1:
             return True
-        return binding.received_close_notify(self._ssl)
+        return self.closed_by_peer
 
     # -- for hooks -----------------------------------------------------------------------------------------------------
 
     @property
     def busy(self) -> bool:
         """An operation is inside OpenSSL, waiting in a hook."""
-        return self.operation.occupant is not None
+        return self.operation.occupant != 0
 
     @property
     def hooks(self) -> Hooks:
@@ -201,6 +200,11 @@ class Connection:
     def unread(self) -> int:
         """Ciphertext bytes that were received and not yet read by OpenSSL."""
         return binding.bio_pending(self._incoming)
+
+    @property
+    def closed_by_peer(self) -> bool:
+        """The peer's close_notify has come."""
+        return binding.received_close_notify(self._ssl)
 
     @property
     def server_name(self) -> str | None:

@@ -277,6 +277,9 @@ def writable(buffer: bytearray | memoryview) -> Any:
     return ffi.from_buffer(buffer, require_writable=True)
 
 
+RECORD_SIZE = 16384  # plaintext bytes in a record at most (RFC 8446 5.1): SSL_read() never gives more
+
+
 def read_buffer(size: int) -> Any:
     """A char[] for read_bytes()."""
     return _allocate("char[]", size)

@@ -1,0 +1,184 @@
+"""SessionCache: a session store behind a Context's hooks.
+
+What a store does to a handshake, and what it may not:
+
+- A lookup happens inside the handshake, under a deadline. A store that is down, slow or full of garbage costs the
+  resumption, so a full handshake, and a line in the log: never the connection. What is not the store's doing, a kill or
+  the caller's own gevent.Timeout, is no miss and goes where it was aimed.
+- What is to be put or removed is queued and written by one greenlet per hub, in order, behind the peer's back: the
+  flight that announces a ticket is on the wire before the store hears of it. A removal may be asked for by the garbage
+  collector or under OpenSSL's lock, where nothing may wait.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from functools import partial
+from time import monotonic, perf_counter
+from typing import Any, Literal, NamedTuple
+from weakref import WeakKeyDictionary
+
+import gevent
+from gevent import get_hub
+
+from greentls.bridge import Hooks
+from greentls.errors import ConfigurationError
+from greentls.session import Session
+from greentls.stores import SessionStore
+
+__all__ = ["SessionCache", "SessionLookup"]
+
+log = logging.getLogger("greentls.sessions")
+
+# Puts and removals that wait for a store that is slow: some 4 MiB. What comes on top is dropped and logged; it costs a
+# full handshake.
+MAX_QUEUED = 10_000
+
+# Seconds between two log lines about the same trouble: an outage under load is one event, not a thousand a second.
+LOG_INTERVAL = 10.0
+
+Outcome = Literal["hit", "miss", "timeout", "error"]
+
+
+class SessionLookup(NamedTuple):
+    """What became of the lookup of one connection's session."""
+
+    store: str
+    outcome: Outcome
+    seconds: float
+
+
+class SessionCache:
+    """store: may be shared by any number of caches and processes. timeout: seconds for each of its calls, or None."""
+
+    def __init__(self, store: SessionStore, timeout: float | None = 1.0) -> None:
+        self.store = store
+        self.timeout = timeout
+        self.hooks = Hooks(get_session=self.get, new_session=self.put, remove_session=self.remove)
+        self._writers: WeakKeyDictionary[Any, _Writer] = WeakKeyDictionary()
+        self._troubles: dict[str, _Trouble] = {}
+
+    def get(self, connection: Any, session_id: bytes) -> Session | None:
+        """Hooks.get_session. Tells what came of it as connection.session_lookup."""
+        outcome: Outcome | None = None
+        session = None
+        started = perf_counter()
+        with gevent.Timeout(self.timeout, False):
+            try:
+                blob = self.store.get(session_id)
+                session = Session.from_bytes(blob) if blob is not None else None
+                outcome = "miss" if session is None else "hit"
+                if session is not None and session.id != session_id:
+                    raise ConfigurationError("session", "the store answered with another one's")
+            except Exception as error:
+                outcome, session = "error", None
+                self._trouble("get", repr(error))
+        if outcome is None:
+            outcome = "timeout"
+            self._trouble("get", f"no answer in {self.timeout} s")
+        elif outcome != "error":
+            self._well("get")
+        connection.session_lookup = SessionLookup(self.store.name, outcome, perf_counter() - started)
+        return session
+
+    def put(self, connection: Any, session: Session) -> None:
+        """Hooks.new_session. Never waits."""
+        self._writer().add(session.id, session)
+
+    def remove(self, session_id: bytes) -> None:
+        """Hooks.remove_session. Never waits, never raises; may be called in the hub and in any thread."""
+        for writer in list(self._writers.values()):  # one as a rule; with several hubs, which one put it is not known
+            writer.add(session_id, None)
+
+    def drain(self, timeout: float | None = None) -> bool:
+        """Waits until this hub's queue is written, timeout seconds at most. False if it is not."""
+        return self._writer().drain(timeout)
+
+    def close(self) -> None:
+        """Writes what is queued, one timeout long at most, and closes the store."""
+        self.drain(self.timeout)
+        self.store.close()
+
+    def _writer(self) -> _Writer:
+        hub = get_hub()
+        writer = self._writers.get(hub)
+        if writer is None:
+            writer = self._writers[hub] = _Writer(hub, self)
+        return writer
+
+    def _write(self, session_id: bytes, session: Session | None) -> None:
+        what = "remove" if session is None else "put"
+        done = False
+        with gevent.Timeout(self.timeout, False):
+            try:
+                if session is None:
+                    self.store.remove(session_id)
+                elif (remaining := session.remaining) > 0:
+                    self.store.put(session_id, bytes(session), remaining)
+                self._well(what)
+            except Exception as error:
+                self._trouble(what, repr(error))
+            done = True
+        if not done:
+            self._trouble(what, f"no answer in {self.timeout} s")
+
+    def _trouble(self, what: str, problem: str) -> None:
+        trouble = self._troubles.setdefault(what, _Trouble())
+        trouble.count += 1
+        now = monotonic()
+        if now >= trouble.silent_until:
+            trouble.silent_until = now + LOG_INTERVAL
+            log.warning("session store %s: %s: %s (%d so far)", self.store.name, what, problem, trouble.count)
+
+    def _well(self, what: str) -> None:
+        trouble = self._troubles.pop(what, None) if self._troubles else None
+        if trouble is not None:
+            log.warning("session store %s: %s works again after %d failures", self.store.name, what, trouble.count)
+
+
+class _Trouble:
+    def __init__(self) -> None:
+        self.count = 0
+        self.silent_until = 0.0
+
+
+class _Writer:
+    """One hub's queue and, while there is something in it, the greenlet that empties it."""
+
+    def __init__(self, hub: Any, cache: SessionCache) -> None:
+        self._start_soon = partial(hub.loop.run_callback_threadsafe, self._start)
+        self._cache = cache
+        self._queue: deque[tuple[bytes, Session | None]] = deque()
+        self._greenlet: Any = None
+        self._starting = False
+
+    def add(self, session_id: bytes, session: Session | None) -> None:
+        if len(self._queue) >= MAX_QUEUED:
+            if session is not None:  # a removal may come from where not even a log line is safe
+                self._cache._trouble("write", "the queue is full, dropped")
+            return
+        self._queue.append((session_id, session))
+        if self._greenlet is None and not self._starting:
+            self._starting = True
+            self._start_soon()
+
+    def _start(self) -> None:  # in the hub
+        self._starting = False
+        if self._greenlet is None:
+            self._greenlet = gevent.spawn(self._run)
+
+    def _run(self) -> None:
+        try:
+            while self._queue:
+                self._cache._write(*self._queue.popleft())
+        finally:
+            self._greenlet = None
+
+    def drain(self, timeout: float | None) -> bool:
+        with gevent.Timeout(timeout, False):
+            while self._queue or self._greenlet is not None:
+                if self._greenlet is None:
+                    self._start()
+                self._greenlet.join()
+        return not self._queue and self._greenlet is None

@@ -1,0 +1,38 @@
+"""The standard library's ssl errors, made from ours: callers catch those, and match their texts."""
+
+from __future__ import annotations
+
+import ssl as _stdlib_ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from greentls.errors import CertificateError, TLSError, UnexpectedEOF
+
+__all__ = ["as_stdlib", "stdlib_errors"]
+
+
+def as_stdlib(error: TLSError) -> _stdlib_ssl.SSLError:
+    """The ssl.SSLError that the standard library would have raised."""
+    if isinstance(error, UnexpectedEOF):
+        return _stdlib_ssl.SSLEOFError(_stdlib_ssl.SSL_ERROR_EOF, "EOF occurred in violation of protocol (greentls)")
+    reason = error.reason.upper().replace(" ", "_")
+    library = error.library.removesuffix(" routines")
+    text = f"[{library}: {reason}] {error.reason}" if library else f"{error.operation}: {error.reason}"
+    if isinstance(error, CertificateError):
+        refused = _stdlib_ssl.SSLCertVerificationError(
+            _stdlib_ssl.SSL_ERROR_SSL, f"{text}: {error.verify_message} (greentls)"
+        )
+        refused.verify_code, refused.verify_message = error.verify_code, error.verify_message
+        result: _stdlib_ssl.SSLError = refused
+    else:
+        result = _stdlib_ssl.SSLError(_stdlib_ssl.SSL_ERROR_SSL, f"{text} (greentls)")
+    result.library, result.reason = library, reason
+    return result
+
+
+@contextmanager
+def stdlib_errors() -> Iterator[None]:
+    try:
+        yield
+    except TLSError as error:
+        raise as_stdlib(error) from error

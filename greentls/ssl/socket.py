@@ -1,0 +1,304 @@
+"""SSLSocket: ssl.SSLSocket's methods over a TLSStream, for greenlets."""
+
+from __future__ import annotations
+
+import _socket
+import socket as _stdlib_socket
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import gevent
+
+from greentls.connection import Connection
+from greentls.errors import TLSError, UnexpectedEOF
+from greentls.session import Session
+from greentls.session_cache import SessionLookup
+from greentls.ssl.errors import as_stdlib
+from greentls.stream import TLSStream
+
+if TYPE_CHECKING:
+    from greentls.ssl.context import SSLContext
+
+__all__ = ["SSLSocket"]
+
+
+class SSLSocket:
+    """A connected socket that speaks TLS. Made by SSLContext.wrap_socket().
+
+    Any number of greenlets of one thread may use it; one that reads and one that writes do not wait for each other.
+    Errors are the standard library's (ssl.SSLError and its kin, OSError, TimeoutError), except that whatever a callback
+    raised comes out of do_handshake(), recv() or send() as itself.
+    """
+
+    server_side: bool
+    server_hostname: str | None
+    do_handshake_on_connect: bool
+    suppress_ragged_eofs: bool
+    family: int
+    type: int
+    proto: int
+    _context: SSLContext
+    _stream: TLSStream
+    _raw: _socket.socket
+    _io_refs = 0
+    _closed = False
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        raise TypeError("SSLSocket has no public constructor: use SSLContext.wrap_socket()")
+
+    @classmethod
+    def _wrap(
+        cls,
+        context: SSLContext,
+        sock: Any,
+        server_side: bool,
+        do_handshake_on_connect: bool,
+        suppress_ragged_eofs: bool,
+        server_hostname: str | bytes | None,
+        session: Session | None,
+    ) -> SSLSocket:
+        if sock.type & 0xF != _stdlib_socket.SOCK_STREAM:
+            raise NotImplementedError("only stream sockets are supported")
+        if server_side and server_hostname:
+            raise ValueError("server_hostname can only be specified in client mode")
+        if server_side and session is not None:
+            raise ValueError("session can only be specified in client mode")
+        if context.check_hostname and not server_side and not server_hostname:
+            raise ValueError("check_hostname requires server_hostname")
+        name = server_hostname.decode("ascii") if isinstance(server_hostname, bytes) else server_hostname
+        connection = Connection(
+            context.compile(server_side), server_hostname=name, verify_hostname=context.check_hostname, session=session
+        )
+        timeout = sock.gettimeout()
+        self = cls.__new__(cls)
+        self._context = context
+        self.server_side = server_side
+        self.server_hostname = name
+        self.do_handshake_on_connect = do_handshake_on_connect
+        self.suppress_ragged_eofs = suppress_ragged_eofs
+        self.family, self.type, self.proto = sock.family, sock.type, sock.proto
+        raw = _socket.socket(sock.family, sock.type, sock.proto, fileno=sock.detach())
+        raw.setblocking(False)
+        self._raw = raw
+        self._stream = TLSStream(raw, connection, timeout)
+        connection.owner = weakref.ref(self)
+        if do_handshake_on_connect:
+            try:
+                self.do_handshake()
+            except BaseException:
+                self.close()
+                raise
+        return self
+
+    def __enter__(self) -> SSLSocket:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self._closed:
+            self.close()
+
+    def __repr__(self) -> str:
+        side = "server" if self.server_side else "client"
+        return f"<greentls.SSLSocket {side} fd={self.fileno()} {self.version() or 'no handshake yet'}>"
+
+    # -- TLS -----------------------------------------------------------------------------------------------------------
+
+    def do_handshake(self, block: bool = False) -> None:
+        """Raises ssl.SSLError, OSError, TimeoutError, or whatever a callback raised, as itself."""
+        seconds = self._context.handshake_timeout
+        late = TimeoutError("The handshake operation timed out")
+        try:
+            with gevent.Timeout(seconds, late if seconds else None):
+                self._stream.do_handshake()
+        except TLSError as error:
+            raise as_stdlib(error) from error
+
+    def read(self, len: int = 1024, buffer: bytearray | memoryview | None = None) -> bytes | int:
+        return self.recv(len) if buffer is None else self.recv_into(buffer, len)
+
+    def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
+        """1 to buflen bytes, b"" at the end."""
+        self._refuse_flags("recv", flags)
+        if not buflen:
+            return b""
+        try:
+            return self._stream.read(buflen)
+        except UnexpectedEOF as error:
+            if self.suppress_ragged_eofs:
+                return b""
+            raise as_stdlib(error) from error
+        except TLSError as error:
+            raise as_stdlib(error) from error
+
+    def recv_into(self, buffer: Any, nbytes: int | None = None, flags: int = 0) -> int:
+        """recv() into a buffer; nbytes at most. Returns the length, 0 at the end."""
+        self._refuse_flags("recv_into", flags)
+        with memoryview(buffer) as view, view.cast("B") as octets, octets[: nbytes or None] as room:
+            if not room:
+                return 0
+            try:
+                return self._stream.read_into(room)
+            except UnexpectedEOF as error:
+                if self.suppress_ragged_eofs:
+                    return 0
+                raise as_stdlib(error) from error
+            except TLSError as error:
+                raise as_stdlib(error) from error
+
+    def write(self, data: Any) -> int:
+        return self.send(data)
+
+    def send(self, data: Any, flags: int = 0) -> int:
+        """Sends all of it, and so returns its length in bytes."""
+        self.sendall(data, flags)
+        return data.nbytes if isinstance(data, memoryview) else len(data)
+
+    def sendall(self, data: Any, flags: int = 0) -> None:
+        self._refuse_flags("sendall", flags)
+        try:
+            self._stream.write(data)
+        except TLSError as error:
+            raise as_stdlib(error) from error
+
+    def pending(self) -> int:
+        """Bytes that recv() has without the socket; ciphertext counts, lest somebody polls the descriptor for it."""
+        return self._connection.pending or self._connection.unread
+
+    def unwrap(self) -> Any:
+        """Ends TLS by close_notify both ways; returns the plain socket."""
+        try:
+            self._stream.shutdown()
+        except TLSError as error:
+            raise as_stdlib(error) from error
+        timeout = self.gettimeout()
+        plain = _stdlib_socket.socket(self.family, self.type, self.proto, fileno=self.detach())
+        plain.settimeout(timeout)
+        return plain
+
+    # -- the socket ----------------------------------------------------------------------------------------------------
+
+    def fileno(self) -> int:
+        return self._raw.fileno()
+
+    def detach(self) -> int:
+        """The descriptor, which nobody here closes any more."""
+        self._closed = True
+        return self._stream.detach()
+
+    def close(self) -> None:
+        self._closed = True
+        if self._io_refs <= 0:
+            self._stream.close()
+
+    def _decref_socketios(self) -> None:
+        if self._io_refs > 0:
+            self._io_refs -= 1
+        if self._closed:
+            self.close()
+
+    makefile = _stdlib_socket.socket.makefile
+
+    def shutdown(self, how: int) -> None:
+        """As the standard library's: ends the transport; close_notify goes out first if that still may send."""
+        if how != _stdlib_socket.SHUT_RD:
+            self._stream.close_notify()
+        self._raw.shutdown(how)
+
+    def gettimeout(self) -> float | None:
+        return self._stream.timeout
+
+    def settimeout(self, value: float | None) -> None:
+        if value is not None and value < 0:
+            raise ValueError("Timeout value out of range")
+        self._stream.timeout = value
+
+    @property
+    def timeout(self) -> float | None:
+        return self._stream.timeout
+
+    def setblocking(self, flag: bool) -> None:
+        self.settimeout(None if flag else 0.0)
+
+    def getblocking(self) -> bool:
+        return self._stream.timeout != 0.0
+
+    def getpeername(self) -> Any:
+        return self._raw.getpeername()
+
+    def getsockname(self) -> Any:
+        return self._raw.getsockname()
+
+    def getsockopt(self, *arguments: Any) -> Any:
+        return self._raw.getsockopt(*arguments)
+
+    def setsockopt(self, *arguments: Any) -> None:
+        self._raw.setsockopt(*arguments)
+
+    @staticmethod
+    def _refuse_flags(method: str, flags: int) -> None:
+        if flags:
+            raise ValueError(f"non-zero flags not allowed in calls to {method}() on {SSLSocket}")
+
+    # -- facts ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def _connection(self) -> Connection:
+        return self._stream.connection
+
+    @property
+    def context(self) -> SSLContext:
+        return self._context
+
+    @context.setter
+    def context(self, context: SSLContext) -> None:
+        """In an sni_callback: the handshake goes on with another context's certificates, ALPN and trust."""
+        self._connection.switch_context(context.compile(self.server_side))
+        self._context = context
+
+    @property
+    def session(self) -> Session | None:
+        """What a later connection can resume: give it to wrap_socket(session=...)."""
+        session = self._connection.session
+        return session if session is not None and session.id else None
+
+    @property
+    def session_reused(self) -> bool:
+        return self._connection.session_reused
+
+    @property
+    def session_lookup(self) -> SessionLookup | None:
+        """What became of the last lookup in the session store: .store, .outcome, .seconds; None if there was none."""
+        return self._connection.session_lookup  # type: ignore[no-any-return]
+
+    @property
+    def server_name(self) -> str | None:
+        """RFC 6066 server_name as the client sent it."""
+        return self._connection.server_name
+
+    def version(self) -> str | None:
+        return self._connection.version
+
+    def cipher(self) -> tuple[str, str, int] | None:
+        return self._connection.cipher
+
+    def group(self) -> str | None:
+        """The key-exchange group, None before the handshake."""
+        return self._connection.group
+
+    def selected_alpn_protocol(self) -> str | None:
+        return self._connection.alpn_protocol.decode("latin-1") or None
+
+    def selected_npn_protocol(self) -> None:
+        return None
+
+    def compression(self) -> None:
+        return None
+
+    def getpeercert(self, binary_form: bool = False) -> bytes | None:
+        """The peer's certificate as DER. The dict form comes with the whole drop-in."""
+        if not self._connection.established:
+            raise ValueError("handshake not done yet")
+        if not binary_form:
+            raise NotImplementedError("getpeercert(): only binary_form=True so far")
+        certificates = self._connection.peer_certificates
+        return certificates[0] if certificates else None

@@ -1,0 +1,255 @@
+"""TLSStream: a non-blocking socket and a Connection, and the pump between them.
+
+The pump has three rules. Enter OpenSSL once. Send what it has for the peer before receiving. Then loop or leave.
+
+Several greenlets may use one stream, typically one that reads and one that writes. Three things can be done by one of
+them at a time, and none of the three holds back the other two:
+
+- being inside OpenSSL: others wait only while the occupant waits in a hook, since nothing else in there switches;
+- sending: whoever sends goes on until the outgoing BIO is empty, so a reader with a key update to send leaves it to a
+  writer that is blocked in send(), while a second writer waits for its turn: that is its back-pressure;
+- receiving: a second receiver waits for the first, then looks again.
+
+The uncontended path takes no lock and makes no event. Sockets are tried before they are waited for. What a send() did
+not take is kept and goes first next time, whoever interrupted it, so that a timeout or a kill never tears a record.
+"""
+
+from __future__ import annotations
+
+import _socket
+import socket
+from collections.abc import Callable
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
+
+from gevent import get_hub
+from gevent.event import Event
+from gevent.socket import cancel_wait_ex
+from gevent.socket import wait as wait_on
+from greenlet import getcurrent
+
+from greentls.connection import CLOSED, WANT_READ, Connection
+from greentls.errors import TLSError, UnexpectedEOF, WrongThreadError
+from greentls.openssl import binding
+
+__all__ = ["TLSStream"]
+
+Result = TypeVar("Result")
+
+RECEIVE_SIZE = 65536  # bytes a recv_into() asks for: four full records; more does not get faster, fewer costs calls
+FLIGHT_SIZE = 131072  # plaintext bytes encrypted before they are sent; bounds what one sendall() holds as ciphertext
+
+_READ, _WRITE = 1, 2  # libev's events
+
+# One buffer a hub: between a recv_into() and the feeding of the BIO nothing switches, but another thread might run.
+_buffers: WeakKeyDictionary[Any, binding.ReceiveBuffer] = WeakKeyDictionary()
+
+
+class _Turn:
+    """Something that one greenlet does at a time. Taken and left by setting an attribute; waited for by an Event."""
+
+    __slots__ = ("_left", "taken")
+
+    def __init__(self) -> None:
+        self.taken = False
+        self._left: Any = None
+
+    def wait(self, timeout: float | None, error: BaseException) -> None:
+        """Until it may be free. Raises error after timeout seconds."""
+        if self._left is None:
+            self._left = Event()
+        if not self._left.wait(timeout):
+            raise error
+
+    def leave(self) -> None:
+        self.taken = False
+        if self._left is not None:
+            self._left.set()
+            self._left = None
+
+
+class TLSStream:
+    """A Connection over a socket, for greenlets. Like the socket, it belongs to one thread's hub.
+
+    sock: a connected socket as the interpreter makes them (``_socket.socket``), non-blocking, owned from now on.
+    timeout: seconds that each wait for the socket may take, None for ever; TimeoutError after that, and the stream can
+    go on.
+    """
+
+    def __init__(self, sock: _socket.socket, connection: Connection, timeout: float | None = None) -> None:
+        self.connection = connection
+        self.timeout = timeout
+        self.closed = False
+        self._socket = sock
+        self._hub = hub = get_hub()
+        self._buffer = _buffers.get(hub) or _buffers.setdefault(hub, binding.ReceiveBuffer(RECEIVE_SIZE))
+        self._readable: Any = None  # io watchers, made at the first wait
+        self._writable: Any = None
+        self._unsent: memoryview[int] | None = None
+        self._inside, self._sending, self._receiving = _Turn(), _Turn(), _Turn()
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            # Flights are whole: Nagle's algorithm only makes a TLS 1.3 ticket wait for the peer's delayed ACK.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    # -- operations ----------------------------------------------------------------------------------------------------
+
+    def do_handshake(self) -> None:
+        """Raises TLSError, UnexpectedEOF, OSError, TimeoutError, or what a hook raised."""
+        while self._step(self.connection.step_handshake) == WANT_READ:
+            self.flush()
+            self._receive()
+        self.flush()
+
+    def read(self, max_bytes: int) -> bytes:
+        """1 to max_bytes bytes, or b"" after the peer's close_notify.
+
+        Raises UnexpectedEOF, TLSError, OSError, TimeoutError, or what a hook raised.
+        """
+        buffer = binding.read_buffer(min(max_bytes, binding.RECORD_SIZE))
+        return binding.read_bytes(buffer, self._read(buffer))
+
+    def read_into(self, buffer: bytearray | memoryview) -> int:
+        """read() into a writable buffer; returns the length."""
+        return self._read(binding.writable(buffer))
+
+    def _read(self, buffer: Any) -> int:
+        connection = self.connection
+        while True:
+            length = self._step(connection.step_read, buffer)
+            if connection.unsent:
+                self.flush(wait=False)
+            if length > 0:
+                return length
+            if length == CLOSED:
+                return 0
+            self._receive()
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Sends all of it. Raises TLSError, OSError, TimeoutError, or what a hook raised."""
+        if len(data) <= FLIGHT_SIZE and isinstance(data, bytes):
+            self._step(self.connection.write, data)
+            self.flush()
+            return
+        with memoryview(data) as view, view.cast("B") as octets:
+            for start in range(0, len(octets), FLIGHT_SIZE):
+                self._step(self.connection.write, octets[start : start + FLIGHT_SIZE])
+                self.flush()
+
+    def shutdown(self) -> None:
+        """Sends close_notify, receives until the peer's has come. What it still had to say is dropped."""
+        connection = self.connection
+        try:
+            self._step(connection.shutdown)
+            self.flush()
+            scratch = binding.read_buffer(binding.RECORD_SIZE)
+            while not connection.closed_by_peer:
+                self._read(scratch)
+        except UnexpectedEOF:
+            pass  # gone without an answer, as RFC 8446 6.1 lets it
+
+    def close_notify(self) -> None:
+        """Sends close_notify if that can be done at once; the peer may still send."""
+        connection = self.connection
+        if connection.established and not connection.busy and not connection.operation.dead:
+            try:
+                connection.shutdown()
+            except TLSError:
+                pass
+            self._last_words()
+
+    def close(self) -> None:
+        """close_notify(), and the end of the socket. A greenlet that waits for it gets OSError."""
+        if not self.closed:
+            self.close_notify()
+            self._release()
+            self._socket.close()
+
+    def detach(self) -> int:
+        """The socket's descriptor, -1 if there is none any more; the stream is closed but the descriptor is not."""
+        self._release()
+        return self._socket.detach()
+
+    def _release(self) -> None:
+        """Ends the waits: libev must not poll a descriptor that is closed, or somebody else's."""
+        self.closed = True
+        self._hub.cancel_waits_close_and_then((self._readable, self._writable), cancel_wait_ex, lambda: None)
+        self._readable = self._writable = None
+
+    # -- the pump ------------------------------------------------------------------------------------------------------
+
+    def _step(self, operation: Callable[..., Result], *arguments: Any) -> Result:
+        """One operation of the connection, when it is this greenlet's turn."""
+        if getcurrent() is self._hub:
+            raise WrongThreadError("the hub must never wait: spawn a greenlet for TLS operations")
+        inside = self._inside
+        while self.connection.busy and not self.connection.operation.inside:
+            inside.wait(self.timeout, TimeoutError("timed out while another greenlet's hook waited"))
+        try:
+            return operation(*arguments)
+        except BaseException:
+            self._last_words()
+            raise
+        finally:
+            if inside._left is not None:
+                inside.leave()
+
+    def flush(self, wait: bool = True) -> None:
+        """Sends all that the connection has for the peer. wait: also for another greenlet that is sending."""
+        sending = self._sending
+        while sending.taken:
+            if not wait:
+                return
+            sending.wait(self.timeout, TimeoutError("The write operation timed out"))
+        sending.taken = True
+        try:
+            while data := self._unsent or self.connection.take_outgoing():
+                self._send(data)
+        finally:
+            sending.leave()
+
+    def _send(self, data: bytearray | memoryview) -> None:
+        try:
+            sent = self._socket.send(data)
+        except BlockingIOError:
+            sent = 0
+        if sent == len(data):
+            self._unsent = None
+            return
+        self._unsent = memoryview(data)[sent:]
+        if self._writable is None:
+            self._writable = self._hub.loop.io(self._socket.fileno(), _WRITE)
+        wait_on(self._writable, self.timeout, TimeoutError("The write operation timed out"))
+
+    def _receive(self) -> None:
+        """Ciphertext from the socket, or its end, to the connection."""
+        receiving = self._receiving
+        if receiving.taken:
+            receiving.wait(self.timeout, TimeoutError("The read operation timed out"))
+            return
+        receiving.taken = True
+        try:
+            while True:
+                try:
+                    length = self._socket.recv_into(self._buffer.memory)
+                except BlockingIOError:
+                    if self._readable is None:
+                        self._readable = self._hub.loop.io(self._socket.fileno(), _READ)
+                    wait_on(self._readable, self.timeout, TimeoutError("The read operation timed out"))
+                else:
+                    self.connection.receive_from(self._buffer, length)
+                    return
+        finally:
+            receiving.leave()
+
+    def _last_words(self) -> None:
+        """An alert, or a close_notify, if the socket takes it at once: nobody waits for a connection that failed."""
+        if self._sending.taken:
+            return  # whoever sends will send it too
+        data = self._unsent or self.connection.take_outgoing()
+        while data:
+            try:
+                if self._socket.send(data) != len(data):
+                    return
+            except OSError:
+                return
+            self._unsent, data = None, self.connection.take_outgoing()
