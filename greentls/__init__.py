@@ -1,0 +1,47 @@
+"""greentls: TLS for gevent whose OpenSSL callbacks may wait.
+
+The names below are imported at their first use, so that ``greentls.wire`` can be had without gevent and OpenSSL.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from greentls._version import __version__
+
+if TYPE_CHECKING:
+    from greentls.errors import ConfigurationError as ConfigurationError
+    from greentls.errors import GreenTLSError as GreenTLSError
+    from greentls.errors import UnsupportedOpenSSL as UnsupportedOpenSSL
+    from greentls.session import Session as Session
+    from greentls.session_cache import SessionLookup as SessionLookup
+    from greentls.ssl import SSLContext as SSLContext
+    from greentls.ssl import SSLSocket as SSLSocket
+    from greentls.stores import SessionStore as SessionStore
+    from greentls.stores import open_store as open_store
+
+_WHERE = {
+    "ConfigurationError": "errors",
+    "GreenTLSError": "errors",
+    "SSLContext": "ssl",
+    "SSLSocket": "ssl",
+    "Session": "session",
+    "SessionLookup": "session_cache",
+    "SessionStore": "stores",
+    "UnsupportedOpenSSL": "errors",
+    "open_store": "stores",
+}
+
+__all__ = ["__version__", *_WHERE]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"greentls.{_WHERE[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_WHERE})

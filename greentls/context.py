@@ -37,7 +37,7 @@ VERIFY_NONE, VERIFY_PEER, VERIFY_FAIL_IF_NO_PEER_CERT = 0, 1, 2  # SSL_CTX_set_v
 SESSION_LIFETIME = 7200
 
 # Renegotiation lets a TLS 1.2 client restart the handshake, hooks and all, at will; compression leaks (CRIME).
-_ALWAYS = SSL.OP_NO_COMPRESSION | binding.lib.SSL_OP_NO_RENEGOTIATION
+_ALWAYS = SSL.OP_NO_COMPRESSION | binding.OP_NO_RENEGOTIATION
 
 
 @dataclass(frozen=True)

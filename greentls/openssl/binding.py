@@ -27,6 +27,8 @@ lib: Any = _binding.lib
 _CTRL_CHAIN_CERT = 89
 _HOSTFLAG_NO_PARTIAL_WILDCARDS = 0x4
 
+OP_NO_RENEGOTIATION: int = lib.SSL_OP_NO_RENEGOTIATION  # SSL_CTX_set_options(3)
+
 
 @functools.cache
 def hidden(name: str, signature: str) -> Any:

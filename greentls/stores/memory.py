@@ -1,0 +1,68 @@
+"""MemoryStore: sessions of one process. The embedded default."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+
+from greentls.errors import ConfigurationError
+
+__all__ = ["MemoryStore"]
+
+# nginx keeps some 4,000 sessions per megabyte of ssl_session_cache, and OpenSSL's own cache 20,480 sessions.
+MAX_ENTRIES = 20_480
+MAX_BYTES = 32 << 20
+ENTRY_OVERHEAD = 300  # bytes that CPython takes for an entry besides the session's own
+
+
+class MemoryStore:
+    """The sessions used last: max_entries and max_bytes at most, whichever is met first."""
+
+    name = "memory"
+
+    def __init__(self, max_entries: int = MAX_ENTRIES, max_bytes: int = MAX_BYTES) -> None:
+        for option, value in (("entries", max_entries), ("bytes", max_bytes)):
+            if value < 1:
+                raise ConfigurationError(f"memory store: {option}={value}", "must be 1 or more")
+        self.max_entries, self.max_bytes = max_entries, max_bytes
+        self._sessions: OrderedDict[bytes, tuple[bytes, float]] = OrderedDict()  # id -> (session, when it expires)
+        self._bytes = 0
+        self._lock = threading.Lock()  # against threads; nothing under it waits
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def get(self, session_id: bytes) -> bytes | None:
+        with self._lock:
+            session, expires = self._sessions.get(session_id, (None, 0.0))
+            if session is None:
+                return None
+            if expires <= time.monotonic():
+                self._drop(session_id)
+                return None
+            self._sessions.move_to_end(session_id)
+            return session
+
+    def put(self, session_id: bytes, session: bytes, lifetime: float) -> None:
+        with self._lock:
+            self._drop(session_id)
+            if lifetime > 0:
+                self._sessions[session_id] = bytes(session), time.monotonic() + lifetime
+                self._bytes += len(session) + ENTRY_OVERHEAD
+            while len(self._sessions) > self.max_entries or self._bytes > self.max_bytes:
+                self._drop(next(iter(self._sessions)))
+
+    def remove(self, session_id: bytes) -> None:
+        with self._lock:
+            self._drop(session_id)
+
+    def close(self) -> None:
+        with self._lock:
+            self._sessions.clear()
+            self._bytes = 0
+
+    def _drop(self, session_id: bytes) -> None:
+        session, _ = self._sessions.pop(session_id, (None, 0.0))
+        if session is not None:
+            self._bytes -= len(session) + ENTRY_OVERHEAD

@@ -1,0 +1,147 @@
+"""open_store(): a session store by its URL, so that a configuration file can name it."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs
+
+from greentls.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from greentls.stores import SessionStore
+
+__all__ = ["open_store"]
+
+
+def open_store(url: str) -> SessionStore:
+    """A session store.
+
+    ``memory://?entries=20480&bytes=33554432``
+        of this process.
+    ``memcached://host:11211,host2:11211?secret_file=/etc/fleet.key``
+        shared by all servers that name the same nodes and secrets. secret_file: 32 random bytes or more, not text that
+        somebody thought of; several, the newest first, to rotate them. context=NAME keeps apart what shares a
+        memcached. connect_timeout, timeout: seconds. pool: connections to a node. insecure=1 in place of a secret:
+        sessions go out in clear, and who reads them reads the connections.
+
+    Connects to nothing yet. Raises ConfigurationError that names the part of the URL.
+    """
+    scheme, separator, rest = url.partition("://")
+    if scheme not in _OPENERS or not separator:
+        known = ", ".join(f"{each}://" for each in _OPENERS)
+        raise ConfigurationError(f"session store {url!r}", "unknown kind of store", f"known are {known}")
+    place, _, query = rest.partition("?")
+    options = _Options(url, query)
+    store = _OPENERS[scheme](place.rstrip("/"), options)
+    options.finish()
+    return store
+
+
+class _Options:
+    """A URL's query: every option is taken once, and none may be left over."""
+
+    def __init__(self, url: str, query: str) -> None:
+        self.subject = f"session store {url!r}"
+        try:
+            self._values = parse_qs(query, keep_blank_values=True, strict_parsing=bool(query))
+        except ValueError:
+            raise self.error(f"{query!r} is not a query", "write name=value&name=value") from None
+        self._known: list[str] = []
+
+    def error(self, problem: str, remedy: str = "") -> ConfigurationError:
+        return ConfigurationError(self.subject, problem, remedy)
+
+    def all(self, name: str) -> list[str]:
+        self._known.append(name)
+        return self._values.pop(name, [])
+
+    def one(self, name: str, default: str) -> str:
+        values = self.all(name) or [default]
+        if len(values) > 1:
+            raise self.error(f"{name} is given {len(values)} times", "give it once")
+        return values[0]
+
+    def number(self, name: str, default: float, kind: type = float) -> Any:
+        text = self.one(name, str(default))
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not 0 < value < math.inf:
+            raise self.error(f"{name}={text}", "must be a number above 0")
+        return value
+
+    def finish(self) -> None:
+        if self._values:
+            left, known = ", ".join(self._values), ", ".join(self._known)
+            raise self.error(f"unknown option {left}", f"known are {known}")
+
+
+def _open_memory(place: str, options: _Options) -> SessionStore:
+    from greentls.stores.memory import MAX_BYTES, MAX_ENTRIES, MemoryStore
+
+    if place:
+        raise options.error(f"{place!r} is not expected", "memory:// has no host")
+    return MemoryStore(options.number("entries", MAX_ENTRIES, int), options.number("bytes", MAX_BYTES, int))
+
+
+def _open_memcached(place: str, options: _Options) -> SessionStore:
+    from greentls.stores import memcached
+    from greentls.stores.sealed import SealedStore
+
+    context = options.one("context", "default")
+    store = memcached.MemcachedStore(
+        [_host_and_port(each, memcached.PORT, options) for each in place.split(",")],
+        context,
+        connect_timeout=options.number("connect_timeout", memcached.CONNECT_TIMEOUT),
+        timeout=options.number("timeout", memcached.IO_TIMEOUT),
+        pool=options.number("pool", memcached.POOL, int),
+    )
+    secrets = [_read_secret(path, options) for path in options.all("secret_file")]
+    insecure = options.one("insecure", "0")
+    if insecure not in ("0", "1"):
+        raise options.error(f"insecure={insecure}", "must be 0 or 1")
+    if secrets and insecure == "1":
+        raise options.error("both secret_file and insecure=1", "give one of them")
+    if secrets:
+        return SealedStore(store, secrets, context)
+    if insecure == "1":
+        return store
+    raise options.error(
+        "sessions would leave this process in clear",
+        "add secret_file=PATH (head -c 32 /dev/urandom > PATH), or insecure=1 if that is what you want",
+    )
+
+
+def _host_and_port(text: str, default: int, options: _Options) -> tuple[str, int]:
+    if text.startswith("["):
+        host, bracket, port = text[1:].partition("]")
+        separator, port = port[:1], port[1:]
+        good = bracket and separator in ("", ":")
+    else:
+        host, separator, port = text.partition(":")
+        good = "/" not in text
+    if not separator:
+        port = str(default)
+    if not host or not good or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+        raise options.error(f"{text!r} is not HOST:PORT", "write localhost:11211, or [::1]:11211")
+    return host, int(port)
+
+
+def _read_secret(path: str, options: _Options) -> bytes:
+    from greentls.stores.sealed import MIN_SECRET
+
+    try:
+        with open(path, "rb") as file:
+            secret = file.read()
+    except OSError as error:
+        raise options.error(f"secret_file {path!r}: {error.strerror}", "give a file that can be read") from None
+    if len(secret) < MIN_SECRET:
+        raise options.error(
+            f"secret_file {path!r} has {len(secret)} bytes", f"give {MIN_SECRET} random bytes or more in it"
+        )
+    return secret
+
+
+_OPENERS = {"memory": _open_memory, "memcached": _open_memcached}

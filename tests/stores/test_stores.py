@@ -1,0 +1,456 @@
+"""The contract of SessionStore, held by every store; and what each kind has besides."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+
+import gevent
+import pytest
+from gevent import GreenletExit
+from helpers import free_port
+
+from greentls.errors import ConfigurationError
+from greentls.stores import SessionStore, open_store
+from greentls.stores.memcached import RELATIVE_LIMIT, MemcachedStore
+from greentls.stores.memory import ENTRY_OVERHEAD, MemoryStore
+from greentls.stores.sealed import SealedStore
+
+ID, OTHER = bytes(range(32)), bytes(range(1, 33))
+SESSION = b"a master secret, and what belongs to it\r\nEND\r\n\0"
+SECRET, SECOND = b"1" * 32, b"2" * 40
+URLS = {
+    "memory": "memory://",
+    "memcached": "memcached://{0}?insecure=1",
+    "sealed": "memcached://{0}?secret_file={secret}",
+    "two nodes": "memcached://{0},{1}?secret_file={secret}&context=two.nodes",
+}
+
+
+def read_all(memcached):
+    """Every value that memcached has, whatever the key."""
+    with socket.create_connection((memcached.host, memcached.port), 5) as sock, sock.makefile("rwb") as file:
+        file.write(b"lru_crawler metadump all\r\n")
+        file.flush()
+        keys = []
+        while (line := file.readline()) != b"END\r\n":
+            keys.append(line.split()[0].removeprefix(b"key=").replace(b"%3A", b":"))
+        values = {}
+        for key in keys:
+            file.write(b"get " + key + b"\r\n")
+            file.flush()
+            header = file.readline().split()
+            values[key] = file.read(int(header[3]) + 2)[:-2]
+            assert file.readline() == b"END\r\n"
+        return values
+
+
+@pytest.fixture
+def secret_file(tmp_path):
+    path = tmp_path / "fleet.key"
+    path.write_bytes(SECRET)
+    return path
+
+
+@pytest.fixture(params=URLS)
+def store(request, secret_file):
+    nodes = []
+    if "memcached" in URLS[request.param]:
+        nodes = [each.address for each in request.getfixturevalue("memcacheds")(2)]
+    store = open_store(URLS[request.param].format(*nodes, secret=secret_file))
+    yield store
+    store.close()
+
+
+class TestContract:
+    def test_is_a_session_store_with_a_name(self, store):
+        assert isinstance(store, SessionStore)
+        assert store.name in ("memory", "memcached")
+
+    def test_get_answers_with_the_bytes_that_were_put(self, store):
+        store.put(ID, SESSION, 60)
+        store.put(OTHER, SESSION * 50, 60)
+        assert store.get(ID) == SESSION
+        assert store.get(ID) == SESSION, "a get must not remove"
+        assert store.get(OTHER) == SESSION * 50
+
+    def test_an_unknown_id_is_none(self, store):
+        assert store.get(ID) is None
+
+    def test_put_replaces(self, store):
+        store.put(ID, b"first", 60)
+        store.put(ID, b"second", 60)
+        assert store.get(ID) == b"second"
+
+    def test_remove_forgets_and_is_no_error_twice(self, store):
+        store.put(ID, SESSION, 60)
+        store.put(OTHER, b"other", 60)
+        store.remove(ID)
+        store.remove(ID)
+        assert store.get(ID) is None
+        assert store.get(OTHER) == b"other"
+
+    def test_a_lifetime_that_is_over_keeps_nothing(self, store):
+        store.put(ID, SESSION, 0)
+        store.put(OTHER, SESSION, -5.5)
+        assert store.get(ID) is None
+        assert store.get(OTHER) is None
+
+    def test_a_session_is_gone_after_its_lifetime(self, store):
+        store.put(ID, SESSION, 0.5)
+        with gevent.Timeout(30):
+            while store.get(ID) is not None:
+                gevent.sleep(0.05)
+
+    def test_a_lifetime_beyond_thirty_days(self, store):
+        store.put(ID, SESSION, RELATIVE_LIMIT + 86400)
+        assert store.get(ID) == SESSION
+
+    def test_many_greenlets_get_their_own(self, store):
+        def one(number):
+            session_id = number.to_bytes(32, "big")
+            store.put(session_id, session_id * 8, 60)
+            return store.get(session_id) == session_id * 8
+
+        jobs = [gevent.spawn(one, number) for number in range(200)]
+        gevent.joinall(jobs, timeout=30)
+        assert [job.value for job in jobs] == [True] * 200
+
+    def test_a_greenlet_killed_anywhere_does_not_harm_the_next(self, store):
+        """hazard: a connection goes back to the pool with somebody else's answer on its way."""
+        ids = [number.to_bytes(32, "big") for number in range(20)]
+        for session_id in ids:
+            store.put(session_id, session_id * 20, 60)
+        for turn in range(40):
+            jobs = [gevent.spawn(store.get, session_id) for session_id in ids]
+            for _ in range(turn % 5):
+                gevent.sleep(0)
+            for job in jobs[turn % 3 :: 3]:
+                job.kill(block=False)
+            gevent.joinall(jobs, timeout=30)
+            for session_id, job in zip(ids, jobs, strict=True):
+                assert job.value == session_id * 20 or isinstance(job.value, GreenletExit)
+
+    def test_works_after_close(self, store):
+        store.put(ID, SESSION, 60)
+        store.close()
+        store.put(ID, SESSION, 60)
+        assert store.get(ID) == SESSION
+        store.close()
+        store.close()
+
+    def test_two_threads_may_share_it(self, store):
+        store.put(ID, SESSION, 60)
+        answers = []
+
+        def run():
+            try:
+                answers.append(store.get(ID))
+            finally:
+                if store.name != "memory":
+                    store.close()
+                gevent.get_hub().destroy(destroy_loop=True)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        thread.join(30)
+        assert answers == [SESSION]
+        assert store.get(ID) == SESSION
+
+
+class TestMemory:
+    def test_the_least_recently_used_goes_first(self):
+        store = MemoryStore(max_entries=3)
+        for name in (b"a", b"b", b"c"):
+            store.put(name, b"session", 60)
+        assert store.get(b"a")
+        store.put(b"d", b"session", 60)
+        assert [name for name in (b"a", b"b", b"c", b"d") if store.get(name)] == [b"a", b"c", b"d"]
+        assert len(store) == 3
+
+    def test_bytes_are_bounded(self):
+        store = MemoryStore(max_bytes=10 * (ENTRY_OVERHEAD + 100))
+        for number in range(50):
+            store.put(bytes([number]), bytes(100), 60)
+        assert len(store) == 10
+        store.put(b"all", bytes(10 * (ENTRY_OVERHEAD + 100)), 60)
+        assert len(store) == 0, "one that is too large is not kept, and pushed out the others"
+
+    def test_what_is_removed_gives_its_bytes_back(self):
+        store = MemoryStore(max_bytes=ENTRY_OVERHEAD + 100)
+        for _ in range(20):
+            store.put(ID, bytes(100), 60)
+            store.remove(ID)
+        store.put(ID, bytes(100), 60)
+        assert store.get(ID) == bytes(100)
+
+
+class TestMemcached:
+    def test_keys_and_lifetimes_are_what_the_documentation_says(self, memcached):
+        store = MemcachedStore([(memcached.host, memcached.port)], "shop")
+        store.put(ID, SESSION, 100.2)
+        store.put(OTHER, SESSION, RELATIVE_LIMIT * 3)
+        values = read_all(memcached)
+        assert set(values) == {f"greentls:1:shop:s:{each.hex()}".encode() for each in (ID, OTHER)}
+        store.close()
+
+    def test_sealed_sessions_are_not_readable_there(self, memcached, secret_file):
+        store = open_store(memcached.url(secret_file=secret_file))
+        store.put(ID, SESSION, 60)
+        (value,) = read_all(memcached).values()
+        assert len(value) > len(SESSION)
+        assert SESSION[:8] not in value
+        store.close()
+
+    def test_two_contexts_do_not_meet(self, memcached, secret_file):
+        one, other = (open_store(memcached.url(secret_file=secret_file, context=name)) for name in ("one", "other"))
+        one.put(ID, SESSION, 60)
+        assert other.get(ID) is None
+        one.close()
+        other.close()
+
+    def test_one_that_was_restarted_is_found_again_by_the_next_call(self, memcached):
+        """hazard: every idle connection of the pool is dead, and each would cost an error."""
+        store = MemcachedStore([(memcached.host, memcached.port)])
+        gevent.joinall([gevent.spawn(store.get, ID) for _ in range(20)], timeout=30, raise_error=True)
+        memcached.kill()
+        memcached.restart()
+        assert store.get(ID) is None
+        store.put(ID, SESSION, 60)
+        assert store.get(ID) == SESSION
+        store.close()
+
+    def test_one_that_is_down_is_an_error_and_comes_back(self, memcached):
+        store = MemcachedStore([(memcached.host, memcached.port)])
+        memcached.kill()
+        with pytest.raises(ConnectionError, match=str(memcached.port)):
+            store.get(ID)
+        memcached.restart()
+        with gevent.Timeout(30):
+            while True:
+                try:
+                    assert store.get(ID) is None
+                    break
+                except Exception as error:
+                    assert "down" in str(error)
+                    gevent.sleep(0.1)
+        store.close()
+
+    def test_of_two_nodes_the_dead_one_is_skipped_and_taken_back(self, memcacheds, secret_file):
+        first, second = memcacheds(2)
+        store = open_store(f"memcached://{first.address},{second.address}?secret_file={secret_file}")
+        ids = [number.to_bytes(32, "big") for number in range(40)]
+        for session_id in ids:
+            store.put(session_id, SESSION, 60)
+        kept = int(first.stats()["curr_items"])
+        assert 0 < kept < 40
+        second.kill()
+        failures = 0
+
+        def lookup(session_id):
+            nonlocal failures
+            try:
+                return store.get(session_id)
+            except OSError:
+                failures += 1
+
+        jobs = [gevent.spawn(lookup, session_id) for session_id in ids]
+        gevent.joinall(jobs, timeout=30, raise_error=True)
+        assert sum(job.value == SESSION for job in jobs) == kept
+        assert failures <= 40 - kept
+        for session_id in ids:  # all of them on the node that is left
+            store.put(session_id, SESSION, 60)
+        assert [store.get(session_id) for session_id in ids] == [SESSION] * 40
+        second.restart()
+        with gevent.Timeout(30):
+            while int(second.stats()["cmd_get"]) < 1:
+                lookup(ids[0]), [lookup(each) for each in ids]
+                gevent.sleep(0.1)
+        store.close()
+
+    def test_one_that_never_answers_is_a_timeout(self, silent_server):
+        store = MemcachedStore([(silent_server.host, silent_server.port)], timeout=0.05)
+        with pytest.raises(TimeoutError):
+            store.get(ID)
+        store.close()
+
+    def test_more_greenlets_than_the_pool_wait_for_their_turn(self, memcached):
+        store = MemcachedStore([(memcached.host, memcached.port)], pool=3)
+        jobs = [gevent.spawn(store.get, ID) for _ in range(100)]
+        gevent.joinall(jobs, timeout=30, raise_error=True)
+        assert int(memcached.stats()["total_connections"]) < 3 + 20  # some are the fixture's own
+        store.close()
+
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            b"\xff\xfe garbage\r\n",
+            b"VALUE another-key 0 5\r\nhello\r\nEND\r\n",
+            b"VALUE x y z\r\n",
+            b"SERVER_ERROR out of memory storing object\r\n",
+            b"END",
+            b"",
+        ],
+    )
+    def test_an_answer_that_is_none_is_an_error_and_not_a_session(self, answer):
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+
+            def serve():
+                while True:
+                    try:
+                        sock, _ = listener.accept()
+                    except OSError:
+                        return
+                    with sock:
+                        sock.recv(4096)
+                        sock.sendall(answer)
+
+            thread = threading.Thread(target=serve, daemon=True)
+            thread.start()
+            store = MemcachedStore([listener.getsockname()], timeout=5)
+            with pytest.raises(Exception) as caught:
+                store.get(ID)
+            assert isinstance(caught.value, Exception)
+            store.close()
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join(30)
+
+    def test_a_fork_does_not_share_connections(self, memcached):
+        """hazard: two processes read each other's answers from one socket."""
+        store = MemcachedStore([(memcached.host, memcached.port)])
+        store.put(ID, SESSION, 60)
+        before = int(memcached.stats()["total_connections"])
+        pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                gevent.reinit()
+                status = 0 if store.get(ID) == SESSION else 2
+            finally:
+                os._exit(status)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        assert store.get(ID) == SESSION
+        assert int(memcached.stats()["total_connections"]) == before + 2  # the child's, and that of stats itself
+        store.close()
+
+
+class TestSealed:
+    @pytest.fixture
+    def inner(self):
+        return MemoryStore()
+
+    def test_the_newest_secret_seals_and_all_of_them_open(self, inner):
+        old, both, new = (SealedStore(inner, secrets) for secrets in ([SECRET], [SECOND, SECRET], [SECOND]))
+        old.put(ID, SESSION, 60)
+        assert both.get(ID) == SESSION
+        assert new.get(ID) is None
+        both.put(OTHER, SESSION, 60)
+        assert new.get(OTHER) == SESSION
+        assert old.get(OTHER) is None
+        old.rotate([SECOND, SECRET])
+        assert old.get(OTHER) == SESSION
+
+    def test_one_flipped_bit_anywhere_is_a_miss(self, inner):
+        store = SealedStore(inner, [SECRET])
+        store.put(ID, SESSION, 60)
+        blob = inner.get(ID)
+        for position in range(len(blob) * 8):
+            changed = bytearray(blob)
+            changed[position // 8] ^= 1 << position % 8
+            inner.put(ID, bytes(changed), 60)
+            assert store.get(ID) is None, position
+
+    def test_every_truncation_and_addition_is_a_miss(self, inner):
+        store = SealedStore(inner, [SECRET])
+        store.put(ID, SESSION, 60)
+        blob = inner.get(ID)
+        for length in range(len(blob)):
+            inner.put(ID, blob[:length], 60)
+            assert store.get(ID) is None, length
+        inner.put(ID, blob + b"\0", 60)
+        assert store.get(ID) is None
+
+    def test_a_blob_under_another_id_or_in_another_context_is_a_miss(self, inner):
+        store = SealedStore(inner, [SECRET], "one")
+        store.put(ID, SESSION, 60)
+        inner.put(OTHER, inner.get(ID), 60)
+        assert store.get(OTHER) is None
+        assert SealedStore(inner, [SECRET], "two").get(ID) is None
+        assert store.get(ID) == SESSION
+
+    def test_the_same_session_is_sealed_differently_each_time(self, inner):
+        store = SealedStore(inner, [SECRET])
+        blobs = set()
+        for _ in range(10):
+            store.put(ID, SESSION, 60)
+            blobs.add(inner.get(ID))
+        assert len(blobs) == 10
+
+    def test_what_does_not_open_is_said_once_and_not_for_every_session(self, inner, caplog):
+        SealedStore(inner, [SECRET]).put(ID, SESSION, 60)
+        store = SealedStore(inner, [SECOND])
+        for _ in range(5):
+            store.get(ID)
+        assert len(caplog.records) == 1
+        assert "does not open" in caplog.text
+
+    @pytest.mark.parametrize("secrets", [[], [b"short"], [SECRET, b"x" * 31]])
+    def test_secrets_that_are_none_are_refused(self, inner, secrets):
+        with pytest.raises(ConfigurationError, match="secret"):
+            SealedStore(inner, secrets)
+
+
+class TestUrls:
+    @pytest.mark.parametrize(
+        ("url", "said"),
+        [
+            ("", "unknown kind"),
+            ("redis", "unknown kind"),
+            ("sqlite:///x", "known are memory://, memcached://"),
+            ("memory:", "unknown kind"),
+            ("memory://host", "memory:// has no host"),
+            ("memory://?entries=0", "entries=0"),
+            ("memory://?entries=1.5", "entries=1.5"),
+            ("memory://?bytes=nan", "bytes=nan"),
+            ("memory://?size=3", "unknown option size; known are entries, bytes"),
+            ("memory://?entries", "is not a query"),
+            ("memory://?entries=1&entries=2", "given 2 times"),
+            ("memcached://", "is not HOST:PORT"),
+            ("memcached://h:0?insecure=1", "'h:0'"),
+            ("memcached://h:99999?insecure=1", "'h:99999'"),
+            ("memcached://h:x?insecure=1", "'h:x'"),
+            ("memcached://h,,i?insecure=1", "'' is not"),
+            ("memcached://::1?insecure=1", "[::1]:11211"),
+            ("memcached://[::1?insecure=1", "'[::1'"),
+            ("memcached://h/path?insecure=1", "'h/path'"),
+            ("memcached://h", "in clear; add secret_file"),
+            ("memcached://h?insecure=0", "in clear"),
+            ("memcached://h?insecure=yes", "insecure=yes"),
+            ("memcached://h?insecure=1&secret_file={secret}", "both"),
+            ("memcached://h?secret_file=/nowhere/key", "/nowhere/key"),
+            ("memcached://h?secret_file={short}", "has 5 bytes"),
+            ("memcached://h?insecure=1&timeout=-1", "timeout=-1"),
+            ("memcached://h?insecure=1&timeout=inf", "timeout=inf"),
+            ("memcached://h?insecure=1&pool=0", "pool=0"),
+            ("memcached://h?insecure=1&context=a%20b", "context 'a b'"),
+            ("memcached://h?insecure=1&retries=1", "unknown option retries"),
+        ],
+    )
+    def test_what_cannot_be_used_is_named(self, url, said, secret_file, tmp_path):
+        short = tmp_path / "short"
+        short.write_bytes(b"short")
+        with pytest.raises(ConfigurationError) as caught:
+            open_store(url.format(secret=secret_file, short=short))
+        assert said in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+    def test_options_arrive(self, secret_file, tmp_path):
+        memory = open_store("memory://?entries=7&bytes=9000")
+        assert (memory.max_entries, memory.max_bytes) == (7, 9000)
+        second = tmp_path / "second.key"
+        second.write_bytes(SECOND)
+        port = free_port()
+        sealed = open_store(f"memcached://h1,[::1]:{port}/?secret_file={secret_file}&secret_file={second}&pool=2")
+        assert isinstance(sealed, SealedStore)
+        assert sealed.store._nodes == (("h1", 11211), ("::1", port))
