@@ -1,0 +1,251 @@
+"""What a session store does to a handshake, and what it may not."""
+
+from __future__ import annotations
+
+import gc
+import threading
+
+import gevent
+import pytest
+from gevent.event import Event
+from helpers import PATIENCE
+from pairs import VERSIONS, client, client_context, handshake, server_context
+
+from greentls import session_cache
+from greentls.connection import Connection
+from greentls.errors import TLSError
+from greentls.session_cache import SessionCache
+from greentls.stores.memory import MemoryStore
+
+both_versions = pytest.mark.parametrize("version", VERSIONS.values(), ids=VERSIONS.keys())
+
+
+class Store(MemoryStore):
+    """Counts, and does what a test wants of it."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+        self.do = {}
+
+    def _call(self, name, session_id, *arguments):
+        self.calls.append((name, session_id))
+        if name in self.do:
+            result = self.do[name]()
+            if result is not None:
+                return result
+        return getattr(super(), name)(session_id, *arguments)
+
+    def get(self, session_id):
+        return self._call("get", session_id)
+
+    def put(self, session_id, session, lifetime):
+        return self._call("put", session_id, session, lifetime)
+
+    def remove(self, session_id):
+        return self._call("remove", session_id)
+
+
+def fail(error):
+    def do():
+        raise error
+
+    return do
+
+
+class Party:
+    def __init__(self, pki, version, timeout=PATIENCE):
+        self.store = Store()
+        self.cache = SessionCache(self.store, timeout)
+        self.server_context = server_context(pki, version, hooks=self.cache.hooks)
+        self.client_context = client_context(pki, version)
+        self.session = self.connect()[0].session
+        assert self.cache.drain(PATIENCE)
+        self.store.calls.clear()
+
+    def connect(self, session=None):
+        here, there = client(self.client_context, session), Connection(self.server_context)
+        handshake(here, there)
+        return here, there
+
+
+@both_versions
+class TestLookup:
+    def test_a_hit_resumes_and_tells(self, pki, version):
+        party = Party(pki, version)
+        here, there = party.connect(party.session)
+        assert here.session_reused
+        assert there.session_lookup[:2] == ("memory", "hit")
+        assert there.session_lookup.seconds >= 0
+
+    def test_no_lookup_without_a_session(self, pki, version):
+        _, there = Party(pki, version).connect()
+        assert there.session_lookup is None
+
+    @pytest.mark.parametrize(
+        ("do", "outcome"),
+        [
+            (fail(OSError("down")), "error"),
+            (fail(gevent.Timeout()), None),
+            (lambda: b"garbage", "error"),
+            (lambda: b"", "error"),
+            (lambda: "a str", "error"),
+            (lambda: gevent.sleep(PATIENCE), "timeout"),
+        ],
+        ids=["raises", "raises a timeout of its own", "garbage", "empty", "no bytes", "late"],
+    )
+    def test_trouble_costs_a_full_handshake_and_a_log_line(self, pki, version, do, outcome, caplog):
+        party = Party(pki, version, timeout=0.05)
+        party.store.do["get"] = do
+        if outcome is None:  # not our deadline: it is the caller's, and goes to the caller
+            with pytest.raises(gevent.Timeout):
+                party.connect(party.session)
+            return
+        here, there = party.connect(party.session)
+        assert not here.session_reused
+        assert there.session_lookup.outcome == outcome
+        assert "session store memory: get" in caplog.text
+
+    def test_another_sessions_bytes_are_no_hit(self, pki, version, caplog):
+        """hazard: a store that mixes up its answers hands one client's session to another."""
+        party = Party(pki, version)
+        party.connect()
+        assert party.cache.drain(PATIENCE)
+
+        def mixed_up():
+            asked = party.store.calls[-1][1]
+            return next(blob for session_id, (blob, _) in party.store._sessions.items() if session_id != asked)
+
+        party.store.do["get"] = mixed_up
+        here, there = party.connect(party.session)
+        assert not here.session_reused
+        assert there.session_lookup.outcome == "error"
+        assert "another one's" in caplog.text
+
+    def test_a_kill_while_the_store_is_asked_is_no_miss(self, pki, version):
+        """hazard: a handshake goes on in a greenlet that was told to die."""
+        party = Party(pki, version)
+        asked = Event()
+        party.store.do["get"] = lambda: asked.set() or gevent.sleep(PATIENCE)
+        job = gevent.spawn(party.connect, party.session)
+        asked.wait(PATIENCE)
+        job.kill(timeout=PATIENCE)
+        assert isinstance(job.value, gevent.GreenletExit)
+
+    def test_the_callers_own_timeout_is_no_miss(self, pki, version):
+        party = Party(pki, version)
+        party.store.do["get"] = lambda: gevent.sleep(PATIENCE)
+        with pytest.raises(gevent.Timeout), gevent.Timeout(0.05):
+            party.connect(party.session)
+
+    def test_trouble_is_said_once_and_its_end_too(self, pki, version, caplog):
+        party = Party(pki, version)
+        party.store.do["get"] = fail(OSError("down"))
+        for _ in range(4):
+            party.connect(party.session)
+        assert [each.message for each in caplog.records] == [
+            "session store memory: get: OSError('down') (1 so far)",
+        ]
+        del party.store.do["get"]
+        party.connect(party.session)
+        assert caplog.records[-1].message == "session store memory: get works again after 4 failures"
+
+
+@both_versions
+class TestWriting:
+    def test_the_peer_has_its_flight_before_the_store_is_asked(self, pki, version):
+        """hazard: a slow store delays the peer, who waits for the ticket's flight."""
+        store = Store()
+        cache = SessionCache(store, PATIENCE)
+        here, there = client(client_context(pki, version)), Connection(server_context(pki, version, hooks=cache.hooks))
+        handshake(here, there)
+        assert here.session.resumable
+        assert store.calls == []
+        assert cache.drain(PATIENCE)
+        assert store.calls[0][0] == "put"
+
+    def test_puts_and_removals_keep_their_order(self, pki, version):
+        party = Party(pki, version)
+        _, there = party.connect()
+        removed = there.session.id if version == VERSIONS["1.2"] else b"an id"
+        party.cache.remove(removed)
+        assert party.cache.drain(PATIENCE)
+        names = [name for name, _ in party.store.calls]
+        assert names == ["put"] * (len(names) - 1) + ["remove"]
+        assert party.store.calls[-1][1] == removed
+
+    def test_a_store_that_fails_is_logged_and_the_queue_goes_on(self, pki, version, caplog):
+        party = Party(pki, version)
+        party.store.do["put"] = fail(ConnectionError("gone"))
+        party.connect()
+        party.cache.remove(b"an id")
+        assert party.cache.drain(PATIENCE)
+        assert party.store.calls[-1] == ("remove", b"an id")
+        assert "session store memory: put: ConnectionError('gone')" in caplog.text
+
+    def test_a_store_that_is_late_is_left_and_the_queue_goes_on(self, pki, version, caplog):
+        party = Party(pki, version, timeout=0.05)
+        party.store.do["put"] = lambda: gevent.sleep(PATIENCE)
+        party.connect()
+        party.cache.remove(b"an id")
+        assert party.cache.drain(PATIENCE)
+        assert party.store.calls[-1] == ("remove", b"an id")
+        assert "put: no answer in 0.05 s" in caplog.text
+
+    def test_the_queue_is_bounded(self, pki, version, caplog, monkeypatch):
+        monkeypatch.setattr(session_cache, "MAX_QUEUED", 3)
+        party = Party(pki, version)
+        for _ in range(20):
+            party.connect()
+        assert party.cache.drain(PATIENCE)
+        assert [name for name, _ in party.store.calls] == ["put"] * 3
+        assert "the queue is full, dropped" in caplog.text
+
+    def test_drain_gives_up_after_its_timeout(self, pki, version):
+        party = Party(pki, version)
+        released = Event()
+        party.store.do["put"] = lambda: released.wait() and None
+        party.connect()
+        assert party.cache.drain(0.01) is False
+        released.set()
+        assert party.cache.drain(PATIENCE) is True
+
+    def test_sessions_that_died_of_a_fatal_alert_are_removed(self, pki, version):
+        party = Party(pki, version)
+        _, there = party.connect(party.session)
+        there.receive_data(b"\x17\x03\x03\x00\x20" + bytes(32))
+        with pytest.raises(TLSError, match="decryption failed"):
+            there.read()
+        assert party.cache.drain(PATIENCE)
+        (_, the_connections), removed = party.store.calls[-2:]  # 1.2: what was got; 1.3: what was put last
+        assert removed == ("remove", the_connections)
+
+    def test_no_greenlet_is_left_when_the_queue_is_empty(self, pki, version):
+        def greenlets():
+            gc.collect()
+            return {id(each) for each in gc.get_objects() if isinstance(each, gevent.Greenlet) and not each.dead}
+
+        before = greenlets()
+        party = Party(pki, version)
+        party.connect()
+        assert party.cache.drain(PATIENCE)
+        assert greenlets() <= before
+
+
+def test_a_removal_in_another_thread_reaches_the_writer(pki):
+    """hazard: the garbage collector frees a connection in a thread that has no hub."""
+    party = Party(pki, VERSIONS["1.2"])
+    thread = threading.Thread(target=party.cache.remove, args=(b"an id",))
+    thread.start()
+    thread.join(PATIENCE)
+    with gevent.Timeout(PATIENCE):
+        while ("remove", b"an id") not in party.store.calls:
+            gevent.sleep(0.01)
+
+
+def test_close_writes_what_is_queued_and_closes_the_store(pki):
+    party = Party(pki, VERSIONS["1.3"])
+    party.connect()
+    party.cache.close()
+    assert [name for name, _ in party.store.calls] == ["put", "put"]
+    assert len(party.store) == 0
