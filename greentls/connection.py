@@ -201,6 +201,10 @@ class Connection:
         """Ciphertext bytes that were received and not yet read by OpenSSL."""
         return binding.bio_pending(self._incoming)
 
+    def take_unread(self) -> bytes:
+        """The same bytes, taken away: behind the peer's close_notify they are no ciphertext any more."""
+        return bytes(binding.bio_read(self._incoming))
+
     @property
     def closed_by_peer(self) -> bool:
         """The peer's close_notify has come."""

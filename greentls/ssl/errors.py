@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import ssl as _stdlib_ssl
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from greentls.errors import CertificateError, TLSError, UnexpectedEOF
 
-__all__ = ["as_stdlib", "stdlib_errors"]
+__all__ = ["as_stdlib"]
 
 
 def as_stdlib(error: TLSError) -> _stdlib_ssl.SSLError:
@@ -28,11 +26,3 @@ def as_stdlib(error: TLSError) -> _stdlib_ssl.SSLError:
         result = _stdlib_ssl.SSLError(_stdlib_ssl.SSL_ERROR_SSL, f"{text} (greentls)")
     result.library, result.reason = library, reason
     return result
-
-
-@contextmanager
-def stdlib_errors() -> Iterator[None]:
-    try:
-        yield
-    except TLSError as error:
-        raise as_stdlib(error) from error

@@ -14,6 +14,7 @@ from greentls.errors import TLSError, UnexpectedEOF
 from greentls.session import Session
 from greentls.session_cache import SessionLookup
 from greentls.ssl.errors import as_stdlib
+from greentls.ssl.unwrapped import UnwrappedSocket
 from greentls.stream import TLSStream
 
 if TYPE_CHECKING:
@@ -164,14 +165,15 @@ class SSLSocket:
         """Bytes that recv() has without the socket; ciphertext counts, lest somebody polls the descriptor for it."""
         return self._connection.pending or self._connection.unread
 
-    def unwrap(self) -> Any:
-        """Ends TLS by close_notify both ways; returns the plain socket."""
+    def unwrap(self) -> UnwrappedSocket:
+        """Ends TLS by close_notify both ways; returns the plain socket, which cooperates like this one."""
         try:
             self._stream.shutdown()
         except TLSError as error:
             raise as_stdlib(error) from error
         timeout = self.gettimeout()
-        plain = _stdlib_socket.socket(self.family, self.type, self.proto, fileno=self.detach())
+        plain = UnwrappedSocket(self.family, self.type, self.proto, fileno=self.detach())
+        plain.ahead = self._connection.take_unread()
         plain.settimeout(timeout)
         return plain
 
