@@ -5,9 +5,9 @@ What a store does to a handshake, and what it may not:
 - A lookup happens inside the handshake, under a deadline. A store that is down, slow or full of garbage costs the
   resumption, so a full handshake, and a line in the log: never the connection. What is not the store's doing, a kill or
   the caller's own gevent.Timeout, is no miss and goes where it was aimed.
-- What is to be put or removed is queued and written by one greenlet per hub, in order, behind the peer's back: the
-  flight that announces a ticket is on the wire before the store hears of it. A removal may be asked for by the garbage
-  collector or under OpenSSL's lock, where nothing may wait.
+- What is to be put or removed is queued and written by a few greenlets per hub, each session's in order, behind the
+  peer's back: the flight that announces a ticket is on the wire before the store hears of it. A removal may be asked
+  for by the garbage collector or under OpenSSL's lock, where nothing may wait.
 """
 
 from __future__ import annotations
@@ -31,9 +31,12 @@ __all__ = ["SessionCache", "SessionLookup"]
 
 log = logging.getLogger("greentls.sessions")
 
-# Puts and removals that wait for a store that is slow: some 4 MiB. What comes on top is dropped and logged; it costs a
+# Greenlets that write to a store at once, per hub. One would put 50 sessions a second into a store that is 20 ms away.
+WRITERS = 8
+
+# Puts and removals that wait for each of them: some 4 MiB in all. What comes on top is dropped and logged; it costs a
 # full handshake.
-MAX_QUEUED = 10_000
+MAX_QUEUED = 1_250
 
 # Seconds between two log lines about the same trouble: an outage under load is one event, not a thousand a second.
 LOG_INTERVAL = 10.0
@@ -56,7 +59,7 @@ class SessionCache:
         self.store = store
         self.timeout = timeout
         self.hooks = Hooks(get_session=self.get, new_session=self.put, remove_session=self.remove)
-        self._writers: WeakKeyDictionary[Any, _Writer] = WeakKeyDictionary()
+        self._writers: WeakKeyDictionary[Any, tuple[_Writer, ...]] = WeakKeyDictionary()
         self._troubles: dict[str, _Trouble] = {}
 
     def get(self, connection: Any, session_id: bytes) -> Session | None:
@@ -84,28 +87,32 @@ class SessionCache:
 
     def put(self, connection: Any, session: Session) -> None:
         """Hooks.new_session. Never waits."""
-        self._writer().add(session.id, session)
+        _writer_of(session.id, self._hubs_writers()).add(session.id, session)
 
     def remove(self, session_id: bytes) -> None:
         """Hooks.remove_session. Never waits, never raises; may be called in the hub and in any thread."""
-        for writer in list(self._writers.values()):  # one as a rule; with several hubs, which one put it is not known
-            writer.add(session_id, None)
+        for writers in list(self._writers.values()):  # one hub's as a rule; with several, who put it is not known
+            _writer_of(session_id, writers).add(session_id, None)
 
     def drain(self, timeout: float | None = None) -> bool:
-        """Waits until this hub's queue is written, timeout seconds at most. False if it is not."""
-        return self._writer().drain(timeout)
+        """Waits until this hub's queues are written, timeout seconds at most. False if they are not."""
+        writers = self._hubs_writers()
+        with gevent.Timeout(timeout, False):
+            for writer in writers:
+                writer.join()
+        return not any(writer.busy for writer in writers)
 
     def close(self) -> None:
         """Writes what is queued, one timeout long at most, and closes the store."""
         self.drain(self.timeout)
         self.store.close()
 
-    def _writer(self) -> _Writer:
+    def _hubs_writers(self) -> tuple[_Writer, ...]:
         hub = get_hub()
-        writer = self._writers.get(hub)
-        if writer is None:
-            writer = self._writers[hub] = _Writer(hub, self)
-        return writer
+        writers = self._writers.get(hub)
+        if writers is None:
+            writers = self._writers[hub] = tuple(_Writer(hub, self) for _ in range(WRITERS))
+        return writers
 
     def _write(self, session_id: bytes, session: Session | None) -> None:
         what = "remove" if session is None else "put"
@@ -126,25 +133,38 @@ class SessionCache:
     def _trouble(self, what: str, problem: str) -> None:
         trouble = self._troubles.setdefault(what, _Trouble())
         trouble.count += 1
-        now = monotonic()
-        if now >= trouble.silent_until:
-            trouble.silent_until = now + LOG_INTERVAL
+        if trouble.may_be_said():
             log.warning("session store %s: %s: %s (%d so far)", self.store.name, what, problem, trouble.count)
 
     def _well(self, what: str) -> None:
-        trouble = self._troubles.pop(what, None) if self._troubles else None
-        if trouble is not None:
+        trouble = self._troubles.get(what) if self._troubles else None
+        if trouble is not None and trouble.may_be_said():
             log.warning("session store %s: %s works again after %d failures", self.store.name, what, trouble.count)
+            del self._troubles[what]
 
 
 class _Trouble:
+    """Failures of one kind that are not over yet, or not for LOG_INTERVAL."""
+
     def __init__(self) -> None:
         self.count = 0
-        self.silent_until = 0.0
+        self._silent_until = 0.0
+
+    def may_be_said(self) -> bool:
+        now = monotonic()
+        if now < self._silent_until:
+            return False
+        self._silent_until = now + LOG_INTERVAL
+        return True
+
+
+def _writer_of(session_id: bytes, writers: tuple[_Writer, ...]) -> _Writer:
+    """Always the same one, so that what is done to a session stays in order."""
+    return writers[sum(session_id[-1:]) % len(writers)]
 
 
 class _Writer:
-    """One hub's queue and, while there is something in it, the greenlet that empties it."""
+    """A queue and, while there is something in it, the greenlet that empties it."""
 
     def __init__(self, hub: Any, cache: SessionCache) -> None:
         self._start_soon = partial(hub.loop.run_callback_threadsafe, self._start)
@@ -175,10 +195,12 @@ class _Writer:
         finally:
             self._greenlet = None
 
-    def drain(self, timeout: float | None) -> bool:
-        with gevent.Timeout(timeout, False):
-            while self._queue or self._greenlet is not None:
-                if self._greenlet is None:
-                    self._start()
-                self._greenlet.join()
-        return not self._queue and self._greenlet is None
+    @property
+    def busy(self) -> bool:
+        return bool(self._queue) or self._greenlet is not None
+
+    def join(self) -> None:
+        while self.busy:
+            if self._greenlet is None:
+                self._start()
+            self._greenlet.join()

@@ -160,9 +160,11 @@ class TLSStream:
     def close(self) -> None:
         """close_notify(), and the end of the socket. A greenlet that waits for it gets OSError."""
         if not self.closed:
-            self.close_notify()
-            self._release()
-            self._socket.close()
+            try:
+                self.close_notify()  # may enter hooks
+            finally:
+                self._release()
+                self._socket.close()
 
     def detach(self) -> int:
         """The socket's descriptor, -1 if there is none any more; the stream is closed but the descriptor is not."""

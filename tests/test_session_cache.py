@@ -138,7 +138,7 @@ class TestLookup:
         with pytest.raises(gevent.Timeout), gevent.Timeout(0.05):
             party.connect(party.session)
 
-    def test_trouble_is_said_once_and_its_end_too(self, pki, version, caplog):
+    def test_trouble_is_said_once_and_its_end_too(self, pki, version, caplog, monkeypatch):
         party = Party(pki, version)
         party.store.do["get"] = fail(OSError("down"))
         for _ in range(4):
@@ -147,6 +147,9 @@ class TestLookup:
             "session store memory: get: OSError('down') (1 so far)",
         ]
         del party.store.do["get"]
+        party.connect(party.session)
+        assert len(caplog.records) == 1, "one that comes and goes says no more than one that is down"
+        party.cache._troubles["get"]._silent_until = 0.0
         party.connect(party.session)
         assert caplog.records[-1].message == "session store memory: get works again after 4 failures"
 
@@ -167,14 +170,34 @@ class TestWriting:
     def test_puts_and_removals_keep_their_order(self, pki, version):
         party = Party(pki, version)
         _, there = party.connect()
-        removed = there.session.id if version == VERSIONS["1.2"] else b"an id"
-        party.cache.remove(removed)
+        for _ in range(3):
+            party.cache.put(there, there.session)
+            party.cache.remove(there.session.id)
         assert party.cache.drain(PATIENCE)
-        names = [name for name, _ in party.store.calls]
-        assert names == ["put"] * (len(names) - 1) + ["remove"]
-        assert party.store.calls[-1][1] == removed
+        assert [name for name, session_id in party.store.calls if session_id == there.session.id][-6:] == [
+            "put",
+            "remove",
+        ] * 3
 
-    def test_a_store_that_fails_is_logged_and_the_queue_goes_on(self, pki, version, caplog):
+    def test_a_slow_store_gets_several_puts_at_once(self, pki, version):
+        """hazard: one writer puts 50 sessions a second into a store that is 20 ms away, and the queue runs over."""
+        party = Party(pki, version)
+        inside, several = [], Event()
+
+        def put():
+            inside.append(1)
+            if len(inside) == 3:
+                several.set()
+            several.wait()
+
+        party.store.do["put"] = put
+        for _ in range(40):
+            party.connect()
+        assert party.cache.drain(PATIENCE)
+        assert several.is_set()
+
+    def test_a_store_that_fails_is_logged_and_the_queue_goes_on(self, pki, version, caplog, monkeypatch):
+        monkeypatch.setattr(session_cache, "WRITERS", 1)
         party = Party(pki, version)
         party.store.do["put"] = fail(ConnectionError("gone"))
         party.connect()
@@ -183,7 +206,8 @@ class TestWriting:
         assert party.store.calls[-1] == ("remove", b"an id")
         assert "session store memory: put: ConnectionError('gone')" in caplog.text
 
-    def test_a_store_that_is_late_is_left_and_the_queue_goes_on(self, pki, version, caplog):
+    def test_a_store_that_is_late_is_left_and_the_queue_goes_on(self, pki, version, caplog, monkeypatch):
+        monkeypatch.setattr(session_cache, "WRITERS", 1)
         party = Party(pki, version, timeout=0.05)
         party.store.do["put"] = lambda: gevent.sleep(PATIENCE)
         party.connect()
@@ -194,6 +218,7 @@ class TestWriting:
 
     def test_the_queue_is_bounded(self, pki, version, caplog, monkeypatch):
         monkeypatch.setattr(session_cache, "MAX_QUEUED", 3)
+        monkeypatch.setattr(session_cache, "WRITERS", 1)
         party = Party(pki, version)
         for _ in range(20):
             party.connect()
@@ -210,7 +235,8 @@ class TestWriting:
         released.set()
         assert party.cache.drain(PATIENCE) is True
 
-    def test_sessions_that_died_of_a_fatal_alert_are_removed(self, pki, version):
+    def test_sessions_that_died_of_a_fatal_alert_are_removed(self, pki, version, monkeypatch):
+        monkeypatch.setattr(session_cache, "WRITERS", 1)
         party = Party(pki, version)
         _, there = party.connect(party.session)
         there.receive_data(b"\x17\x03\x03\x00\x20" + bytes(32))

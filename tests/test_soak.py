@@ -1,0 +1,18 @@
+"""Runs tests/soak.py for twenty seconds in a process of its own: a crash of OpenSSL's is a failed test, not a lost run."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+
+def test_three_hundred_greenlets_with_kills_and_timeouts_in_every_hook():
+    command = [sys.executable, "-W", "error", "-X", "faulthandler", str(Path(__file__).with_name("soak.py"))]
+    done = subprocess.run([*command, "--seconds", "20"], capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    report = json.loads(done.stdout)
+    assert report["most hooks waiting at once"] > 100
+    for kind in ("clean", "resumed", *(f"carried out: {each}" for each in ("Trouble", "LateTrouble", "GreenletExit"))):
+        assert report[kind] > 20, f"too few to mean something: {kind}"
