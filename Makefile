@@ -28,6 +28,14 @@ types: $(VENV)/.installed-lint  ## mypy --strict on greentls/
 fuzz: $(VENV)/.installed-test  ## coverage-guided fuzzing of the parser; SECONDS=600
 	$(BIN)/python tests/wire/fuzz_parser.py -max_total_time=$(or $(SECONDS),600)
 
+bench: $(VENV)/.installed-test benchmarks/load  ## what waiting costs, side by side
+	$(BIN)/python benchmarks/waiting.py
+
+benchmarks/load: benchmarks/load.c
+	@sh tests/need.sh cc gcc
+	@test -e /usr/include/openssl/ssl.h || sh tests/need.sh x509-headers libssl-dev
+	cc -O2 -Wall -Wextra -o $@ $< -lssl -lcrypto
+
 memcached:
 	@sh tests/need.sh memcached memcached
 

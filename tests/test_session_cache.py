@@ -138,6 +138,22 @@ class TestLookup:
         with pytest.raises(gevent.Timeout), gevent.Timeout(0.05):
             party.connect(party.session)
 
+    def test_two_hundred_lookups_wait_at_once(self, pki, version):
+        """The claim of benchmarks/waiting.py, by count: none of them answers before all of them have asked."""
+        party = Party(pki, version)
+        inside, all_in = [], Event()
+
+        def get():
+            inside.append(1)
+            if len(inside) == 200:
+                all_in.set()
+            all_in.wait()
+
+        party.store.do["get"] = get
+        jobs = [gevent.spawn(party.connect, party.session) for _ in range(200)]
+        gevent.joinall(jobs, timeout=PATIENCE, raise_error=True)
+        assert [job.value[0].session_reused for job in jobs] == [True] * 200
+
     def test_trouble_is_said_once_and_its_end_too(self, pki, version, caplog, monkeypatch):
         party = Party(pki, version)
         party.store.do["get"] = fail(OSError("down"))

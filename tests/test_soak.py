@@ -1,4 +1,4 @@
-"""Runs tests/soak.py for twenty seconds in a process of its own: a crash of OpenSSL's is a failed test, not a lost run."""
+"""Runs tests/soak.py for 20 seconds in a process of its own: a crash in OpenSSL is a failed test, not a lost run."""
 
 from __future__ import annotations
 
