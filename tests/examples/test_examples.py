@@ -1,0 +1,108 @@
+"""The examples run, as their docstrings say."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import sqlite3
+import ssl
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from clients import exchange, stdlib_context
+from helpers import PATIENCE, free_port, wait_until
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@contextlib.contextmanager
+def running(name, *arguments):
+    """A server of examples/, once it has said that it listens; Ctrl-C ends it. Gives its process."""
+    process = subprocess.Popen(
+        [sys.executable, str(EXAMPLES / name), *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout.readline().startswith("listening on ")
+        yield process
+    finally:
+        wait_until(lambda: interrupted(process), "the server to end")
+        process.communicate()
+
+
+def interrupted(process):
+    """Once is not always enough: the io module's finalizers swallow a KeyboardInterrupt, and pywsgi closes by them."""
+    process.send_signal(signal.SIGINT)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(1)
+    return process.returncode is not None
+
+
+def run(name, *arguments):
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / name), *map(str, arguments)], capture_output=True, text=True, timeout=PATIENCE
+    )
+    assert done.stderr == ""
+    return done.stdout
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
+def test_an_example_is_short_and_named_in_a_test(path):
+    assert len(path.read_text("utf-8").splitlines()) <= 60
+    assert path.name in Path(__file__).read_text("utf-8")
+
+
+def test_echo_servers_share_sessions_and_the_client_resumes(pki, memcached, tmp_path):
+    (tmp_path / "fleet.key").write_bytes(os.urandom(32))
+    store = memcached.url(secret_file=tmp_path / "fleet.key")
+    ports = free_port(), free_port()
+    client = stdlib_context(pki)
+    with (
+        running("echo_server.py", pki.cert_file, pki.key_file, store, f"127.0.0.1:{ports[0]}") as first,
+        running("echo_server.py", pki.cert_file, pki.key_file, store, f"127.0.0.1:{ports[1]}") as second,
+    ):
+        session = exchange(("127.0.0.1", ports[0]), client).session
+        assert "full handshake" in first.stdout.readline()
+        assert exchange(("127.0.0.1", ports[1]), client, session=session).reused
+        assert "resumed from memcached" in second.stdout.readline()
+        lines = run("resuming_client.py", "localhost", ports[0], pki.ca_file).splitlines()
+        assert [line.split()[:2] for line in lines] == [["TLSv1.3", "resumed=False"], ["TLSv1.3", "resumed=True"]]
+
+
+def test_waiting_sni_asks_the_database(pki, tmp_path):
+    with sqlite3.connect(tmp_path / "names.sqlite") as database:
+        database.execute("create table names (name, certificate, key)")
+        database.execute("insert into names values (?, ?, ?)", ("localhost", pki.cert_file, pki.key_file))
+    database.close()
+    address = "127.0.0.1", free_port()
+    with running("waiting_sni.py", tmp_path / "names.sqlite", "{}:{}".format(*address)):
+        assert exchange(address, stdlib_context(pki), b"", answer=21).data == b"hello from localhost\n"
+        with pytest.raises(ssl.SSLError, match=r"(?i)unrecognized.name"):
+            exchange(address, stdlib_context(pki), server_hostname="elsewhere.test")
+
+
+def test_wsgi_server_tells_how_the_connection_came_about(pki):
+    address = "127.0.0.1", free_port()
+    with running("wsgi_server.py", pki.cert_file, pki.key_file, "{}:{}".format(*address)):
+        client, session = stdlib_context(pki), None
+        for how in (b"full", b"resumed"):
+            with (
+                socket.create_connection(address, PATIENCE) as raw,
+                client.wrap_socket(raw, server_hostname="localhost", session=session) as sock,
+            ):
+                sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
+                page = b"".join(iter(lambda sock=sock: sock.recv(65536), b""))
+                session = sock.session
+            assert page.endswith(how + b"\n")
+
+
+def test_memory_handshake_needs_no_socket(pki):
+    lines = run("memory_handshake.py", pki.cert_file, pki.key_file, pki.ca_file).splitlines()
+    assert lines[0].startswith("client -> ")
+    assert lines[-1] == "TLSv1.3 b'no socket anywhere'"
