@@ -131,7 +131,8 @@ class Connection:
 
     def read_into(self, buffer: bytearray | memoryview) -> int:
         """read() into a writable buffer: its length, 0 after the peer's close_notify."""
-        length = self.step_read(binding.writable(buffer))
+        with binding.writable(buffer) as room:
+            length = self.step_read(room)
         if length == WANT_READ:
             raise WantRead
         return max(length, 0)
@@ -151,8 +152,8 @@ class Connection:
             raise TLSError("write", reason="the handshake is not finished")
         if not data:
             return 0
-        readable = binding.readable(data)
-        result = self.operation.run(self, "write", lib.SSL_write, readable, len(readable))
+        with binding.readable(data) as readable:
+            result = self.operation.run(self, "write", lib.SSL_write, readable, len(readable))
         if result <= 0:  # only a renegotiation waits to read, and there is none
             raise TLSError("write", reason="OpenSSL did not take the data")
         return result

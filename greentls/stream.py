@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import _socket
 import socket
+import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
@@ -110,7 +111,8 @@ class TLSStream:
 
     def read_into(self, buffer: bytearray | memoryview) -> int:
         """read() into a writable buffer; returns the length."""
-        return self._read(binding.writable(buffer))
+        with binding.writable(buffer) as room:  # or a traceback would keep the caller's buffer exported
+            return self._read(room)
 
     def _read(self, buffer: Any) -> int:
         connection = self.connection
@@ -132,7 +134,8 @@ class TLSStream:
             return
         with memoryview(data) as view, view.cast("B") as octets:
             for start in range(0, len(octets), FLIGHT_SIZE):
-                self._step(self.connection.write, octets[start : start + FLIGHT_SIZE])
+                with octets[start : start + FLIGHT_SIZE] as piece:
+                    self._step(self.connection.write, piece)
                 self.flush()
 
     def shutdown(self) -> None:
@@ -159,12 +162,17 @@ class TLSStream:
 
     def close(self) -> None:
         """close_notify(), and the end of the socket. A greenlet that waits for it gets OSError."""
-        if not self.closed:
-            try:
-                self.close_notify()  # may enter hooks
-            finally:
-                self._release()
-                self._socket.close()
+        if self.closed:
+            return
+        if sys.is_finalizing():  # a finalizer of the io module's; greenlets, and so the hub, are no more
+            self.closed = True
+            self._socket.close()
+            return
+        try:
+            self.close_notify()  # may enter hooks
+        finally:
+            self._release()
+            self._socket.close()
 
     def detach(self) -> int:
         """The socket's descriptor, -1 if there is none any more; the stream is closed but the descriptor is not."""

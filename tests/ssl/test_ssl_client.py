@@ -6,6 +6,7 @@ import contextlib
 import socket
 import ssl
 import subprocess
+import sys
 import threading
 
 import gevent
@@ -214,6 +215,76 @@ class TestClient:
             assert [file.readline(), file.readline()] == [b"one\n", b"two\n"]
             assert sock.fileno() != -1
         assert sock.fileno() == -1
+
+
+@both_versions
+class TestBuffers:
+    """hazard: a traceback keeps a buffer exported, and its release raises BufferError in place of what happened."""
+
+    def test_what_ends_a_recv_into_comes_out_as_itself_and_the_buffer_is_free(self, pki, server, version):
+        storage = bytearray(100)
+        failures = []
+        with connect(server.address, client_context(pki, version)) as sock:
+
+            def receive():
+                try:
+                    sock.recv_into(storage)
+                except BaseException as failure:
+                    failures.append(failure)  # and with it its traceback
+                storage.append(1)  # BufferError if it were still exported
+
+            with gevent.Timeout(0.01) as late:
+                receive()
+            job = gevent.spawn(receive)
+            gevent.sleep(0)
+            job.kill(timeout=PATIENCE)
+            sock.settimeout(0.01)
+            receive()
+            sock._connection.operation.dead = "for the test"
+            receive()
+        assert failures[0] is late
+        assert [type(each) for each in failures[1:]] == [gevent.GreenletExit, TimeoutError, ssl.SSLError]
+
+    def test_what_ends_a_send_comes_out_as_itself_and_the_buffer_is_free(self, pki, server, version):
+        storage = bytearray(20_000_000)
+        failures = []
+        with connect(server.address, client_context(pki, version)) as sock:
+
+            def send():
+                try:
+                    sock.sendall(storage)
+                except BaseException as failure:
+                    failures.append(failure)
+                storage.append(1)
+
+            with gevent.Timeout(0.01) as late:
+                send()
+            sock._connection.operation.dead = "for the test"
+            send()
+        assert failures[0] is late
+        assert type(failures[1]) is ssl.SSLError
+
+
+def test_a_connection_that_is_still_open_when_the_interpreter_ends_is_silent(pki, server):
+    """hazard: a finalizer closes it when greenlets are no more (seen on 3.13)."""
+    program = f"""if True:
+        import gc, ssl, gevent, greentls
+        from gevent.socket import create_connection
+        context = greentls.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_verify_locations({pki.ca_file!r})
+        sock = context.wrap_socket(create_connection({server.address!r}), server_hostname="localhost")
+        file = sock.makefile("rb")
+        sock.close()
+        job = gevent.spawn(file.readline)
+        gevent.sleep(0.01)
+        job.kill()
+        cycle = [job, file]
+        cycle.append(cycle)
+        gc.disable()
+        del file, sock, job, cycle
+    """
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 class TestArguments:

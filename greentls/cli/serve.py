@@ -1,0 +1,183 @@
+"""greentls serve: an HTTPS server, in workers, that shows what its handshakes came to, or runs a WSGI application."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import shlex
+import socket
+import ssl as _stdlib_ssl
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn
+
+from greentls.cli import pki
+from greentls.cli.application import load
+from greentls.cli.bind import listen
+from greentls.cli.prefork import Parent, Supervisor
+from greentls.errors import ConfigurationError
+
+__all__ = ["add_parser"]
+
+SPARE_SECONDS = 5.0  # beyond what a worker gives itself to drain: after that it hangs, and is killed
+
+VERSIONS = {"1.2": _stdlib_ssl.TLSVersion.TLSv1_2, "1.3": _stdlib_ssl.TLSVersion.TLSv1_3}
+
+_EVERY_ADDRESS = ("0.0.0.0", "::")
+_REQUEST = r"printf 'GET / HTTP/1.0\r\n\r\n'"
+
+DESCRIPTION = """\
+An HTTPS server over gevent. Without --app it answers / with what the handshake came to: protocol, cipher, whether a
+session was resumed and where it came from; in HTML, or in JSON for "Accept: application/json".
+"""
+
+EPILOG = """\
+examples:
+  greentls serve
+      the built-in page on https://localhost:8443/, with a CA and a certificate made in ./demo-ca
+  greentls serve --workers 4 --sessions 'memcached://127.0.0.1:11211?secret_file=/etc/greentls/secret'
+      four processes; a session made by one resumes in every other, and on every server with the same memcached,
+      secret (head -c 32 /dev/urandom > /etc/greentls/secret) and certificate names
+  greentls serve --bind '[::]:443' --cert fullchain.pem --key privkey.pem --app shop.wsgi:application
+      a WSGI application; environ["greentls.socket"] is its connection
+
+SIGTERM and Ctrl-C drain: no new connections, requests that have begun are finished, then the exit status is 0 (130
+after Ctrl-C; a second Ctrl-C ends it at once). A setting that cannot be used: one line, exit status 2.
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """Adds the command to argparse's sub-parsers."""
+    parser = commands.add_parser(
+        "serve",
+        help="an HTTPS server whose sessions resume in other processes",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--bind", metavar="HOST:PORT", default="localhost:8443", help="default %(default)s; [::1]:8443; port 0: any")
+    add("--cert", metavar="FILE", help="certificate chain in PEM, the server's first; made here when absent")
+    add("--key", metavar="FILE", help="its private key in PEM, not encrypted; default: it is in the --cert file")
+    add("--ca-dir", metavar="DIR", default="demo-ca", help="where what is made here is kept; default %(default)s")
+    add("--sessions", metavar="URL", default="memory://", help="where sessions are kept; default %(default)s")
+    add("--workers", metavar="N", type=_count, default=1, help="processes; default %(default)s")
+    add("--app", metavar="MODULE:NAME", help="a WSGI application; gevent.monkey.patch_all() runs before its import")
+    add("--min-version", choices=VERSIONS, default="1.2", help="lowest TLS version; default %(default)s")
+    add("--max-version", choices=VERSIONS, default="1.3", help="highest TLS version; default %(default)s")
+    add("--drain-seconds", metavar="S", type=_seconds, default=10.0, help="for running requests; default %(default)g")
+    parser.set_defaults(run=run, parser=parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """The command. In a worker process it returns too, with the worker's exit status."""
+    logging.basicConfig(format="greentls serve [%(process)d]: %(message)s")
+    if arguments.key is not None and arguments.cert is None:
+        raise ConfigurationError(f"--key {arguments.key}", "there is no --cert", "give the pair")
+    if arguments.min_version > arguments.max_version:
+        raise ConfigurationError(f"--min-version {arguments.min_version}", "above --max-version", "leave one out")
+    host, listener = listen(arguments.bind)
+    with listener:
+        return Supervisor(
+            listener,
+            arguments.workers,
+            work=partial(_work, arguments, host, listener),
+            started=partial(_greet, arguments, host, listener.getsockname()[1]),
+            patience=arguments.drain_seconds + SPARE_SECONDS,
+        ).run()
+
+
+# -- in the parent -----------------------------------------------------------------------------------------------------
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1
+    if not 0 <= seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
+    return seconds
+
+
+def _greet(arguments: argparse.Namespace, host: str, port: int) -> None:
+    """Says where it listens, and how to see a resumption."""
+    shown = "localhost" if host in _EVERY_ADDRESS else host
+    place = f"[{shown}]:{port}" if ":" in shown else f"{shown}:{port}"
+    url = shlex.quote(f"https://{place}/")
+    home = Path(arguments.ca_dir if arguments.cert is None else ".")
+    trust = shlex.quote(str(home / pki.CA_FILE) if arguments.cert is None else arguments.cert)
+    session = shlex.quote(str(home / "session.pem"))
+    store = arguments.sessions.partition(":")[0]  # what follows may hold a password
+    if arguments.workers > 1 and store == "memory":
+        logging.warning("--sessions memory:// is each worker's own: workers will not share sessions; use memcached://")
+    client = f"{_REQUEST} | openssl s_client -connect {shlex.quote(place)} -CAfile {trust} -ign_eof"
+    facts = f"pid {os.getpid()}, workers: {arguments.workers}, sessions: {store}"
+    lines = [f"greentls serve: listening on https://{place}/ ({facts})"]
+    if arguments.app is None:
+        lines += [
+            "A resumption, as the server sees it (curl keeps the session for its second request):",
+            f"  curl --cacert {trust} -H 'Accept: application/json' {url} {url}",
+        ]
+    lines += [
+        "A resumption, as the client sees it (New, then Reused):",
+        f"  {client} -sess_out {session} 2>&1 | grep -E '^(New|Reused),'",
+        f"  {client} -sess_in {session} 2>&1 | grep -E '^(New|Reused),'",
+    ]
+    print("\n".join(lines) + "\n", end="", flush=True)  # one write: whoever reads the first line may leave after it
+
+
+# -- in a worker -------------------------------------------------------------------------------------------------------
+
+
+def _work(arguments: argparse.Namespace, host: str, listener: socket.socket, parent: Parent) -> int:
+    # First, and the rest imported after it: it patches the standard library.
+    application = None if arguments.app is None else load(arguments.app)
+
+    from greentls.cli import worker
+    from greentls.cli.page import page
+
+    return worker.run(
+        listener,
+        page if application is None else application,
+        _context(arguments, host),
+        parent,
+        drain_seconds=arguments.drain_seconds,
+        alone=arguments.workers == 1,
+    )
+
+
+def _context(arguments: argparse.Namespace, host: str) -> Any:
+    """The worker's SSLContext. Raises ConfigurationError, OSError, UnsupportedOpenSSL."""
+    from greentls.ssl import SSLContext
+    from greentls.stores import open_store
+
+    context = SSLContext(_stdlib_ssl.PROTOCOL_TLS_SERVER)
+    context.session_store = open_store(arguments.sessions)
+    certificate = pki.certificate(arguments.ca_dir, _names(host)) if arguments.cert is None else arguments.cert
+    key = certificate if arguments.key is None else arguments.key
+    context.load_cert_chain(certificate, key, password=partial(_no_password, key))
+    context.minimum_version = VERSIONS[arguments.min_version]
+    context.maximum_version = VERSIONS[arguments.max_version]
+    context.set_alpn_protocols(["http/1.1"])
+    context.compile(server_side=True)  # here, not in the first handshake, is the place for its errors
+    return context
+
+
+def _names(host: str) -> list[str]:
+    here = ["localhost", "127.0.0.1", "::1"]
+    if host in _EVERY_ADDRESS:
+        return [*here, socket.gethostname()]
+    return here if host in here else [host, *here]
+
+
+def _no_password(key: str) -> NoReturn:
+    raise ConfigurationError(f"key file {key}", "the key is encrypted", f"decrypt it: openssl pkey -in {key} -out FILE")

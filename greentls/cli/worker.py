@@ -1,0 +1,149 @@
+"""One worker of `greentls serve`: gevent's WSGI server over greentls, from the listener to the last request."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import gevent
+from gevent.event import Event
+from gevent.pool import Pool
+from gevent.pywsgi import WSGIHandler, WSGIServer
+
+from greentls.cli.prefork import Parent
+from greentls.ssl import SSLContext
+
+__all__ = ["SESSIONS_SECONDS", "run"]
+
+Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+log = logging.getLogger("greentls.serve")
+
+SESSIONS_SECONDS = 2.0  # that the store has for the sessions still queued: twice the callback timeout of one
+
+
+def run(
+    listener: socket.socket,
+    application: Application,
+    context: SSLContext,
+    parent: Parent,
+    drain_seconds: float,
+    alone: bool,
+) -> int:
+    """Serves until SIGTERM or the parent's end, then drains. Returns the exit status."""
+    stop = Event()
+    gevent.signal_handler(signal.SIGTERM, stop.set)
+    orphaned = gevent.get_hub().loop.io(parent.gone, 1)
+    orphaned.start(stop.set)
+    server = _Server(
+        listener,
+        application,
+        spawn=Pool(),
+        log=_AccessLog(),
+        error_log=log,
+        handler_class=_Handler,
+        environ={"wsgi.multiprocess": not alone},  # the server then accepts one connection at a time, and shares
+        ssl_context=context,
+    )
+    server.start()
+    parent.ready()
+    stop.wait()
+    orphaned.close()
+    server.drain(drain_seconds)
+    if not context.drain_sessions(SESSIONS_SECONDS):
+        log.warning("the session store did not take every session in %g s", SESSIONS_SECONDS)
+    if context.session_store is not None:
+        context.session_store.close()
+    return 0
+
+
+class _Server(WSGIServer):  # type: ignore[misc]
+    """WSGIServer that can drain, and for which a failed handshake is a line in the log, not a traceback."""
+
+    draining = False
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self.idle: set[Any] = set()  # greenlets that wait for a connection's second or later request
+
+    def wrap_socket_and_handle(self, client_socket: Any, address: Any) -> None:
+        try:
+            tls = self.wrap_socket(client_socket, **self.ssl_args)
+        except OSError as error:  # ssl.SSLError and TimeoutError are, too
+            log.warning("%s: no handshake: %s", _peer(address), error)
+            return
+        with tls:
+            self.handle(tls, address)
+
+    def drain(self, seconds: float) -> None:
+        """Accepts no more, lets the requests finish that have begun; after seconds they are cut off."""
+        self.draining = True
+        self.close()
+        for greenlet in list(self.idle):
+            greenlet.kill(block=False)
+        if not self.pool.join(timeout=seconds):
+            log.warning("cut off after %g s: connections that had not ended: %d", seconds, len(self.pool))
+            self.pool.kill(timeout=1)
+
+
+class _Handler(WSGIHandler):  # type: ignore[misc]
+    """WSGIHandler whose applications find the connection in environ["greentls.socket"]."""
+
+    requests = 0
+    close_connection = False
+
+    def get_environ(self) -> dict[str, Any]:
+        environ: dict[str, Any] = super().get_environ()
+        environ["greentls.socket"] = self.socket
+        return environ
+
+    def read_requestline(self) -> str:
+        self.requests += 1
+        if self.requests == 1:
+            return super().read_requestline()  # type: ignore[no-any-return]
+        if self.server.draining:
+            return ""
+        greenlet = gevent.getcurrent()
+        self.server.idle.add(greenlet)
+        try:
+            return super().read_requestline()  # type: ignore[no-any-return]
+        finally:
+            self.server.idle.remove(greenlet)
+
+    def finalize_headers(self) -> None:
+        if self.server.draining and not self.close_connection:
+            self.close_connection = True
+            self.response_headers.append((b"Connection", b"close"))
+        super().finalize_headers()
+
+    def handle(self) -> None:
+        file = self.rfile
+        try:
+            super().handle()
+        except OSError as error:
+            log.warning("%s: %s", _peer(self.client_address), error)
+        finally:
+            file.close()  # gevent forgets it, and the socket stays open for as long as a traceback remembers it
+
+    def _handle_client_error(self, error: Exception) -> Any:
+        if isinstance(error, OSError):  # the connection is gone: gevent would print a traceback, then answer 400
+            raise error
+        return super()._handle_client_error(error)
+
+
+class _AccessLog:
+    """Standard output, where nobody may read any more; control characters from the peer do not reach a terminal."""
+
+    def write(self, line: str) -> None:
+        try:
+            os.write(1, line.rstrip("\n").encode("unicode_escape") + b"\n")  # no buffer that fails again at exit
+        except OSError:
+            pass
+
+
+def _peer(address: Any) -> str:
+    return f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
