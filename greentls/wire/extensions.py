@@ -1,0 +1,165 @@
+"""The extensions of a hello: their table, and Body, the attribute that parses one of them at the first look.
+
+Building the table reads types and lengths alone. A body is parsed when its attribute is asked for, once; if it is
+malformed, WireError is raised there and only there. An extension may occur but once (RFC 8446 4.2), and OpenSSL minds
+only for those that it knows: so it is again the attribute that raises.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from struct import Struct
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, overload
+
+from greentls.errors import WireError
+from greentls.wire.handshake import opaque
+from greentls.wire.reader import Reader
+from greentls.wire.registry import AlertDescription, ExtensionType, name
+
+__all__ = ["MAX_EXTENSIONS", "Body", "Extension", "Extensions"]
+
+# IANA has fewer than 70 extensions and GREASE adds 16; no client sends half of them. A hello of MAX_HELLO_BYTES could
+# have 16 thousand, and its table would cost milliseconds.
+MAX_EXTENSIONS = 1024
+
+T = TypeVar("T")
+Absent = TypeVar("Absent")
+
+
+class Extension(NamedTuple):
+    """RFC 8446 4.2. extension_type: an ExtensionType, or an int that has no name."""
+
+    extension_type: int
+    extension_data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Extensions:
+    """A hello's extensions: iteration gives each Extension in its order, extensions[type] the bytes of one.
+
+    block: all their bytes, without the length in front. None says that the hello ends before that length, as it may
+    before TLS 1.3; that is not the same bytes as no extension. Raises WireError if the block is no row of extensions.
+    """
+
+    block: bytes | None
+    # type: where its extension_data starts in block, or _REPEATED
+    _starts: dict[int, int] = field(init=False, repr=False, compare=False, default_factory=dict)
+    # type: what Body has parsed
+    _bodies: dict[int, Any] = field(init=False, repr=False, compare=False, default_factory=dict)
+
+    @classmethod
+    def of(cls, *extensions: tuple[int, bytes]) -> Extensions:
+        """From types and their bytes."""
+        return cls(b"".join(number.to_bytes(2, "big") + opaque(2, data) for number, data in extensions))
+
+    def __post_init__(self) -> None:
+        # Not Reader calls: this loop is half of what it costs to parse a hello.
+        block, starts = self.block or b"", self._starts
+        position, end, count = 0, len(block), 0
+        while position < end:
+            if position + 4 > end:
+                raise _short(end - position, "extension header", 4)
+            extension_type, size = _header(block, position)
+            position += 4
+            starts[extension_type] = position
+            position += size
+            count += 1
+        if position > end:
+            raise _short(end - position + size, name(ExtensionType, extension_type), size)
+        if count > MAX_EXTENSIONS:
+            expected = f"at most {MAX_EXTENSIONS} expected"
+            raise WireError("extensions", f"{count} of them", expected, AlertDescription.decode_error)
+        if count != len(starts):
+            counts = Counter(extension.extension_type for extension in self)
+            starts.update((repeated, _REPEATED) for repeated, occurs in counts.items() if occurs > 1)
+
+    @property
+    def types(self) -> tuple[int, ...]:
+        """The extension_type of each, in order."""
+        if _REPEATED in self._starts.values():
+            return tuple(extension.extension_type for extension in self)
+        return tuple(self._starts)
+
+    def __iter__(self) -> Iterator[Extension]:
+        position, block = 0, self.block or b""
+        while position < len(block):
+            extension_type, size = _header(block, position)
+            position += 4 + size
+            yield Extension(extension_type, block[position - size : position])
+
+    def __len__(self) -> int:
+        return len(self.types)
+
+    def __contains__(self, extension_type: int) -> bool:
+        return extension_type in self._starts
+
+    def get(self, extension_type: int) -> bytes | None:
+        """As [], but None if there is no such extension."""
+        try:
+            return self[extension_type]
+        except KeyError:
+            return None
+
+    def __getitem__(self, extension_type: int) -> bytes:
+        """The extension_data. KeyError if there is no such extension, WireError if there are two."""
+        return self.reader(extension_type, "extensions").rest()
+
+    def reader(self, extension_type: int, field_name: str) -> Reader:
+        """A Reader of the extension_data, otherwise as []."""
+        start = self._starts[extension_type]
+        if start == _REPEATED:
+            expected = f"{name(ExtensionType, extension_type)} but once expected"
+            raise WireError("extensions", "repeated", expected, AlertDescription.illegal_parameter)
+        block = self.block or b""
+        return Reader(block, field_name, start, start + (block[start - 2] << 8 | block[start - 1]))
+
+    def to_bytes(self) -> bytes:
+        """A hello's last field."""
+        return b"" if self.block is None else opaque(2, self.block)
+
+
+_header = Struct(">HH").unpack_from
+
+_REPEATED = -1  # in the place of a start: which of the two would be meant?
+
+
+def _short(left: int, item: str, size: int) -> WireError:
+    return WireError("extensions", f"{left} bytes left", f"{item} needs {size}", AlertDescription.decode_error)
+
+
+class Body(Generic[T, Absent]):
+    """An attribute: the parsed body of an extension, made at the first look; absent if the extension is not there."""
+
+    __slots__ = ("_absent", "_name", "_parse", "_type")
+
+    def __init__(self, extension_type: ExtensionType, parse: Callable[[Reader], T], absent: Absent) -> None:
+        self._type = int(extension_type)
+        self._name = extension_type.name
+        self._parse = parse
+        self._absent = absent
+
+    @overload
+    def __get__(self, hello: None, owner: type[_Hello]) -> Body[T, Absent]: ...
+
+    @overload
+    def __get__(self, hello: _Hello, owner: type[_Hello]) -> T | Absent: ...
+
+    def __get__(self, hello: _Hello | None, owner: type[_Hello]) -> Body[T, Absent] | T | Absent:
+        if hello is None:
+            return self
+        extensions = hello.extensions
+        value: T | None = extensions._bodies.get(self._type)
+        if value is None and self._type in extensions._starts:
+            reader = extensions.reader(self._type, self._name)
+            value = self._parse(reader)
+            reader.finish()
+            extensions._bodies[self._type] = value
+            return value
+        return self._absent if value is None else value
+
+
+class _Hello(Protocol):
+    @property
+    def extensions(self) -> Extensions: ...

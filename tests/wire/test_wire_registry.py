@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import ssl
+import subprocess
+from enum import IntEnum
+
+import pytest
+
+from greentls.wire import registry
+from greentls.wire.registry import AlertDescription, CipherSuite, ExtensionType, HandshakeType, is_grease, name
+
+
+def test_sixteen_numbers_are_grease():
+    found = [number for number in range(0x10000) if is_grease(number)]
+    assert found == [0x0A0A + 0x1010 * step for step in range(16)]
+
+
+@pytest.mark.parametrize(
+    ("enum", "number", "text"),
+    [
+        (ExtensionType, 0, "server_name"),
+        (ExtensionType, 0x1A1A, "GREASE 0x1A1A"),
+        (ExtensionType, 0x1234, "unknown 0x1234"),
+        (HandshakeType, 77, "unknown 77"),
+        (AlertDescription, 50, "decode_error"),
+    ],
+)
+def test_name(enum, number, text):
+    assert name(enum, number) == text
+
+
+@pytest.mark.parametrize(
+    "enum", [value for value in vars(registry).values() if isinstance(value, type) and issubclass(value, IntEnum)]
+)
+def test_no_number_has_two_names(enum):
+    assert len(enum.__members__) == len(list(enum))
+
+
+def test_alerts_are_named_as_the_standard_library_names_them():
+    for member in ssl.AlertDescription:
+        ours = name(AlertDescription, member.value).removesuffix("_RESERVED")
+        assert member.name == "ALERT_DESCRIPTION_" + ours.upper()
+
+
+def test_cipher_suites_are_named_as_openssl_names_them():
+    listed = subprocess.run(
+        ["openssl", "ciphers", "-V", "-stdname", "ALL:COMPLEMENTOFALL:@SECLEVEL=0"],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    of_openssl = {}
+    for line in listed.splitlines():
+        number, _, standard_name = line.split()[:3]
+        high, low = number.split(",")
+        of_openssl[int(high, 16) << 8 | int(low, 16)] = standard_name
+    assert len(of_openssl) > 100
+    assert {number: name(CipherSuite, number) for number in of_openssl} == of_openssl
