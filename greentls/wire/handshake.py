@@ -48,10 +48,9 @@ def check_size(size: int, first: bool) -> None:
 def open_message(message: bytes, handshake_type: HandshakeType, structure: str) -> Reader:
     """A Reader of the body, which RFC 8446 calls structure. Raises WireError unless message is one of handshake_type,
     whole, and nothing more."""
-    size = len(message) - HEADER_SIZE
-    if size < 0 or size != body_size(message):
-        expected = f"{HEADER_SIZE + body_size(message) if size >= 0 else HEADER_SIZE} expected"
-        raise WireError(structure, f"{len(message)} bytes", expected, AlertDescription.decode_error)
+    size = HEADER_SIZE + body_size(message)
+    if len(message) != size:
+        raise WireError(structure, f"{len(message)} bytes", f"{size} expected", AlertDescription.decode_error)
     if message[0] != handshake_type:
         got, expected = name(HandshakeType, message[0]), f"{handshake_type.name} expected"
         raise WireError("msg_type", got, expected, AlertDescription.unexpected_message)

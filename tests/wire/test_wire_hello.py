@@ -293,6 +293,7 @@ def test_the_fields_of_a_client_hello():
     assert hello.cipher_suites == (0x2A2A, 5)
     assert hello.legacy_compression_methods == (1, 0)
     assert list(hello.extensions) == [Extension(0, b"")]
+    assert (0 in hello.extensions, 1 in hello.extensions, hello.extensions.get(1)) == (True, False, None)
     assert hello.grease == (0x2A2A,)
 
 
@@ -359,6 +360,8 @@ def test_the_wrong_type_is_an_unexpected_message():
 @pytest.mark.parametrize(
     ("encoded", "sentence"),
     [
+        (b"\1\0", "ClientHello: 2 bytes, 4 expected"),
+        (message(1, b"xyz") + b"more", "ClientHello: 11 bytes, 7 expected"),
         (message(1, b"\3"), "ClientHello: 1 bytes left, legacy_version needs 2"),
         (message(1, u16(0x0303), b"short"), "ClientHello: 5 bytes left, random needs 32"),
         (client_hello(session_id=b"s" * 33), "legacy_session_id: 33 bytes, at most 32 expected"),

@@ -39,7 +39,8 @@ def test_no_number_has_two_names(enum):
 def test_alerts_are_named_as_the_standard_library_names_them():
     for member in ssl.AlertDescription:
         ours = name(AlertDescription, member.value).removesuffix("_RESERVED")
-        assert member.name == "ALERT_DESCRIPTION_" + ours.upper()
+        spelt = member.name.replace("CANCELLED", "CANCELED")
+        assert spelt == "ALERT_DESCRIPTION_" + ours.upper()
 
 
 def test_cipher_suites_are_named_as_openssl_names_them():
