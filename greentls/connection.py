@@ -166,6 +166,20 @@ class Connection:
             return True
         return self.closed_by_peer
 
+    def refuse(self, alert: int, reason: str) -> None:
+        """Ends a handshake that OpenSSL has not begun: a fatal alert is in data_to_send() (RFC 8446 6).
+
+        alert: an AlertDescription. reason: what later operations raise ConnectionDead with.
+        """
+        self.operation.check_entry("refuse")
+        binding.bio_write(self._outgoing, b"\x15\x03\x03\x00\x02\x02" + bytes([alert]))
+        self.operation.dead = reason
+
+    @property
+    def started(self) -> bool:
+        """OpenSSL has been entered: it may have answered to what was received."""
+        return bool(self.operation.name)
+
     # -- for hooks -----------------------------------------------------------------------------------------------------
 
     @property

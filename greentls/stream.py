@@ -150,6 +150,24 @@ class TLSStream:
         except UnexpectedEOF:
             pass  # gone without an answer, as RFC 8446 6.1 lets it
 
+    def receive(self) -> bytes:
+        """Ciphertext as it comes from the socket, b"" at its end; the connection has it too. Before the handshake."""
+        return bytes(self._buffer.memory[: self._receive()])
+
+    def refuse(self, alert: int, reason: str) -> None:
+        """Connection.refuse(), and the alert on its way if the socket takes it at once."""
+        self.connection.refuse(alert, reason)
+        self._last_words()
+
+    def refuse_in_clear(self, answer: bytes, reason: str) -> None:
+        """The same for a peer that does not speak TLS."""
+        self.connection.refuse(0, reason)
+        self.connection.take_outgoing()
+        try:
+            self._socket.send(answer)
+        except OSError:
+            pass
+
     def close_notify(self) -> None:
         """Sends close_notify if that can be done at once; the peer may still send."""
         connection = self.connection
@@ -230,12 +248,12 @@ class TLSStream:
             self._writable = self._hub.loop.io(self._socket.fileno(), _WRITE)
         wait_on(self._writable, self.timeout, TimeoutError("The write operation timed out"))
 
-    def _receive(self) -> None:
-        """Ciphertext from the socket, or its end, to the connection."""
+    def _receive(self) -> int:
+        """Ciphertext from the socket, or its end, to the connection. How many bytes, 0 if somebody else received."""
         receiving = self._receiving
         if receiving.taken:
             receiving.wait(self.timeout, TimeoutError("The read operation timed out"))
-            return
+            return 0
         receiving.taken = True
         try:
             while True:
@@ -247,7 +265,7 @@ class TLSStream:
                     wait_on(self._readable, self.timeout, TimeoutError("The read operation timed out"))
                 else:
                     self.connection.receive_from(self._buffer, length)
-                    return
+                    return length
         finally:
             receiving.leave()
 

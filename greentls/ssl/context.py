@@ -32,7 +32,9 @@ from greentls.context import (
 from greentls.errors import ConfigurationError
 from greentls.session import Session
 from greentls.session_cache import SessionCache
+from greentls.ssl.plain import PlainSocket
 from greentls.stores import SessionStore
+from greentls.wire import ClientHello
 
 __all__ = ["SSLContext"]
 
@@ -41,6 +43,11 @@ _Base: Any = next(each for each in _stdlib_ssl.SSLContext.__mro__ if each.__modu
 _C: Any = _Base.__mro__[1]  # _ssl._SSLContext
 
 CALLBACK_TIMEOUT = 1.0  # seconds: longer than any healthy store or database takes, shorter than a person waits
+_SPEAKS_TLS = b"This port speaks TLS: the URL has to begin with https:\n"
+PLAIN_HTTP_ANSWER = (
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s"
+    % (len(_SPEAKS_TLS), _SPEAKS_TLS)
+)
 HANDSHAKE_TIMEOUT = 60.0  # seconds for a whole handshake: what nginx gives, and no peer holds a greenlet for ever
 
 
@@ -62,9 +69,11 @@ class SSLContext(_Base):  # type: ignore[misc]
 
     session_store: a SessionStore (greentls.open_store()), None: sessions live in tickets that only this process can
     open. sni_callback(sock, server_name, context): None, or an alert's number to refuse with; may set sock.context.
-    alpn_callback(sock, offered): one of the offered protocols, or None. callback_timeout, handshake_timeout: seconds,
-    None for ever. session_id_context: bytes; sessions resume only where it is the same. By default it is made from the
-    certificates' names, the verify mode and the trust anchors.
+    alpn_callback(sock, offered): one of the offered protocols, or None. client_hello_callback(sock, hello): asked
+    before OpenSSL has seen a byte; None, another SSLContext to go on with, an alert's number to refuse with, or
+    sock.pass_through(). callback_timeout, handshake_timeout: seconds, None for ever. plain_http_answer: bytes for a
+    client that speaks HTTP without TLS, None for nothing. session_id_context: bytes; sessions resume only where it is
+    the same. By default it is made from the certificates' names, the verify mode and the trust anchors.
     """
 
     options = _property("options", lambda value: _stdlib_ssl.Options(value))
@@ -82,6 +91,8 @@ class SSLContext(_Base):  # type: ignore[misc]
         self._cache: SessionCache | None = None
         self._sni_callback: Any = None
         self.alpn_callback: Callable[[Any, list[str]], str | None] | None = None
+        self.client_hello_callback: Callable[[Any, ClientHello], SSLContext | PlainSocket | int | None] | None = None
+        self.plain_http_answer: bytes | None = PLAIN_HTTP_ANSWER
         self.callback_timeout: float | None = CALLBACK_TIMEOUT
         self.handshake_timeout: float | None = HANDSHAKE_TIMEOUT
         self.session_id_context = b""
@@ -180,7 +191,7 @@ class SSLContext(_Base):  # type: ignore[misc]
         session: Session | None = None,
     ) -> Any:
         """An SSLSocket that owns sock's descriptor from now on; sock is detached. Does the handshake, unless told not
-        to. Raises as SSLSocket.do_handshake()."""
+        to. Raises as SSLSocket.do_handshake(). What client_hello_callback passed through is a PlainSocket instead."""
         from greentls.ssl.socket import SSLSocket
 
         return SSLSocket._wrap(
@@ -195,7 +206,7 @@ class SSLContext(_Base):  # type: ignore[misc]
         return context
 
     def _compile(self, server_side: bool) -> Context:
-        if server_side and not self._chains and self._sni_callback is None:
+        if server_side and not (self._chains or self._sni_callback or self.client_hello_callback):
             raise ConfigurationError("SSLContext", "a server needs a certificate", "call load_cert_chain()")
         mode = VERIFY_NONE
         if self.verify_mode != _stdlib_ssl.CERT_NONE:
@@ -218,6 +229,17 @@ class SSLContext(_Base):  # type: ignore[misc]
             session_lifetime=self.session_lifetime,
             num_tickets=self.num_tickets if server_side and self.num_tickets != 2 else None,
         )
+
+    def ask_client_hello_callback(self, sock: Any, hello: ClientHello) -> SSLContext | PlainSocket | int | None:
+        """What it answers, in time and of a kind that it may; raises what it raises, TimeoutError or TypeError."""
+        callback = self.client_hello_callback
+        if callback is None:
+            return None
+        with _deadline(self.callback_timeout, "client_hello_callback"):
+            answer = callback(sock, hello)
+        if answer is not None and not isinstance(answer, SSLContext | PlainSocket | int):
+            raise TypeError(f"client_hello_callback answered {answer!r}: no SSLContext, PlainSocket, alert or None")
+        return answer
 
     def _hooks(self, server_side: bool) -> Hooks:
         if not server_side:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import ssl as _stdlib_ssl
 
-from greentls.errors import CertificateError, TLSError, UnexpectedEOF
+from greentls.errors import CertificateError, TLSError, UnexpectedEOF, WireError
 
 __all__ = ["as_stdlib"]
 
 
-def as_stdlib(error: TLSError) -> _stdlib_ssl.SSLError:
+def as_stdlib(error: TLSError | WireError) -> _stdlib_ssl.SSLError:
     """The ssl.SSLError that the standard library would have raised."""
+    if isinstance(error, WireError):  # of a hello that was read before OpenSSL
+        malformed = _stdlib_ssl.SSLError(_stdlib_ssl.SSL_ERROR_SSL, f"[SSL: BAD_CLIENT_HELLO] {error} (greentls)")
+        malformed.library, malformed.reason = "SSL", "BAD_CLIENT_HELLO"
+        return malformed
     if isinstance(error, UnexpectedEOF):
         return _stdlib_ssl.SSLEOFError(_stdlib_ssl.SSL_ERROR_EOF, "EOF occurred in violation of protocol (greentls)")
     reason = error.reason.upper().replace(" ", "_")

@@ -1,4 +1,4 @@
-"""What is left when TLS ends on a connection that goes on in clear (FTP's CCC, LDAP, proxies)."""
+"""PlainSocket: a socket in clear, some of whose bytes have been read already."""
 
 from __future__ import annotations
 
@@ -6,17 +6,24 @@ from typing import Any
 
 from gevent import socket
 
-__all__ = ["UnwrappedSocket"]
+from greentls.wire import ClientHello
+
+__all__ = ["PlainSocket"]
 
 
-class UnwrappedSocket(socket.socket):  # type: ignore[misc]
-    """A gevent socket that first gives what the peer sent behind its close_notify.
+class PlainSocket(socket.socket):  # type: ignore[misc]
+    """A gevent socket that gives ``ahead`` before anything else.
 
-    The pump receives as much as there is, so some of the plain text may have come along with the last record. select()
-    and friends do not see it: read until ahead is empty before polling the descriptor.
+    TLS may end on a connection that goes on in clear (FTP's CCC, LDAP): what the peer sent behind its close_notify may
+    have come along with it. A connection may be passed through without ever being terminated here: its ClientHello has
+    been read. And something may stand before TLS (the PROXY protocol), read with a part of what follows: wrap_socket()
+    takes a PlainSocket's ahead as the first ciphertext.
+
+    select() and friends do not see these bytes: read until ahead is empty before polling the descriptor.
     """
 
-    ahead = b""
+    ahead: bytes = b""
+    client_hello: ClientHello | None = None  # of a connection that is passed through
 
     def recv(self, bufsize: int, flags: int = 0) -> bytes:
         if not self.ahead:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import _socket
 import socket as _stdlib_socket
+import ssl as _stdlib_ssl
 import weakref
 from typing import TYPE_CHECKING, Any
 
 import gevent
 
 from greentls.connection import Connection
-from greentls.errors import TLSError, UnexpectedEOF
+from greentls.errors import ConcurrentUseError, TLSError, UnexpectedEOF, WireError
 from greentls.session import Session
 from greentls.session_cache import SessionLookup
 from greentls.ssl.errors import as_stdlib
-from greentls.ssl.unwrapped import UnwrappedSocket
+from greentls.ssl.plain import PlainSocket
 from greentls.stream import TLSStream
+from greentls.wire import ClientHello, NotTLS, RecordReader, ja3, ja4
 
 if TYPE_CHECKING:
     from greentls.ssl.context import SSLContext
@@ -43,6 +45,9 @@ class SSLSocket:
     _raw: _socket.socket
     _io_refs = 0
     _closed = False
+    _ahead = b""  # ciphertext that came with the socket, and is not in client_hello yet
+    _client_hello: ClientHello | None = None
+    _reading_hello = False
 
     def __init__(self, *_: Any, **__: Any) -> None:
         raise TypeError("SSLSocket has no public constructor: use SSLContext.wrap_socket()")
@@ -57,7 +62,7 @@ class SSLSocket:
         suppress_ragged_eofs: bool,
         server_hostname: str | bytes | None,
         session: Session | None,
-    ) -> SSLSocket:
+    ) -> SSLSocket | PlainSocket:
         if sock.type & 0xF != _stdlib_socket.SOCK_STREAM:
             raise NotImplementedError("only stream sockets are supported")
         if server_side and server_hostname:
@@ -83,9 +88,12 @@ class SSLSocket:
         self._raw = raw
         self._stream = TLSStream(raw, connection, timeout)
         connection.owner = weakref.ref(self)
+        if isinstance(sock, PlainSocket) and sock.ahead:
+            self._ahead = sock.ahead
+            connection.receive_data(sock.ahead)
         if do_handshake_on_connect:
             try:
-                self.do_handshake()
+                return self._handshake() or self
             except BaseException:
                 self.close()
                 raise
@@ -106,13 +114,122 @@ class SSLSocket:
 
     def do_handshake(self, block: bool = False) -> None:
         """Raises ssl.SSLError, OSError, TimeoutError, or whatever a callback raised, as itself."""
+        if self._handshake() is not None:
+            raise RuntimeError(
+                "client_hello_callback passed the connection through: leave the handshake to wrap_socket()"
+            )
+
+    def _handshake(self) -> PlainSocket | None:
         seconds = self._context.handshake_timeout
         late = TimeoutError("The handshake operation timed out")
         try:
             with gevent.Timeout(seconds, late if seconds else None):
+                if (
+                    self._context.client_hello_callback is not None
+                    and self.server_side
+                    and not self._connection.started
+                ):
+                    passed = self._ask_client_hello_callback()
+                    if passed is not None:
+                        return passed
                 self._stream.do_handshake()
         except TLSError as error:
+            answer = self._context.plain_http_answer
+            if self.server_side and answer is not None and error.reason == "http request":
+                self._stream.refuse_in_clear(answer, str(error))
             raise as_stdlib(error) from error
+        return None
+
+    # -- the ClientHello, before OpenSSL -------------------------------------------------------------------------------
+
+    @property
+    def client_hello(self) -> ClientHello | None:
+        """What read_client_hello() has read; None if nobody asked for it."""
+        return self._client_hello
+
+    @property
+    def ja3(self) -> str | None:
+        """The client's fingerprint as 32 hex digits, if its hello was read. Raises WireError, as ja4 does."""
+        return ja3(self._client_hello) if self._client_hello else None
+
+    @property
+    def ja4(self) -> str | None:
+        return ja4(self._client_hello) if self._client_hello else None
+
+    def read_client_hello(self) -> ClientHello:
+        """The client's first message, before the handshake has begun; OpenSSL gets the same bytes after it.
+
+        Raises ssl.SSLError for what is none, after an alert (or plain_http_answer) to the client; as do_handshake().
+        """
+        if self._client_hello is not None:
+            return self._client_hello
+        if not self.server_side or self._connection.started:
+            raise ValueError("read_client_hello() is a server's, and goes before the handshake")
+        if self._reading_hello:
+            raise ConcurrentUseError("another greenlet reads this connection's ClientHello")
+        self._reading_hello = True
+        try:
+            self._client_hello = self._next_client_hello()
+        except WireError as error:
+            answer = self._context.plain_http_answer
+            if answer is not None and error.got == NotTLS.HTTP_REQUEST.value:
+                self._stream.refuse_in_clear(answer, str(error))
+            else:
+                self._stream.refuse(error.alert, str(error))
+            raise as_stdlib(error) from error
+        except TLSError as error:
+            raise as_stdlib(error) from error
+        finally:
+            self._reading_hello = False
+        return self._client_hello
+
+    def _next_client_hello(self) -> ClientHello:
+        reader = RecordReader()
+        data, self._ahead = self._ahead, b""
+        while True:
+            data = data or self._stream.receive()
+            if not data:
+                raise UnexpectedEOF("read_client_hello")
+            for message in reader.feed(data):
+                return ClientHello.parse(message)
+            data = b""
+
+    def pass_through(self) -> PlainSocket:
+        """The connection as it is, with the ciphertext that was read in its ahead: for somebody else to terminate.
+
+        Before the handshake only, typically as the answer of a client_hello_callback. This socket is closed by it.
+        """
+        if self._connection.started:
+            raise ValueError("pass_through() goes before the handshake")
+        plain = self._plain_socket()
+        plain.client_hello = self._client_hello
+        return plain
+
+    def _plain_socket(self) -> PlainSocket:
+        timeout = self.gettimeout()
+        plain = PlainSocket(self.family, self.type, self.proto, fileno=self.detach())
+        plain.ahead = self._connection.take_unread()
+        plain.settimeout(timeout)
+        return plain
+
+    def _ask_client_hello_callback(self) -> PlainSocket | None:
+        answer = None
+        hello = self.read_client_hello()
+        try:
+            answer = self._context.ask_client_hello_callback(self, hello)
+            if isinstance(answer, PlainSocket):
+                return answer
+            if isinstance(answer, int):
+                self._stream.refuse(answer, f"client_hello_callback refused with alert {answer}")
+            elif answer is not None:
+                self.context = answer
+        except BaseException as error:
+            if self.fileno() != -1:
+                self._stream.refuse(_stdlib_ssl.ALERT_DESCRIPTION_INTERNAL_ERROR, f"client_hello_callback: {error!r}")
+            raise
+        return None
+
+    # -- data ----------------------------------------------------------------------------------------------------------
 
     def read(self, len: int = 1024, buffer: bytearray | memoryview | None = None) -> bytes | int:
         return self.recv(len) if buffer is None else self.recv_into(buffer, len)
@@ -165,17 +282,13 @@ class SSLSocket:
         """Bytes that recv() has without the socket; ciphertext counts, lest somebody polls the descriptor for it."""
         return self._connection.pending or self._connection.unread
 
-    def unwrap(self) -> UnwrappedSocket:
+    def unwrap(self) -> PlainSocket:
         """Ends TLS by close_notify both ways; returns the plain socket, which cooperates like this one."""
         try:
             self._stream.shutdown()
         except TLSError as error:
             raise as_stdlib(error) from error
-        timeout = self.gettimeout()
-        plain = UnwrappedSocket(self.family, self.type, self.proto, fileno=self.detach())
-        plain.ahead = self._connection.take_unread()
-        plain.settimeout(timeout)
-        return plain
+        return self._plain_socket()
 
     # -- the socket ----------------------------------------------------------------------------------------------------
 
@@ -253,8 +366,17 @@ class SSLSocket:
 
     @context.setter
     def context(self, context: SSLContext) -> None:
-        """In an sni_callback: the handshake goes on with another context's certificates, ALPN and trust."""
-        self._connection.switch_context(context.compile(self.server_side))
+        """In an sni_callback: the handshake goes on with another context's certificates, ALPN and trust. Before a
+        server's handshake: with all of its settings, versions and sessions among them."""
+        compiled = context.compile(self.server_side)
+        if self._connection.started or not self.server_side:
+            self._connection.switch_context(compiled)
+        else:
+            connection = Connection(compiled)
+            connection.owner = self._connection.owner
+            if unread := self._connection.take_unread():
+                connection.receive_data(unread)
+            self._stream.connection = connection
         self._context = context
 
     @property

@@ -14,61 +14,14 @@ import pytest
 from clients import exchange, in_thread, stdlib_context
 from gevent.event import Event
 from gevent.pywsgi import WSGIServer
-from gevent.server import StreamServer
 from helpers import PATIENCE, Memcached
 from pairs import VERSIONS
+from ssl_servers import server_context
 
 import greentls
 from greentls.stores.memory import MemoryStore
 
 both_versions = pytest.mark.parametrize("version", VERSIONS)
-
-
-def server_context(pki, **settings):
-    context = greentls.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(pki.cert_file, pki.key_file)
-    for name, value in settings.items():
-        setattr(context, name, value)
-    return context
-
-
-class Server(StreamServer):
-    """What its connections raise is kept, instead of printed."""
-
-    def __init__(self, *arguments, **options):
-        super().__init__(*arguments, **options)
-        self.errors = []
-
-    def wrap_socket_and_handle(self, sock, address):
-        try:
-            return super().wrap_socket_and_handle(sock, address)
-        except Exception as error:
-            self.errors.append(error)
-
-
-@pytest.fixture
-def servers():
-    started = []
-    yield started
-    for server in started:
-        server.stop(timeout=1)
-
-
-@pytest.fixture
-def serve(servers):
-    """serve(context, handle) starts a StreamServer, and gives its address."""
-
-    def start(context, handle=None):
-        def echo(sock, address):
-            while data := sock.recv(65536):
-                sock.sendall(data)
-
-        server = Server(("127.0.0.1", 0), handle or echo, ssl_context=context)
-        server.start()
-        servers.append(server)
-        return server.address
-
-    return start
 
 
 class TestStreamServer:
