@@ -102,6 +102,38 @@ def test_wsgi_server_tells_how_the_connection_came_about(pki):
             assert page.endswith(how + b"\n")
 
 
+def test_sni_router_passes_through_and_refuses_unknown_names(pki):
+    backend, front = ("127.0.0.1", free_port()), ("127.0.0.1", free_port())
+    route = "localhost={}:{}".format(*backend)
+    with (
+        running("echo_server.py", pki.cert_file, pki.key_file, "memory://", "{}:{}".format(*backend)),
+        running("sni_router.py", "{}:{}".format(*front), route),
+    ):
+        assert exchange(front, stdlib_context(pki), bytes(200_000)).data == bytes(200_000)
+        with pytest.raises(ssl.SSLError, match=r"(?i)unrecognized.name"):
+            exchange(front, stdlib_context(pki), server_hostname="elsewhere.test")
+
+
+def test_hello_logger_knows_its_clients(pki):
+    address = "127.0.0.1", free_port()
+    with running("hello_logger.py", pki.cert_file, pki.key_file, "{}:{}".format(*address)) as server:
+        client = stdlib_context(pki)
+        client.set_alpn_protocols(["http/1.1"])
+        ja4 = exchange(address, client, b"", answer=37).data.decode().strip()
+        assert ja4.startswith("t13d")
+        assert server.stdout.readline() == f"127.0.0.1 'localhost' alpn='http/1.1' 0x0304 {ja4}\n"
+
+
+def test_certificate_by_hello_serves_old_clients_too(pki):
+    address = "127.0.0.1", free_port()
+    rsa = pki.issue("localhost", kind="rsa")
+    with running("certificate_by_hello.py", pki.cert_file, pki.key_file, *rsa, "{}:{}".format(*address)):
+        for options, said in (([], b"TLSv1.3"), (["-sigalgs", "RSA+SHA256"], b"TLSv1.2 ECDHE-RSA")):
+            command = ["openssl", "s_client", "-connect", "{}:{}".format(*address), "-CAfile", pki.ca_file, "-quiet"]
+            done = subprocess.run([*command, *options], capture_output=True, timeout=PATIENCE, stdin=subprocess.DEVNULL)
+            assert done.stdout.startswith(said)
+
+
 def test_memory_handshake_needs_no_socket(pki):
     lines = run("memory_handshake.py", pki.cert_file, pki.key_file, pki.ca_file).splitlines()
     assert lines[0].startswith("client -> ")
