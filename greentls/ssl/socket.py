@@ -15,6 +15,7 @@ from greentls.errors import ConcurrentUseError, TLSError, UnexpectedEOF, WireErr
 from greentls.session import Session
 from greentls.session_cache import SessionLookup
 from greentls.ssl.errors import as_stdlib
+from greentls.ssl.peercert import peer_certificate
 from greentls.ssl.plain import PlainSocket
 from greentls.stream import TLSStream
 from greentls.wire import ClientHello, NotTLS, RecordReader, ja3, ja4
@@ -418,11 +419,16 @@ class SSLSocket:
     def compression(self) -> None:
         return None
 
-    def getpeercert(self, binary_form: bool = False) -> bytes | None:
-        """The peer's certificate as DER. The dict form comes with the whole drop-in."""
+    def getpeercert(self, binary_form: bool = False) -> dict[str, Any] | bytes | None:
+        """The peer's certificate: as DER, or as the standard library's dict, which is empty unless it was verified.
+
+        None if the peer sent none. Raises ValueError before the handshake.
+        """
         if not self._connection.established:
             raise ValueError("handshake not done yet")
-        if not binary_form:
-            raise NotImplementedError("getpeercert(): only binary_form=True so far")
         certificates = self._connection.peer_certificates
-        return certificates[0] if certificates else None
+        if not certificates:
+            return None
+        if binary_form:
+            return certificates[0]
+        return {} if self._context.verify_mode == _stdlib_ssl.CERT_NONE else peer_certificate(certificates[0])

@@ -88,6 +88,7 @@ class TestClient:
             assert sock.session_reused is False
             with open(pki.cert_file) as file:
                 assert sock.getpeercert(binary_form=True) == ssl.PEM_cert_to_DER_cert(file.read())
+            assert sock.getpeercert() == ssl._ssl._test_decode_cert(pki.cert_file)
             assert sock.getpeername() == server.address
             assert f"TLSv{version}" in repr(sock)
 
@@ -128,6 +129,7 @@ class TestClient:
         with connect(server.address, context, server_hostname="elsewhere.test") as sock:
             sock.sendall(b"hello")
             assert sock.recv(100) == b"hello"
+            assert sock.getpeercert() == {}, "nobody vouches for it"
 
     def test_trust_from_memory(self, pki, server, version):
         with open(pki.ca_file) as file:

@@ -1,0 +1,98 @@
+"""X.509 to the dict that ssl.SSLSocket.getpeercert() gives, key by key as CPython's _ssl.c has it."""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+import ssl as _stdlib_ssl
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from cryptography import x509
+from cryptography.x509.oid import AuthorityInformationAccessOID
+
+__all__ = ["peer_certificate"]
+
+
+def peer_certificate(der: bytes) -> dict[str, Any]:
+    """The certificate's dict. Raises ValueError if it cannot be read."""
+    certificate = x509.load_der_x509_certificate(der)
+    serial = f"{certificate.serial_number:X}"
+    result: dict[str, Any] = {
+        "subject": _name(certificate.subject),
+        "issuer": _name(certificate.issuer),
+        "version": certificate.version.value + 1,
+        "serialNumber": serial.zfill(len(serial) + len(serial) % 2),
+        "notBefore": _time(certificate.not_valid_before_utc),
+        "notAfter": _time(certificate.not_valid_after_utc),
+    }
+    extensions = certificate.extensions
+    for extension in extensions:
+        value = extension.value
+        if isinstance(value, x509.SubjectAlternativeName):
+            result["subjectAltName"] = tuple(_general_name(each) for each in value)
+        elif isinstance(value, x509.AuthorityInformationAccess):
+            for key, method in _ACCESS.items():
+                places = tuple(_uris(each.access_location for each in value if each.access_method == method))
+                if places:
+                    result[key] = places
+        elif isinstance(value, x509.CRLDistributionPoints):
+            places = tuple(_uris(name for point in value for name in point.full_name or ()))
+            if places:
+                result["crlDistributionPoints"] = places
+    return result
+
+
+_ACCESS = {"OCSP": AuthorityInformationAccessOID.OCSP, "caIssuers": AuthorityInformationAccessOID.CA_ISSUERS}
+
+
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+def _time(moment: datetime) -> str:
+    """As ASN1_TIME_print(3), in English whatever the locale."""
+    return f"{_MONTHS[moment.month - 1]} {moment.day:2} {moment:%H:%M:%S} {moment.year} GMT"
+
+
+def _name(name: x509.Name) -> tuple[tuple[tuple[str, str], ...], ...]:
+    return tuple(tuple((_long_name(each.oid.dotted_string), _text(each.value)) for each in rdn) for rdn in name.rdns)
+
+
+@functools.cache
+def _long_name(oid: str) -> str:
+    """OpenSSL's name of an object, the digits if it has none."""
+    try:
+        return _stdlib_ssl._ASN1Object(oid).longname
+    except ValueError:
+        return oid
+
+
+def _text(value: str | bytes) -> str:
+    return value if isinstance(value, str) else value.decode("latin-1")
+
+
+def _general_name(name: x509.GeneralName) -> tuple[str, Any]:
+    if isinstance(name, x509.DNSName):
+        return "DNS", name.value
+    if isinstance(name, x509.RFC822Name):
+        return "email", name.value
+    if isinstance(name, x509.UniformResourceIdentifier):
+        return "URI", name.value
+    if isinstance(name, x509.IPAddress):
+        return "IP Address", _address(name.value)
+    if isinstance(name, x509.DirectoryName):
+        return "DirName", _name(name.value)
+    if isinstance(name, x509.RegisteredID):
+        return "Registered ID", name.value.dotted_string
+    return "othername", "<unsupported>"
+
+
+def _address(address: object) -> str:
+    if isinstance(address, ipaddress.IPv6Address):
+        return ":".join(f"{int(group, 16):X}" for group in address.exploded.split(":"))
+    return str(address)
+
+
+def _uris(names: Iterable[x509.GeneralName]) -> Iterable[str]:
+    return (name.value for name in names if isinstance(name, x509.UniformResourceIdentifier))
