@@ -359,6 +359,23 @@ def test_sessions_resume_and_an_abrupt_close_keeps_them(pki, version):
     assert other.session_reused and one.session_reused
 
 
+def test_a_session_resumes_across_a_hello_retry_request(pki):
+    """hazard: the second hello asks every question again, and one hello's lookups were the whole connection's."""
+    sessions, names = Sessions(), []
+    hooks = sessions.hooks(servername=lambda connection, name: names.append(name))
+    there = server_context(pki, VERSIONS["1.3"], hooks=hooks, groups="P-256")
+    here = client_context(pki, VERSIONS["1.3"], groups="X25519:P-256")
+    first, second = client(here), Connection(there)
+    handshake(first, second)
+    assert first.session.resumable
+    names.clear()
+    resumed, server = client(here, first.session), Connection(there)
+    handshake(resumed, server)
+    assert names == ["localhost", "localhost"], "there was no HelloRetryRequest"
+    assert resumed.session_reused
+    assert len(sessions.asked) == MAX_SESSION_LOOKUPS
+
+
 @both_versions
 def test_a_fatal_alert_removes_the_session(pki, version):
     sessions = Sessions()
