@@ -25,6 +25,10 @@ lint: $(VENV)/.installed-lint  ## ruff
 types: $(VENV)/.installed-lint  ## mypy --strict on greentls/
 	$(BIN)/mypy
 
+docs: $(VENV)/bin/python  ## docs/_build/index.html
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build
+
 fuzz: $(VENV)/.installed-test  ## coverage-guided fuzzing of the parser; SECONDS=600
 	$(BIN)/python tests/wire/fuzz_parser.py -max_total_time=$(or $(SECONDS),600)
 
