@@ -10,6 +10,7 @@
         +-- CertificateError  the peer's certificate chain was refused
         +-- UnexpectedEOF     the peer's ciphertext ended without close_notify
         +-- ConnectionDead    an earlier operation on this connection failed for good
+        +-- WouldBlock        a non-blocking socket would have to be waited for
 
     WantRead                  not an error: more ciphertext, please
 
@@ -30,6 +31,7 @@ __all__ = [
     "UnsupportedOpenSSL",
     "WantRead",
     "WireError",
+    "WouldBlock",
     "WrongThreadError",
 ]
 
@@ -126,6 +128,13 @@ class UnexpectedEOF(TLSError):
 
 class ConnectionDead(TLSError):
     """An earlier operation on this connection failed for good; reason says how."""
+
+
+class WouldBlock(TLSError):
+    """A non-blocking socket would have to be waited for; operation says to do what: "read" or "write"."""
+
+    def __str__(self) -> str:
+        return f"The operation did not complete ({self.operation})"
 
 
 class WantRead(Exception):

@@ -30,7 +30,7 @@ from gevent.socket import wait as wait_on
 from greenlet import getcurrent
 
 from greentls.connection import CLOSED, WANT_READ, Connection
-from greentls.errors import TLSError, UnexpectedEOF, WrongThreadError
+from greentls.errors import TLSError, UnexpectedEOF, WouldBlock, WrongThreadError
 from greentls.openssl import binding
 
 __all__ = ["TLSStream"]
@@ -74,7 +74,7 @@ class TLSStream:
 
     sock: a connected socket as the interpreter makes them (``_socket.socket``), non-blocking, owned from now on.
     timeout: seconds that each wait for the socket may take, None for ever; TimeoutError after that, and the stream can
-    go on.
+    go on. 0: no wait at all, WouldBlock instead.
     """
 
     def __init__(self, sock: _socket.socket, connection: Connection, timeout: float | None = None) -> None:
@@ -118,7 +118,7 @@ class TLSStream:
         connection = self.connection
         while True:
             length = self._step(connection.step_read, buffer)
-            if connection.unsent:
+            if connection.unsent or self._unsent is not None:
                 self.flush(wait=False)
             if length > 0:
                 return length
@@ -137,6 +137,23 @@ class TLSStream:
                 with octets[start : start + FLIGHT_SIZE] as piece:
                     self._step(self.connection.write, piece)
                 self.flush()
+
+    def send(self, data: bytes | bytearray | memoryview) -> int:
+        """Takes some of the data once all that was taken before is sent; returns how many bytes.
+
+        Raises as write(); after TimeoutError and WouldBlock nothing was taken. What the socket does not accept in time
+        goes first next time, and is lost if there is none.
+        """
+        self.flush()
+        with memoryview(data) as view, view.cast("B") as octets, octets[:FLIGHT_SIZE] as piece:
+            length = self._step(self.connection.write, piece)
+        enough = TimeoutError()
+        try:
+            self.flush(late=enough)
+        except TimeoutError as error:
+            if error is not enough:
+                raise
+        return length
 
     def shutdown(self) -> None:
         """Sends close_notify, receives until the peer's has come. What it still had to say is dropped."""
@@ -211,7 +228,7 @@ class TLSStream:
             raise WrongThreadError("the hub must never wait: spawn a greenlet for TLS operations")
         inside = self._inside
         while self.connection.busy and not self.connection.operation.inside:
-            inside.wait(self.timeout, TimeoutError("timed out while another greenlet's hook waited"))
+            inside.wait(self.timeout, self._late("write"))
         try:
             return operation(*arguments)
         except BaseException:
@@ -221,21 +238,24 @@ class TLSStream:
             if inside._left is not None:
                 inside.leave()
 
-    def flush(self, wait: bool = True) -> None:
-        """Sends all that the connection has for the peer. wait: also for another greenlet that is sending."""
+    def flush(self, wait: bool = True, late: TimeoutError | None = None) -> None:
+        """Sends all that the connection has for the peer. wait: also for another greenlet that is sending.
+
+        late: what to raise after the timeout, instead of a new TimeoutError or WouldBlock.
+        """
         sending = self._sending
         while sending.taken:
             if not wait:
                 return
-            sending.wait(self.timeout, TimeoutError("The write operation timed out"))
+            sending.wait(self.timeout, late or self._late("write"))
         sending.taken = True
         try:
             while data := self._unsent or self.connection.take_outgoing():
-                self._send(data)
+                self._send(data, late)
         finally:
             sending.leave()
 
-    def _send(self, data: bytearray | memoryview) -> None:
+    def _send(self, data: bytearray | memoryview, late: TimeoutError | None) -> None:
         try:
             sent = self._socket.send(data)
         except BlockingIOError:
@@ -246,13 +266,13 @@ class TLSStream:
         self._unsent = memoryview(data)[sent:]
         if self._writable is None:
             self._writable = self._hub.loop.io(self._socket.fileno(), _WRITE)
-        wait_on(self._writable, self.timeout, TimeoutError("The write operation timed out"))
+        wait_on(self._writable, self.timeout, late or self._late("write"))
 
     def _receive(self) -> int:
         """Ciphertext from the socket, or its end, to the connection. How many bytes, 0 if somebody else received."""
         receiving = self._receiving
         if receiving.taken:
-            receiving.wait(self.timeout, TimeoutError("The read operation timed out"))
+            receiving.wait(self.timeout, self._late("read"))
             return 0
         receiving.taken = True
         try:
@@ -262,12 +282,18 @@ class TLSStream:
                 except BlockingIOError:
                     if self._readable is None:
                         self._readable = self._hub.loop.io(self._socket.fileno(), _READ)
-                    wait_on(self._readable, self.timeout, TimeoutError("The read operation timed out"))
+                    wait_on(self._readable, self.timeout, self._late("read"))
                 else:
                     self.connection.receive_from(self._buffer, length)
                     return length
         finally:
             receiving.leave()
+
+    def _late(self, what: str) -> TimeoutError:
+        """What a wait raises that takes too long. Raises WouldBlock if there must not be one."""
+        if self.timeout == 0.0:
+            raise WouldBlock(what)
+        return TimeoutError(f"The {what} operation timed out")
 
     def _last_words(self) -> None:
         """An alert, or a close_notify, if the socket takes it at once: nobody waits for a connection that failed."""

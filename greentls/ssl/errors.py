@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl as _stdlib_ssl
 
-from greentls.errors import CertificateError, TLSError, UnexpectedEOF, WireError
+from greentls.errors import CertificateError, TLSError, UnexpectedEOF, WireError, WouldBlock
 
 __all__ = ["as_stdlib"]
 
@@ -15,6 +15,10 @@ def as_stdlib(error: TLSError | WireError) -> _stdlib_ssl.SSLError:
         malformed = _stdlib_ssl.SSLError(_stdlib_ssl.SSL_ERROR_SSL, f"[SSL: BAD_CLIENT_HELLO] {error} (greentls)")
         malformed.library, malformed.reason = "SSL", "BAD_CLIENT_HELLO"
         return malformed
+    if isinstance(error, WouldBlock):
+        if error.operation == "read":
+            return _stdlib_ssl.SSLWantReadError(_stdlib_ssl.SSL_ERROR_WANT_READ, str(error))
+        return _stdlib_ssl.SSLWantWriteError(_stdlib_ssl.SSL_ERROR_WANT_WRITE, str(error))
     if isinstance(error, UnexpectedEOF):
         return _stdlib_ssl.SSLEOFError(_stdlib_ssl.SSL_ERROR_EOF, "EOF occurred in violation of protocol (greentls)")
     reason = error.reason.upper().replace(" ", "_")

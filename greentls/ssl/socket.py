@@ -100,6 +100,14 @@ class SSLSocket:
                 raise
         return self
 
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        """What ssl.SSLSocket is at the moment, so that isinstance(sock, ssl.SSLSocket) holds, patched by gevent or not.
+
+        type(sock) is what it is: the standard library's class is bound to its own _ssl objects, gevent's to those.
+        """
+        return _stdlib_ssl.SSLSocket
+
     def __enter__(self) -> SSLSocket:
         return self
 
@@ -268,11 +276,15 @@ class SSLSocket:
         return self.send(data)
 
     def send(self, data: Any, flags: int = 0) -> int:
-        """Sends all of it, and so returns its length in bytes."""
-        self.sendall(data, flags)
-        return data.nbytes if isinstance(data, memoryview) else len(data)
+        """Sends some of it, 128 KiB at most; returns how many bytes. After an error none of it was taken."""
+        self._refuse_flags("send", flags)
+        try:
+            return self._stream.send(data)
+        except TLSError as error:
+            raise as_stdlib(error) from error
 
     def sendall(self, data: Any, flags: int = 0) -> None:
+        """Sends all of it; after an error nobody knows how much."""
         self._refuse_flags("sendall", flags)
         try:
             self._stream.write(data)

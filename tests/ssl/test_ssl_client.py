@@ -11,6 +11,7 @@ import threading
 
 import gevent
 import pytest
+from gevent import select
 from gevent.socket import create_connection
 from helpers import PATIENCE, free_port, wait_until
 from pairs import VERSIONS
@@ -289,7 +290,89 @@ def test_a_connection_that_is_still_open_when_the_interpreter_ends_is_silent(pki
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+@both_versions
+class TestNonBlocking:
+    def test_a_whole_conversation_driven_by_want_read_and_want_write(self, pki, server, version):
+        raw = create_connection(server.address, timeout=PATIENCE)
+        sock = client_context(pki, version).wrap_socket(raw, server_hostname="localhost", do_handshake_on_connect=False)
+
+        def until_done(function, *arguments):
+            while True:
+                try:
+                    return function(*arguments)
+                except ssl.SSLWantReadError as want:
+                    assert want.args == (2, "The operation did not complete (read)")
+                    select.select([sock], [], [], PATIENCE)
+                except ssl.SSLWantWriteError as want:
+                    assert want.args == (3, "The operation did not complete (write)")
+                    select.select([], [sock], [], PATIENCE)
+
+        with sock:
+            sock.setblocking(False)
+            until_done(sock.do_handshake)
+            with pytest.raises(ssl.SSLWantReadError):
+                sock.recv(1)
+            until_done(sock.send, b"hello")
+            assert until_done(sock.recv, 100) == b"hello"
+
+    def test_send_takes_nothing_that_it_does_not_send(self, pki, version):
+        """hazard: a send() that raised is repeated, and the peer gets the data twice."""
+        here, there = gevent.socket.socketpair()
+        server = greentls.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        server.load_cert_chain(pki.cert_file, pki.key_file)
+        job = gevent.spawn(server.wrap_socket, there, server_side=True)
+        sock = client_context(pki, version).wrap_socket(here, server_hostname="localhost")
+        peer = job.get(timeout=PATIENCE)
+        data = bytes(range(256)) * 20_000
+        sock.settimeout(0.0)
+        sent = refused = 0
+        got = bytearray()
+        with sock, peer, gevent.Timeout(PATIENCE):
+            while sent < len(data):
+                try:
+                    sent += sock.send(data[sent:])
+                except ssl.SSLWantWriteError:
+                    refused += 1
+                    got += peer.recv(100_000)
+            sock.settimeout(PATIENCE)
+            rest = gevent.spawn(sock.sendall, b".")  # what was taken goes first
+            while len(got) < len(data) + 1:
+                got += peer.recv(100_000)
+            rest.get()
+        assert refused
+        assert got.pop() == ord(".")
+        assert got == data
+
+    def test_a_send_that_is_late_takes_nothing(self, pki, version):
+        here, there = gevent.socket.socketpair()
+        server = greentls.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        server.load_cert_chain(pki.cert_file, pki.key_file)
+        job = gevent.spawn(server.wrap_socket, there, server_side=True)
+        sock = client_context(pki, version).wrap_socket(here, server_hostname="localhost")
+        peer = job.get(timeout=PATIENCE)
+        data = bytes(range(256)) * 20_000
+        sock.settimeout(0.01)
+        sent = 0
+        with sock, peer, gevent.Timeout(PATIENCE):
+            with pytest.raises(TimeoutError, match="The write operation timed out"):
+                while True:
+                    sent += sock.send(data[sent:])
+            sock.settimeout(PATIENCE)
+            rest = gevent.spawn(sock.sendall, data[sent:])
+            got = bytearray()
+            while len(got) < len(data):
+                got += peer.recv(100_000)
+            rest.get()
+        assert got == data
+
+
 class TestArguments:
+    def test_it_is_an_ssl_socket_to_those_who_ask(self, pki, server):
+        with connect(server.address, client_context(pki)) as sock:
+            assert isinstance(sock, ssl.SSLSocket)
+            assert isinstance(sock, greentls.SSLSocket)
+            assert type(sock) is greentls.SSLSocket
+
     def test_a_context_checks_what_it_is_given(self, pki, tmp_path):
         context = greentls.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         nonsense = tmp_path / "nonsense.pem"
