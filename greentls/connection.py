@@ -51,6 +51,7 @@ class Connection:
         self.eof = False  # the peer's ciphertext has ended
         self.owner: Any = None  # for the hooks: whose connection this is
         self.session_lookup: Any = None  # what a get_session hook has to tell of its last lookup
+        self.session_ends = 0  # when the line of sessions ends that it found, seconds since the epoch
         self._original = context  # its session hooks stay in force when the context is switched
         self._ssl_owner, self._ssl, self._incoming, self._outgoing = binding.new_ssl(
             context.ssl_context, self.server_side

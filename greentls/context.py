@@ -9,7 +9,7 @@ tickets (OP_NO_TICKET), no internal cache (which would answer before the hook, a
 OpenSSL's lock). The session-id context names what a session may be resumed for: OpenSSL refuses a session of another
 one. By default it is a digest of the certificates' names, the verify mode and the trust anchors, so that all workers of
 a site agree on it, a renewed certificate keeps its sessions, and a session made without a client certificate is
-worthless where one is required.
+worthless where one is required. (Trust anchors in files count by content, directories by path.)
 """
 
 from __future__ import annotations
@@ -125,21 +125,20 @@ class Context:
             raise ConfigurationError(f"trust anchors {cafile or capath}", "no PEM certificates there") from None
 
     def _set_sessions(self, context: SSL.Context) -> None:
+        if not 0 < self.session_lifetime < 1 << 31:
+            raise ConfigurationError(f"session_lifetime {self.session_lifetime}", "not a number of seconds above 0")
+        context.set_timeout(self.session_lifetime)
+        if not self.server_side:
+            return
         identity = self.session_id_context or self._identity()
         if len(identity) > 32:  # SSL_MAX_SID_CTX_LENGTH
             identity = hashlib.sha256(identity).digest()
         object.__setattr__(self, "session_id_context", identity)
         context.set_session_id(identity)
-        if not 0 < self.session_lifetime < 1 << 31:
-            raise ConfigurationError(f"session_lifetime {self.session_lifetime}", "not a number of seconds above 0")
-        context.set_timeout(self.session_lifetime)
-        external = self.hooks.get_session or self.hooks.new_session
-        if self.server_side:
-            context.set_session_cache_mode(
-                SSL.SESS_CACHE_SERVER | SSL.SESS_CACHE_NO_INTERNAL if external else SSL.SESS_CACHE_OFF
-            )
-            if external:
-                context.set_options(SSL.OP_NO_TICKET)
+        # Also without hooks: a connection that was switched here asks this Context whether it may have a session id.
+        context.set_session_cache_mode(SSL.SESS_CACHE_SERVER | SSL.SESS_CACHE_NO_INTERNAL)
+        if self.hooks.get_session or self.hooks.new_session:
+            context.set_options(SSL.OP_NO_TICKET)
         if self.num_tickets is not None:
             binding.set_num_tickets(context, self.num_tickets)
 
@@ -147,7 +146,10 @@ class Context:
         digest = hashlib.sha256(b"greentls session-id context 1")
         for names in sorted(chain.names for chain in self.certificates):
             digest.update(repr(names).encode())
-        digest.update(repr((self.verify_mode, self.trust.files, self.trust.directories)).encode())
+        digest.update(repr((self.verify_mode, len(self.trust.files), self.trust.directories)).encode())
+        for path in self.trust.files:
+            with open(path, "rb") as file:
+                digest.update(hashlib.sha256(file.read()).digest())
         for anchor in self.trust.certificates:
             digest.update(anchor.public_bytes(Encoding.DER))
         return digest.digest()

@@ -8,6 +8,9 @@ What a store does to a handshake, and what it may not:
 - What is to be put or removed is queued and written by a few greenlets per hub, each session's in order, behind the
   peer's back: the flight that announces a ticket is on the wire before the store hears of it. A removal may be asked
   for by the garbage collector or under OpenSSL's lock, where nothing may wait.
+- A session's lifetime counts from the full handshake that it comes from. A resumption under TLS 1.3 makes new sessions,
+  each with a lifetime of its own: without this a client that keeps resuming would never show its certificate again, nor
+  the server (RFC 8446 4.6.1). So before a session's bytes stand eight with the time when its line ends.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from functools import partial
-from time import monotonic, perf_counter
+from time import monotonic, perf_counter, time
 from typing import Any, Literal, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -42,10 +45,14 @@ MAX_QUEUED = 1_250
 LOG_INTERVAL = 10.0
 
 Outcome = Literal["hit", "miss", "timeout", "error"]
+Kept = tuple[int, Session]  # seconds since the epoch when its line of sessions ends
 
 
 class SessionLookup(NamedTuple):
-    """What became of the lookup of one connection's session."""
+    """What became of the lookup of one connection's session.
+
+    outcome: a "hit" was found; whether OpenSSL resumes it is another question (session-id context, version, cipher).
+    """
 
     store: str
     outcome: Outcome
@@ -70,10 +77,11 @@ class SessionCache:
         with gevent.Timeout(self.timeout, False):
             try:
                 blob = self.store.get(session_id)
-                session = Session.from_bytes(blob) if blob is not None else None
+                if blob is not None:
+                    connection.session_ends, session = _unpack(blob)
+                    if session.id != session_id:
+                        raise ConfigurationError("session", "the store answered with another one's")
                 outcome = "miss" if session is None else "hit"
-                if session is not None and session.id != session_id:
-                    raise ConfigurationError("session", "the store answered with another one's")
             except Exception as error:
                 outcome, session = "error", None
                 self._trouble("get", repr(error))
@@ -87,7 +95,10 @@ class SessionCache:
 
     def put(self, connection: Any, session: Session) -> None:
         """Hooks.new_session. Never waits."""
-        _writer_of(session.id, self._hubs_writers()).add(session.id, session)
+        ends = session.made_at + session.lifetime
+        if connection.session_reused:
+            ends = min(ends, connection.session_ends)
+        _writer_of(session.id, self._hubs_writers()).add(session.id, (ends, session))
 
     def remove(self, session_id: bytes) -> None:
         """Hooks.remove_session. Never waits, never raises; may be called in the hub and in any thread."""
@@ -114,15 +125,15 @@ class SessionCache:
             writers = self._writers[hub] = tuple(_Writer(hub, self) for _ in range(WRITERS))
         return writers
 
-    def _write(self, session_id: bytes, session: Session | None) -> None:
-        what = "remove" if session is None else "put"
+    def _write(self, session_id: bytes, kept: Kept | None) -> None:
+        what = "remove" if kept is None else "put"
         done = False
         with gevent.Timeout(self.timeout, False):
             try:
-                if session is None:
+                if kept is None:
                     self.store.remove(session_id)
-                elif (remaining := session.remaining) > 0:
-                    self.store.put(session_id, bytes(session), remaining)
+                elif (remaining := kept[0] - time()) > 0:
+                    self.store.put(session_id, _pack(*kept), remaining)
                 self._well(what)
             except Exception as error:
                 self._trouble(what, repr(error))
@@ -158,6 +169,15 @@ class _Trouble:
         return True
 
 
+def _pack(ends: int, session: Session) -> bytes:
+    return ends.to_bytes(8, "big") + bytes(session)
+
+
+def _unpack(blob: bytes) -> Kept:
+    """Raises ConfigurationError, or TypeError if the store gave no bytes."""
+    return int.from_bytes(blob[:8], "big"), Session.from_bytes(blob[8:])
+
+
 def _writer_of(session_id: bytes, writers: tuple[_Writer, ...]) -> _Writer:
     """Always the same one, so that what is done to a session stays in order."""
     return writers[sum(session_id[-1:]) % len(writers)]
@@ -169,16 +189,16 @@ class _Writer:
     def __init__(self, hub: Any, cache: SessionCache) -> None:
         self._start_soon = partial(hub.loop.run_callback_threadsafe, self._start)
         self._cache = cache
-        self._queue: deque[tuple[bytes, Session | None]] = deque()
+        self._queue: deque[tuple[bytes, Kept | None]] = deque()
         self._greenlet: Any = None
         self._starting = False
 
-    def add(self, session_id: bytes, session: Session | None) -> None:
+    def add(self, session_id: bytes, kept: Kept | None) -> None:
         if len(self._queue) >= MAX_QUEUED:
-            if session is not None:  # a removal may come from where not even a log line is safe
+            if kept is not None:  # a removal may come from where not even a log line is safe
                 self._cache._trouble("write", "the queue is full, dropped")
             return
-        self._queue.append((session_id, session))
+        self._queue.append((session_id, kept))
         if self._greenlet is None and not self._starting:
             self._starting = True
             self._start_soon()

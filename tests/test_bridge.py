@@ -417,6 +417,17 @@ def test_the_session_id_context_survives_renewal_and_differs_between_sites(pki):
     assert server_context(pki).session_id_context == renewed.session_id_context != elsewhere.session_id_context
 
 
+def test_trust_anchors_in_a_file_count_by_what_is_in_it(pki, tmp_path):
+    """Otherwise a session made under an anchor that was removed since would outlive it."""
+    before, after = (chain(*pki.issue(name)).certificate.public_bytes(Encoding.PEM) for name in ("a.test", "b.test"))
+    identities = []
+    for name, content in ("one.pem", before), ("copy.pem", before), ("one.pem", after):
+        (tmp_path / name).write_bytes(content)
+        context = server_context(pki, trust=TrustAnchors(files=(str(tmp_path / name),)))
+        identities.append(context.session_id_context)
+    assert identities[0] == identities[1] != identities[2]
+
+
 def test_a_servername_hook_may_switch_the_context_and_the_first_one_may_be_forgotten(pki):
     """Facts 3.6: the first SSL_CTX still calls back after Python has dropped its side of it."""
     sessions = Sessions()

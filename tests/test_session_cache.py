@@ -274,6 +274,47 @@ class TestWriting:
         assert greenlets() <= before
 
 
+class TestLifetime:
+    """A session's lifetime counts from the full handshake that it comes from."""
+
+    def test_resumptions_do_not_prolong_it(self, pki, monkeypatch):
+        """hazard: under TLS 1.3 a client that keeps resuming never shows its certificate again."""
+        now = session_cache.time()
+        monkeypatch.setattr(session_cache, "time", lambda: now)
+        lifetimes = []
+
+        class Noting(MemoryStore):
+            def put(self, session_id, session, lifetime):
+                lifetimes.append(round(lifetime))
+                super().put(session_id, session, lifetime)
+
+        cache = SessionCache(Noting())
+        contexts = (
+            client_context(pki, VERSIONS["1.3"]),
+            server_context(pki, VERSIONS["1.3"], hooks=cache.hooks, session_lifetime=100, num_tickets=1),
+        )
+        session = None
+        for later in (0, 40, 80, 99):
+            monkeypatch.setattr(session_cache, "time", lambda later=later: now + later)
+            here, there = client(contexts[0], session), Connection(contexts[1])
+            handshake(here, there)
+            assert here.session_reused == (later > 0)
+            assert cache.drain(PATIENCE)
+            session = here.session
+        assert lifetimes[0] in (99, 100)
+        assert [lifetimes[0] - each for each in lifetimes] == [0, 40, 80, 99]
+        monkeypatch.setattr(session_cache, "time", lambda: now + 101)
+        handshake(client(contexts[0], session), Connection(contexts[1]))
+        assert cache.drain(PATIENCE)
+        assert len(lifetimes) == 4, "its line has ended"
+
+    def test_under_tls_1_2_it_is_the_sessions_own(self, pki):
+        party = Party(pki, VERSIONS["1.2"])
+        here, there = party.connect(party.session)
+        assert here.session_reused
+        assert there.session_ends == party.session.made_at + party.session.lifetime
+
+
 def test_a_removal_in_another_thread_reaches_the_writer(pki):
     """hazard: the garbage collector frees a connection in a thread that has no hub."""
     party = Party(pki, VERSIONS["1.2"])

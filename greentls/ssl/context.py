@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-import gevent
 from cryptography import x509
 
 from greentls.bridge import Hooks
@@ -32,6 +31,7 @@ from greentls.context import (
 from greentls.errors import ConfigurationError
 from greentls.session import Session
 from greentls.session_cache import SessionCache
+from greentls.ssl.deadline import Deadline
 from greentls.ssl.plain import PlainSocket
 from greentls.stores import SessionStore
 from greentls.wire import ClientHello
@@ -230,16 +230,16 @@ class SSLContext(_Base):  # type: ignore[misc]
             num_tickets=self.num_tickets if server_side and self.num_tickets != 2 else None,
         )
 
-    def ask_client_hello_callback(self, sock: Any, hello: ClientHello) -> SSLContext | PlainSocket | int | None:
+    def _ask_client_hello_callback(self, sock: Any, hello: ClientHello) -> SSLContext | PlainSocket | int | None:
         """What it answers, in time and of a kind that it may; raises what it raises, TimeoutError or TypeError."""
         callback = self.client_hello_callback
         if callback is None:
             return None
         with _deadline(self.callback_timeout, "client_hello_callback"):
             answer = callback(sock, hello)
-        if answer is not None and not isinstance(answer, SSLContext | PlainSocket | int):
-            raise TypeError(f"client_hello_callback answered {answer!r}: no SSLContext, PlainSocket, alert or None")
-        return answer
+        if answer is None or isinstance(answer, SSLContext | PlainSocket):
+            return answer
+        return _alert(answer, "client_hello_callback")
 
     def _hooks(self, server_side: bool) -> Hooks:
         if not server_side:
@@ -277,8 +277,15 @@ def _der_length(data: bytes) -> int:
     return 2 + octets + int.from_bytes(data[2 : 2 + octets], "big")
 
 
-def _deadline(seconds: float | None, what: str) -> Any:
-    return gevent.Timeout(seconds, TimeoutError(f"{what} gave no answer in {seconds} s") if seconds else None)
+def _deadline(seconds: float | None, what: str) -> Deadline:
+    return Deadline(seconds, f"{what} gave no answer in {seconds} s")
+
+
+def _alert(answer: object, who: str) -> int:
+    """The alert's number. Raises TypeError."""
+    if not isinstance(answer, int) or isinstance(answer, bool) or not 0 < answer < 256:
+        raise TypeError(f"{who} answered {answer!r}: neither None nor an alert's number")
+    return answer
 
 
 def _servername_hook(
@@ -287,9 +294,7 @@ def _servername_hook(
     def servername(connection: Connection, name: str | None) -> int | None:
         with _deadline(timeout, "sni_callback"):
             refusal = callback(connection.owner(), name, context())
-        if refusal is not None and not isinstance(refusal, int):
-            raise TypeError(f"sni_callback answered {refusal!r}: neither None nor an alert's number")
-        return refusal
+        return None if refusal is None else _alert(refusal, "sni_callback")
 
     return servername
 

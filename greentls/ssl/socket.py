@@ -8,12 +8,11 @@ import ssl as _stdlib_ssl
 import weakref
 from typing import TYPE_CHECKING, Any
 
-import gevent
-
 from greentls.connection import Connection
 from greentls.errors import ConcurrentUseError, TLSError, UnexpectedEOF, WireError
 from greentls.session import Session
 from greentls.session_cache import SessionLookup
+from greentls.ssl.deadline import Deadline
 from greentls.ssl.errors import as_stdlib
 from greentls.ssl.peercert import peer_certificate
 from greentls.ssl.plain import PlainSocket
@@ -129,10 +128,8 @@ class SSLSocket:
             )
 
     def _handshake(self) -> PlainSocket | None:
-        seconds = self._context.handshake_timeout
-        late = TimeoutError("The handshake operation timed out")
         try:
-            with gevent.Timeout(seconds, late if seconds else None):
+            with Deadline(self._context.handshake_timeout, "The handshake operation timed out"):
                 if (
                     self._context.client_hello_callback is not None
                     and self.server_side
@@ -163,6 +160,7 @@ class SSLSocket:
 
     @property
     def ja4(self) -> str | None:
+        """As in t13d1516h2_8daaf6152771_e5627efa2ab1, if its hello was read."""
         return ja4(self._client_hello) if self._client_hello else None
 
     def read_client_hello(self) -> ClientHello:
@@ -225,7 +223,7 @@ class SSLSocket:
         answer = None
         hello = self.read_client_hello()
         try:
-            answer = self._context.ask_client_hello_callback(self, hello)
+            answer = self._context._ask_client_hello_callback(self, hello)
             if isinstance(answer, PlainSocket):
                 return answer
             if isinstance(answer, int):
@@ -409,13 +407,15 @@ class SSLSocket:
 
     @property
     def server_name(self) -> str | None:
-        """RFC 6066 server_name as the client sent it."""
+        """RFC 6066 server_name as the client sent it; in a resumption under TLS 1.2, that of the session."""
         return self._connection.server_name
 
     def version(self) -> str | None:
+        """ "TLSv1.3", ...; None before the handshake."""
         return self._connection.version
 
     def cipher(self) -> tuple[str, str, int] | None:
+        """(name, the version that defines it, secret bits); None before the handshake."""
         return self._connection.cipher
 
     def group(self) -> str | None:

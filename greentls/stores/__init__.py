@@ -1,8 +1,9 @@
 """Where sessions live, so that another worker, or the same one after a restart, can resume them.
 
-A store knows nothing of TLS: opaque bytes in, the same bytes out. What those bytes are is a master secret: whoever
-reads them reads the connections that resumed from them. A store that sends them out of the process is therefore wrapped
-in a SealedStore, and open_store() refuses to do without unless it is told ``insecure=1``.
+A store knows nothing of TLS: opaque bytes in, the same bytes out. What those bytes are is a master secret: whoever has
+them can stand in for either side of a resumption and, under TLS 1.2, read every connection of that session, recorded
+ones too. A store that sends them out of the process is therefore wrapped in a SealedStore, and open_store() refuses to
+do without unless it is told ``insecure=1``.
 """
 
 from __future__ import annotations

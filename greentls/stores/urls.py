@@ -23,7 +23,7 @@ def open_store(url: str) -> SessionStore:
         shared by all servers that name the same nodes and secrets. secret_file: 32 random bytes or more, not text that
         somebody thought of; several, the newest first, to rotate them. context=NAME keeps apart what shares a
         memcached. connect_timeout, timeout: seconds. pool: connections to a node. insecure=1 in place of a secret:
-        sessions go out in clear, and who reads them reads the connections.
+        sessions go out in clear: see greentls.stores for what that gives away.
 
     Connects to nothing yet. Raises ConfigurationError that names the part of the URL.
     """

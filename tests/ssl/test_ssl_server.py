@@ -162,6 +162,51 @@ class TestStreamServer:
         (error,) = servers[0].errors
         assert (type(error), str(error)) == (TimeoutError, "The handshake operation timed out")
 
+    @both_versions
+    def test_the_handshake_timeout_holds_while_the_store_is_asked(self, pki, serve, servers, version):
+        """hazard: who asks the store takes the deadline for the store's failure, and goes on without one."""
+        store = MemoryStore()
+        context = server_context(pki, session_store=store)
+        address, client = serve(context), stdlib_context(pki, version)
+        session = in_thread(exchange, address, client).session
+        assert context.drain_sessions(PATIENCE)
+        store.get = lambda session_id: gevent.sleep(PATIENCE)
+        context.callback_timeout, context.handshake_timeout = None, 0.05
+        with pytest.raises(OSError):
+            in_thread(exchange, address, client, session=session)
+        (error,) = servers[0].errors
+        assert (type(error), str(error)) == (TimeoutError, "The handshake operation timed out")
+
+    @both_versions
+    def test_a_context_that_sni_callback_switched_to_may_have_no_store(self, pki, serve, version):
+        """hazard: OpenSSL asks the second context whether a TLS 1.2 connection may have a session id."""
+        other = server_context(pki)
+
+        def switch(sock, name, context):
+            sock.context = other
+
+        first = server_context(pki, session_store=MemoryStore(), sni_callback=switch)
+        address, client = serve(first), stdlib_context(pki, version)
+        session = in_thread(exchange, address, client).session
+        assert first.drain_sessions(PATIENCE)
+        assert in_thread(exchange, address, client, session=session).reused
+
+    @both_versions
+    @pytest.mark.parametrize("answer", [0, 300, -1, True, "unrecognized_name"])
+    @pytest.mark.parametrize("hook", ["sni_callback", "client_hello_callback"])
+    def test_an_answer_that_is_no_alert_is_refused_with_one(self, pki, serve, servers, version, answer, hook):
+        address = serve(server_context(pki, **{hook: lambda *_: answer}))
+        with pytest.raises(ssl.SSLError, match=r"(?i)internal.error"):
+            in_thread(exchange, address, stdlib_context(pki, version))
+        assert isinstance(servers[0].errors[0], TypeError)
+
+    @pytest.mark.parametrize("seconds", [0, 0.0])
+    def test_a_timeout_of_zero_is_no_time(self, pki, serve, servers, seconds):
+        context = server_context(pki, sni_callback=lambda *_: gevent.sleep(PATIENCE), callback_timeout=seconds)
+        with pytest.raises(ssl.SSLError):
+            in_thread(exchange, serve(context), stdlib_context(pki))
+        assert type(servers[0].errors[0]) is TimeoutError
+
     def test_versions_are_what_the_context_says_and_may_change(self, pki, serve):
         old, new = VERSIONS
         context = server_context(pki, minimum_version=ssl.TLSVersion.TLSv1_3)
