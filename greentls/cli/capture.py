@@ -1,0 +1,263 @@
+"""Captures: what each side of each TCP connection sent, in order, out of a .pcap or .pcapng file.
+
+dpkt reads files and packets; here are several interfaces in one file, which it does not tell apart, and the streams.
+
+A stream begins at its SYN or, where there is none, at a segment that looks like a ClientHello: so do connections that
+are older than the capture, and those that begin with something else (STARTTLS, CONNECT). A side that answers a SYN is
+not read. Whoever reads a stream sets its done when the rest is not wanted.
+
+The file is read packet by packet, and what is kept of it is bounded, whatever it holds.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import struct
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+import dpkt
+
+__all__ = ["BrokenCapture", "Capture", "Stream"]
+
+MAX_BLOCK = 16 * 1024 * 1024  # bytes of a packet or of another block; libpcap's limit, too: more is a broken file
+MAX_INTERFACES = 65536  # in a section
+MAX_OPEN = 4096  # streams being read: those that wait for the rest of a hello, or for their first byte
+MAX_PASSED = 65536  # streams that were read, and of which a segment may come again
+MAX_AHEAD = 128 * 1024  # bytes of a stream that came before others which go before them; a hello has at most 64 KiB
+SEGMENT_OVERHEAD = 64  # bytes that keeping one costs besides, about: one-byte segments count, too
+
+Direction = tuple[bytes, int, bytes, int]  # source address and port, destination address and port
+
+_SECTION_HEADER = b"\x0a\x0d\x0d\x0a"
+_INTERFACE_DESCRIPTION, _OLD_PACKET, _ENHANCED_PACKET = 1, 2, 6
+_RESOLUTION, _OFFSET = 9, 14  # if_tsresol, if_tsoffset
+
+# In a stream that is known: perhaps a ChangeCipherSpec, as before a second hello; a handshake record, a client_hello.
+_HELLO = re.compile(rb"(?:\x14\x03[\x00-\x04]\x00\x01\x01)?\x16\x03[\x00-\x04]..\x01\x00", re.DOTALL)
+
+
+class Stream:
+    """What one side sent. source, destination: address and port."""
+
+    def __init__(self, direction: Direction, sequence: int) -> None:
+        self.direction = direction
+        self.first = self.next = sequence  # sequence numbers: of the first byte, of the one after all that was taken
+        self.done = False
+        self.held = 0
+        self._ahead: list[tuple[int, bytes]] = []
+
+    @property
+    def source(self) -> tuple[str, int]:
+        return _readable(*self.direction[:2])
+
+    @property
+    def destination(self) -> tuple[str, int]:
+        return _readable(*self.direction[2:])
+
+    def take(self, sequence: int, data: bytes) -> bytes:
+        """The bytes that follow now, in order, each once; what comes too early is held."""
+        if _distance(sequence, self.next) > 0:
+            self._ahead.append((sequence, data))
+            self.held += len(data) + SEGMENT_OVERHEAD
+            return b""
+        early = sorted(self._ahead, key=lambda segment: _distance(segment[0], self.next))
+        self._ahead, self.held = [], 0
+        pieces = []
+        for start, segment in [(sequence, data), *early]:
+            known = -_distance(start, self.next)
+            if known < 0:
+                self._ahead.append((start, segment))
+                self.held += len(segment) + SEGMENT_OVERHEAD
+            elif known < len(segment):
+                pieces.append(segment[known:])
+                self.next = (start + len(segment)) % 2**32
+        return b"".join(pieces)
+
+
+class BrokenCapture(Exception):
+    """The file cannot be read on from here."""
+
+
+class Capture:
+    """head: the first bytes of file, if they were read already. packets: how many have been seen. unread: the link
+    types (tcpdump.org/linktypes.html) of those that are not understood.
+    """
+
+    def __init__(self, file: BinaryIO, head: bytes = b"") -> None:
+        self.packets = 0
+        self.unread: set[int] = set()
+        self._file = _File(file, head)
+        self._pcapng = head.startswith(_SECTION_HEADER)
+        self._open: OrderedDict[Direction, Stream] = OrderedDict()
+        self._passed: OrderedDict[Direction, int] = OrderedDict()  # Stream.next of each
+
+    def streams(self) -> Iterator[tuple[Stream, float, bytes]]:
+        """Each piece of each stream, with the time of its packet (seconds since 1970); b"" is a stream's end.
+
+        Raises BrokenCapture.
+        """
+        time = 0.0
+        try:
+            for time, link_type, packet in self._pcapng_packets() if self._pcapng else self._pcap_packets():
+                self.packets += 1
+                found = self._segment(link_type, packet)
+                if found is None:
+                    continue
+                for stream, data in self._pieces(*found):
+                    yield stream, time, data
+        except (dpkt.Error, struct.error, ValueError) as error:
+            raise BrokenCapture(str(error) or "cut short") from None
+        for stream in self._open.values():
+            yield stream, time, b""
+
+    # Files -----------------------------------------------------------------------------------------------------------
+
+    def _pcap_packets(self) -> Iterator[tuple[float, int, bytes]]:
+        reader = dpkt.pcap.Reader(self._file)
+        link_type = reader.datalink() & 0xFFFF  # the rest of the field tells of checksums
+        for time, packet in reader:
+            yield float(time), link_type, packet
+
+    def _pcapng_packets(self) -> Iterator[tuple[float, int, bytes]]:
+        order, blocks = "<", _LITTLE
+        interfaces: list[tuple[int, int, float]] = []  # link type, offset of times in seconds, their units in a second
+        while head := self._file.read(12):  # no block is shorter
+            if len(head) < 12:
+                raise ValueError("cut short")
+            if head.startswith(_SECTION_HEADER):
+                order, blocks = ("<", _LITTLE) if head.endswith(b"\x1a") else (">", _BIG)
+                interfaces = []
+            kind, length = struct.unpack(f"{order}II", head[:8])
+            block = head + self._file.read(length - 12)
+            if kind == _INTERFACE_DESCRIPTION:
+                if len(interfaces) == MAX_INTERFACES:
+                    raise ValueError(f"more than {MAX_INTERFACES} interfaces")
+                interfaces.append(_interface(blocks[kind](block), order))
+            elif kind in blocks:
+                packet = blocks[kind](block)
+                if packet.iface_id >= len(interfaces):
+                    raise ValueError(f"a packet of interface {packet.iface_id}, which is not described")
+                link_type, offset, units = interfaces[packet.iface_id]
+                yield offset + (packet.ts_high << 32 | packet.ts_low) / units, link_type, packet.pkt_data
+
+    # Packets ---------------------------------------------------------------------------------------------------------
+
+    def _segment(self, link_type: int, packet: bytes) -> tuple[Direction, Any] | None:
+        """The TCP segment in a packet, below whatever tags and tunnels dpkt knows."""
+        if link_type not in _LINKS:
+            self.unread.add(link_type)
+            return None
+        try:
+            layer = _LINKS[link_type](packet)
+        except Exception:  # malformed: dpkt raises IndexError and others besides its own
+            return None
+        ip = None
+        while isinstance(layer, dpkt.Packet):
+            if isinstance(layer, dpkt.tcp.TCP) and ip is not None:
+                return (ip.src, layer.sport, ip.dst, layer.dport), layer
+            if isinstance(layer, (dpkt.ip.IP, dpkt.ip6.IP6)):
+                ip = layer
+            layer = layer.data
+        return None
+
+    # Streams ---------------------------------------------------------------------------------------------------------
+
+    def _pieces(self, direction: Direction, segment: Any) -> Iterator[tuple[Stream, bytes]]:
+        sequence, data = segment.seq, segment.data
+        stream = self._open.get(direction)
+        if segment.flags & dpkt.tcp.TH_SYN:
+            if segment.flags & dpkt.tcp.TH_ACK:
+                return
+            sequence = (sequence + 1) % 2**32
+            if stream is None or stream.first != sequence:  # otherwise it was sent twice
+                if stream is not None:
+                    yield self._close(stream), b""
+                stream = self._begin(direction, sequence)
+        if stream is None and _HELLO.match(data) and not self._is_passed(direction, sequence):
+            stream = self._begin(direction, sequence)
+        if stream is not None and data:
+            self._open.move_to_end(direction)
+            if piece := stream.take(sequence, data):
+                yield stream, piece
+            if stream.done:
+                self._close(stream)
+            elif stream.held > MAX_AHEAD:
+                yield self._close(stream), b""
+        if len(self._open) > MAX_OPEN:
+            yield self._close(next(iter(self._open.values()))), b""
+
+    def _is_passed(self, direction: Direction, sequence: int) -> bool:
+        """Whether this was read already, and comes again."""
+        return direction in self._passed and _distance(sequence, self._passed[direction]) < 0
+
+    def _begin(self, direction: Direction, sequence: int) -> Stream:
+        stream = self._open[direction] = Stream(direction, sequence)
+        return stream
+
+    def _close(self, stream: Stream) -> Stream:
+        del self._open[stream.direction]
+        self._passed[stream.direction] = stream.next
+        if len(self._passed) > MAX_PASSED:
+            self._passed.popitem(last=False)
+        return stream
+
+
+class _File:
+    """What dpkt reads from: it believes any length that a file gives, so the limit is here."""
+
+    def __init__(self, file: BinaryIO, head: bytes) -> None:
+        self._file, self._head = file, head
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= MAX_BLOCK:
+            raise ValueError(f"a length of {size} bytes")
+        head, self._head = self._head[:size], self._head[size:]
+        return head + self._file.read(size - len(head))
+
+
+def _raw(packet: bytes) -> Any:
+    return dpkt.ip6.IP6(packet) if packet[0] >> 4 == 6 else dpkt.ip.IP(packet)
+
+
+_LINKS = {
+    0: dpkt.loopback.Loopback,  # BSD's and macOS's
+    1: dpkt.ethernet.Ethernet,
+    12: _raw,
+    101: _raw,
+    108: dpkt.loopback.Loopback,
+    113: dpkt.sll.SLL,
+    228: _raw,
+    229: _raw,
+    276: dpkt.sll2.SLL2,
+}
+
+_LITTLE = {
+    _INTERFACE_DESCRIPTION: dpkt.pcapng.InterfaceDescriptionBlockLE,
+    _OLD_PACKET: dpkt.pcapng.PacketBlockLE,
+    _ENHANCED_PACKET: dpkt.pcapng.EnhancedPacketBlockLE,
+}
+_BIG = {
+    _INTERFACE_DESCRIPTION: dpkt.pcapng.InterfaceDescriptionBlock,
+    _OLD_PACKET: dpkt.pcapng.PacketBlock,
+    _ENHANCED_PACKET: dpkt.pcapng.EnhancedPacketBlock,
+}
+
+
+def _interface(description: Any, order: str) -> tuple[int, int, float]:
+    """Its link type, the offset of its times in seconds, their units in a second."""
+    options = {option.code: option.data for option in description.opts}
+    [resolution] = options.get(_RESOLUTION, b"\6")  # a power of 10, or of 2
+    [offset] = struct.unpack_from(f"{order}q", options.get(_OFFSET, bytes(8)))
+    return description.linktype, offset, float(2 ** (resolution & 127) if resolution & 128 else 10**resolution)
+
+
+def _distance(sequence: int, other: int) -> int:
+    """How far sequence is behind other, in numbers that begin again after 2^32."""
+    return (sequence - other + 2**31) % 2**32 - 2**31
+
+
+def _readable(address: bytes, port: int) -> tuple[str, int]:
+    return str(ipaddress.ip_address(address)), port
