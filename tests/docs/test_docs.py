@@ -25,7 +25,7 @@ from gevent.server import StreamServer
 from helpers import PATIENCE
 
 import greentls
-from greentls.cli import serve
+from greentls.cli import hello, serve
 from greentls.errors import ConfigurationError
 from greentls.stores.memory import MemoryStore
 from greentls.stores.sealed import SealedStore
@@ -246,7 +246,8 @@ def command_line():
     parser = argparse.ArgumentParser(prog="greentls")
     subparsers = parser.add_subparsers()
     serve.add_parser(subparsers)
-    return parser, subparsers.choices["serve"]
+    hello.add_parser(subparsers)
+    return parser, subparsers.choices
 
 
 @pytest.mark.parametrize(("page", "line"), commands())
@@ -338,15 +339,16 @@ def test_a_sealed_session_has_the_layout_of_the_stores_page():
     assert inner.get(b"id")[0] == 1
 
 
-def test_the_serve_page_has_the_options_of_the_command():
-    documented = {literals(option)[0].split()[0]: default for option, default, _ in rows("serve", "option")}
-    (_, command) = command_line()
-    actions = {action.option_strings[-1]: action for action in command._actions}
+@pytest.mark.parametrize("command", ["serve", "hello"])
+def test_a_commands_page_has_its_options(command):
+    documented = {literals(option)[0].split()[0]: default for option, default, _ in rows(command, "option")}
+    (_, commands) = command_line()
+    actions = {action.option_strings[-1]: action for action in commands[command]._actions if action.option_strings}
     assert set(documented) == set(actions) - {"--help"}
     for option, default in documented.items():
         assert default == (
             ""
-            if actions[option].default is None
+            if actions[option].default in (None, False)
             else f"{actions[option].default:g}"
             if isinstance(actions[option].default, float)
             else str(actions[option].default)
