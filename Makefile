@@ -32,8 +32,10 @@ docs: $(VENV)/bin/python  ## docs/_build/index.html
 fuzz: $(VENV)/.installed-test  ## coverage-guided fuzzing of the parser; SECONDS=600
 	$(BIN)/python tests/wire/fuzz_parser.py -max_total_time=$(or $(SECONDS),600)
 
-bench: $(VENV)/.installed-test benchmarks/load  ## what waiting costs, side by side
+bench: $(VENV)/.installed-bench benchmarks/load  ## what waiting and parsing cost, side by side
 	$(BIN)/python benchmarks/waiting.py
+	$(BIN)/python benchmarks/prereading.py
+	$(BIN)/python benchmarks/bench_parser.py
 
 benchmarks/load: benchmarks/load.c
 	@sh tests/need.sh cc gcc
@@ -58,6 +60,10 @@ $(VENV)/.installed: $(VENV)/bin/python setup.py pyproject.toml
 $(VENV)/.installed-test: $(VENV)/bin/python setup.py pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
 	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-bench: $(VENV)/bin/python setup.py pyproject.toml
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test,bench]'
+	@touch $@ $(VENV)/.installed $(VENV)/.installed-test
 
 $(VENV)/.installed-lint: $(VENV)/bin/python setup.py pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test,lint]'

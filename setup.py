@@ -8,14 +8,12 @@ here = pathlib.Path(__file__).parent
 version: dict[str, str] = {}
 exec((here / "greentls" / "_version.py").read_text(encoding="utf-8"), version)
 
-redis = ["redis>=5"]
 capture = ["dpkt>=1.9.8"]
 test = [
     "pytest>=8",
     "hypothesis>=6.100",
     "pyelftools>=0.31",  # the independent oracle for openssl/symbols.py
     "atheris>=3; python_version == '3.11'",  # coverage-guided fuzzing; wheels for few Pythons
-    *redis,
     *capture,
 ]
 
@@ -40,12 +38,11 @@ setup(
         "pymemcache>=4",
     ],
     extras_require={
-        "redis": redis,
         "capture": capture,
         "test": test,
         "lint": ["ruff==0.17.6", "mypy==2.4.1"],
         "docs": ["sphinx>=7"],
-        "bench": ["matplotlib>=3.8"],
+        "bench": ["dpkt>=1.9.8", "scapy>=2.6", "tlslite-ng>=0.8", "tls-parser>=2"],  # who else parses a ClientHello
     },
     entry_points={"console_scripts": ["greentls = greentls.cli:main"]},
     classifiers=[
