@@ -438,7 +438,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=300, help="interleaved rounds (300)")
     parser.add_argument("--turn", type=float, default=0.001, help="seconds of a row's turn in a round (0.001)")
     parser.add_argument("--curve-bytes", type=int, default=2**20, help="the longest stream of the curves (1 MiB)")
-    parser.add_argument("--curve-rounds", type=int, default=5, help="interleaved rounds of each curve (5)")
+    parser.add_argument("--curve-rounds", type=int, default=3, help="interleaved rounds of each curve (3)")
     return parser.parse_args(arguments)
 
 

@@ -2,7 +2,7 @@
 
     python benchmarks/prereading.py --rounds 15
 
-One server, greentls under gevent's StreamServer with an ECDSA P-256 certificate, listens twice: plainly, and with a
+One server, greentls under gevent's StreamServer, listens twice, with one certificate: plainly, and with a
 client_hello_callback that looks at server_name. Clients (load.c) do handshakes with the one and then with the other,
 in every other round the other way about; server and clients each have a core of their own. The ratio of the medians of
 the server's CPU time per handshake is the claim. `make bench` builds the clients and runs this.
@@ -101,10 +101,8 @@ def measure(options, say=lambda line: None):
     clients = {kind: [] for kind in KINDS}
     here, there = multiprocessing.Pipe()
     with tempfile.TemporaryDirectory() as directory:
-        pki = Pki(Path(directory))  # ECDSA P-256
-        process = multiprocessing.get_context("spawn").Process(
-            target=server, args=(pki.cert_file, pki.key_file, there), daemon=True
-        )
+        files = Pki(Path(directory)).issue("localhost", kind=options.key)
+        process = multiprocessing.get_context("spawn").Process(target=server, args=(*files, there), daemon=True)
         process.start()
         there.close()
         addresses = here.recv()
@@ -142,6 +140,7 @@ def parse(arguments=None):
     parser.add_argument("--concurrent", type=int, default=64, help="clients at once (64)")
     parser.add_argument("--seconds", type=float, default=1.0, help="of each kind in each round (1)")
     parser.add_argument("--rounds", type=int, default=15, help="interleaved rounds (15)")
+    parser.add_argument("--key", choices=("ec", "rsa"), default="ec", help="P-256 or RSA with 2048 bits (ec)")
     parser.add_argument("--load", default=str(Path(__file__).with_name("load")), help="the built load.c (make bench)")
     return parser.parse_args(arguments)
 

@@ -235,7 +235,7 @@ class SSLContext(_Base):  # type: ignore[misc]
         callback = self.client_hello_callback
         if callback is None:
             return None
-        with _deadline(self.callback_timeout, "client_hello_callback"):
+        with Deadline(self.callback_timeout, "client_hello_callback gave no answer in {} s"):
             answer = callback(sock, hello)
         if answer is None or isinstance(answer, SSLContext | PlainSocket):
             return answer
@@ -277,10 +277,6 @@ def _der_length(data: bytes) -> int:
     return 2 + octets + int.from_bytes(data[2 : 2 + octets], "big")
 
 
-def _deadline(seconds: float | None, what: str) -> Deadline:
-    return Deadline(seconds, f"{what} gave no answer in {seconds} s")
-
-
 def _alert(answer: object, who: str) -> int:
     """The alert's number. Raises TypeError."""
     if not isinstance(answer, int) or isinstance(answer, bool) or not 0 < answer < 256:
@@ -292,7 +288,7 @@ def _servername_hook(
     context: weakref.ref[SSLContext], callback: Callable[..., int | None], timeout: float | None
 ) -> Callable[[Connection, str | None], int | None]:
     def servername(connection: Connection, name: str | None) -> int | None:
-        with _deadline(timeout, "sni_callback"):
+        with Deadline(timeout, "sni_callback gave no answer in {} s"):
             refusal = callback(connection.owner(), name, context())
         return None if refusal is None else _alert(refusal, "sni_callback")
 
@@ -303,7 +299,7 @@ def _alpn_hook(
     callback: Callable[[Any, list[str]], str | None], timeout: float | None
 ) -> Callable[[Connection, Sequence[bytes]], bytes | None]:
     def alpn(connection: Connection, offered: Sequence[bytes]) -> bytes | None:
-        with _deadline(timeout, "alpn_callback"):
+        with Deadline(timeout, "alpn_callback gave no answer in {} s"):
             chosen = callback(connection.owner(), [each.decode("latin-1") for each in offered])
         return None if chosen is None else chosen.encode("latin-1")
 

@@ -13,6 +13,8 @@ __all__ = ["Deadline"]
 class Deadline:
     """Raises TimeoutError(sentence) out of its with block once the block has taken seconds; None: never.
 
+    A {} in the sentence becomes the seconds.
+
     Inside of the block it is a BaseException: an ``except Exception`` in there, a store's or a user's, cannot take it
     for a failure of its own and go on. A gevent.Timeout would do, and costs twice as much for each hook.
     """
@@ -33,7 +35,7 @@ class Deadline:
         if self._timer is not None:
             self._timer.close()
         if isinstance(error, _Expired) and error.args[0] is self:
-            raise TimeoutError(self._sentence) from error.__cause__
+            raise TimeoutError(self._sentence.format(self._seconds)) from error.__cause__
 
 
 class _Expired(BaseException):

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from struct import Struct
+from struct import error as struct_error
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar, overload
 
 from greentls.errors import WireError
@@ -56,16 +57,16 @@ class Extensions:
 
     def __post_init__(self) -> None:
         # Not Reader calls: this loop is half of what it costs to parse a hello.
-        block, starts = self.block or b"", self._starts
+        block, starts, header = self.block or b"", self._starts, _header
         position, end, count = 0, len(block), 0
-        while position < end:
-            if position + 4 > end:
-                raise _short(end - position, "extension header", 4)
-            extension_type, size = _header(block, position)
-            position += 4
-            starts[extension_type] = position
-            position += size
-            count += 1
+        try:
+            while position < end:
+                extension_type, size = header(block, position)
+                starts[extension_type] = position = position + 4
+                position += size
+                count += 1
+        except struct_error:
+            raise _short(end - position, "extension header", 4) from None
         if position > end:
             raise _short(end - position + size, name(ExtensionType, extension_type), size)
         if count > MAX_EXTENSIONS:

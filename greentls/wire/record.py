@@ -93,6 +93,22 @@ def begins_hello(message_header: bytes | bytearray, length: int) -> bool:
     return whole and message_header[0] in (HandshakeType.client_hello, HandshakeType.server_hello)
 
 
+def _is_whole_hello(data: bytearray) -> bool:
+    """Whether a stream that begins with these bytes is one ClientHello in one record, and no more so far.
+
+    Nearly every client's is, and to take it as it is costs a third of what the general way does.
+    """
+    size = len(data) - RECORD_HEADER_SIZE
+    return (
+        HEADER_SIZE <= size <= MAX_PLAINTEXT
+        and data[0] == ContentType.handshake
+        and data[1] == 3
+        and data[3] << 8 | data[4] == size
+        and data[5] == HandshakeType.client_hello
+        and data[6] << 16 | data[7] << 8 | data[8] == size - HEADER_SIZE
+    )
+
+
 class RecordReader:
     """Takes records and gives the handshake messages in them; alerts and application data are skipped.
 
@@ -120,6 +136,11 @@ class RecordReader:
         if self._failure:
             self._bytes.clear()
             raise self._failure
+        if not self._records and _is_whole_hello(self._bytes):
+            whole = bytes(self._bytes[RECORD_HEADER_SIZE:])
+            self._bytes.clear()
+            self._records, self._first = 1, False
+            yield whole
         try:
             while (fragment := self._next_fragment()) is not None:
                 self._message += fragment
