@@ -102,6 +102,10 @@ class Hooks:
     certificate: Callable[[Any], None] | None = None
     #: (connection, one line for an SSLKEYLOGFILE): secrets.
     keylog: Callable[[Any, bytes], None] | None = None
+    #: (connection, the server's hint or None) -> (identity, key) of a pre-shared key, or None to do without.
+    psk_client: Callable[[Any, str | None], tuple[str | None, bytes] | None] | None = None
+    #: (connection, the client's identity) -> its key, empty if it is unknown.
+    psk_server: Callable[[Any, str | None], bytes] | None = None
     #: (connection, sent?, version, content type, message): SSL_CTX_set_msg_callback(3).
     message: Callable[[Any, bool, int, int, bytes], None] | None = None
 
@@ -388,6 +392,46 @@ def _keylog(operation: Operation, connection: Bridged, line: Any) -> None:
         hook(connection, ffi.string(line))
 
 
+@_callback("unsigned int(SSL *, const char *, char *, unsigned int, unsigned char *, unsigned int)", 0)
+def _on_psk_client(ssl: Any, hint: Any, identity: Any, max_identity: int, key: Any, max_key: int) -> int:
+    return int(_guarded(ssl, 0, _psk_client, hint, identity, max_identity, key, max_key))
+
+
+def _psk_client(
+    operation: Operation, connection: Bridged, hint: Any, identity: Any, max_identity: int, key: Any, max_key: int
+) -> int:
+    hook = connection.hooks.psk_client
+    answer = hook(connection, _text(hint)) if hook else None
+    if answer is None:
+        return 0
+    name = (answer[0] or "").encode()
+    if len(name) + 1 > max_identity:
+        raise ValueError(f"psk_client: an identity of {len(name)} bytes; {max_identity - 1} are allowed")
+    ffi.memmove(identity, name + b"\0", len(name) + 1)
+    return _give_key("psk_client", answer[1], key, max_key)
+
+
+@_callback("unsigned int(SSL *, const char *, unsigned char *, unsigned int)", 0)
+def _on_psk_server(ssl: Any, identity: Any, key: Any, max_key: int) -> int:
+    return int(_guarded(ssl, 0, _psk_server, identity, key, max_key))
+
+
+def _psk_server(operation: Operation, connection: Bridged, identity: Any, key: Any, max_key: int) -> int:
+    hook = connection.hooks.psk_server
+    return _give_key("psk_server", hook(connection, _text(identity)), key, max_key) if hook else 0
+
+
+def _text(string: Any) -> str | None:
+    return None if string == ffi.NULL else ffi.string(string).decode("utf-8", "surrogateescape")
+
+
+def _give_key(who: str, given: bytes, key: Any, max_key: int) -> int:
+    if len(given) > max_key:
+        raise ValueError(f"{who}: a key of {len(given)} bytes; {max_key} are allowed")
+    ffi.memmove(key, given, len(given))
+    return len(given)
+
+
 @_callback("void(int, int, int, void *, size_t, SSL *, void *)")
 def _on_message(sent: int, version: int, content_type: int, start: Any, length: int, ssl: Any, _: Any) -> None:
     _guarded(ssl, None, _message, sent, version, content_type, start, length)
@@ -435,6 +479,10 @@ def install(owner: Any, context: Any, hooks: Hooks, server_side: bool, verify_mo
         lib.SSL_CTX_set_tlsext_status_cb(context, _on_ocsp)
     if hooks.keylog:
         lib.SSL_CTX_set_keylog_callback(context, _on_keylog)
+    if hooks.psk_client and not server_side:
+        lib.SSL_CTX_set_psk_client_callback(context, _on_psk_client)
+    if hooks.psk_server and server_side:
+        lib.SSL_CTX_set_psk_server_callback(context, _on_psk_server)
     if hooks.message:
         lib.SSL_CTX_set_msg_callback(context, _on_message)
 

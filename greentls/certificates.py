@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from cryptography import x509
@@ -12,9 +12,11 @@ from cryptography.hazmat.primitives import serialization
 
 from greentls.errors import ConfigurationError
 
-__all__ = ["CertificateChain"]
+__all__ = ["CertificateChain", "is_path", "parse_certificates"]
 
 Password = str | bytes | bytearray | Callable[[], str | bytes | bytearray] | None
+Source = str | bytes | os.PathLike[str]  # a path, or PEM, or DER
+Certificates = Source | x509.Certificate | Iterable[x509.Certificate]
 
 
 @dataclass(frozen=True)
@@ -22,62 +24,36 @@ class CertificateChain:
     """A certificate, its private key, and the intermediate certificates that are sent behind it (RFC 8446 4.4.2)."""
 
     certificate: x509.Certificate
-    key: Any  # one of cryptography's private keys
+    key: Any = field(compare=False)  # one of cryptography's private keys; it fits the certificate
     intermediates: tuple[x509.Certificate, ...] = ()
 
     @classmethod
-    def load(
-        cls, certfile: str | os.PathLike[str], keyfile: str | os.PathLike[str] | None = None, password: Password = None
-    ) -> CertificateChain:
-        """Reads PEM files, the leaf certificate first; without keyfile the key is in certfile.
+    def load(cls, certfile: Certificates, keyfile: Source | Any = None, password: Password = None) -> CertificateChain:
+        """From files, text or bytes in PEM or DER, or cryptography's objects; the leaf certificate comes first.
 
-        password: of an encrypted key, or a function that is called for it. Raises ConfigurationError that names the
-        file and what is wrong with it; OSError if it cannot be read.
+        Without keyfile the key is beside the certificates. password: of an encrypted key, or a function that is called
+        for it. Raises ConfigurationError that names the file and what is wrong with it; OSError if it cannot be read.
         """
-        with open(certfile, "rb") as file:
-            pem = file.read()
-        key_pem, key_path = pem, certfile
-        if keyfile is not None:
-            with open(keyfile, "rb") as file:
-                key_pem, key_path = file.read(), keyfile
-        return cls.from_pem(
-            pem, key_pem, password, f"certificate file {os.fspath(certfile)}", f"key file {os.fspath(key_path)}"
-        )
-
-    @classmethod
-    def from_pem(
-        cls,
-        certificates: bytes,
-        key: bytes,
-        password: Password = None,
-        certificates_name: str = "certificate",
-        key_name: str = "key",
-    ) -> CertificateChain:
-        """The same from PEM bytes. The names are what errors call them."""
-        try:
-            leaf, *intermediates = x509.load_pem_x509_certificates(certificates)
-        except ValueError:
-            raise ConfigurationError(certificates_name, "not a PEM certificate", "give a PEM file") from None
-        try:
-            private = serialization.load_pem_private_key(key, None)
-        except TypeError:  # cryptography's way to say that it is encrypted
-            private = cls._decrypted(key, password, key_name)
-        except ValueError:
-            raise ConfigurationError(key_name, "no PEM private key in it", "give the key's PEM file") from None
-        if private.public_key() != leaf.public_key():
-            raise ConfigurationError(key_name, f"the key does not fit {certificates_name}", "give the pair")
-        return cls(leaf, private, tuple(intermediates))
-
-    @staticmethod
-    def _decrypted(key: bytes, password: Password, key_name: str) -> Any:
-        given = password() if callable(password) else password
-        if given is None:
-            raise ConfigurationError(key_name, "the key is encrypted", "give its password")
-        secret = given.encode() if isinstance(given, str) else bytes(given)
-        try:
-            return serialization.load_pem_private_key(key, secret)
-        except ValueError:
-            raise ConfigurationError(key_name, "the password does not open the key") from None
+        data, name = None, "certificate"
+        if isinstance(certfile, x509.Certificate):
+            certificates: Sequence[x509.Certificate] = [certfile]
+        elif isinstance(certfile, str | bytes | os.PathLike):
+            data, name = _contents(certfile), _name("certificate", certfile)
+            certificates = _read_certificates(data, name)
+        else:
+            certificates = list(certfile)
+        key: Any = keyfile
+        key_name = "key"
+        if keyfile is None and data is not None:
+            key, key_name = _read_key(data, password, _name("key", certfile)), _name("key", certfile)
+        elif isinstance(keyfile, str | bytes | os.PathLike):
+            key_name = _name("key", keyfile)
+            key = _read_key(_contents(keyfile), password, key_name)
+        if not certificates or key is None:
+            raise ConfigurationError(key_name if certificates else name, "there is none", "give a pair")
+        if key.public_key() != certificates[0].public_key():
+            raise ConfigurationError(key_name, f"the key does not fit {name}", "give the pair")
+        return cls(certificates[0], key, tuple(certificates[1:]))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -89,3 +65,73 @@ class CertificateChain:
             return tuple(sorted(str(each.value) for each in common))
         names = {str(each) for kind in (x509.DNSName, x509.IPAddress) for each in san.get_values_for_type(kind)}
         return tuple(sorted(names))
+
+
+def is_path(thing: object) -> bool:
+    """Whether it names a file, rather than being PEM or DER itself."""
+    if isinstance(thing, str):
+        return "-----BEGIN" not in thing
+    if isinstance(thing, bytes):
+        # DER begins with a SEQUENCE of more than 127 bytes; no path goes on like this
+        return b"-----BEGIN" not in thing and not (thing[:1] == b"0" and thing[1:2] >= b"\x80")
+    return isinstance(thing, os.PathLike)
+
+
+def parse_certificates(data: str | bytes) -> list[x509.Certificate]:
+    """All that are in PEM, or in DER one behind the other. Raises ValueError."""
+    content = data.encode("ascii") if isinstance(data, str) else bytes(data)
+    if b"-----BEGIN" in content:
+        return x509.load_pem_x509_certificates(content)
+    certificates = []
+    while content:
+        length = _der_length(content)
+        certificates.append(x509.load_der_x509_certificate(content[:length]))
+        content = content[length:]
+    return certificates
+
+
+def _der_length(data: bytes) -> int:
+    """Bytes of the DER element that data begins with (X.690 8.1.3)."""
+    if len(data) < 2 or data[1] < 0x80:
+        return 2 + data[1] if len(data) > 1 else len(data)
+    octets = data[1] & 0x7F
+    return 2 + octets + int.from_bytes(data[2 : 2 + octets], "big")
+
+
+def _name(kind: str, source: Any) -> str:
+    return f"{kind} file {os.fsdecode(source)}" if is_path(source) else kind
+
+
+def _contents(source: Source) -> bytes:
+    if is_path(source):
+        with open(source, "rb") as file:
+            return file.read()
+    return source.encode() if isinstance(source, str) else source  # type: ignore[return-value]
+
+
+def _read_certificates(data: bytes, name: str) -> list[x509.Certificate]:
+    try:
+        if certificates := parse_certificates(data):
+            return certificates
+    except ValueError:
+        pass
+    raise ConfigurationError(name, "not a PEM certificate", "give a PEM file")
+
+
+def _read_key(data: bytes, password: Password, name: str) -> Any:
+    load: Callable[..., Any] = serialization.load_pem_private_key
+    if b"-----BEGIN" not in data:
+        load = serialization.load_der_private_key
+    try:
+        return load(data, None)
+    except TypeError:  # cryptography's way to say that it is encrypted
+        pass
+    except ValueError:
+        raise ConfigurationError(name, "no PEM private key in it", "give the key's PEM file") from None
+    given = password() if callable(password) else password
+    if given is None:
+        raise ConfigurationError(name, "the key is encrypted", "give its password")
+    try:
+        return load(data, given.encode() if isinstance(given, str) else bytes(given))
+    except ValueError:
+        raise ConfigurationError(name, "the password does not open the key") from None

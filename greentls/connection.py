@@ -61,9 +61,9 @@ class Connection:
             if not binding.is_ip_address(server_hostname):  # RFC 6066 3: no literal addresses
                 binding.set_server_name(self._ssl, server_hostname)
             if verify_hostname:
-                binding.check_host(self._ssl, server_hostname)
+                binding.check_host(self._ssl, server_hostname, context.hostname_checks_common_name)
         if session is not None:
-            binding.set_session(self._ssl, session.pointer)
+            self.offer(session)
 
     def __del__(self) -> None:
         operation = getattr(self, "operation", None)
@@ -167,6 +167,14 @@ class Connection:
             return True
         return self.closed_by_peer
 
+    def offer(self, session: Session) -> None:
+        """A client's, before the handshake: to resume this one. Raises ConfigurationError."""
+        binding.set_session(self._ssl, session.pointer)
+
+    def request_client_certificate(self) -> None:
+        """Post-handshake authentication (RFC 8446 4.6.2): the request goes out with the next write. Raises TLSError."""
+        self.operation.run(self, "request_client_certificate", lib.SSL_verify_client_post_handshake)
+
     def refuse(self, alert: int, reason: str) -> None:
         """Ends a handshake that OpenSSL has not begun: a fatal alert is in data_to_send() (RFC 8446 6).
 
@@ -257,6 +265,11 @@ class Connection:
         return binding.cipher(self._ssl) if self.established else None
 
     @property
+    def shared_ciphers(self) -> list[tuple[str, str, int]] | None:
+        """A server's: what the client offered of its own. None for a client, and before the ClientHello."""
+        return binding.shared_ciphers(self._ssl) if self.server_side else None
+
+    @property
     def group(self) -> str | None:
         """The key-exchange group; None before the handshake is finished, and where there was no key exchange."""
         return binding.group_name(self._ssl) if self.established else None
@@ -265,6 +278,24 @@ class Connection:
     def peer_certificates(self) -> list[bytes]:
         """DER of what the peer sent, its own first. On resumption outside OpenSSL's cache only its own is known."""
         return binding.peer_certificates(self._ssl, self.server_side)
+
+    @property
+    def verified_chain(self) -> list[bytes]:
+        """DER of the chain that was built for the peer's certificate, up to the trust anchor. Empty without one."""
+        return binding.verified_peer_chain(self._ssl)
+
+    @property
+    def certificate(self) -> bytes | None:
+        """DER of this side's own."""
+        return binding.own_certificate(self._ssl)
+
+    def finished(self, ours: bool) -> bytes:
+        """verify_data of this side's Finished, or the peer's; empty before it."""
+        return binding.finished(self._ssl, ours)
+
+    def export_keying_material(self, label: bytes, length: int) -> bytes:
+        """RFC 8446 7.5. Raises ValueError before there is any."""
+        return binding.exported_keying_material(self._ssl, label, length)
 
 
 def _shutdown(ssl: Any) -> int:

@@ -30,7 +30,7 @@ from greentls.openssl import binding
 
 __all__ = ["Context", "TrustAnchors"]
 
-VERIFY_NONE, VERIFY_PEER, VERIFY_FAIL_IF_NO_PEER_CERT = 0, 1, 2  # SSL_CTX_set_verify(3)
+VERIFY_NONE, VERIFY_PEER, VERIFY_FAIL_IF_NO_PEER_CERT, VERIFY_POST_HANDSHAKE = 0, 1, 2, 8  # SSL_CTX_set_verify(3)
 
 # Seconds for which a session may be resumed. RFC 5246 F.1.4 suggests a day at most, RFC 8446 4.6.1 allows 7 days;
 # OpenSSL's own default, kept here, is two hours.
@@ -70,6 +70,10 @@ class Context:
     groups: str = ""
     alpn_protocols: Sequence[bytes] = ()  # a client's offer; a server chooses by Hooks.alpn
     hooks: bridge.Hooks = field(default_factory=bridge.Hooks)
+    psk_identity_hint: bytes = b""  # a server's, TLS 1.2 (RFC 4279 5.2)
+    dh_parameters: str = ""  # a PEM file, for TLS 1.2 without elliptic curves
+    post_handshake_auth: bool = False  # RFC 8446 4.6.2: a client offers it, a server may ask
+    hostname_checks_common_name: bool = True  # of a certificate without alternative names
     session_id_context: bytes = b""  # empty: see the module's docstring
     session_lifetime: int = SESSION_LIFETIME  # seconds
     num_tickets: int | None = None  # TLS 1.3, per full handshake; None: OpenSSL's default, two
@@ -93,9 +97,18 @@ class Context:
             binding.set_groups(context, self.groups)
         if self.alpn_protocols and not self.server_side:
             context.set_alpn_protos(list(self.alpn_protocols))
+        if self.psk_identity_hint:
+            binding.set_psk_identity_hint(context, self.psk_identity_hint)
+        if self.dh_parameters:
+            context.load_tmp_dh(self.dh_parameters)
         binding.set_verify_flags(context, self.verify_flags)
         self._set_sessions(context)
-        bridge.install(context, raw, self.hooks, self.server_side, self.verify_mode)
+        verify_mode = self.verify_mode
+        if self.post_handshake_auth and not self.server_side:
+            binding.set_post_handshake_auth(context)
+        elif self.post_handshake_auth and verify_mode:
+            verify_mode |= VERIFY_POST_HANDSHAKE
+        bridge.install(context, raw, self.hooks, self.server_side, verify_mode)
 
     def _set_certificates(self, context: SSL.Context) -> None:
         for chain in self.certificates:
@@ -141,6 +154,11 @@ class Context:
             context.set_options(SSL.OP_NO_TICKET)
         if self.num_tickets is not None:
             binding.set_num_tickets(context, self.num_tickets)
+
+    @property
+    def session_stats(self) -> dict[str, int]:
+        """SSL_CTX_sess_number(3) and its kin, by the standard library's names. Raises UnsupportedOpenSSL."""
+        return binding.session_stats(self.ssl_context)
 
     def _identity(self) -> bytes:
         digest = hashlib.sha256(b"greentls session-id context 1")

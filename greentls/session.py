@@ -43,21 +43,35 @@ class Session:
     def __repr__(self) -> str:
         return f"<Session {self.id.hex()[:16]}>"
 
+    def __eq__(self, other: object) -> bool:
+        return self.id == other.id if isinstance(other, Session) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
     @property
-    def made_at(self) -> int:
-        """Seconds since the epoch."""
+    def time(self) -> int:
+        """When it was made, seconds since the epoch."""
         return binding.session_times(self.pointer)[0]
 
     @property
-    def lifetime(self) -> int:
-        """Seconds from made_at for which it may be resumed."""
+    def timeout(self) -> int:
+        """Seconds from then on for which it may be resumed."""
         return binding.session_times(self.pointer)[1]
+
+    @property
+    def has_ticket(self) -> bool:
+        return binding.session_ticket(self.pointer)[0]
+
+    @property
+    def ticket_lifetime_hint(self) -> int:
+        """Seconds that the server gives it, 0 for unspecified (RFC 5077 3.3)."""
+        return binding.session_ticket(self.pointer)[1]
 
     @property
     def remaining(self) -> float:
         """Seconds for which it may still be resumed; none left: zero or less."""
-        made_at, lifetime = binding.session_times(self.pointer)
-        return made_at + lifetime - time.time()
+        return self.time + self.timeout - time.time()
 
     @property
     def resumable(self) -> bool:

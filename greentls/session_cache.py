@@ -95,7 +95,7 @@ class SessionCache:
 
     def put(self, connection: Any, session: Session) -> None:
         """Hooks.new_session. Never waits."""
-        ends = session.made_at + session.lifetime
+        ends = session.time + session.timeout
         if connection.session_reused:
             ends = min(ends, connection.session_ends)
         _writer_of(session.id, self._hubs_writers()).add(session.id, (ends, session))

@@ -157,6 +157,7 @@ def _work(arguments: argparse.Namespace, host: str, listener: socket.socket, par
 
 def _context(arguments: argparse.Namespace, host: str) -> Any:
     """The worker's SSLContext. Raises ConfigurationError, OSError, UnsupportedOpenSSL."""
+    from greentls.certificates import CertificateChain
     from greentls.ssl import SSLContext
     from greentls.stores import open_store
 
@@ -164,7 +165,8 @@ def _context(arguments: argparse.Namespace, host: str) -> Any:
     context.session_store = open_store(arguments.sessions)
     certificate = pki.certificate(arguments.ca_dir, _names(host)) if arguments.cert is None else arguments.cert
     key = certificate if arguments.key is None else arguments.key
-    context.load_cert_chain(certificate, key, password=partial(_no_password, key))
+    chain = CertificateChain.load(certificate, key, password=partial(_no_password, key))
+    context.load_cert_chain([chain.certificate, *chain.intermediates], chain.key)
     context.minimum_version = VERSIONS[arguments.min_version]
     context.maximum_version = VERSIONS[arguments.max_version]
     context.set_alpn_protocols(["http/1.1"])

@@ -25,7 +25,8 @@ lib: Any = _binding.lib
 
 # Macros of ssl.h and tls1.h that the binding does not carry.
 _CTRL_CHAIN_CERT = 89
-_HOSTFLAG_NO_PARTIAL_WILDCARDS = 0x4
+_CTRL_SESS_NUMBER = 20  # and what follows it up to 31
+_HOSTFLAG_NO_PARTIAL_WILDCARDS, _HOSTFLAG_NEVER_CHECK_SUBJECT = 0x4, 0x20
 
 OP_NO_RENEGOTIATION: int = lib.SSL_OP_NO_RENEGOTIATION  # SSL_CTX_set_options(3)
 
@@ -126,6 +127,13 @@ def session_resumable(session: Any) -> bool:
     return bool(hidden("SSL_SESSION_is_resumable", "int (*)(const SSL_SESSION *)")(session))
 
 
+def session_ticket(session: Any) -> tuple[bool, int]:
+    """(there is one; its lifetime hint in seconds)."""
+    has = hidden("SSL_SESSION_has_ticket", "int (*)(const SSL_SESSION *)")
+    hint = hidden("SSL_SESSION_get_ticket_lifetime_hint", "unsigned long (*)(const SSL_SESSION *)")
+    return bool(has(session)), hint(session)
+
+
 def set_session_callbacks(context: Any, get: Any, new: Any, remove: Any) -> None:
     """SSL_CTX_sess_set_get_cb and its two sisters; NULL detaches."""
     hidden(
@@ -181,6 +189,34 @@ def set_groups(context: SSL.Context, names: str) -> None:
     if lib.SSL_CTX_set1_curves_list(raw_context(context), names.encode()) != 1:
         lib.ERR_clear_error()
         raise ConfigurationError(f"groups {names!r}", "OpenSSL does not know one of them")
+
+
+def set_psk_identity_hint(context: SSL.Context, hint: bytes) -> None:
+    if lib.SSL_CTX_use_psk_identity_hint(raw_context(context), hint) != 1:
+        lib.ERR_clear_error()
+        raise ConfigurationError("psk_identity_hint", "OpenSSL refuses it", "at most 128 bytes")
+
+
+def set_post_handshake_auth(context: SSL.Context) -> None:
+    """A client offers to show its certificate later (RFC 8446 4.2.6)."""
+    lib.SSL_CTX_set_post_handshake_auth(raw_context(context), 1)
+
+
+# SSL_CTX_sess_number(3), in the order of their control numbers; None: nobody asks.
+_STATS = (
+    "number", "connect", "connect_good", "connect_renegotiate", "accept", "accept_good", "accept_renegotiate", "hits",
+    None, "misses", "timeouts", "cache_full",
+)  # fmt: skip
+
+
+def session_stats(context: SSL.Context) -> dict[str, int]:
+    """What a context has counted."""
+    control = hidden("SSL_CTX_ctrl", "long (*)(SSL_CTX *, int, long, void *)")
+    return {
+        name: control(raw_context(context), _CTRL_SESS_NUMBER + index, 0, ffi.NULL)
+        for index, name in enumerate(_STATS)
+        if name
+    }
 
 
 def set_verify_flags(context: SSL.Context, flags: int) -> None:
@@ -318,14 +354,18 @@ def is_ip_address(name: str) -> bool:
     return True
 
 
-def check_host(ssl: Any, name: str) -> None:
-    """The peer's certificate must be valid for this DNS name or IP address (X509_VERIFY_PARAM_set1_host(3))."""
+def check_host(ssl: Any, name: str, common_name: bool) -> None:
+    """The peer's certificate must be valid for this DNS name or IP address (X509_VERIFY_PARAM_set1_host(3)).
+
+    common_name: a certificate without alternative names may name it in its subject.
+    """
     parameters = lib.SSL_get0_param(ssl)
     try:
         packed = ipaddress.ip_address(name).packed
     except ValueError:
         encoded = name.encode("idna") if not name.isascii() else name.encode()
-        lib.X509_VERIFY_PARAM_set_hostflags(parameters, _HOSTFLAG_NO_PARTIAL_WILDCARDS)
+        flags = _HOSTFLAG_NO_PARTIAL_WILDCARDS | (0 if common_name else _HOSTFLAG_NEVER_CHECK_SUBJECT)
+        lib.X509_VERIFY_PARAM_set_hostflags(parameters, flags)
         done = lib.X509_VERIFY_PARAM_set1_host(parameters, encoded, len(encoded))
     else:
         done = lib.X509_VERIFY_PARAM_set1_ip(parameters, packed, len(packed))
@@ -353,13 +393,62 @@ def version(ssl: Any) -> str:
     return ffi.string(lib.SSL_get_version(ssl)).decode()  # type: ignore[no-any-return]
 
 
-def cipher(ssl: Any) -> tuple[str, str, int] | None:
+Cipher = tuple[str, str, int]
+
+
+def cipher(ssl: Any) -> Cipher | None:
     """(name, version, secret bits) of the cipher in use."""
     current = lib.SSL_get_current_cipher(ssl)
-    if current == ffi.NULL:
+    return None if current == ffi.NULL else _cipher(current)
+
+
+def _cipher(cipher: Any) -> Cipher:
+    name, version = lib.SSL_CIPHER_get_name(cipher), lib.SSL_CIPHER_get_version(cipher)
+    return ffi.string(name).decode(), ffi.string(version).decode(), lib.SSL_CIPHER_get_bits(cipher, ffi.NULL)
+
+
+def shared_ciphers(ssl: Any) -> list[Cipher] | None:
+    """At a server, what the client offers of what is accepted here, in the client's order; None if it offered none."""
+    offered = _ciphers(hidden("SSL_get_client_ciphers", "void *(*)(const SSL *)")(ssl))
+    if not offered:
         return None
-    name, version = lib.SSL_CIPHER_get_name(current), lib.SSL_CIPHER_get_version(current)
-    return ffi.string(name).decode(), ffi.string(version).decode(), lib.SSL_CIPHER_get_bits(current, ffi.NULL)
+    ours = _ciphers(hidden("SSL_get_ciphers", "void *(*)(const SSL *)")(ssl))
+    return [_cipher(each) for each in offered if each in ours]
+
+
+def _ciphers(stack: Any) -> list[Any]:
+    if stack == ffi.NULL:
+        return []
+    value = hidden("OPENSSL_sk_value", "const SSL_CIPHER *(*)(const void *, int)")
+    return [value(stack, index) for index in range(hidden("OPENSSL_sk_num", "int (*)(const void *)")(stack))]
+
+
+def finished(ssl: Any, ours: bool) -> bytes:
+    """The verify_data of our last Finished or the peer's, empty before it (SSL_get_finished(3))."""
+    function = lib.SSL_get_finished if ours else lib.SSL_get_peer_finished
+    buffer = ffi.new("char[64]")
+    return bytes(ffi.buffer(buffer, function(ssl, buffer, 64)))
+
+
+def exported_keying_material(ssl: Any, label: bytes, length: int) -> bytes:
+    """RFC 8446 7.5, with an empty context, which RFC 9266 tells from none. Raises ValueError."""
+    out = ffi.new("unsigned char[]", length)
+    if lib.SSL_export_keying_material(ssl, out, length, label, len(label), b"", 0, 1) != 1:
+        lib.ERR_clear_error()
+        raise ValueError(f"{label.decode()}: this connection exports no keying material")
+    return bytes(ffi.buffer(out, length))
+
+
+def verified_peer_chain(ssl: Any) -> list[bytes]:
+    """DER of the chain that the verification built, up to its anchor; empty if there was none."""
+    return certificates_der(lib.SSL_get0_verified_chain(ssl))
+
+
+def own_certificate(ssl: Any) -> bytes | None:
+    """DER of the certificate that this side has chosen."""
+    certificate = lib.SSL_get_certificate(ssl)
+    return None if certificate == ffi.NULL else _certificate_der(certificate)
+
 
 
 def peer_certificates(ssl: Any, server_side: bool) -> list[bytes]:

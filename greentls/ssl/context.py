@@ -11,14 +11,13 @@ from __future__ import annotations
 import os
 import ssl as _stdlib_ssl
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
-from cryptography import x509
-
 from greentls.bridge import Hooks
-from greentls.certificates import CertificateChain, Password
+from greentls.certificates import CertificateChain, Certificates, Password, is_path, parse_certificates
 from greentls.connection import Connection
 from greentls.context import (
     SESSION_LIFETIME,
@@ -31,6 +30,7 @@ from greentls.context import (
 from greentls.errors import ConfigurationError
 from greentls.session import Session
 from greentls.session_cache import SessionCache
+from greentls.ssl import hooks as make
 from greentls.ssl.deadline import Deadline
 from greentls.ssl.plain import PlainSocket
 from greentls.stores import SessionStore
@@ -38,9 +38,11 @@ from greentls.wire import ClientHello
 
 __all__ = ["SSLContext"]
 
-# gevent replaces ssl.SSLContext when it patches; the class that C knows is the one the standard library defined.
+# gevent replaces ssl.SSLContext when it patches, and so do we; the class that C knows is the standard library's own.
 _Base: Any = next(each for each in _stdlib_ssl.SSLContext.__mro__ if each.__module__ == "ssl")
 _C: Any = _Base.__mro__[1]  # _ssl._SSLContext
+
+Path = str | bytes | os.PathLike[str]
 
 CALLBACK_TIMEOUT = 1.0  # seconds: longer than any healthy store or database takes, shorter than a person waits
 _SPEAKS_TLS = b"This port speaks TLS: the URL has to begin with https:\n"
@@ -50,9 +52,16 @@ PLAIN_HTTP_ANSWER = (
 )
 HANDSHAKE_TIMEOUT = 60.0  # seconds for a whole handshake: what nginx gives, and no peer holds a greenlet for ever
 
+# Protocols that are one version each.
+_VERSIONS = {
+    _stdlib_ssl.PROTOCOL_TLSv1: _stdlib_ssl.TLSVersion.TLSv1,
+    _stdlib_ssl.PROTOCOL_TLSv1_1: _stdlib_ssl.TLSVersion.TLSv1_1,
+    _stdlib_ssl.PROTOCOL_TLSv1_2: _stdlib_ssl.TLSVersion.TLSv1_2,
+}
+
 
 def _property(name: str, kind: Callable[[Any], Any]) -> property:
-    """The base's attribute, set through C: the standard library's own setters recurse once gevent has patched ssl."""
+    """The base's attribute, set through C: the standard library's own setters recurse once ssl has been patched."""
     attribute = getattr(_C, name)
 
     def get(self: SSLContext) -> Any:
@@ -82,12 +91,21 @@ class SSLContext(_Base):  # type: ignore[misc]
     minimum_version = _property("minimum_version", lambda value: _stdlib_ssl.TLSVersion(value))
     maximum_version = _property("maximum_version", lambda value: _stdlib_ssl.TLSVersion(value))
 
-    def __init__(self, protocol: int | None = None) -> None:
-        self._compiled: dict[bool, Context] = {}
+    def __init__(self, protocol: int | None = None, *_: Any, **__: Any) -> None:
+        self._changes = 0
+        self._compiled: dict[bool, tuple[int, Any, Context]] = {}  # changes when compiled, settings, Context
+        self._contexts: weakref.WeakSet[Context] = weakref.WeakSet()  # those in use
         self._chains: list[CertificateChain] = []
         self._trust = TrustAnchors()
-        self._ciphers = ""
+        self._stamps: dict[str, tuple[int, int]] = {}  # of files with trust anchors: when changed, how long
+        self._ciphers: str = _stdlib_ssl._DEFAULT_CIPHERS
         self._alpn: tuple[bytes, ...] = ()
+        self._group = ""
+        self._dh_parameters = ""
+        self._psk_client: Any = None
+        self._psk_server: Any = None
+        self._psk_identity_hint = b""
+        self._message_callback: Any = None
         self._cache: SessionCache | None = None
         self._sni_callback: Any = None
         self.alpn_callback: Callable[[Any, list[str]], str | None] | None = None
@@ -100,41 +118,53 @@ class SSLContext(_Base):  # type: ignore[misc]
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
-        self._changed()
+        self.__dict__["_changes"] += 1 if "_changes" in self.__dict__ else 0
 
-    def _changed(self) -> None:
-        self.__dict__["_compiled"] = {}
-
-    # -- certificates, trust, ciphers, protocols -----------------------------------------------------------------------
+    # -- certificates and trust ----------------------------------------------------------------------------------------
 
     def load_cert_chain(
         self,
-        certfile: str | os.PathLike[str],
-        keyfile: str | os.PathLike[str] | None = None,
+        certfile: Certificates,
+        keyfile: Path | Any = None,
         password: Password = None,
     ) -> None:
-        """As the standard library's. A second pair with another kind of key (ECDSA beside RSA) is added.
+        """As the standard library's, and besides paths it takes PEM text or bytes, DER bytes, and cryptography's
+        objects. A second pair with another kind of key (ECDSA beside RSA) is added.
 
-        Raises ConfigurationError that names the file, OSError if it cannot be read.
+        Raises ssl.SSLError for what is no certificate, no key or no pair, OSError for a file that cannot be read.
         """
-        chain = CertificateChain.load(certfile, keyfile, password)
+        refusal, secret = None, _Password(password)
+        if is_path(certfile) and (keyfile is None or is_path(keyfile)):
+            try:  # for the standard library's errors, and its ways with a password
+                super().load_cert_chain(certfile, keyfile, secret if callable(password) else password)
+            except _stdlib_ssl.SSLError as error:
+                refusal = error  # its OpenSSL is older, and may not know the key's kind
+        try:
+            chain = CertificateChain.load(certfile, keyfile, secret.answer)
+        except ConfigurationError as error:
+            raise _refused(error, getattr(refusal, "reason", None) or "PEM_LIB") from error
         self._chains = [each for each in self._chains if type(each.key) is not type(chain.key)] + [chain]
 
     def load_verify_locations(
-        self,
-        cafile: str | os.PathLike[str] | None = None,
-        capath: str | os.PathLike[str] | None = None,
-        cadata: str | bytes | None = None,
+        self, cafile: Path | None = None, capath: Path | None = None, cadata: str | bytes | None = None
     ) -> None:
-        """As the standard library's, which also checks what it is given."""
+        """As the standard library's, which also checks what it is given. A file that has not changed since it was
+        loaded costs nothing."""
+        file = None if cafile is None else os.fsdecode(cafile)
+        stamp = _stamp(file) if file else None
+        known = stamp is not None and self._stamps.get(file or "") == stamp
+        if known and capath is None and cadata is None:
+            return
         super().load_verify_locations(cafile, capath, cadata)
         trust = self._trust
-        if cafile is not None:
-            trust = replace(trust, files=(*trust.files, os.fspath(cafile)))
-        if capath is not None:
-            trust = replace(trust, directories=(*trust.directories, os.fspath(capath)))
+        if file is not None and stamp is not None:
+            trust = replace(trust, files=(*(each for each in trust.files if each != file), file))
+            self._stamps = {**self._stamps, file: stamp}
+        if capath is not None and (directory := os.fsdecode(capath)) not in trust.directories:
+            trust = replace(trust, directories=(*trust.directories, directory))
         if cadata is not None:
-            trust = replace(trust, certificates=(*trust.certificates, *_certificates(cadata)))
+            new = [each for each in parse_certificates(cadata) if each not in trust.certificates]
+            trust = replace(trust, certificates=(*trust.certificates, *new))
         self._trust = trust
 
     def set_default_verify_paths(self) -> None:
@@ -144,16 +174,24 @@ class SSLContext(_Base):  # type: ignore[misc]
         if paths.cafile or paths.capath:
             self.load_verify_locations(paths.cafile, paths.capath)
 
-    def load_default_certs(self, purpose: Any = _stdlib_ssl.Purpose.SERVER_AUTH) -> None:
-        self.set_default_verify_paths()
+    # -- what both sides can do ----------------------------------------------------------------------------------------
 
     def set_ciphers(self, ciphers: str) -> None:
         super().set_ciphers(ciphers)
         self._ciphers = ciphers
 
     def set_alpn_protocols(self, alpn_protocols: Iterable[str]) -> None:
-        super().set_alpn_protocols(list(alpn_protocols))
-        self._alpn = tuple(protocol.encode("ascii") for protocol in alpn_protocols)
+        protocols = list(alpn_protocols)
+        super().set_alpn_protocols(protocols)
+        self._alpn = tuple(protocol.encode("ascii") for protocol in protocols)
+
+    def set_ecdh_curve(self, name: str | bytes) -> None:
+        super().set_ecdh_curve(name)
+        self._group = os.fsdecode(name)
+
+    def load_dh_params(self, path: Path) -> None:
+        super().load_dh_params(path)
+        self._dh_parameters = os.fsdecode(path)
 
     # -- answers -------------------------------------------------------------------------------------------------------
 
@@ -163,9 +201,38 @@ class SSLContext(_Base):  # type: ignore[misc]
 
     @sni_callback.setter
     def sni_callback(self, callback: Callable[[Any, str | None, SSLContext], int | None] | None) -> None:
-        if callback is not None and not callable(callback):
-            raise TypeError("not a callable object")
+        if callback is not None:
+            if not callable(callback):
+                raise TypeError("not a callable object")
+            self._must_not_be(_stdlib_ssl.PROTOCOL_TLS_CLIENT, "sni_callback")
         self._sni_callback = callback
+
+    @property
+    def _msg_callback(self) -> Callable[..., Any] | None:
+        return getattr(self._message_callback, "user_function", None)
+
+    @_msg_callback.setter
+    def _msg_callback(self, callback: Callable[..., Any] | None) -> None:
+        if callback is not None and not callable(callback):
+            raise TypeError(f"{callback} is not callable.")
+        self._message_callback = None if callback is None else _with_enums(callback)
+
+    def set_psk_client_callback(self, callback: Callable[[str | None], tuple[str | None, bytes]] | None) -> None:
+        """callback(the server's hint): (identity, key). As the standard library's of Python 3.13."""
+        self._must_not_be(_stdlib_ssl.PROTOCOL_TLS_SERVER, "PSK client callback")
+        self._psk_client = _callable_or_none(callback)
+
+    def set_psk_server_callback(
+        self, callback: Callable[[str | None], bytes] | None, identity_hint: str | None = None
+    ) -> None:
+        """callback(the client's identity): the key, empty if there is none."""
+        self._must_not_be(_stdlib_ssl.PROTOCOL_TLS_CLIENT, "PSK server callback")
+        self._psk_server = _callable_or_none(callback)
+        self._psk_identity_hint = (identity_hint or "").encode()
+
+    def _must_not_be(self, protocol: Any, what: str) -> None:
+        if self.protocol == protocol:
+            raise _ssl_error(f"Cannot add {what} to a {protocol.name} context")
 
     @property
     def session_store(self) -> SessionStore | None:
@@ -178,6 +245,13 @@ class SSLContext(_Base):  # type: ignore[misc]
     def drain_sessions(self, timeout: float | None = None) -> bool:
         """Waits until the store has the sessions of the connections so far. False: not within timeout seconds."""
         return self._cache.drain(timeout) if self._cache else True
+
+    def session_stats(self) -> dict[str, int]:
+        """As the standard library's, over the connections of all settings that are in use."""
+        total: Counter[str] = Counter(dict.fromkeys(super().session_stats(), 0))
+        for context in self._contexts:
+            total.update(context.session_stats)
+        return dict(total)
 
     # -- connections ---------------------------------------------------------------------------------------------------
 
@@ -192,43 +266,95 @@ class SSLContext(_Base):  # type: ignore[misc]
     ) -> Any:
         """An SSLSocket that owns sock's descriptor from now on; sock is detached. Does the handshake, unless told not
         to. Raises as SSLSocket.do_handshake(). What client_hello_callback passed through is a PlainSocket instead."""
-        from greentls.ssl.socket import SSLSocket
-
-        return SSLSocket._wrap(
-            self, sock, server_side, do_handshake_on_connect, suppress_ragged_eofs, server_hostname, session
+        return self.sslsocket_class._create(
+            sock, server_side, do_handshake_on_connect, suppress_ragged_eofs, server_hostname, self, session
         )
+
+    def _wrap_bio(
+        self,
+        incoming: Any,
+        outgoing: Any,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+        *,
+        owner: Any = None,
+        session: Session | None = None,
+    ) -> Any:
+        """The _sslobj of an ssl.SSLObject: the base's wrap_bio() makes one of it."""
+        from greentls.ssl.memorybio import BIOConnection
+
+        return BIOConnection(self, incoming, outgoing, server_side, server_hostname, owner, session)
+
+    def connection(
+        self, server_side: bool, server_hostname: str | None, session: Session | None, owner: Any
+    ) -> Connection:
+        """A Connection of these settings. owner: whom the callbacks get. Raises ValueError, TypeError, ssl.SSLError."""
+        if server_hostname is not None:
+            if not server_hostname or server_hostname.startswith("."):
+                raise ValueError("server_hostname cannot be an empty string or start with a leading dot.")
+            if "\0" in server_hostname:
+                raise TypeError("argument must be encoded string without null bytes")
+        if session is not None and not isinstance(session, Session):
+            raise TypeError("Value is not a SSLSession.")
+        for side, protocol in ((True, _stdlib_ssl.PROTOCOL_TLS_CLIENT), (False, _stdlib_ssl.PROTOCOL_TLS_SERVER)):
+            if server_side is side and self.protocol == protocol:
+                raise _ssl_error(
+                    f"Cannot create a {'server' if side else 'client'} socket with a {protocol.name} context"
+                )
+        connection = Connection(
+            self.compile(server_side),
+            server_hostname=server_hostname,
+            verify_hostname=self.check_hostname,
+            session=session,
+        )
+        connection.owner = weakref.ref(owner)
+        return connection
 
     def compile(self, server_side: bool) -> Context:
         """The Context of these settings. Raises ConfigurationError, UnsupportedOpenSSL."""
-        context = self._compiled.get(server_side)
-        if context is None:
-            context = self._compiled[server_side] = self._compile(server_side)
+        changes, known, context = self._compiled.get(server_side, (-1, None, None))
+        if context is not None and changes == self._changes:
+            return context
+        settings = self._settings(server_side)
+        if context is None or settings != known:
+            context = Context(**settings[0])
+            self._contexts.add(context)
+        self._compiled[server_side] = self._changes, settings, context
         return context
 
-    def _compile(self, server_side: bool) -> Context:
-        if server_side and not (self._chains or self._sni_callback or self.client_hello_callback):
+    def _settings(self, server_side: bool) -> tuple[dict[str, Any], dict[str, tuple[int, int]]]:
+        """Context's, and what else tells whether it would be the same."""
+        certificate = self._chains or self._sni_callback or self.client_hello_callback
+        if server_side and not (certificate or self._psk_server or self._ciphers != _stdlib_ssl._DEFAULT_CIPHERS):
             raise ConfigurationError("SSLContext", "a server needs a certificate", "call load_cert_chain()")
         mode = VERIFY_NONE
         if self.verify_mode != _stdlib_ssl.CERT_NONE:
             mode = VERIFY_PEER
             if server_side and self.verify_mode == _stdlib_ssl.CERT_REQUIRED:
                 mode |= VERIFY_FAIL_IF_NO_PEER_CERT
-        return Context(
-            server_side=server_side,
-            certificates=tuple(self._chains),
-            trust=self._trust,
-            minimum_version=max(0, self.minimum_version),  # MINIMUM_SUPPORTED and MAXIMUM_SUPPORTED are negative
-            maximum_version=max(0, self.maximum_version),
-            options=int(self.options) & 0xFFFFFFFF,
-            verify_mode=mode,
-            verify_flags=int(self.verify_flags),
-            ciphers=self._ciphers,
-            alpn_protocols=self._alpn,
-            hooks=self._hooks(server_side),
-            session_id_context=self.session_id_context,
-            session_lifetime=self.session_lifetime,
-            num_tickets=self.num_tickets if server_side and self.num_tickets != 2 else None,
-        )
+        fixed = _VERSIONS.get(self.protocol)
+        settings = {
+            "server_side": server_side,
+            "certificates": tuple(self._chains),
+            "trust": self._trust,
+            "minimum_version": fixed or max(0, self.minimum_version),  # MINIMUM_SUPPORTED, MAXIMUM_SUPPORTED: negative
+            "maximum_version": fixed or max(0, self.maximum_version),
+            "options": int(self.options) & 0xFFFFFFFF,
+            "verify_mode": mode,
+            "verify_flags": int(self.verify_flags),
+            "ciphers": self._ciphers,
+            "groups": self._group,
+            "alpn_protocols": self._alpn,
+            "psk_identity_hint": self._psk_identity_hint if server_side else b"",
+            "dh_parameters": self._dh_parameters,
+            "post_handshake_auth": bool(self.post_handshake_auth),
+            "hostname_checks_common_name": self.hostname_checks_common_name,
+            "hooks": self._hooks(server_side),
+            "session_id_context": self.session_id_context,
+            "session_lifetime": self.session_lifetime,
+            "num_tickets": self.num_tickets if server_side and self.num_tickets != 2 else None,
+        }
+        return settings, self._stamps
 
     def _ask_client_hello_callback(self, sock: Any, hello: ClientHello) -> SSLContext | PlainSocket | int | None:
         """What it answers, in time and of a kind that it may; raises what it raises, TimeoutError or TypeError."""
@@ -239,75 +365,90 @@ class SSLContext(_Base):  # type: ignore[misc]
             answer = callback(sock, hello)
         if answer is None or isinstance(answer, SSLContext | PlainSocket):
             return answer
-        return _alert(answer, "client_hello_callback")
+        return make.alert(answer, "client_hello_callback")
 
     def _hooks(self, server_side: bool) -> Hooks:
-        if not server_side:
-            return Hooks()
         hooks = Hooks()
-        if self._cache:
+        if server_side and self._cache:
             self._cache.timeout = self.callback_timeout
             hooks = self._cache.hooks
-        me = weakref.ref(self)  # the Context must not keep alive what keeps it
+        if self.keylog_filename:
+            hooks = replace(hooks, keylog=make.KeyLog(self.keylog_filename))
+        if self._message_callback:
+            hooks = replace(hooks, message=make.MessageCallback(self._message_callback))
+        if not server_side:
+            return replace(hooks, psk_client=make.PSKClient(self._psk_client)) if self._psk_client else hooks
+        if self._psk_server:
+            hooks = replace(hooks, psk_server=make.PSKServer(self._psk_server))
         if self._sni_callback is not None:
-            hooks = replace(hooks, servername=_servername_hook(me, self._sni_callback, self.callback_timeout))
+            sni = make.SNICallback(weakref.ref(self), self._sni_callback, self.callback_timeout)
+            hooks = replace(hooks, servername=sni)
         if self.alpn_callback is not None:
-            hooks = replace(hooks, alpn=_alpn_hook(self.alpn_callback, self.callback_timeout))
+            hooks = replace(hooks, alpn=make.ALPNCallback(self.alpn_callback, self.callback_timeout))
         elif self._alpn:
-            hooks = replace(hooks, alpn=_alpn_choice(self._alpn))
+            hooks = replace(hooks, alpn=make.ALPNChoice(self._alpn))
         return hooks
 
 
-def _certificates(data: str | bytes) -> list[x509.Certificate]:
-    if isinstance(data, str):
-        return x509.load_pem_x509_certificates(data.encode("ascii"))
-    certificates = []
-    while data:
-        length = _der_length(data)
-        certificates.append(x509.load_der_x509_certificate(data[:length]))
-        data = data[length:]
-    return certificates
+class _Password:
+    """Asks the user's function once, and keeps its answer for the second who needs it."""
+
+    def __init__(self, given: Password) -> None:
+        self.answer = given
+
+    def __call__(self) -> Any:
+        if callable(self.answer):
+            self.answer = self.answer()
+        return self.answer
 
 
-def _der_length(data: bytes) -> int:
-    """Bytes of the DER element that data begins with (X.690 8.1.3)."""
-    if len(data) < 2 or data[1] < 0x80:
-        return 2 + data[1] if len(data) > 1 else len(data)
-    octets = data[1] & 0x7F
-    return 2 + octets + int.from_bytes(data[2 : 2 + octets], "big")
+def _ssl_error(text: str) -> _stdlib_ssl.SSLError:
+    return _stdlib_ssl.SSLError(_stdlib_ssl.SSL_ERROR_SSL, text)
 
 
-def _alert(answer: object, who: str) -> int:
-    """The alert's number. Raises TypeError."""
-    if not isinstance(answer, int) or isinstance(answer, bool) or not 0 < answer < 256:
-        raise TypeError(f"{who} answered {answer!r}: neither None nor an alert's number")
-    return answer
+def _refused(error: ConfigurationError, reason: str) -> _stdlib_ssl.SSLError:
+    """As the standard library says it, and which file, and why."""
+    result = _ssl_error(f"[SSL: {reason}] {reason.replace('_', ' ').lower().replace('pem', 'PEM')}: {error} (greentls)")
+    result.library, result.reason = "SSL", reason
+    return result
 
 
-def _servername_hook(
-    context: weakref.ref[SSLContext], callback: Callable[..., int | None], timeout: float | None
-) -> Callable[[Connection, str | None], int | None]:
-    def servername(connection: Connection, name: str | None) -> int | None:
-        with Deadline(timeout, "sni_callback gave no answer in {} s"):
-            refusal = callback(connection.owner(), name, context())
-        return None if refusal is None else _alert(refusal, "sni_callback")
-
-    return servername
+def _callable_or_none(callback: Any) -> Any:
+    if callback is not None and not callable(callback):
+        raise TypeError("callback must be callable")
+    return callback
 
 
-def _alpn_hook(
-    callback: Callable[[Any, list[str]], str | None], timeout: float | None
-) -> Callable[[Connection, Sequence[bytes]], bytes | None]:
-    def alpn(connection: Connection, offered: Sequence[bytes]) -> bytes | None:
-        with Deadline(timeout, "alpn_callback gave no answer in {} s"):
-            chosen = callback(connection.owner(), [each.decode("latin-1") for each in offered])
-        return None if chosen is None else chosen.encode("latin-1")
+def _with_enums(callback: Callable[..., Any]) -> Callable[..., Any]:
+    """Numbers in, the standard library's enums out, as far as it has one."""
 
-    return alpn
+    def inner(conn: Any, direction: str, version: int, content_type: int, msg_type: int, data: bytes) -> Any:
+        kinds = _stdlib_ssl
+        kind = {0x100: "_TLSContentType", 21: "_TLSAlertType"}.get(content_type, "_TLSMessageType")
+        return callback(
+            conn,
+            direction,
+            _member(kinds.TLSVersion, version),
+            _member(kinds._TLSContentType, content_type),  # type: ignore[attr-defined]
+            _member(getattr(kinds, kind), msg_type),
+            data,
+        )
+
+    inner.user_function = callback  # type: ignore[attr-defined]
+    return inner
 
 
-def _alpn_choice(ours: Sequence[bytes]) -> Callable[[Connection, Sequence[bytes]], bytes | None]:
-    def alpn(connection: Connection, offered: Sequence[bytes]) -> bytes | None:
-        return next((protocol for protocol in ours if protocol in offered), None)
+def _member(kind: Any, number: int) -> Any:
+    try:
+        return kind(number)
+    except ValueError:
+        return number
 
-    return alpn
+
+def _stamp(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None  # the standard library's error is the one that callers know
+    return found.st_mtime_ns, found.st_size
+

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import _socket
+import errno
 import socket as _stdlib_socket
 import ssl as _stdlib_ssl
-import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+
+import gevent.socket
+import gevent.ssl
 
 from greentls.connection import Connection
 from greentls.errors import ConcurrentUseError, TLSError, UnexpectedEOF, WireError
 from greentls.session import Session
-from greentls.session_cache import SessionLookup
 from greentls.ssl.deadline import Deadline
 from greentls.ssl.errors import as_stdlib
-from greentls.ssl.peercert import peer_certificate
+from greentls.ssl.facts import Facts
 from greentls.ssl.plain import PlainSocket
 from greentls.stream import TLSStream
 from greentls.wire import ClientHello, NotTLS, RecordReader, ja3, ja4
@@ -25,24 +29,25 @@ if TYPE_CHECKING:
 __all__ = ["SSLSocket"]
 
 
-class SSLSocket:
-    """A connected socket that speaks TLS. Made by SSLContext.wrap_socket().
+_ORIGINAL = next(each for each in _stdlib_ssl.SSLSocket.__mro__ if each.__name__ == "SSLSocket")
+
+
+class SSLSocket(Facts):
+    """A socket that speaks TLS once it is connected. Made by SSLContext.wrap_socket().
 
     Any number of greenlets of one thread may use it; one that reads and one that writes do not wait for each other.
     Errors are the standard library's (ssl.SSLError and its kin, OSError, TimeoutError), except that whatever a callback
     raised comes out of do_handshake(), recv() or send() as itself.
     """
 
-    server_side: bool
-    server_hostname: str | None
     do_handshake_on_connect: bool
     suppress_ragged_eofs: bool
     family: int
     type: int
     proto: int
-    _context: SSLContext
     _stream: TLSStream
     _raw: _socket.socket
+    _connected: bool
     _io_refs = 0
     _closed = False
     _ahead = b""  # ciphertext that came with the socket, and is not in client_hello yet
@@ -50,62 +55,89 @@ class SSLSocket:
     _reading_hello = False
 
     def __init__(self, *_: Any, **__: Any) -> None:
-        raise TypeError("SSLSocket has no public constructor: use SSLContext.wrap_socket()")
+        raise TypeError(
+            f"{type(self).__name__} does not have a public constructor. "
+            "Instances are returned by SSLContext.wrap_socket()."
+        )
 
     @classmethod
-    def _wrap(
+    def _create(
         cls,
-        context: SSLContext,
         sock: Any,
         server_side: bool,
         do_handshake_on_connect: bool,
         suppress_ragged_eofs: bool,
         server_hostname: str | bytes | None,
+        context: SSLContext,
         session: Session | None,
     ) -> SSLSocket | PlainSocket:
-        if sock.type & 0xF != _stdlib_socket.SOCK_STREAM:
+        if sock.getsockopt(_stdlib_socket.SOL_SOCKET, _stdlib_socket.SO_TYPE) != _stdlib_socket.SOCK_STREAM:
             raise NotImplementedError("only stream sockets are supported")
         if server_side and server_hostname:
             raise ValueError("server_hostname can only be specified in client mode")
         if server_side and session is not None:
             raise ValueError("session can only be specified in client mode")
-        if context.check_hostname and not server_side and not server_hostname:
+        if context.check_hostname and not server_hostname:
             raise ValueError("check_hostname requires server_hostname")
-        name = server_hostname.decode("ascii") if isinstance(server_hostname, bytes) else server_hostname
-        connection = Connection(
-            context.compile(server_side), server_hostname=name, verify_hostname=context.check_hostname, session=session
-        )
-        timeout = sock.gettimeout()
         self = cls.__new__(cls)
         self._context = context
         self.server_side = server_side
-        self.server_hostname = name
+        self.server_hostname = context._encode_hostname(server_hostname)
         self.do_handshake_on_connect = do_handshake_on_connect
         self.suppress_ragged_eofs = suppress_ragged_eofs
+        connection = context.connection(server_side, self.server_hostname, session, self)
+        timeout = sock.gettimeout()
         self.family, self.type, self.proto = sock.family, sock.type, sock.proto
         raw = _socket.socket(sock.family, sock.type, sock.proto, fileno=sock.detach())
         raw.setblocking(False)
         self._raw = raw
         self._stream = TLSStream(raw, connection, timeout)
-        connection.owner = weakref.ref(self)
         if isinstance(sock, PlainSocket) and sock.ahead:
             self._ahead = sock.ahead
             connection.receive_data(sock.ahead)
-        if do_handshake_on_connect:
-            try:
+        try:
+            self._connected = self._is_connected()
+            if self._connected and do_handshake_on_connect:
+                if timeout == 0.0:
+                    raise ValueError("do_handshake_on_connect should not be specified for non-blocking sockets")
                 return self._handshake() or self
-            except BaseException:
-                self.close()
-                raise
+        except BaseException:
+            self.close()
+            raise
         return self
+
+    def _is_connected(self) -> bool:
+        """Raises ssl.SSLError for one that the peer has closed, if there is still something to read from it: it has
+        never been through TLS (CVE-2023-40217)."""
+        try:
+            self._raw.getpeername()
+        except OSError as error:
+            if error.errno != errno.ENOTCONN:
+                raise
+        else:
+            return True
+        try:
+            data = self._raw.recv(1)
+        except OSError:
+            data = b""
+        if data:
+            reason = "Closed before TLS handshake with data in recv buffer."
+            refused = _stdlib_ssl.SSLError(errno.ENOTCONN, reason)
+            refused.reason, refused.library = reason, None  # type: ignore[assignment]
+            raise refused
+        return False
 
     @property  # type: ignore[misc]
     def __class__(self) -> Any:
-        """What ssl.SSLSocket is at the moment, so that isinstance(sock, ssl.SSLSocket) holds, patched by gevent or not.
+        """What ssl.SSLSocket is at the moment, so that isinstance(sock, ssl.SSLSocket) holds, patched by gevent or not;
+        and where it is this class, what it was before, so that isinstance(sock, socket.socket) holds too.
 
         type(sock) is what it is: the standard library's class is bound to its own _ssl objects, gevent's to those.
         """
-        return _stdlib_ssl.SSLSocket
+        now = _stdlib_ssl.SSLSocket
+        if not issubclass(now, Facts):
+            return now
+        return gevent.ssl.SSLSocket if issubclass(gevent.ssl.SSLSocket, _stdlib_socket.socket) else _ORIGINAL
 
     def __enter__(self) -> SSLSocket:
         return self
@@ -121,8 +153,19 @@ class SSLSocket:
     # -- TLS -----------------------------------------------------------------------------------------------------------
 
     def do_handshake(self, block: bool = False) -> None:
-        """Raises ssl.SSLError, OSError, TimeoutError, or whatever a callback raised, as itself."""
-        if self._handshake() is not None:
+        """Raises ssl.SSLError, OSError, TimeoutError, or whatever a callback raised, as itself.
+
+        block: also where the timeout is 0.
+        """
+        self._check_connected()
+        timeout = self._stream.timeout
+        if block and timeout == 0.0:
+            self._stream.timeout = None
+        try:
+            passed = self._handshake()
+        finally:
+            self._stream.timeout = timeout
+        if passed is not None:
             raise RuntimeError(
                 "client_hello_callback passed the connection through: leave the handshake to wrap_socket()"
             )
@@ -145,6 +188,16 @@ class SSLSocket:
                 self._stream.refuse_in_clear(answer, str(error))
             raise as_stdlib(error) from error
         return None
+
+    def _check_connected(self) -> None:
+        if not self._connected:
+            self._raw.getpeername()  # it may be all the same, if connect() had raised BlockingIOError
+            self._connected = True
+
+    def _finish_handshake(self) -> None:
+        """Reading and writing begin with it where nobody has asked for it before."""
+        self._check_connected()
+        self.do_handshake()
 
     # -- the ClientHello, before OpenSSL -------------------------------------------------------------------------------
 
@@ -246,7 +299,11 @@ class SSLSocket:
         self._refuse_flags("recv", flags)
         if not buflen:
             return b""
+        if buflen < 0:
+            raise ValueError("negative buffersize in recv")
         try:
+            if not self._stream.connection.established:
+                self._finish_handshake()
             return self._stream.read(buflen)
         except UnexpectedEOF as error:
             if self.suppress_ragged_eofs:
@@ -262,6 +319,8 @@ class SSLSocket:
             if not room:
                 return 0
             try:
+                if not self._stream.connection.established:
+                    self._finish_handshake()
                 return self._stream.read_into(room)
             except UnexpectedEOF as error:
                 if self.suppress_ragged_eofs:
@@ -277,6 +336,8 @@ class SSLSocket:
         """Sends some of it, 128 KiB at most; returns how many bytes. After an error none of it was taken."""
         self._refuse_flags("send", flags)
         try:
+            if not self._stream.connection.established:
+                self._finish_handshake()
             return self._stream.send(data)
         except TLSError as error:
             raise as_stdlib(error) from error
@@ -285,21 +346,94 @@ class SSLSocket:
         """Sends all of it; after an error nobody knows how much."""
         self._refuse_flags("sendall", flags)
         try:
+            if not self._stream.connection.established:
+                self._finish_handshake()
             self._stream.write(data)
         except TLSError as error:
             raise as_stdlib(error) from error
 
-    def pending(self) -> int:
-        """Bytes that recv() has without the socket; ciphertext counts, lest somebody polls the descriptor for it."""
-        return self._connection.pending or self._connection.unread
+    _check_sendfile_params = _stdlib_socket.socket._check_sendfile_params  # type: ignore[attr-defined]
+    sendfile = _stdlib_socket.socket._sendfile_use_send  # type: ignore[attr-defined]
+
+    def recvfrom(self, *_: Any) -> Any:
+        raise ValueError(f"recvfrom not allowed on instances of {type(self)}")
+
+    def recvfrom_into(self, *_: Any) -> Any:
+        raise ValueError(f"recvfrom_into not allowed on instances of {type(self)}")
+
+    def sendto(self, *_: Any) -> Any:
+        raise ValueError(f"sendto not allowed on instances of {type(self)}")
+
+    def recvmsg(self, *_: Any, **__: Any) -> Any:
+        raise NotImplementedError(f"recvmsg not allowed on instances of {type(self)}")
+
+    def recvmsg_into(self, *_: Any, **__: Any) -> Any:
+        raise NotImplementedError(f"recvmsg_into not allowed on instances of {type(self)}")
+
+    def sendmsg(self, *_: Any, **__: Any) -> Any:
+        raise NotImplementedError(f"sendmsg not allowed on instances of {type(self)}")
+
+    def dup(self) -> Any:
+        raise NotImplementedError(f"Can't dup() {type(self).__name__} instances")
 
     def unwrap(self) -> PlainSocket:
         """Ends TLS by close_notify both ways; returns the plain socket, which cooperates like this one."""
+        if self._closed or not self._connected:
+            raise ValueError(f"No SSL wrapper around {self}")
         try:
             self._stream.shutdown()
         except TLSError as error:
             raise as_stdlib(error) from error
         return self._plain_socket()
+
+    # -- before TLS ----------------------------------------------------------------------------------------------------
+
+    def bind(self, address: Any) -> None:
+        self._raw.bind(address)
+
+    def listen(self, *backlog: int) -> None:
+        self._raw.listen(*backlog)
+
+    def accept(self) -> tuple[Any, Any]:
+        """(an SSLSocket of the same settings, the peer's address), after the handshake if do_handshake_on_connect."""
+        with self._in_clear() as sock:
+            connected, address = sock.accept()
+        wrapped = self._context.wrap_socket(
+            connected,
+            server_side=True,
+            do_handshake_on_connect=self.do_handshake_on_connect,
+            suppress_ragged_eofs=self.suppress_ragged_eofs,
+        )
+        return wrapped, address
+
+    def connect(self, address: Any) -> None:
+        self._connect(address, "connect")
+
+    def connect_ex(self, address: Any) -> int:
+        return self._connect(address, "connect_ex") or 0
+
+    def _connect(self, address: Any, method: str) -> int | None:
+        if self.server_side:
+            raise ValueError("can't connect in server-side mode")
+        if self._connected:
+            raise ValueError("attempt to connect already-connected SSLSocket!")
+        with self._in_clear() as sock:
+            failure: int | None = getattr(sock, method)(address)
+        if not failure:
+            self._connected = True
+            if self.do_handshake_on_connect:
+                self.do_handshake()
+        return failure
+
+    @contextmanager
+    def _in_clear(self) -> Iterator[Any]:
+        """The same descriptor as a gevent socket, for as long as there is no TLS."""
+        sock = gevent.socket.socket(self.family, self.type, self.proto, fileno=self._raw.fileno())
+        sock.settimeout(self.timeout)
+        try:
+            yield sock
+        finally:
+            sock.detach()
 
     # -- the socket ----------------------------------------------------------------------------------------------------
 
@@ -323,6 +457,8 @@ class SSLSocket:
             self.close()
 
     makefile = _stdlib_socket.socket.makefile
+    get_inheritable = _stdlib_socket.socket.get_inheritable
+    set_inheritable = _stdlib_socket.socket.set_inheritable
 
     def shutdown(self, how: int) -> None:
         """As the standard library's: ends the transport; close_notify goes out first if that still may send."""
@@ -371,76 +507,9 @@ class SSLSocket:
     def _connection(self) -> Connection:
         return self._stream.connection
 
-    @property
-    def context(self) -> SSLContext:
-        return self._context
-
-    @context.setter
-    def context(self, context: SSLContext) -> None:
-        """In an sni_callback: the handshake goes on with another context's certificates, ALPN and trust. Before a
-        server's handshake: with all of its settings, versions and sessions among them."""
-        compiled = context.compile(self.server_side)
-        if self._connection.started or not self.server_side:
-            self._connection.switch_context(compiled)
-        else:
-            connection = Connection(compiled)
-            connection.owner = self._connection.owner
-            if unread := self._connection.take_unread():
-                connection.receive_data(unread)
-            self._stream.connection = connection
-        self._context = context
-
-    @property
-    def session(self) -> Session | None:
-        """What a later connection can resume: give it to wrap_socket(session=...)."""
-        session = self._connection.session
-        return session if session is not None and session.id else None
-
-    @property
-    def session_reused(self) -> bool:
-        return self._connection.session_reused
-
-    @property
-    def session_lookup(self) -> SessionLookup | None:
-        """What became of the last lookup in the session store: .store, .outcome, .seconds; None if there was none."""
-        return self._connection.session_lookup  # type: ignore[no-any-return]
-
-    @property
-    def server_name(self) -> str | None:
-        """RFC 6066 server_name as the client sent it; in a resumption under TLS 1.2, that of the session."""
-        return self._connection.server_name
-
-    def version(self) -> str | None:
-        """ "TLSv1.3", ...; None before the handshake."""
-        return self._connection.version
-
-    def cipher(self) -> tuple[str, str, int] | None:
-        """(name, the version that defines it, secret bits); None before the handshake."""
-        return self._connection.cipher
-
-    def group(self) -> str | None:
-        """The key-exchange group, None before the handshake."""
-        return self._connection.group
-
-    def selected_alpn_protocol(self) -> str | None:
-        return self._connection.alpn_protocol.decode("latin-1") or None
-
-    def selected_npn_protocol(self) -> None:
-        return None
-
-    def compression(self) -> None:
-        return None
+    def _replace_connection(self, connection: Connection) -> None:
+        self._stream.connection = connection
 
     def getpeercert(self, binary_form: bool = False) -> dict[str, Any] | bytes | None:
-        """The peer's certificate: as DER, or as the standard library's dict, which is empty unless it was verified.
-
-        None if the peer sent none. Raises ValueError before the handshake.
-        """
-        if not self._connection.established:
-            raise ValueError("handshake not done yet")
-        certificates = self._connection.peer_certificates
-        if not certificates:
-            return None
-        if binary_form:
-            return certificates[0]
-        return {} if self._context.verify_mode == _stdlib_ssl.CERT_NONE else peer_certificate(certificates[0])
+        self._check_connected()
+        return super().getpeercert(binary_form)

@@ -1,0 +1,183 @@
+"""What a TLS connection can tell about itself, by the standard library's names, for sockets and for memory BIOs."""
+
+from __future__ import annotations
+
+import ssl as _stdlib_ssl
+from typing import TYPE_CHECKING, Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+
+from greentls.connection import Connection
+from greentls.errors import TLSError
+from greentls.session import Session
+from greentls.session_cache import SessionLookup
+from greentls.ssl.errors import as_stdlib
+from greentls.ssl.peercert import peer_certificate
+
+if TYPE_CHECKING:
+    from greentls.ssl.context import SSLContext
+
+__all__ = ["CHANNEL_BINDING_TYPES", "Facts"]
+
+CHANNEL_BINDING_TYPES = ["tls-unique", "tls-exporter", "tls-server-end-point"]
+
+
+class Facts:
+    """Over self._connection and self._context."""
+
+    server_side: bool
+    server_hostname: str | None
+    _context: SSLContext
+
+    @property
+    def _connection(self) -> Connection:
+        raise NotImplementedError
+
+    def _replace_connection(self, connection: Connection) -> None:
+        """Before the handshake: another one takes its place, with what was received so far."""
+        raise NotImplementedError
+
+    @property
+    def context(self) -> SSLContext:
+        return self._context
+
+    @context.setter
+    def context(self, context: SSLContext) -> None:
+        """In an sni_callback: the handshake goes on with another context's certificates, ALPN and trust. Before a
+        server's handshake: with all of its settings, versions and sessions among them."""
+        from greentls.ssl.context import SSLContext
+
+        if not isinstance(context, SSLContext):
+            raise TypeError("The value must be a SSLContext")
+        compiled = context.compile(self.server_side)
+        if self._connection.started or not self.server_side:
+            self._connection.switch_context(compiled)
+        else:
+            connection = Connection(compiled)
+            connection.owner = self._connection.owner
+            if unread := self._connection.take_unread():
+                connection.receive_data(unread)
+            self._replace_connection(connection)
+        self._context = context
+
+    @property
+    def session(self) -> Session | None:
+        """What a later connection can resume: give it to wrap_socket(session=...), of any context that fits."""
+        session = self._connection.session
+        return session if session is not None and session.id else None
+
+    @session.setter
+    def session(self, session: Session) -> None:
+        """A client's, before the handshake. Raises TypeError, ValueError."""
+        if not isinstance(session, Session):
+            raise TypeError("Value is not a SSLSession.")
+        if self.server_side:
+            raise ValueError("Cannot set session for server-side SSLSocket.")
+        if self._connection.established:
+            raise ValueError("Cannot set session after handshake.")
+        self._connection.offer(session)
+
+    @property
+    def session_reused(self) -> bool:
+        return self._connection.session_reused
+
+    @property
+    def session_lookup(self) -> SessionLookup | None:
+        """What became of the last lookup in the session store: .store, .outcome, .seconds; None if there was none."""
+        return self._connection.session_lookup  # type: ignore[no-any-return]
+
+    @property
+    def server_name(self) -> str | None:
+        """RFC 6066 server_name as the client sent it; in a resumption under TLS 1.2, that of the session."""
+        return self._connection.server_name
+
+    def version(self) -> str | None:
+        """ "TLSv1.3", ...; None before the handshake."""
+        return self._connection.version
+
+    def cipher(self) -> tuple[str, str, int] | None:
+        """(name, the version that defines it, secret bits); None before the handshake."""
+        return self._connection.cipher
+
+    def shared_ciphers(self) -> list[tuple[str, str, int]] | None:
+        """At a server, what the client offered of what is accepted here; None at a client, and before the handshake."""
+        return self._connection.shared_ciphers
+
+    def group(self) -> str | None:
+        """The key-exchange group, None before the handshake."""
+        return self._connection.group
+
+    def selected_alpn_protocol(self) -> str | None:
+        return self._connection.alpn_protocol.decode("latin-1") or None
+
+    def selected_npn_protocol(self) -> None:
+        return None
+
+    def compression(self) -> None:
+        return None
+
+    def pending(self) -> int:
+        """Bytes that can be read without the peer; ciphertext counts, lest somebody polls the descriptor for it."""
+        return self._connection.pending or self._connection.unread
+
+    def getpeercert(self, binary_form: bool = False) -> dict[str, Any] | bytes | None:
+        """The peer's certificate: as DER, or as the standard library's dict, which is empty unless it was verified.
+
+        None if the peer sent none. Raises ValueError before the handshake.
+        """
+        if not self._connection.established:
+            raise ValueError("handshake not done yet")
+        certificates = self._connection.peer_certificates
+        if not certificates:
+            return None
+        if binary_form:
+            return certificates[0]
+        return {} if self._context.verify_mode == _stdlib_ssl.CERT_NONE else peer_certificate(certificates[0])
+
+    def get_unverified_chain(self) -> list[bytes]:
+        """DER of the certificates that the peer sent, its own first."""
+        return self._connection.peer_certificates
+
+    def get_verified_chain(self) -> list[bytes]:
+        """DER of the peer's certificate and those that vouch for it, up to the trust anchor.
+
+        Without verification, and on a resumption, which verifies nothing anew, as get_unverified_chain().
+        """
+        return self._connection.verified_chain or self.get_unverified_chain()
+
+    def get_channel_binding(self, cb_type: str = "tls-unique") -> bytes | None:
+        """What ties an authentication inside of TLS to this connection: RFC 5929, and RFC 9266 for "tls-exporter".
+
+        None before the handshake. Raises ValueError for a type that is none of CHANNEL_BINDING_TYPES.
+        """
+        if cb_type not in CHANNEL_BINDING_TYPES:
+            raise ValueError(f"{cb_type} channel binding type not implemented")
+        connection = self._connection
+        if not connection.established:
+            return None
+        if cb_type == "tls-exporter":
+            return connection.export_keying_material(b"EXPORTER-Channel-Binding", 32)
+        if cb_type == "tls-server-end-point":
+            chosen = connection.certificate if self.server_side else next(iter(connection.peer_certificates), None)
+            return None if chosen is None else _server_end_point(chosen)
+        # The first Finished of the handshake: the client's, or in a resumption the server's.
+        return connection.finished(ours=self.session_reused == self.server_side) or None
+
+    def verify_client_post_handshake(self) -> None:
+        """Asks a TLS 1.3 client for its certificate; the request goes out with the next write, the answer comes with a
+        read. Raises ssl.SSLError if the client did not offer it (post_handshake_auth)."""
+        try:
+            self._connection.request_client_certificate()
+        except TLSError as error:
+            raise as_stdlib(error) from error
+
+
+def _server_end_point(der: bytes) -> bytes:
+    """RFC 5929 4.1: the certificate's hash by the algorithm of its signature; SHA-256 for MD5, SHA-1 and for none."""
+    algorithm = x509.load_der_x509_certificate(der).signature_hash_algorithm
+    if algorithm is None or isinstance(algorithm, hashes.MD5 | hashes.SHA1):
+        algorithm = hashes.SHA256()
+    digest = hashes.Hash(algorithm)
+    digest.update(der)
+    return digest.finalize()
