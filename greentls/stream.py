@@ -99,7 +99,14 @@ class TLSStream:
         while self._step(self.connection.step_handshake) == WANT_READ:
             self.flush()
             self._receive()
-        self.flush()
+        try:
+            self.flush()
+        except (BrokenPipeError, ConnectionResetError):
+            if not self.connection.server_side:
+                raise
+            # A client that has said all it wanted, and left before its tickets came: there may be data to read.
+            self._unsent = None
+            self.connection.take_outgoing()
 
     def read(self, max_bytes: int) -> bytes:
         """1 to max_bytes bytes, or b"" after the peer's close_notify.

@@ -134,6 +134,21 @@ class TestReadingAndWriting:
 
 @both_versions
 class TestTheEnd:
+    def test_a_client_that_leaves_before_its_ticket_comes_is_heard(self, streams, version):
+        """OpenSSL, over a socket of its own, takes EPIPE for a ticket as if it had been sent."""
+        here, there = streams(version)
+
+        def say_and_leave():
+            here.do_handshake()
+            here.write(b"no answer needed")
+            here.close()
+
+        def listen():
+            there.do_handshake()
+            return read_exactly(there, 16)
+
+        assert both(say_and_leave, listen)[1] == b"no answer needed"
+
     def test_close_notify_is_the_end(self, streams, version):
         here, there = connect(streams(version))
         here.write(b"last words")
