@@ -172,8 +172,13 @@ class Connection:
         binding.set_session(self._ssl, session.pointer)
 
     def request_client_certificate(self) -> None:
-        """Post-handshake authentication (RFC 8446 4.6.2): the request goes out with the next write. Raises TLSError."""
-        self.operation.run(self, "request_client_certificate", lib.SSL_verify_client_post_handshake)
+        """Post-handshake authentication (RFC 8446 4.6.2): the request goes out with the next write.
+
+        Raises TLSError if the client has not offered it; the connection goes on.
+        """
+        self.operation.check_entry("request_client_certificate")
+        if codes := binding.request_client_certificate(self._ssl):
+            raise TLSError("request_client_certificate", *binding.describe(codes[0]), codes[0])
 
     def refuse(self, alert: int, reason: str) -> None:
         """Ends a handshake that OpenSSL has not begun: a fatal alert is in data_to_send() (RFC 8446 6).

@@ -83,8 +83,12 @@ class Context:
         context = SSL.Context(SSL.TLS_METHOD)
         object.__setattr__(self, "ssl_context", context)
         raw = binding.raw_context(context)
-        context.set_min_proto_version(self.minimum_version)
-        context.set_max_proto_version(self.maximum_version)
+        try:
+            context.set_min_proto_version(self.minimum_version)
+            context.set_max_proto_version(self.maximum_version)
+        except SSL.Error:
+            versions = f"versions 0x{self.minimum_version:04x} to 0x{self.maximum_version:04x}"
+            raise ConfigurationError(versions, "this OpenSSL has none of them", "allow TLS 1.2 (0x0303)") from None
         context.set_options(_ALWAYS | self.options)
         binding.tune_context(context)
         self._set_certificates(context)
@@ -159,6 +163,11 @@ class Context:
     def session_stats(self) -> dict[str, int]:
         """SSL_CTX_sess_number(3) and its kin, by the standard library's names. Raises UnsupportedOpenSSL."""
         return binding.session_stats(self.ssl_context)
+
+    @property
+    def ca_certificates(self) -> list[bytes]:
+        """DER of the trust anchors that have been loaded, from a directory those that were needed."""
+        return binding.ca_certificates(self.ssl_context)
 
     def _identity(self) -> bytes:
         digest = hashlib.sha256(b"greentls session-id context 1")

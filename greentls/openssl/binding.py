@@ -246,6 +246,16 @@ def add_trust_anchor(context: SSL.Context, certificate: x509.Certificate) -> Non
         raise MemoryError("X509_STORE_add_cert")
 
 
+def ca_certificates(context: SSL.Context) -> list[bytes]:
+    """DER of the CA certificates in the store; those of a directory come into it when they are first needed."""
+    certificate_of = hidden("X509_OBJECT_get0_X509", "X509 *(*)(const X509_OBJECT *)")
+    is_ca = hidden("X509_check_ca", "int (*)(X509 *)")
+    objects = lib.X509_STORE_get0_objects(lib.SSL_CTX_get_cert_store(raw_context(context)))
+    value = hidden("OPENSSL_sk_value", "X509_OBJECT *(*)(const void *, int)")
+    found = [certificate_of(value(objects, index)) for index in range(lib.sk_X509_OBJECT_num(objects))]
+    return [_certificate_der(each) for each in found if each != ffi.NULL and is_ca(each)]
+
+
 # -- connections -------------------------------------------------------------------------------------------------------
 
 
@@ -374,6 +384,12 @@ def check_host(ssl: Any, name: str, common_name: bool) -> None:
         raise ConfigurationError(f"server_hostname {name!r}", "neither a DNS name nor an IP address")
 
 
+def request_client_certificate(ssl: Any) -> list[int]:
+    """SSL_verify_client_post_handshake(3), which enters no handshake: the errors, none if it is done."""
+    lib.ERR_clear_error()
+    return [] if lib.SSL_verify_client_post_handshake(ssl) == 1 else take_errors()
+
+
 def alpn_protocol(ssl: Any) -> bytes:
     """The ALPN protocol agreed on, empty if none."""
     start, length = ffi.new("const unsigned char **"), ffi.new("unsigned int *")
@@ -448,7 +464,6 @@ def own_certificate(ssl: Any) -> bytes | None:
     """DER of the certificate that this side has chosen."""
     certificate = lib.SSL_get_certificate(ssl)
     return None if certificate == ffi.NULL else _certificate_der(certificate)
-
 
 
 def peer_certificates(ssl: Any, server_side: bool) -> list[bytes]:

@@ -32,6 +32,7 @@ from greentls.session import Session
 from greentls.session_cache import SessionCache
 from greentls.ssl import hooks as make
 from greentls.ssl.deadline import Deadline
+from greentls.ssl.peercert import peer_certificate
 from greentls.ssl.plain import PlainSocket
 from greentls.stores import SessionStore
 from greentls.wire import ClientHello
@@ -167,6 +168,15 @@ class SSLContext(_Base):  # type: ignore[misc]
             trust = replace(trust, certificates=(*trust.certificates, *new))
         self._trust = trust
 
+    def get_ca_certs(self, binary_form: bool = False) -> list[Any]:
+        """As the standard library's, with those of a directory that handshakes have needed so far."""
+        known = super().get_ca_certs(True)
+        more = {each for context in self._contexts if self._trust.directories for each in context.ca_certificates}
+        new = sorted(more.difference(known))
+        if binary_form:
+            return [*known, *new]
+        return [*super().get_ca_certs(), *map(peer_certificate, new)]
+
     def set_default_verify_paths(self) -> None:
         """The trust anchors that the standard library's OpenSSL would use, or SSL_CERT_FILE and SSL_CERT_DIR."""
         paths = _stdlib_ssl.get_default_verify_paths()
@@ -301,11 +311,12 @@ class SSLContext(_Base):  # type: ignore[misc]
                 raise _ssl_error(
                     f"Cannot create a {'server' if side else 'client'} socket with a {protocol.name} context"
                 )
+        try:
+            context = self.compile(server_side)
+        except ConfigurationError as error:
+            raise _refused(error, "BAD_CONFIGURATION") from error
         connection = Connection(
-            self.compile(server_side),
-            server_hostname=server_hostname,
-            verify_hostname=self.check_hostname,
-            session=session,
+            context, server_hostname=server_hostname, verify_hostname=self.check_hostname, session=session
         )
         connection.owner = weakref.ref(owner)
         return connection
@@ -322,11 +333,16 @@ class SSLContext(_Base):  # type: ignore[misc]
         self._compiled[server_side] = self._changes, settings, context
         return context
 
+    def check_server(self) -> None:
+        """Raises ssl.SSLError unless there is something that a server can show, or may have been told to do without;
+        it would be told "no shared cipher"."""
+        known = self._chains or self._sni_callback or self.client_hello_callback or self._psk_server
+        if not known and self._ciphers == _stdlib_ssl._DEFAULT_CIPHERS:
+            error = ConfigurationError("SSLContext", "a server needs a certificate", "call load_cert_chain()")
+            raise _refused(error, "NO_CERTIFICATE_ASSIGNED") from error
+
     def _settings(self, server_side: bool) -> tuple[dict[str, Any], dict[str, tuple[int, int]]]:
         """Context's, and what else tells whether it would be the same."""
-        certificate = self._chains or self._sni_callback or self.client_hello_callback
-        if server_side and not (certificate or self._psk_server or self._ciphers != _stdlib_ssl._DEFAULT_CIPHERS):
-            raise ConfigurationError("SSLContext", "a server needs a certificate", "call load_cert_chain()")
         mode = VERIFY_NONE
         if self.verify_mode != _stdlib_ssl.CERT_NONE:
             mode = VERIFY_PEER
@@ -337,8 +353,8 @@ class SSLContext(_Base):  # type: ignore[misc]
             "server_side": server_side,
             "certificates": tuple(self._chains),
             "trust": self._trust,
-            "minimum_version": fixed or max(0, self.minimum_version),  # MINIMUM_SUPPORTED, MAXIMUM_SUPPORTED: negative
-            "maximum_version": fixed or max(0, self.maximum_version),
+            "minimum_version": fixed or _in_use(self.minimum_version),
+            "maximum_version": fixed or _in_use(self.maximum_version),
             "options": int(self.options) & 0xFFFFFFFF,
             "verify_mode": mode,
             "verify_flags": int(self.verify_flags),
@@ -402,13 +418,19 @@ class _Password:
         return self.answer
 
 
+def _in_use(version: int) -> int:
+    """0, no bound, for MINIMUM_SUPPORTED and MAXIMUM_SUPPORTED, and for SSLv3, which OpenSSL 4 knows nothing of."""
+    return version if version > _stdlib_ssl.TLSVersion.SSLv3 else 0
+
+
 def _ssl_error(text: str) -> _stdlib_ssl.SSLError:
     return _stdlib_ssl.SSLError(_stdlib_ssl.SSL_ERROR_SSL, text)
 
 
 def _refused(error: ConfigurationError, reason: str) -> _stdlib_ssl.SSLError:
-    """As the standard library says it, and which file, and why."""
-    result = _ssl_error(f"[SSL: {reason}] {reason.replace('_', ' ').lower().replace('pem', 'PEM')}: {error} (greentls)")
+    """As the standard library says it, and what it is about, and why."""
+    words = reason.replace("_", " ").lower().replace("pem", "PEM")
+    result = _ssl_error(f"[SSL: {reason}] {words}: {error} (greentls)")
     result.library, result.reason = "SSL", reason
     return result
 
@@ -451,4 +473,3 @@ def _stamp(path: str) -> tuple[int, int] | None:
     except OSError:
         return None  # the standard library's error is the one that callers know
     return found.st_mtime_ns, found.st_size
-

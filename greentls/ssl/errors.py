@@ -9,7 +9,7 @@ from greentls.errors import CertificateError, TLSError, UnexpectedEOF, WireError
 __all__ = ["as_stdlib"]
 
 
-def as_stdlib(error: TLSError | WireError) -> _stdlib_ssl.SSLError:
+def as_stdlib(error: TLSError | WireError, server_hostname: str | None = None) -> _stdlib_ssl.SSLError:
     """The ssl.SSLError that the standard library would have raised."""
     if isinstance(error, WireError):  # of a hello that was read before OpenSSL
         malformed = _stdlib_ssl.SSLError(_stdlib_ssl.SSL_ERROR_SSL, f"[SSL: BAD_CLIENT_HELLO] {error} (greentls)")
@@ -25,12 +25,17 @@ def as_stdlib(error: TLSError | WireError) -> _stdlib_ssl.SSLError:
     library = error.library.removesuffix(" routines")
     text = f"[{library}: {reason}] {error.reason}" if library else f"{error.operation}: {error.reason}"
     if isinstance(error, CertificateError):
-        refused = _stdlib_ssl.SSLCertVerificationError(
-            _stdlib_ssl.SSL_ERROR_SSL, f"{text}: {error.verify_message} (greentls)"
-        )
-        refused.verify_code, refused.verify_message = error.verify_code, error.verify_message
+        message = error.verify_message
+        if error.verify_code in _MISMATCHES:
+            message = f"{_MISMATCHES[error.verify_code]} mismatch, certificate is not valid for '{server_hostname}'."
+        refused = _stdlib_ssl.SSLCertVerificationError(_stdlib_ssl.SSL_ERROR_SSL, f"{text}: {message} (greentls)")
+        refused.verify_code, refused.verify_message = error.verify_code, message
         result: _stdlib_ssl.SSLError = refused
     else:
         result = _stdlib_ssl.SSLError(_stdlib_ssl.SSL_ERROR_SSL, f"{text} (greentls)")
     result.library, result.reason = library, reason
     return result
+
+
+# X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH have sentences of the standard library's own.
+_MISMATCHES = {62: "Hostname", 64: "IP address"}

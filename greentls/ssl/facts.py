@@ -9,7 +9,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
 from greentls.connection import Connection
-from greentls.errors import TLSError
+from greentls.errors import TLSError, WireError
 from greentls.session import Session
 from greentls.session_cache import SessionLookup
 from greentls.ssl.errors import as_stdlib
@@ -37,6 +37,9 @@ class Facts:
     def _replace_connection(self, connection: Connection) -> None:
         """Before the handshake: another one takes its place, with what was received so far."""
         raise NotImplementedError
+
+    def _as_stdlib(self, error: TLSError | WireError) -> _stdlib_ssl.SSLError:
+        return as_stdlib(error, self.server_hostname)
 
     @property
     def context(self) -> SSLContext:
@@ -79,8 +82,9 @@ class Facts:
         self._connection.offer(session)
 
     @property
-    def session_reused(self) -> bool:
-        return self._connection.session_reused
+    def session_reused(self) -> bool | None:
+        """None before the handshake has begun."""
+        return self._connection.session_reused if self._connection.started else None
 
     @property
     def session_lookup(self) -> SessionLookup | None:
@@ -162,7 +166,7 @@ class Facts:
             chosen = connection.certificate if self.server_side else next(iter(connection.peer_certificates), None)
             return None if chosen is None else _server_end_point(chosen)
         # The first Finished of the handshake: the client's, or in a resumption the server's.
-        return connection.finished(ours=self.session_reused == self.server_side) or None
+        return connection.finished(ours=connection.session_reused == self.server_side) or None
 
     def verify_client_post_handshake(self) -> None:
         """Asks a TLS 1.3 client for its certificate; the request goes out with the next write, the answer comes with a
@@ -170,7 +174,7 @@ class Facts:
         try:
             self._connection.request_client_certificate()
         except TLSError as error:
-            raise as_stdlib(error) from error
+            raise self._as_stdlib(error) from error
 
 
 def _server_end_point(der: bytes) -> bytes:

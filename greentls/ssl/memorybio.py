@@ -14,7 +14,6 @@ from greentls.connection import Connection
 from greentls.errors import TLSError, WantRead
 from greentls.openssl.binding import RECORD_SIZE
 from greentls.session import Session
-from greentls.ssl.errors import as_stdlib
 from greentls.ssl.facts import Facts
 
 if TYPE_CHECKING:
@@ -67,7 +66,7 @@ class BIOConnection(Facts):
         except WantRead:
             raise _stdlib_ssl.SSLWantReadError(_stdlib_ssl.SSL_ERROR_WANT_READ, _WANT_READ) from None
         except TLSError as error:
-            raise as_stdlib(error) from error
+            raise self._as_stdlib(error) from error
         finally:
             if ciphertext := self._tls.data_to_send():
                 self._outgoing.write(ciphertext)

@@ -6,6 +6,7 @@ import _socket
 import errno
 import socket as _stdlib_socket
 import ssl as _stdlib_ssl
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,6 @@ from greentls.connection import Connection
 from greentls.errors import ConcurrentUseError, TLSError, UnexpectedEOF, WireError
 from greentls.session import Session
 from greentls.ssl.deadline import Deadline
-from greentls.ssl.errors import as_stdlib
 from greentls.ssl.facts import Facts
 from greentls.ssl.plain import PlainSocket
 from greentls.stream import TLSStream
@@ -82,27 +82,27 @@ class SSLSocket(Facts):
         self = cls.__new__(cls)
         self._context = context
         self.server_side = server_side
-        self.server_hostname = context._encode_hostname(server_hostname)
         self.do_handshake_on_connect = do_handshake_on_connect
         self.suppress_ragged_eofs = suppress_ragged_eofs
-        connection = context.connection(server_side, self.server_hostname, session, self)
-        timeout = sock.gettimeout()
         self.family, self.type, self.proto = sock.family, sock.type, sock.proto
-        raw = _socket.socket(sock.family, sock.type, sock.proto, fileno=sock.detach())
-        raw.setblocking(False)
-        self._raw = raw
-        self._stream = TLSStream(raw, connection, timeout)
-        if isinstance(sock, PlainSocket) and sock.ahead:
-            self._ahead = sock.ahead
-            connection.receive_data(sock.ahead)
+        timeout = sock.gettimeout()
+        self._raw = raw = _socket.socket(sock.family, sock.type, sock.proto, fileno=sock.detach())
         try:
+            raw.setblocking(False)
+            self.server_hostname = context._encode_hostname(server_hostname)
+            connection = context.connection(server_side, self.server_hostname, session, self)
+            self._stream = TLSStream(raw, connection, timeout)
+            if isinstance(sock, PlainSocket) and sock.ahead:
+                self._ahead = sock.ahead
+                connection.receive_data(sock.ahead)
             self._connected = self._is_connected()
             if self._connected and do_handshake_on_connect:
                 if timeout == 0.0:
                     raise ValueError("do_handshake_on_connect should not be specified for non-blocking sockets")
                 return self._handshake() or self
         except BaseException:
-            self.close()
+            self._closed = True
+            getattr(self, "_stream", raw).close()
             raise
         return self
 
@@ -126,6 +126,12 @@ class SSLSocket(Facts):
             refused.reason, refused.library = reason, None  # type: ignore[assignment]
             raise refused
         return False
+
+    def __del__(self) -> None:
+        raw = getattr(self, "_raw", None)
+        if not self._closed and raw is not None:
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
+            raw.close()
 
     @property  # type: ignore[misc]
     def __class__(self) -> Any:
@@ -173,20 +179,18 @@ class SSLSocket(Facts):
     def _handshake(self) -> PlainSocket | None:
         try:
             with Deadline(self._context.handshake_timeout, "The handshake operation timed out"):
-                if (
-                    self._context.client_hello_callback is not None
-                    and self.server_side
-                    and not self._connection.started
-                ):
-                    passed = self._ask_client_hello_callback()
-                    if passed is not None:
-                        return passed
+                if self.server_side and not self._stream.connection.started:
+                    self._context.check_server()
+                    if self._context.client_hello_callback is not None:
+                        passed = self._ask_client_hello_callback()
+                        if passed is not None:
+                            return passed
                 self._stream.do_handshake()
         except TLSError as error:
             answer = self._context.plain_http_answer
             if self.server_side and answer is not None and error.reason == "http request":
                 self._stream.refuse_in_clear(answer, str(error))
-            raise as_stdlib(error) from error
+            raise self._as_stdlib(error) from error
         return None
 
     def _check_connected(self) -> None:
@@ -236,9 +240,9 @@ class SSLSocket(Facts):
                 self._stream.refuse_in_clear(answer, str(error))
             else:
                 self._stream.refuse(error.alert, str(error))
-            raise as_stdlib(error) from error
+            raise self._as_stdlib(error) from error
         except TLSError as error:
-            raise as_stdlib(error) from error
+            raise self._as_stdlib(error) from error
         finally:
             self._reading_hello = False
         return self._client_hello
@@ -292,6 +296,8 @@ class SSLSocket(Facts):
     # -- data ----------------------------------------------------------------------------------------------------------
 
     def read(self, len: int = 1024, buffer: bytearray | memoryview | None = None) -> bytes | int:
+        if self._closed:
+            raise ValueError("Read on closed or unwrapped SSL socket.")
         return self.recv(len) if buffer is None else self.recv_into(buffer, len)
 
     def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
@@ -308,14 +314,15 @@ class SSLSocket(Facts):
         except UnexpectedEOF as error:
             if self.suppress_ragged_eofs:
                 return b""
-            raise as_stdlib(error) from error
+            raise self._as_stdlib(error) from error
         except TLSError as error:
-            raise as_stdlib(error) from error
+            raise self._as_stdlib(error) from error
 
     def recv_into(self, buffer: Any, nbytes: int | None = None, flags: int = 0) -> int:
         """recv() into a buffer; nbytes at most. Returns the length, 0 at the end."""
         self._refuse_flags("recv_into", flags)
-        with memoryview(buffer) as view, view.cast("B") as octets, octets[: nbytes or None] as room:
+        limit = nbytes if nbytes and nbytes > 0 else None
+        with memoryview(buffer) as view, view.cast("B") as octets, octets[:limit] as room:
             if not room:
                 return 0
             try:
@@ -325,11 +332,13 @@ class SSLSocket(Facts):
             except UnexpectedEOF as error:
                 if self.suppress_ragged_eofs:
                     return 0
-                raise as_stdlib(error) from error
+                raise self._as_stdlib(error) from error
             except TLSError as error:
-                raise as_stdlib(error) from error
+                raise self._as_stdlib(error) from error
 
     def write(self, data: Any) -> int:
+        if self._closed:
+            raise ValueError("Write on closed or unwrapped SSL socket.")
         return self.send(data)
 
     def send(self, data: Any, flags: int = 0) -> int:
@@ -340,7 +349,7 @@ class SSLSocket(Facts):
                 self._finish_handshake()
             return self._stream.send(data)
         except TLSError as error:
-            raise as_stdlib(error) from error
+            raise self._as_stdlib(error) from error
 
     def sendall(self, data: Any, flags: int = 0) -> None:
         """Sends all of it; after an error nobody knows how much."""
@@ -350,18 +359,21 @@ class SSLSocket(Facts):
                 self._finish_handshake()
             self._stream.write(data)
         except TLSError as error:
-            raise as_stdlib(error) from error
+            raise self._as_stdlib(error) from error
 
     _check_sendfile_params = _stdlib_socket.socket._check_sendfile_params  # type: ignore[attr-defined]
     sendfile = _stdlib_socket.socket._sendfile_use_send  # type: ignore[attr-defined]
 
     def recvfrom(self, *_: Any) -> Any:
+        self._check_connected()
         raise ValueError(f"recvfrom not allowed on instances of {type(self)}")
 
     def recvfrom_into(self, *_: Any) -> Any:
+        self._check_connected()
         raise ValueError(f"recvfrom_into not allowed on instances of {type(self)}")
 
     def sendto(self, *_: Any) -> Any:
+        self._check_connected()
         raise ValueError(f"sendto not allowed on instances of {type(self)}")
 
     def recvmsg(self, *_: Any, **__: Any) -> Any:
@@ -383,7 +395,7 @@ class SSLSocket(Facts):
         try:
             self._stream.shutdown()
         except TLSError as error:
-            raise as_stdlib(error) from error
+            raise self._as_stdlib(error) from error
         return self._plain_socket()
 
     # -- before TLS ----------------------------------------------------------------------------------------------------
@@ -509,6 +521,14 @@ class SSLSocket(Facts):
 
     def _replace_connection(self, connection: Connection) -> None:
         self._stream.connection = connection
+
+    def version(self) -> str | None:
+        return None if self._closed else super().version()
+
+    @property
+    def _sslobj(self) -> SSLSocket | None:
+        """For those who ask the standard library's socket in this way whether there is TLS."""
+        return self if self._connected and not self._closed else None
 
     def getpeercert(self, binary_form: bool = False) -> dict[str, Any] | bytes | None:
         self._check_connected()
