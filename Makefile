@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help run test test-all lint types docs fuzz bench memcached tools clean
+.PHONY: help run test test-all test-cpython lint types docs fuzz bench memcached tools clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -13,10 +13,13 @@ run: $(VENV)/.installed  ## the HTTPS demo on https://localhost:8443
 	$(BIN)/python -m greentls serve --bind localhost:8443
 
 test: $(VENV)/.installed-test memcached tools  ## every test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(TESTS)
 
 test-all:  ## every test, on each Python from 3.10 that is installed
 	sh tests/all_pythons.sh
+
+test-cpython:  ## CPython's own tests of ssl over greentls, on each Python from 3.10 that is installed
+	TESTS=tests/cpython sh tests/all_pythons.sh
 
 lint: $(VENV)/.installed-lint  ## ruff
 	$(BIN)/ruff check .

@@ -12,6 +12,8 @@ capture = ["dpkt>=1.9.8"]
 test = [
     "pytest>=8",
     "hypothesis>=6.100",
+    "truststore>=0.10",  # with urllib3: what patch() has to go well with
+    "urllib3>=2",
     "pyelftools>=0.31",  # the independent oracle for openssl/symbols.py
     "atheris>=3; python_version == '3.11'",  # coverage-guided fuzzing; wheels for few Pythons
     *capture,

@@ -7,6 +7,7 @@ names of this module. SSLObject and MemoryBIO are the standard library's: an SSL
 
 from __future__ import annotations
 
+import functools
 import ssl as _stdlib_ssl
 import sys
 import types
@@ -54,6 +55,7 @@ def _names() -> dict[str, Any]:
 _MAKERS = {"SSLContext", "_create_unverified_context", "_create_stdlib_context"}
 
 
+@functools.cache  # what has two names here has two there
 def _over_here(function: types.FunctionType) -> types.FunctionType:
     """The function, reading its names from this module instead of its own."""
     code, defaults, closure = function.__code__, function.__defaults__, function.__closure__

@@ -119,7 +119,8 @@ class SSLContext(_Base):  # type: ignore[misc]
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
-        self.__dict__["_changes"] += 1 if "_changes" in self.__dict__ else 0
+        if "_changes" in self.__dict__:  # not so where a subclass, truststore's, leaves __init__() out
+            self.__dict__["_changes"] += 1
 
     # -- certificates and trust ----------------------------------------------------------------------------------------
 

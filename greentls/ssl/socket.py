@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import gevent.monkey
 import gevent.socket
 import gevent.ssl
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["SSLSocket"]
 
 
-_ORIGINAL = next(each for each in _stdlib_ssl.SSLSocket.__mro__ if each.__name__ == "SSLSocket")
+_ORIGINAL = gevent.monkey.get_original("ssl", "SSLSocket")
 
 
 class SSLSocket(Facts):

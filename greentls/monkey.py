@@ -1,0 +1,175 @@
+"""patch(): programs that import ssl get greentls.ssl's classes. unpatch(): they no longer do.
+
+    python -m greentls.monkey server.py --port 8443        as python -m gevent.monkey does, and with TLS by greentls
+
+patch() replaces in the ``ssl`` module what greentls.ssl has of its own, and in every other module that has imported one
+of these by name (urllib3, requests, http.client, ...). It may come before or after gevent.monkey.patch_all(), before or
+after an import, and goes well with truststore. Importing this module patches nothing.
+
+Out of reach: TLS that is done in C (psycopg's libpq, pycurl, grpc), and programs that take gevent.ssl's names from
+gevent itself (geventhttpclient: give it ssl_context_factory=greentls.ssl.create_default_context).
+"""
+
+from __future__ import annotations
+
+import argparse
+import runpy
+import ssl as _stdlib_ssl
+import sys
+import types
+import warnings
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import gevent.monkey
+import gevent.ssl
+from gevent import events
+
+import greentls.ssl
+from greentls.ssl.context import _Base
+from greentls.ssl.socket import _ORIGINAL
+
+__all__ = ["patch", "unpatch"]
+
+
+class _Place(NamedTuple):
+    module: Any  # or one of the standard library's classes
+    name: str
+    was: Any
+    now: Any
+
+    def __str__(self) -> str:
+        return f"{self.module.__name__}.{self.name}"
+
+
+_NAMES = [
+    name for name in dir(_stdlib_ssl) if getattr(getattr(greentls.ssl, name), "__module__", "").startswith("greentls.")
+]
+_places: list[_Place] = []
+
+
+def patch() -> tuple[str, ...]:
+    """Puts greentls.ssl's names in the place of ssl's. Returns where, as "urllib3.util.ssl_.SSLContext"; of a second
+    call, where it found more of them. Raises RuntimeError where eventlet has patched sockets: its hub is another."""
+    patcher = sys.modules.get("eventlet.patcher")
+    if patcher is not None and patcher.is_monkey_patched("socket"):
+        raise RuntimeError("greentls.monkey.patch(): eventlet has patched socket, and greentls waits in gevent's hub")
+    if _gevent_did_patch not in events.subscribers:
+        events.subscribers.append(_gevent_did_patch)
+        _places.extend(_guard())
+    found = list(_found())
+    for place in found:
+        setattr(place.module, place.name, place.now)
+    _places.extend(found)
+    return tuple(map(str, found))
+
+
+def unpatch() -> tuple[str, ...]:
+    """Puts back what patch() has replaced, unless somebody else has replaced it since. Returns where.
+
+    A module that was imported meanwhile keeps what it imported.
+    """
+    done = [place for place in reversed(_places) if vars(place.module).get(place.name) is place.now]
+    for place in done:
+        setattr(place.module, place.name, place.was)
+    _places.clear()
+    if _gevent_did_patch in events.subscribers:
+        events.subscribers.remove(_gevent_did_patch)
+    return tuple(str(place) for place in done if isinstance(place.module, types.ModuleType))
+
+
+def _found() -> Iterator[_Place]:
+    """Where one of the standard library's objects, or what gevent or truststore have put there, has a name."""
+    ours: dict[int, Any] = {}
+    for name in _NAMES:
+        new = getattr(greentls.ssl, name)
+        for old in (
+            gevent.monkey.get_original("ssl", name),
+            getattr(_stdlib_ssl, name, new),
+            getattr(gevent.ssl, name, new),
+        ):
+            if old is not new:
+                ours[id(old)] = new
+    for module in list(sys.modules.values()):
+        names = vars(module) if isinstance(module, types.ModuleType) else {}
+        if module.__name__.partition(".")[0] in ("greentls", "gevent", "truststore", "_ssl", "__main__"):
+            continue
+        for name, value in list(names.items()):
+            if id(value) in ours:
+                yield _Place(module, name, value, ours[id(value)])
+
+
+def _gevent_did_patch(event: object) -> None:
+    """gevent.monkey has put its own names into ssl, after us."""
+    if isinstance(event, events.GeventDidPatchModuleEvent) and event.module_name == "ssl":
+        patch()
+
+
+def _guard() -> Iterator[_Place]:
+    """The standard library's classes name themselves by ssl's globals, in super(SSLContext, SSLContext), and so would
+    recurse once these are others. Contexts that exist go on: their methods see the module as it was."""
+    originals = {**vars(_stdlib_ssl), "SSLContext": _Base, "SSLSocket": _ORIGINAL}
+    for kind in (_Base, _ORIGINAL):
+        for name, was in list(vars(kind).items()):
+            now = _over(was, originals)
+            if now is not was:
+                setattr(kind, name, now)
+                yield _Place(kind, name, was, now)
+
+
+def _over(member: Any, names: dict[str, Any]) -> Any:
+    """A class's member with other globals."""
+    if isinstance(member, types.FunctionType):
+        code, defaults, closure = member.__code__, member.__defaults__, member.__closure__
+        made = types.FunctionType(code, names, member.__name__, defaults, closure)
+        made.__kwdefaults__, made.__doc__, made.__qualname__ = (
+            member.__kwdefaults__,
+            member.__doc__,
+            member.__qualname__,
+        )
+        return made
+    if isinstance(member, classmethod):
+        return classmethod(_over(member.__func__, names))
+    if isinstance(member, property):
+        return property(_over(member.fget, names), _over(member.fset, names), None, member.__doc__)
+    return member
+
+
+def main(arguments: list[str]) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m greentls.monkey",
+        description="Runs a program under gevent.monkey.patch_all() and greentls.monkey.patch().",
+        epilog="example: python -m greentls.monkey -m http.server 8000",
+        usage="%(prog)s [-h] (SCRIPT | -m MODULE) [ARGUMENT ...]",
+        allow_abbrev=False,
+    )
+    parser.add_argument("-m", dest="module", action="store_true", help="what follows is a module, as for python -m")
+    parser.add_argument("program", metavar="SCRIPT", help="a Python file, or with -m a module")
+    parser.add_argument("arguments", metavar="ARGUMENT", nargs=argparse.REMAINDER, help="the program's own")
+    options = parser.parse_args(arguments)
+    with warnings.catch_warnings():  # that ssl has been imported already; patch() sees to that
+        warnings.simplefilter("ignore", gevent.monkey.MonkeyPatchWarning)
+        gevent.monkey.patch_all()
+    patch()
+    sys.argv[:] = [options.program, *options.arguments]
+    try:
+        if options.module:
+            runpy.run_module(options.program, run_name="__main__", alter_sys=True)
+        else:
+            with open(options.program, "rb"):
+                pass
+            runpy.run_path(options.program, run_name="__main__")
+    except KeyboardInterrupt:
+        return 130
+    except OSError as error:
+        if error.filename != options.program:
+            raise
+        parser.error(f"{options.program}: {error.strerror}")
+    return 0
+
+
+if __name__ == "__main__":
+    from greentls import monkey  # the one that others import, not this copy of it
+
+    sys.exit(monkey.main(sys.argv[1:]))

@@ -1,0 +1,163 @@
+"""patch() and unpatch(), each order of things in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from helpers import PATIENCE
+
+# Steps of a program; what it prints says which SSLContext each way of asking gives.
+STEPS = {
+    "gevent": "import gevent.monkey; gevent.monkey.patch_all()",
+    "patch": "import greentls.monkey; greentls.monkey.patch()",
+    "truststore": "import truststore; truststore.inject_into_ssl()",
+    "urllib3": "import urllib3",
+}
+PROGRAM = """
+import json, ssl, sys, warnings
+warnings.simplefilter("ignore")  # gevent's, that ssl has been imported before
+before = ssl.create_default_context()
+{steps}
+import socket, urllib3.util.ssl_, greentls.ssl, greentls.monkey
+
+def exercise(context):
+    # The standard library's setters recurse once ssl.SSLContext is another class.
+    context.options |= ssl.OP_NO_TLSv1
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.verify_flags |= ssl.VERIFY_X509_STRICT
+    here, there = socket.socketpair()
+    with there, context.wrap_socket(here, do_handshake_on_connect=False) as sock:
+        modules = [each.__module__ for each in type(sock).__mro__]  # truststore's is a subclass of ours
+        return isinstance(sock, ssl.SSLSocket), [each for each in modules if "." in each]
+
+found = {{
+    "before": exercise(before),
+    "made": exercise(ssl.create_default_context()),
+    "urllib3": exercise(urllib3.util.ssl_.create_urllib3_context()),
+}}
+greentls.monkey.unpatch()
+found["after"] = ssl.SSLContext.__module__, ssl.SSLSocket.__module__
+print(json.dumps(found))
+"""
+
+
+def run(*steps):
+    program = PROGRAM.format(steps="\n".join(STEPS[step] for step in steps))
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE)
+    assert (done.stderr, done.returncode) == ("", 0)
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        ("patch",),
+        ("urllib3", "patch"),
+        ("patch", "urllib3"),
+        ("gevent", "patch"),
+        ("patch", "gevent"),
+        ("gevent", "urllib3", "patch"),
+        ("urllib3", "patch", "gevent"),
+        ("truststore", "patch"),
+        ("truststore", "gevent", "patch"),
+        ("patch", "truststore"),
+        ("patch", "gevent", "truststore"),
+    ],
+    ids="-".join,
+)
+def test_in_any_order(steps):
+    found = run(*steps)
+    for how in ("made", "urllib3"):
+        assert found[how][0]
+        assert "greentls.ssl.socket" in found[how][1]
+    assert found["before"][1] == []  # a context that was there before goes on, with the class that it had
+    if steps[-1] == "truststore":
+        assert found["after"][0] == "truststore._api"  # put there after us: not ours to take away
+    elif "truststore" not in steps:
+        left = "gevent.ssl" if steps[0] == "gevent" else "ssl"
+        assert found["after"] == [left, left]
+
+
+def outcome(source, *arguments):
+    program = [sys.executable, *arguments, "-c", source]
+    return subprocess.run(program, capture_output=True, text=True, timeout=PATIENCE)
+
+
+def test_importing_patches_nothing():
+    done = outcome("import ssl; was = {**vars(ssl)}; import greentls.monkey, greentls.ssl; assert vars(ssl) == was")
+    assert (done.stderr, done.returncode) == ("", 0)
+
+
+def test_it_tells_where_and_leaves_nothing():
+    done = outcome(
+        """
+import ssl, urllib3.util.ssl_, http.client, greentls.monkey, greentls.ssl
+kinds = ssl.SSLContext, ssl.SSLSocket
+was = [{**vars(each)} for each in (ssl, urllib3.util.ssl_, *kinds)]
+places = greentls.monkey.patch()
+assert {"ssl.SSLContext", "ssl.create_default_context", "urllib3.util.ssl_.SSLContext"} <= set(places)
+assert ssl.SSLContext is urllib3.util.ssl_.SSLContext is greentls.ssl.SSLContext
+assert greentls.monkey.patch() == ()
+assert set(greentls.monkey.unpatch()) == set(places)
+assert [{**vars(each)} for each in (ssl, urllib3.util.ssl_, *kinds)] == was
+assert greentls.monkey.unpatch() == ()
+"""
+    )
+    assert (done.stderr, done.returncode) == ("", 0)
+
+
+def test_what_somebody_else_has_put_there_stays():
+    done = outcome(
+        """
+import ssl, greentls.monkey
+greentls.monkey.patch()
+ssl.SSLContext = mine = object()
+assert "ssl.SSLContext" not in greentls.monkey.unpatch()
+assert ssl.SSLContext is mine
+"""
+    )
+    assert (done.stderr, done.returncode) == ("", 0)
+
+
+class TestTheCommand:
+    def run(self, *arguments, **options):
+        command = [sys.executable, "-m", "greentls.monkey", *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, **options)
+
+    def test_runs_a_script(self, tmp_path):
+        script = tmp_path / "script.py"
+        script.write_text(
+            "import sys, socket, ssl\n"
+            "print(__name__, sys.argv[1:], ssl.SSLContext.__module__, socket.socket.__module__)"
+        )
+        done = self.run(script, "-x", "--help")
+        assert (done.stderr, done.returncode) == ("", 0)
+        assert done.stdout.split(maxsplit=1)[0] == "__main__"
+        assert done.stdout.endswith("['-x', '--help'] greentls.ssl.context gevent._socket3\n")
+
+    def test_runs_a_module(self, tmp_path):
+        (tmp_path / "amodule.py").write_text("import sys, ssl; print(sys.argv[1:], ssl.SSLContext.__module__)")
+        done = self.run("-m", "amodule", "a", cwd=tmp_path)
+        assert (done.stdout, done.stderr, done.returncode) == ("['a'] greentls.ssl.context\n", "", 0)
+
+    def test_names_a_script_that_is_not_there(self, tmp_path):
+        done = self.run(tmp_path / "none.py")
+        assert done.returncode == 2
+        assert done.stderr.splitlines()[-1].endswith(f"{tmp_path / 'none.py'}: No such file or directory")
+
+    def test_ends_cleanly_at_ctrl_c(self, tmp_path):
+        script = tmp_path / "script.py"
+        script.write_text("import time\nprint('here', flush=True)\ntime.sleep(1000)")
+        command = [sys.executable, "-m", "greentls.monkey", str(script)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stdout.readline() == "here\n"
+            os.kill(process.pid, signal.SIGINT)
+            assert process.communicate(timeout=PATIENCE)[1] == ""
+            assert process.returncode == 130
