@@ -152,6 +152,7 @@ def main(arguments: list[str]) -> int:
         warnings.simplefilter("ignore", gevent.monkey.MonkeyPatchWarning)
         gevent.monkey.patch_all()
     patch()
+    gevent.get_hub().NOT_ERROR += (KeyboardInterrupt,)  # it is raised in the program; the hub need not print it as well
     sys.argv[:] = [options.program, *options.arguments]
     try:
         if options.module:

@@ -1,0 +1,72 @@
+"""Both ends of a connection are greentls's, over a pair of sockets."""
+
+from __future__ import annotations
+
+import ssl
+from contextlib import contextmanager
+
+import gevent
+import gevent.socket
+import pytest
+from helpers import PATIENCE
+from pairs import VERSIONS
+
+import greentls.ssl
+
+both_versions = pytest.mark.parametrize("version", VERSIONS)
+TLS_VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
+
+
+def contexts(pki, version="1.3", ssl=greentls.ssl):
+    """(client's, server's) of one version, by the ssl module given; the client trusts the test CA."""
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.load_verify_locations(pki.ca_file)
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(pki.cert_file, pki.key_file)
+    for context in (client, server):
+        context.minimum_version = context.maximum_version = TLS_VERSIONS[version]
+    return client, server
+
+
+def outcome(function, *arguments, **options):
+    """What it returns or raises."""
+    try:
+        return function(*arguments, **options)
+    except Exception as error:
+        return error
+
+
+def handshakes(client, server, **options):
+    """What wrap_socket() returns or raises to the client, and to the server. The one that fails ends the transport."""
+    here, there = gevent.socket.socketpair()
+    for sock in (here, there):
+        sock.settimeout(PATIENCE)
+    options.setdefault("server_hostname", "localhost")
+    jobs = [
+        gevent.spawn(outcome, client.wrap_socket, here, **options),
+        gevent.spawn(outcome, server.wrap_socket, there, server_side=True),
+    ]
+    return [job.get(timeout=PATIENCE) for job in jobs]
+
+
+@contextmanager
+def connected(client, server, **options):
+    """(client's SSLSocket, server's), after their handshakes, and once the client has read the tickets."""
+    ends = handshakes(client, server, **options)
+    try:
+        for end in ends:
+            if isinstance(end, Exception):
+                raise end
+        talk(*ends)
+        yield ends
+    finally:
+        for end in ends:
+            if not isinstance(end, Exception):
+                end.close()
+
+
+def talk(client, server):
+    """Both ways, so that each side has read what the other one sent until now."""
+    for source, target in ((client, server), (server, client)):
+        source.sendall(b"hello")
+        assert target.recv(100) == b"hello"
