@@ -110,10 +110,16 @@ class Hooks:
     message: Callable[[Any, bool, int, int, bytes], None] | None = None
 
 
+def _nobody() -> None:
+    """A weak reference to nobody."""
+
+
 class Operation:
     """What one connection's SSL* is doing. Lives as long as its connection; entered once per operation."""
 
-    __slots__ = ("connection", "dead", "failure", "incoming", "kept", "lookups", "name", "occupant", "ssl", "thread")
+    __slots__ = (
+        "connection", "dead", "entrant", "failure", "incoming", "kept", "lookups", "name", "occupant", "ssl", "thread",
+    )  # fmt: skip
 
     def __init__(self, ssl: Any, incoming: Any) -> None:
         self.ssl = ssl
@@ -128,6 +134,8 @@ class Operation:
         self.lookups = 0
         self.kept: Any = None  # memory that OpenSSL reads after a callback has returned
         self.thread: int | None = None
+        # Who was admitted last: a greenlet has one thread, and asking for that thread's id is a system call.
+        self.entrant: Callable[[], Any] = _nobody
 
     def run(self, connection: Bridged, name: str, function: Any, *arguments: Any) -> int:
         """Calls an SSL_* function with SSL* and the arguments; its callbacks may wait.
@@ -135,14 +143,16 @@ class Operation:
         Returns the function's positive result, WANT_READ, or CLOSED. Raises what a callback raised, as itself; TLSError
         if OpenSSL failed; ConcurrentUseError, WrongThreadError or ConnectionDead before OpenSSL is entered.
         """
-        if self.occupant or self.dead or self.thread != get_native_id():
-            self._admit(name)
+        # No variable for the greenlet: its own frame would keep alive one that waits for what never comes.
+        if self.entrant() is not getcurrent() or self.occupant or self.dead:
+            self.admit(name)
         ssl = self.ssl
         self.occupant = id(getcurrent())
         self.connection = connection
         self.name = name
         _running[ssl] = self
-        lib.ERR_clear_error()
+        if lib.ERR_peek_error():
+            lib.ERR_clear_error()
         try:
             result: int = function(ssl, *arguments)
             if result > 0 and self.failure is None:
@@ -170,7 +180,11 @@ class Operation:
         finally:
             del failure, said  # the traceback holds this frame
 
-    def _admit(self, name: str) -> None:
+    def admit(self, name: str) -> None:
+        """Raises what run() raises before OpenSSL is entered."""
+        current = getcurrent()
+        if self.entrant() is current and not self.occupant and not self.dead:
+            return
         if self.occupant:
             who = "this greenlet's own callback" if self.inside else "another greenlet"
             raise ConcurrentUseError(f"{name}: {who} is inside {self.name} of this connection")
@@ -180,6 +194,7 @@ class Operation:
             self.thread = get_native_id()
         elif self.thread != get_native_id():
             raise WrongThreadError(f"{name}: a connection belongs to the thread of its first operation")
+        self.entrant = weakref.ref(current)
 
     @property
     def inside(self) -> bool:

@@ -28,6 +28,8 @@ from greentls.session import Session
 
 __all__ = ["CLOSED", "WANT_READ", "Connection"]
 
+BULKY = 4096  # bytes of ciphertext at once, from which on a BIO's memory is worth giving back
+
 
 class Connection:
     """One TLS connection, either side.
@@ -49,6 +51,8 @@ class Connection:
         self.server_side = context.server_side
         self.established = False  # the handshake is finished
         self.eof = False  # the peer's ciphertext has ended
+        self.bulky = False  # the BIOs have grown: release() is worth its while
+        self._drained = False  # read() would say WANT_READ until there is more ciphertext
         self.owner: Any = None  # for the hooks: whose connection this is
         self.session_lookup: Any = None  # what a get_session hook has to tell of its last lookup
         self.session_ends = 0  # when the line of sessions ends that it found, seconds since the epoch
@@ -76,6 +80,7 @@ class Connection:
         """Takes ciphertext from the peer; b"" says that there will be no more. Allowed while an operation waits."""
         if data:
             binding.bio_write(self._incoming, data)
+            self._drained = False
         else:
             self.eof = True
 
@@ -83,6 +88,9 @@ class Connection:
         """receive_data() from a buffer that a socket has just filled with length bytes."""
         if length:
             buffer.feed(self._incoming, length)
+            self._drained = False
+            if length > BULKY:
+                self.bulky = True
         else:
             self.eof = True
 
@@ -92,12 +100,25 @@ class Connection:
 
     def take_outgoing(self) -> bytearray:
         """data_to_send() without its copy."""
-        return binding.bio_read(self._outgoing)
+        data = binding.bio_read(self._outgoing)
+        if len(data) > BULKY:
+            self.bulky = True
+        return data
+
+    def release(self) -> None:
+        """Gives back the memory of the BIOs, if they are empty: they keep the size of the most that they ever held.
+
+        Not in the handshake, when OpenSSL has a buffer of its own in front of the outgoing one.
+        """
+        if self.established and not self.operation.occupant and not self.unread and not self.unsent:
+            self._incoming, self._outgoing = binding.renew_bios(self._ssl)
+            self.operation.incoming = self._incoming
+            self.bulky = False
 
     @property
     def unsent(self) -> int:
         """Bytes of ciphertext that data_to_send() would give."""
-        return binding.bio_pending(self._outgoing)
+        return lib.BIO_get_mem_data(self._outgoing, binding.start)  # type: ignore[no-any-return]
 
     # -- operations ----------------------------------------------------------------------------------------------------
 
@@ -142,9 +163,17 @@ class Connection:
         """Into one of binding's buffers: the number of bytes, WANT_READ, or CLOSED."""
         if not self.established:
             raise TLSError("read", reason="the handshake is not finished")
-        result = self.operation.run(self, "read", lib.SSL_read, buffer, len(buffer))
-        if result == WANT_READ and self.eof:
-            raise UnexpectedEOF("read")
+        if self._drained and not self.eof:
+            self.operation.admit("read")
+            return WANT_READ
+        room = len(buffer)
+        result = self.operation.run(self, "read", lib.SSL_read, buffer, room)
+        if result == WANT_READ:
+            if self.eof:
+                raise UnexpectedEOF("read")
+            self._drained = True
+        elif 0 < result < room:  # the rest of a record, then: OpenSSL has none of it any more
+            self._drained = not lib.BIO_get_mem_data(self._incoming, binding.start)
         return result
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
@@ -153,8 +182,11 @@ class Connection:
             raise TLSError("write", reason="the handshake is not finished")
         if not data:
             return 0
-        with binding.readable(data) as readable:
-            result = self.operation.run(self, "write", lib.SSL_write, readable, len(readable))
+        if isinstance(data, bytes):
+            result = self.operation.run(self, "write", lib.SSL_write, data, len(data))
+        else:
+            with binding.readable(data) as readable:
+                result = self.operation.run(self, "write", lib.SSL_write, readable, len(readable))
         if result <= 0:  # only a renegotiation waits to read, and there is none
             raise TLSError("write", reason="OpenSSL did not take the data")
         return result

@@ -10,8 +10,9 @@ them at a time, and none of the three holds back the other two:
   writer that is blocked in send(), while a second writer waits for its turn: that is its back-pressure;
 - receiving: a second receiver waits for the first, then looks again.
 
-The uncontended path takes no lock and makes no event. Sockets are tried before they are waited for. What a send() did
-not take is kept and goes first next time, whoever interrupted it, so that a timeout or a kill never tears a record.
+The uncontended path takes no lock and makes no event. Sockets are tried before they are waited for, unless the last try
+has emptied them. What a send() did not take is kept and goes first next time, whoever interrupted it, so that a timeout
+or a kill never tears a record.
 """
 
 from __future__ import annotations
@@ -86,6 +87,7 @@ class TLSStream:
         self._buffer = _buffers.get(hub) or _buffers.setdefault(hub, binding.ReceiveBuffer(RECEIVE_SIZE))
         self._readable: Any = None  # io watchers, made at the first wait
         self._writable: Any = None
+        self._emptied = False  # the last recv_into() got less than it asked for, so the next one would have to wait
         self._unsent: memoryview[int] | None = None
         self._inside, self._sending, self._receiving = _Turn(), _Turn(), _Turn()
         if sock.family in (socket.AF_INET, socket.AF_INET6):
@@ -224,6 +226,7 @@ class TLSStream:
     def _release(self) -> None:
         """Ends the waits: libev must not poll a descriptor that is closed, or somebody else's."""
         self.closed = True
+        self._emptied = False
         self._hub.cancel_waits_close_and_then((self._readable, self._writable), cancel_wait_ex, lambda: None)
         self._readable = self._writable = None
 
@@ -234,7 +237,7 @@ class TLSStream:
         if getcurrent() is self._hub:
             raise WrongThreadError("the hub must never wait: spawn a greenlet for TLS operations")
         inside = self._inside
-        while self.connection.busy and not self.connection.operation.inside:
+        while (entered := self.connection.operation).occupant and not entered.inside:
             inside.wait(self.timeout, self._late("write"))
         try:
             return operation(*arguments)
@@ -258,22 +261,27 @@ class TLSStream:
         sending.taken = True
         try:
             while data := self._unsent or self.connection.take_outgoing():
-                self._send(data, late)
+                if self._send(data, late):
+                    return  # nothing has switched, so there can be no more
         finally:
-            sending.leave()
+            sending.taken = False
+            if sending._left is not None:
+                sending.leave()
 
-    def _send(self, data: bytearray | memoryview, late: TimeoutError | None) -> None:
+    def _send(self, data: bytearray | memoryview, late: TimeoutError | None) -> bool:
+        """True: all that the BIO had is gone, without a wait. False: there may be more."""
         try:
             sent = self._socket.send(data)
         except BlockingIOError:
             sent = 0
         if sent == len(data):
-            self._unsent = None
-            return
+            left, self._unsent = self._unsent, None
+            return left is None
         self._unsent = memoryview(data)[sent:]
         if self._writable is None:
             self._writable = self._hub.loop.io(self._socket.fileno(), _WRITE)
-        wait_on(self._writable, self.timeout, late or self._late("write"))
+        self._wait(self._writable, "write", late)
+        return False
 
     def _receive(self) -> int:
         """Ciphertext from the socket, or its end, to the connection. How many bytes, 0 if somebody else received."""
@@ -283,18 +291,34 @@ class TLSStream:
             return 0
         receiving.taken = True
         try:
+            # As a rule the socket has nothing then, and an exception costs more than a wait that ends at once.
+            empty = self._emptied and self.timeout is None
             while True:
-                try:
-                    length = self._socket.recv_into(self._buffer.memory)
-                except BlockingIOError:
-                    if self._readable is None:
-                        self._readable = self._hub.loop.io(self._socket.fileno(), _READ)
-                    wait_on(self._readable, self.timeout, self._late("read"))
-                else:
-                    self.connection.receive_from(self._buffer, length)
-                    return length
+                if not empty:
+                    try:
+                        length = self._socket.recv_into(self._buffer.memory)
+                    except BlockingIOError:
+                        pass
+                    else:
+                        self._emptied = 0 < length < RECEIVE_SIZE
+                        self.connection.receive_from(self._buffer, length)
+                        return length
+                if self.connection.bulky:
+                    self.connection.release()
+                if self._readable is None:
+                    self._readable = self._hub.loop.io(self._socket.fileno(), _READ)
+                self._wait(self._readable, "read")
+                empty = False
         finally:
-            receiving.leave()
+            receiving.taken = False
+            if receiving._left is not None:
+                receiving.leave()
+
+    def _wait(self, watcher: Any, what: str, late: TimeoutError | None = None) -> None:
+        if self.timeout is None:
+            self._hub.wait(watcher)
+        else:
+            wait_on(watcher, self.timeout, late or self._late(what))
 
     def _late(self, what: str) -> TimeoutError:
         """What a wait raises that takes too long. Raises WouldBlock if there must not be one."""

@@ -269,6 +269,15 @@ def new_ssl(context: SSL.Context, server_side: bool) -> tuple[SSL.Connection, An
     return owner, owner._ssl, owner._into_ssl, owner._from_ssl
 
 
+def renew_bios(ssl: Any) -> tuple[Any, Any]:
+    """Empty memory BIOs instead of those that it has: one keeps the size of the most that it ever held."""
+    incoming, outgoing = lib.BIO_new(lib.BIO_s_mem()), lib.BIO_new(lib.BIO_s_mem())
+    if incoming == ffi.NULL or outgoing == ffi.NULL:
+        raise MemoryError("BIO_new")
+    lib.SSL_set_bio(ssl, incoming, outgoing)  # frees the old ones, owns the new ones
+    return incoming, outgoing
+
+
 def bio_write(bio: Any, data: bytes | bytearray | memoryview) -> None:
     """Appends to a memory BIO; it takes everything or there is no memory."""
     if data and lib.BIO_write(bio, ffi.from_buffer(data), len(data)) != len(data):
@@ -282,7 +291,7 @@ def bio_eof(bio: Any) -> None:
 
 def bio_read(bio: Any) -> bytearray:
     """Everything in a memory BIO; it is empty afterwards."""
-    length = lib.BIO_get_mem_data(bio, _start)
+    length = lib.BIO_get_mem_data(bio, start)
     data = bytearray(length)
     if length:
         lib.BIO_read(bio, ffi.from_buffer(data), length)
@@ -291,10 +300,10 @@ def bio_read(bio: Any) -> bytearray:
 
 def bio_pending(bio: Any) -> int:
     """Bytes in a memory BIO."""
-    return int(lib.BIO_get_mem_data(bio, _start))
+    return int(lib.BIO_get_mem_data(bio, start))
 
 
-_start = ffi.new("char **")  # BIO_get_mem_data() also tells where they are, which nobody asks
+start = ffi.new("char **")  # BIO_get_mem_data() also tells where they are, which nobody asks
 
 
 class ReceiveBuffer:
@@ -334,7 +343,8 @@ def read_buffer(size: int) -> Any:
 
 
 def read_bytes(buffer: Any, length: int) -> bytes:
-    return bytes(ffi.buffer(buffer, length))
+    data: bytes = ffi.unpack(buffer, length)
+    return data
 
 
 def quiet(ssl: Any) -> None:
