@@ -133,5 +133,5 @@ def _read_key(data: bytes, password: Password, name: str) -> Any:
         raise ConfigurationError(name, "the key is encrypted", "give its password")
     try:
         return load(data, given.encode() if isinstance(given, str) else bytes(given))
-    except ValueError:
+    except (TypeError, ValueError):  # TypeError: an empty one counts as none
         raise ConfigurationError(name, "the password does not open the key") from None

@@ -148,6 +148,8 @@ class Facts:
 
         Without verification, and on a resumption, which verifies nothing anew, as get_unverified_chain().
         """
+        if self._context.verify_mode == _stdlib_ssl.CERT_NONE:  # OpenSSL builds one all the same
+            return self.get_unverified_chain()
         return self._connection.verified_chain or self.get_unverified_chain()
 
     def get_channel_binding(self, cb_type: str = "tls-unique") -> bytes | None:
