@@ -52,6 +52,17 @@ tools:
 	@sh tests/need.sh openssl openssl
 	@sh tests/need.sh curl curl
 	@sh tests/need.sh strip binutils
+	@sh tests/need.sh gnutls-cli gnutls-bin
+	@sh tests/need.sh tstclnt libnss3-tools
+	@sh tests/need.sh node nodejs
+	@sh tests/need.sh java default-jdk-headless
+	@sh tests/need.sh javac default-jdk-headless
+	@sh tests/need.sh chromium chromium
+	@sh tests/need.sh redis-server redis-server
+	@sh tests/need.sh /usr/sbin/mariadbd mariadb-server-core
+	@sh tests/need.sh my_print_defaults mariadb-client-core
+	@sh tests/need.sh /usr/lib/dovecot/imap dovecot-imapd
+	@sh tests/need.sh /usr/lib/dovecot/pop3 dovecot-pop3d
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

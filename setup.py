@@ -14,6 +14,16 @@ test = [
     "hypothesis>=6.100",
     "truststore>=0.10",  # with urllib3: what patch() has to go well with
     "urllib3>=2",
+    # whose clients and servers tests/programs runs
+    "aiosmtpd>=1.4.6",
+    "geventhttpclient>=2.3",
+    "gunicorn[http2]>=27",
+    "pyftpdlib>=2",
+    "pymysql>=1.1",
+    "redis>=5",
+    "requests>=2.32",
+    "websocket-client>=1.8",
+    "websockets>=13",
     "pyelftools>=0.31",  # the independent oracle for openssl/symbols.py
     "atheris>=3; python_version == '3.11'",  # coverage-guided fuzzing; wheels for few Pythons
     *capture,

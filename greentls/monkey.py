@@ -13,6 +13,8 @@ gevent itself (geventhttpclient: give it ssl_context_factory=greentls.ssl.create
 from __future__ import annotations
 
 import argparse
+import importlib.util
+import os
 import runpy
 import ssl as _stdlib_ssl
 import sys
@@ -54,8 +56,9 @@ def patch() -> tuple[str, ...]:
     patcher = sys.modules.get("eventlet.patcher")
     if patcher is not None and patcher.is_monkey_patched("socket"):
         raise RuntimeError("greentls.monkey.patch(): eventlet has patched socket, and greentls waits in gevent's hub")
-    if _gevent_did_patch not in events.subscribers:
-        events.subscribers.append(_gevent_did_patch)
+    if _beside_gevent not in events.subscribers:
+        events.subscribers.append(_beside_gevent)
+    if not _places:
         _places.extend(_guard())
     found = list(_found())
     for place in found:
@@ -69,13 +72,17 @@ def unpatch() -> tuple[str, ...]:
 
     A module that was imported meanwhile keeps what it imported.
     """
+    if _beside_gevent in events.subscribers:
+        events.subscribers.remove(_beside_gevent)
+    return tuple(str(place) for place in _put_back() if isinstance(place.module, types.ModuleType))
+
+
+def _put_back() -> list[_Place]:
     done = [place for place in reversed(_places) if vars(place.module).get(place.name) is place.now]
     for place in done:
         setattr(place.module, place.name, place.was)
     _places.clear()
-    if _gevent_did_patch in events.subscribers:
-        events.subscribers.remove(_gevent_did_patch)
-    return tuple(str(place) for place in done if isinstance(place.module, types.ModuleType))
+    return done
 
 
 def _found() -> Iterator[_Place]:
@@ -90,18 +97,23 @@ def _found() -> Iterator[_Place]:
         ):
             if old is not new:
                 ours[id(old)] = new
-    for module in list(sys.modules.values()):
-        names = vars(module) if isinstance(module, types.ModuleType) else {}
-        if module.__name__.partition(".")[0] in ("greentls", "gevent", "truststore", "_ssl", "__main__"):
+    for key, module in list(sys.modules.items()):
+        if not isinstance(module, types.ModuleType):  # None, or whatever a lazy importer has put there
             continue
-        for name, value in list(names.items()):
-            if id(value) in ours:
+        if key.partition(".")[0] in ("greentls", "gevent", "truststore", "_ssl"):
+            continue
+        for name, value in list(vars(module).items()):
+            if id(value) in ours and "orig" not in name.lower():  # who keeps an original, wants the original
                 yield _Place(module, name, value, ours[id(value)])
 
 
-def _gevent_did_patch(event: object) -> None:
-    """gevent.monkey has put its own names into ssl, after us."""
-    if isinstance(event, events.GeventDidPatchModuleEvent) and event.module_name == "ssl":
+def _beside_gevent(event: object) -> None:
+    """gevent.monkey is about to patch ssl, after us: it finds the originals, to remember them, and we come after it."""
+    if getattr(event, "module_name", None) != "ssl":
+        return
+    if isinstance(event, events.GeventWillPatchModuleEvent):
+        _put_back()
+    elif isinstance(event, events.GeventDidPatchModuleEvent):
         patch()
 
 
@@ -156,10 +168,14 @@ def main(arguments: list[str]) -> int:
     sys.argv[:] = [options.program, *options.arguments]
     try:
         if options.module:
+            sys.path[0] = os.getcwd()
+            if importlib.util.find_spec(options.program) is None:
+                parser.error(f"no module named {options.program}")
             runpy.run_module(options.program, run_name="__main__", alter_sys=True)
         else:
             with open(options.program, "rb"):
                 pass
+            sys.path[0] = os.path.dirname(os.path.abspath(options.program))  # as for python SCRIPT
             runpy.run_path(options.program, run_name="__main__")
     except KeyboardInterrupt:
         return 130

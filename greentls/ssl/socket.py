@@ -390,14 +390,20 @@ class SSLSocket(Facts):
         raise NotImplementedError(f"Can't dup() {type(self).__name__} instances")
 
     def unwrap(self) -> PlainSocket:
-        """Ends TLS by close_notify both ways; returns the plain socket, which cooperates like this one."""
+        """Ends TLS by close_notify both ways; returns the plain socket, which cooperates like this one.
+
+        Files that makefile() has made of this socket go on in clear.
+        """
         if self._closed or not self._connected:
             raise ValueError(f"No SSL wrapper around {self}")
         try:
             self._stream.shutdown()
         except TLSError as error:
             raise self._as_stdlib(error) from error
-        return self._plain_socket()
+        plain = self._plain_socket()
+        for method in ("recv", "recv_into", "send", "sendall", "fileno"):
+            self.__dict__[method] = getattr(plain, method)
+        return plain
 
     # -- before TLS ----------------------------------------------------------------------------------------------------
 
@@ -524,7 +530,7 @@ class SSLSocket(Facts):
         self._stream.connection = connection
 
     def version(self) -> str | None:
-        return None if self._closed else super().version()
+        return None if self.fileno() == -1 else super().version()
 
     @property
     def _sslobj(self) -> SSLSocket | None:
