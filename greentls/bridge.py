@@ -182,8 +182,7 @@ class Operation:
 
     def admit(self, name: str) -> None:
         """Raises what run() raises before OpenSSL is entered."""
-        current = getcurrent()
-        if self.entrant() is current and not self.occupant and not self.dead:
+        if self.entrant() is getcurrent() and not self.occupant and not self.dead:
             return
         if self.occupant:
             who = "this greenlet's own callback" if self.inside else "another greenlet"
@@ -194,7 +193,7 @@ class Operation:
             self.thread = get_native_id()
         elif self.thread != get_native_id():
             raise WrongThreadError(f"{name}: a connection belongs to the thread of its first operation")
-        self.entrant = weakref.ref(current)
+        self.entrant = weakref.ref(getcurrent())
 
     @property
     def inside(self) -> bool:
