@@ -37,6 +37,7 @@ fuzz: $(VENV)/.installed-test  ## coverage-guided fuzzing of the parser; SECONDS
 
 bench: $(VENV)/.installed-bench benchmarks/load  ## what waiting and parsing cost, side by side
 	$(BIN)/python benchmarks/waiting.py
+	$(BIN)/python benchmarks/bulk.py
 	$(BIN)/python benchmarks/prereading.py
 	$(BIN)/python benchmarks/bench_parser.py
 

@@ -6,8 +6,8 @@
  * full, resumed: every client connects, does a handshake, sends close_notify, waits for the server's end, and begins
  * again. Resumed ones all resume one session, made by a first connection that exchanges a byte so that the ticket has
  * come. After a quarter of the time (at most a second) of warming up it counts for SECONDS, and prints one line of
- * JSON: handshakes, how many of them resumed, failures, seconds, and its own CPU's share of them: near 1.0 means that it
- * was the limit.
+ * JSON: handshakes, how many of them resumed, failures, seconds, and its own CPU's share of them: near 1.0 means that
+ * it was the limit.
  *
  * echo: each client writes SIZE bytes, reads as many, and begins again. upload: it writes SIZE bytes at a time.
  * download: it reads what comes, the first MiB as TLS; of the rest it just counts the bytes of ciphertext. Warmed up
