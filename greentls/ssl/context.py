@@ -220,13 +220,13 @@ class SSLContext(_Base):  # type: ignore[misc]
 
     @property
     def _msg_callback(self) -> Callable[..., Any] | None:
-        return getattr(self._message_callback, "user_function", None)
+        return self._message_callback  # type: ignore[no-any-return]
 
     @_msg_callback.setter
     def _msg_callback(self, callback: Callable[..., Any] | None) -> None:
         if callback is not None and not callable(callback):
             raise TypeError(f"{callback} is not callable.")
-        self._message_callback = None if callback is None else _with_enums(callback)
+        self._message_callback = callback
 
     def set_psk_client_callback(self, callback: Callable[[str | None], tuple[str | None, bytes]] | None) -> None:
         """callback(the server's hint): (identity, key). As the standard library's of Python 3.13."""
@@ -251,7 +251,8 @@ class SSLContext(_Base):  # type: ignore[misc]
 
     @session_store.setter
     def session_store(self, store: SessionStore | None) -> None:
-        self._cache = SessionCache(store) if store is not None else None
+        if store is not self.session_store:
+            self._cache = SessionCache(store) if store is not None else None
 
     def drain_sessions(self, timeout: float | None = None) -> bool:
         """Waits until the store has the sessions of the connections so far. False: not within timeout seconds."""
@@ -440,32 +441,6 @@ def _callable_or_none(callback: Any) -> Any:
     if callback is not None and not callable(callback):
         raise TypeError("callback must be callable")
     return callback
-
-
-def _with_enums(callback: Callable[..., Any]) -> Callable[..., Any]:
-    """Numbers in, the standard library's enums out, as far as it has one."""
-
-    def inner(conn: Any, direction: str, version: int, content_type: int, msg_type: int, data: bytes) -> Any:
-        kinds = _stdlib_ssl
-        kind = {0x100: "_TLSContentType", 21: "_TLSAlertType"}.get(content_type, "_TLSMessageType")
-        return callback(
-            conn,
-            direction,
-            _member(kinds.TLSVersion, version),
-            _member(kinds._TLSContentType, content_type),  # type: ignore[attr-defined]
-            _member(getattr(kinds, kind), msg_type),
-            data,
-        )
-
-    inner.user_function = callback  # type: ignore[attr-defined]
-    return inner
-
-
-def _member(kind: Any, number: int) -> Any:
-    try:
-        return kind(number)
-    except ValueError:
-        return number
 
 
 def _stamp(path: str) -> tuple[int, int] | None:

@@ -6,6 +6,7 @@ Equal settings make equal hooks, so that an attribute that is set to what it was
 from __future__ import annotations
 
 import os
+import ssl as _stdlib_ssl
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -76,31 +77,43 @@ class KeyLog:
 
 @dataclass(frozen=True)
 class MessageCallback:
-    """callback: as the standard library's context keeps it, which takes numbers and gives the user enums."""
+    """The standard library's _msg_callback: with its enums, as far as it has a member for a number."""
 
     callback: Callable[[Any, str, int, int, int, bytes], Any]
 
     def __call__(self, connection: Connection, sent: bool, version: int, content_type: int, message: bytes) -> None:
-        kind = _MESSAGE_TYPES.get(content_type, _no_type)
         if content_type == _HEADER:
             version = message[1] << 8 | message[2]
+        where, kind = _MESSAGE_TYPES.get(content_type, (None, "_TLSMessageType"))
+        if content_type == _CHANGE_CIPHER_SPEC:
+            number = _stdlib_ssl._TLSMessageType.CHANGE_CIPHER_SPEC  # type: ignore[attr-defined]
+        else:
+            number = -1 if where is None else message[where]
         self.callback(
-            connection.owner(), "write" if sent else "read", version, content_type, kind(message), bytes(message)
+            connection.owner(),
+            "write" if sent else "read",
+            _member("TLSVersion", version),
+            _member("_TLSContentType", content_type),
+            _member(kind, number),
+            message,
         )
 
 
-def _no_type(message: bytes) -> int:
-    return -1
+def _member(kind: str, number: int) -> int:
+    try:
+        return getattr(_stdlib_ssl, kind)(number)  # type: ignore[no-any-return]
+    except ValueError:
+        return number
 
 
 # SSL_CTX_set_msg_callback(3): content types of records, and two of OpenSSL's own.
-_HEADER, _INNER_CONTENT_TYPE = 0x100, 0x101
-_MESSAGE_TYPES: dict[int, Callable[[bytes], int]] = {
-    20: lambda message: 0x0101,  # a ChangeCipherSpec, which the standard library numbers so
-    21: lambda message: message[1],
-    22: lambda message: message[0],
-    _HEADER: lambda message: message[0],
-    _INNER_CONTENT_TYPE: lambda message: message[0],
+_CHANGE_CIPHER_SPEC, _ALERT, _HANDSHAKE, _HEADER, _INNER_CONTENT_TYPE = 20, 21, 22, 0x100, 0x101
+# Where in a message its type is, and the standard library's enum of that.
+_MESSAGE_TYPES = {
+    _ALERT: (1, "_TLSAlertType"),
+    _HANDSHAKE: (0, "_TLSMessageType"),
+    _HEADER: (0, "_TLSContentType"),
+    _INNER_CONTENT_TYPE: (0, "_TLSMessageType"),
 }
 
 

@@ -1,4 +1,4 @@
-"""Both ends of a connection are greentls's, over a pair of sockets."""
+"""Both ends of a connection, over a pair of sockets or over MemoryBIOs."""
 
 from __future__ import annotations
 
@@ -14,6 +14,12 @@ from pairs import VERSIONS
 import greentls.ssl
 
 both_versions = pytest.mark.parametrize("version", VERSIONS)
+# (the client's, the server's); one of the two is ours
+implementations = pytest.mark.parametrize(
+    "modules",
+    [(greentls.ssl, greentls.ssl), (greentls.ssl, ssl), (ssl, greentls.ssl)],
+    ids=["both", "client", "server"],
+)
 TLS_VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
 
@@ -49,6 +55,15 @@ def handshakes(client, server, **options):
     return [job.get(timeout=PATIENCE) for job in jobs]
 
 
+def failure(client, server, **options):
+    """What wrap_socket() raises to the client, and to the server; a side that does not fail is closed."""
+    ends = handshakes(client, server, **options)
+    for end in ends:
+        if not isinstance(end, Exception):
+            end.close()
+    return ends
+
+
 @contextmanager
 def connected(client, server, **options):
     """(client's SSLSocket, server's), after their handshakes, and once the client has read the tickets."""
@@ -70,3 +85,50 @@ def talk(client, server):
     for source, target in ((client, server), (server, client)):
         source.sendall(b"hello")
         assert target.recv(100) == b"hello"
+
+
+# -- over MemoryBIOs ---------------------------------------------------------------------------------------------------
+
+
+class Side:
+    """An SSLObject between its two BIOs."""
+
+    def __init__(self, context, **options):
+        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = context.wrap_bio(self.incoming, self.outgoing, **options)
+
+
+def sides(client, server, **options):
+    return Side(client, server_hostname="localhost", **options), Side(server, server_side=True)
+
+
+def carry(source, target):
+    target.incoming.write(source.outgoing.read())
+
+
+def finished(operation, *arguments):
+    """False if it wants to read."""
+    try:
+        operation(*arguments)
+    except ssl.SSLWantReadError:
+        return False
+    return True
+
+
+def handshake(client, server):
+    """Until both are done; the client has read the tickets that came behind it."""
+    done = [False, False]
+    while not all(done):
+        done[0] = finished(client.tls.do_handshake)
+        carry(client, server)
+        done[1] = finished(server.tls.do_handshake)
+        carry(server, client)
+    assert not finished(client.tls.read)
+
+
+def pair(pki, version="1.3", modules=(greentls.ssl, greentls.ssl), **options):
+    """(client, server) after their handshake."""
+    client, server = (contexts(pki, version, module)[side] for side, module in enumerate(modules))
+    ends = sides(client, server, **options)
+    handshake(*ends)
+    return ends

@@ -12,62 +12,12 @@ import pytest
 from clients import in_thread
 from gevent.event import Event
 from helpers import PATIENCE
-from ssl_pairs import both_versions, contexts, outcome
+from ssl_pairs import Side, both_versions, carry, contexts, finished, handshake, implementations, outcome, pair, sides
 
 import greentls.ssl
 from greentls.ssl.memorybio import BIOConnection
 
-# (the client's, the server's); one of the two is ours
-implementations = pytest.mark.parametrize(
-    "modules",
-    [(greentls.ssl, greentls.ssl), (greentls.ssl, ssl), (ssl, greentls.ssl)],
-    ids=["both", "client", "server"],
-)
 LARGE = bytes(range(256)) * 4096  # a MiB: 64 records
-
-
-class Side:
-    """An SSLObject between its two BIOs."""
-
-    def __init__(self, context, **options):
-        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self.tls = context.wrap_bio(self.incoming, self.outgoing, **options)
-
-
-def sides(client, server, **options):
-    return Side(client, server_hostname="localhost", **options), Side(server, server_side=True)
-
-
-def carry(source, target):
-    target.incoming.write(source.outgoing.read())
-
-
-def finished(operation, *arguments):
-    """False if it wants to read."""
-    try:
-        operation(*arguments)
-    except ssl.SSLWantReadError:
-        return False
-    return True
-
-
-def handshake(client, server):
-    """Until both are done; the client has read the tickets that came behind it."""
-    done = [False, False]
-    while not all(done):
-        done[0] = finished(client.tls.do_handshake)
-        carry(client, server)
-        done[1] = finished(server.tls.do_handshake)
-        carry(server, client)
-    assert not finished(client.tls.read)
-
-
-def pair(pki, version="1.3", modules=(greentls.ssl, greentls.ssl), **options):
-    """(client, server) after their handshake."""
-    client, server = (contexts(pki, version, module)[side] for side, module in enumerate(modules))
-    ends = sides(client, server, **options)
-    handshake(*ends)
-    return ends
 
 
 @both_versions
