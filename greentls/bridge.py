@@ -161,7 +161,7 @@ class Operation:
             if self.failure is None:
                 if error == lib.SSL_ERROR_WANT_READ:
                     return WANT_READ
-                if error == lib.SSL_ERROR_ZERO_RETURN:
+                if error == lib.SSL_ERROR_ZERO_RETURN or (error == lib.SSL_ERROR_SYSCALL and self._closed_by_peer()):
                     return CLOSED
             said = self._said(name, failed=result <= 0 and error != lib.SSL_ERROR_WANT_READ)
         finally:
@@ -179,6 +179,11 @@ class Operation:
             raise failure
         finally:
             del failure, said  # the traceback holds this frame
+
+    def _closed_by_peer(self) -> bool:
+        """Java says user_canceled before its close_notify, and SSL_get_error(3) then does not know the latter. A fatal
+        alert, which sets the same flag, has left an error."""
+        return binding.received_close_notify(self.ssl) and not lib.ERR_peek_error()
 
     def admit(self, name: str) -> None:
         """Raises what run() raises before OpenSSL is entered."""

@@ -6,6 +6,7 @@ import ssl
 from pathlib import Path
 
 import pytest
+from helpers import Pki
 from ssl_pairs import both_versions, connected, contexts, failure, handshake, sides, talk
 
 import greentls.ssl
@@ -196,3 +197,28 @@ def test_a_pool_that_sets_everything_before_each_connection_resumes_all_the_same
             reused.append(here.session_reused)
             session = here.session
     assert reused == [False, True, True]
+
+
+@both_versions
+class TestSessionsOfAnotherContext:
+    """The standard library refuses them all; here a session may go to a context whose settings fit."""
+
+    def session(self, client, server, **options):
+        with connected(client, server, **options) as (here, _):
+            return here.session
+
+    def test_one_of_the_same_settings_resumes(self, pki, version):
+        client, server = contexts(pki, version)
+        session = self.session(client, server)
+        with connected(contexts(pki, version)[0], server, session=session) as (here, _):
+            assert here.session_reused
+
+    def test_nobody_gets_round_verification_by_a_session_that_was_made_without(self, pki, version, tmp_path):
+        strict, _ = contexts(pki, version)
+        _, server = contexts(Pki(tmp_path), version)
+        loose = greentls.ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        loose.check_hostname = False
+        loose.verify_mode = ssl.CERT_NONE
+        assert isinstance(failure(strict, server)[0], ssl.SSLCertVerificationError)
+        refused, _ = failure(strict, server, session=self.session(loose, server))
+        assert isinstance(refused, ssl.SSLError | ValueError)
