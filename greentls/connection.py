@@ -200,8 +200,15 @@ class Connection:
         return self.closed_by_peer
 
     def offer(self, session: Session) -> None:
-        """A client's, before the handshake: to resume this one. Raises ConfigurationError."""
+        """A client's, before the handshake: to resume this one. Raises ConfigurationError.
+
+        A resumption verifies nothing: a session whose peer was not found good is left out where the peer has to be.
+        """
         binding.set_session(self._ssl, session.pointer)
+        if self.context.verify_mode and lib.SSL_get_verify_result(
+            self._ssl
+        ):  # which set_session() has from the session
+            lib.SSL_set_session(self._ssl, binding.ffi.NULL)
 
     def request_client_certificate(self) -> None:
         """Post-handshake authentication (RFC 8446 4.6.2): the request goes out with the next write.

@@ -23,7 +23,7 @@ def as_stdlib(error: TLSError | WireError, server_hostname: str | None = None) -
         return _stdlib_ssl.SSLEOFError(_stdlib_ssl.SSL_ERROR_EOF, "EOF occurred in violation of protocol (greentls)")
     reason = error.reason.upper().replace(" ", "_")
     library = error.library.removesuffix(" routines")
-    text = f"[{library}: {reason}] {error.reason}" if library else f"{error.operation}: {error.reason}"
+    text = f"[{library}: {reason}] {error.reason}" if library else str(error)
     if isinstance(error, CertificateError):
         message = error.verify_message
         if error.verify_code in _MISMATCHES:

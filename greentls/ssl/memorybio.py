@@ -28,6 +28,14 @@ T = TypeVar("T")
 _WANT_READ = "The operation did not complete (read)"
 
 
+class _Certificate(bytes):
+    """DER. SSLObject and truststore ask a certificate of _ssl's for it by this method."""
+
+    def public_bytes(self, format: int = 2) -> bytes | str:
+        """format: _ssl.ENCODING_DER, or _ssl.ENCODING_PEM."""
+        return bytes(self) if format == 2 else _stdlib_ssl.DER_cert_to_PEM_cert(self)
+
+
 class BIOConnection(Facts):
     """Takes ciphertext from the incoming MemoryBIO and leaves it in the outgoing one. owner: the SSLObject."""
 
@@ -70,6 +78,12 @@ class BIOConnection(Facts):
         finally:
             if ciphertext := self._tls.data_to_send():
                 self._outgoing.write(ciphertext)
+
+    def get_verified_chain(self) -> list[bytes]:
+        return [_Certificate(each) for each in super().get_verified_chain()]
+
+    def get_unverified_chain(self) -> list[bytes]:
+        return [_Certificate(each) for each in super().get_unverified_chain()]
 
     def do_handshake(self) -> None:
         """Raises SSLWantReadError until done, SSLError, or what a callback raised."""
