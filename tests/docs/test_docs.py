@@ -429,6 +429,7 @@ def test_the_run_of_the_benchmarks_page_is_one_that_the_program_could_print():
         assert f'"--{setting}"' in source
     for version in run["results"].values():
         rates = version["handshakes per second"]
-        assert version["ratio"] == round(rates["cooperative"] / rates["blocking"], 1)
+        # the program rounds after it has divided
+        assert version["ratio"] == pytest.approx(rates["cooperative"] / rates["blocking"], rel=0.002)
         for name in version:
             assert f'"{name}"' in source
