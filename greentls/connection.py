@@ -208,7 +208,7 @@ class Connection:
         if self.context.verify_mode and lib.SSL_get_verify_result(
             self._ssl
         ):  # which set_session() has from the session
-            lib.SSL_set_session(self._ssl, binding.ffi.NULL)
+            binding.forget_session(self._ssl)
 
     def request_client_certificate(self) -> None:
         """Post-handshake authentication (RFC 8446 4.6.2): the request goes out with the next write.

@@ -497,6 +497,11 @@ def set_session(ssl: Any, session: Any) -> None:
         raise ConfigurationError("session", describe(code)[1] or "OpenSSL refuses it", "offer one of the same settings")
 
 
+def forget_session(ssl: Any) -> None:
+    """None is offered for resumption."""
+    lib.SSL_set_session(ssl, ffi.NULL)
+
+
 def current_session(ssl: Any) -> Any:
     """The connection's SSL_SESSION*, owned, or None."""
     session = lib.SSL_get1_session(ssl)
