@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from greentls.ssl import SSLContext as SSLContext
     from greentls.ssl import SSLSocket as SSLSocket
     from greentls.stores import SessionStore as SessionStore
+    from greentls.stores import SharedValues as SharedValues
     from greentls.stores import open_store as open_store
 
 _WHERE = {
@@ -29,6 +30,7 @@ _WHERE = {
     "Session": "session",
     "SessionLookup": "session_cache",
     "SessionStore": "stores",
+    "SharedValues": "stores",
     "UnsupportedOpenSSL": "errors",
     "open_store": "stores",
 }

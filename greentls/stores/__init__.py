@@ -4,15 +4,21 @@ A store knows nothing of TLS: opaque bytes in, the same bytes out. What those by
 them can stand in for either side of a resumption and, under TLS 1.2, read every connection of that session, recorded
 ones too. A store that sends them out of the process is therefore wrapped in a SealedStore, and open_store() refuses to
 do without unless it is told ``insecure=1``.
+
+Beside sessions a store keeps shared values: few and small, by name, on which all that use the store agree.
 """
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+import re
+from typing import Any, Protocol, runtime_checkable
 
+from greentls.errors import ConfigurationError
 from greentls.stores.urls import open_store
 
-__all__ = ["SessionStore", "open_store"]
+__all__ = ["SessionStore", "SharedValues", "check_value", "open_store"]
+
+_VALUE_NAME = re.compile(r"[A-Za-z0-9._:-]{1,160}")  # with the longest context a key of memcached's 250 bytes at most
 
 
 @runtime_checkable
@@ -43,3 +49,39 @@ class SessionStore(Protocol):
 
     def close(self) -> None:
         """Gives back what the store holds of the system. It may be used again, or closed again."""
+
+
+@runtime_checkable
+class SharedValues(Protocol):
+    """Small values on which a fleet agrees, each under a name: 1 to 160 of ``A-Z a-z 0-9 . _ : -``.
+
+    As with sessions, any method may block, fail with an Exception, and be left by any BaseException where it waits; and
+    a value may be lost at any time. But where two change one value at once, one of them is told that it came too late.
+
+    lifetime: seconds, more than 0. Raises ConfigurationError for another one, or for a name of other characters.
+    """
+
+    name: str
+    shared: bool  # other processes see the same values
+    private: bool  # a value leaves the process sealed or not at all: it may be a secret
+
+    def gets(self, name: str) -> tuple[bytes | None, Any]:
+        """The value, None if there is none (or if it does not open), and a token that cas() takes."""
+
+    def cas(self, name: str, value: bytes, token: Any, lifetime: float) -> bool:
+        """Puts the value if nobody has changed it since gets() gave the token. False: somebody has; look again."""
+
+    def add(self, name: str, value: bytes, lifetime: float) -> bool:
+        """Puts the value if there is none under this name: True for one caller at most, until its lifetime ends.
+
+        Asks one place only. Where that is out of reach, or full, it raises: who would answer in its stead does not know
+        what it had been told. It is not told either after a restart of that place.
+        """
+
+
+def check_value(name: str, lifetime: float) -> None:
+    """What every store demands of a shared value. Raises ConfigurationError."""
+    if not _VALUE_NAME.fullmatch(name):
+        raise ConfigurationError(f"shared value {name!r}", "1 to 160 of A-Z a-z 0-9 . _ : - are allowed")
+    if not lifetime > 0:
+        raise ConfigurationError(f"shared value {name!r}: lifetime={lifetime}", "must be more than 0 seconds")

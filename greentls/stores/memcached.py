@@ -1,4 +1,4 @@
-"""MemcachedStore: sessions in memcached, one node or many, through pymemcache over gevent's sockets.
+"""MemcachedStore: sessions and shared values in memcached, one node or many, through pymemcache over gevent's sockets.
 
 pymemcache's HashClient spreads the keys over the nodes and leaves out a node that failed. Its pool is not used: a
 greenlet that is killed, or runs out of time, while it waits for an answer must not leave a connection behind that
@@ -20,9 +20,11 @@ from gevent import get_hub, socket
 from gevent.lock import BoundedSemaphore
 from pymemcache.client.base import Client
 from pymemcache.client.hash import HashClient
+from pymemcache.client.rendezvous import RendezvousHash
 from pymemcache.exceptions import MemcacheUnexpectedCloseError
 
 from greentls.errors import ConfigurationError
+from greentls.stores import check_value
 
 __all__ = ["MemcachedStore"]
 
@@ -39,7 +41,7 @@ _CONTEXT = re.compile(r"[A-Za-z0-9._-]{1,64}")  # a key is 250 bytes at most, wi
 
 
 class MemcachedStore:
-    """Sessions under the keys ``greentls:1:<context>:s:<hex session id>``.
+    """Sessions under the keys ``greentls:1:<context>:s:<hex session id>``, values ``greentls:1:<context>:v:<name>``.
 
     nodes: (host, port) each; all servers of a fleet must name the same ones. context: keeps apart what shares a
     memcached. connect_timeout, timeout: seconds, for a connection and for each answer. pool: connections per node.
@@ -47,6 +49,8 @@ class MemcachedStore:
     """
 
     name = "memcached"
+    shared = True
+    private = False
 
     def __init__(
         self,
@@ -65,7 +69,7 @@ class MemcachedStore:
             )
         if pool < 1:
             raise ConfigurationError(f"memcached store: pool={pool}", "must be 1 or more")
-        self._prefix = f"greentls:1:{context}:s:"
+        self._prefix = f"greentls:1:{context}:"
         self._nodes = tuple(nodes)
         self._options = {"connect_timeout": connect_timeout, "timeout": timeout, "pool": pool}
         # Sockets belong to the hub that made them, and to the process: a forked worker must not share them.
@@ -76,14 +80,24 @@ class MemcachedStore:
         return value
 
     def put(self, session_id: bytes, session: bytes, lifetime: float) -> None:
-        seconds = math.ceil(lifetime)
-        if seconds <= 0:  # which would mean "for ever" to memcached
-            return
-        expires = seconds if seconds <= RELATIVE_LIMIT else int(time.time()) + seconds
-        self._cluster().set(self._key(session_id), session, expires)
+        if lifetime > 0:
+            self._cluster().set(self._key(session_id), session, _expiry(lifetime))
 
     def remove(self, session_id: bytes) -> None:
         self._cluster().delete(self._key(session_id))
+
+    def gets(self, name: str) -> tuple[bytes | None, bytes | None]:
+        found: tuple[bytes | None, bytes | None] = self._cluster().gets(self._value_key(name))
+        return found
+
+    def cas(self, name: str, value: bytes, token: bytes | None, lifetime: float) -> bool:
+        key = self._value_key(name, lifetime)
+        if token is None:
+            return bool(self._cluster().add(key, value, _expiry(lifetime)))
+        return bool(self._cluster().cas(key, value, token, _expiry(lifetime)))
+
+    def add(self, name: str, value: bytes, lifetime: float) -> bool:
+        return bool(self._cluster().add_at_home(self._value_key(name, lifetime), value, _expiry(lifetime)))
 
     def close(self) -> None:
         """Ends this hub's connections; another thread's hub has its own, which end with it."""
@@ -92,7 +106,11 @@ class MemcachedStore:
             cluster.close()
 
     def _key(self, session_id: bytes) -> str:
-        return self._prefix + session_id.hex()
+        return f"{self._prefix}s:{session_id.hex()}"
+
+    def _value_key(self, name: str, lifetime: float = 1) -> str:
+        check_value(name, lifetime)
+        return f"{self._prefix}v:{name}"
 
     def _cluster(self) -> _Cluster:
         hub, process = get_hub(), os.getpid()
@@ -101,6 +119,11 @@ class MemcachedStore:
             cluster = _Cluster(self._nodes, self._options)
             self._clusters[hub] = process, cluster
         return cluster
+
+
+def _expiry(lifetime: float) -> int:
+    seconds = math.ceil(lifetime)  # 0 would mean "for ever" to memcached
+    return seconds if seconds <= RELATIVE_LIMIT else int(time.time()) + seconds
 
 
 class _Node:
@@ -122,6 +145,17 @@ class _Node:
 
     def delete(self, key: str) -> None:
         self._run(Client.delete, key, False)
+
+    def gets(self, key: str) -> Any:
+        return self._run(Client.gets, key)
+
+    # Repeated after a connection broke, these two may meet their own work and answer with no: never twice with yes.
+
+    def cas(self, key: str, value: bytes, token: bytes, expires: int) -> Any:
+        return self._run(Client.cas, key, value, token, expires, False)
+
+    def add(self, key: str, value: bytes, expires: int) -> Any:
+        return self._run(Client.add, key, value, expires, False)
 
     def close(self) -> None:
         while self._idle:
@@ -179,6 +213,9 @@ class _Cluster(HashClient):  # type: ignore[misc]
 
     def __init__(self, nodes: Sequence[tuple[str, int]], options: dict[str, Any]) -> None:
         self._made = {node: _Node(node, **options) for node in nodes}
+        self._homes = RendezvousHash()
+        for node in nodes:
+            self._homes.add_node(self._make_client_key(node))
         super().__init__(list(nodes), retry_attempts=0, dead_timeout=DEAD_SECONDS)
 
     def client_class(self, server: tuple[str, int], **_: Any) -> _Node:
@@ -187,6 +224,16 @@ class _Cluster(HashClient):  # type: ignore[misc]
     def _mark_failed_server(self, server: tuple[str, int]) -> None:
         if server not in self._dead_clients:  # the second greenlet that finds the same node dead
             super()._mark_failed_server(server)
+
+    def add_at_home(self, key: str, value: bytes, expires: int) -> Any:
+        """add() on the node that has the key while all are well, or not at all."""
+        if self._dead_clients:
+            self._retry_dead()
+        home = self._homes.get_node(key)
+        node = next(each for server, each in self._made.items() if self._make_client_key(server) == home)
+        if node.server in self._dead_clients:
+            raise ConnectionError(f"memcached {home} failed less than {DEAD_SECONDS} s ago")
+        return self._safely_run_func(node, node.add, False, key, value, expires)
 
     def close(self) -> None:
         for node in self._made.values():

@@ -1,4 +1,4 @@
-"""MemoryStore: sessions of one process. The embedded default."""
+"""MemoryStore: sessions and shared values of one process. The embedded default."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 from collections import OrderedDict
 
 from greentls.errors import ConfigurationError
+from greentls.stores import check_value
 
 __all__ = ["MemoryStore"]
 
@@ -17,9 +18,15 @@ ENTRY_OVERHEAD = 300  # bytes that CPython takes for an entry besides the sessio
 
 
 class MemoryStore:
-    """The sessions used last: max_entries and max_bytes at most, whichever is met first."""
+    """The sessions used last: max_entries and max_bytes at most, whichever is met first.
+
+    And max_entries shared values. A session that is pushed out costs a full handshake; a value that is pushed out would
+    let a second add() succeed, so with no room left a new one is refused: MemoryError.
+    """
 
     name = "memory"
+    shared = False
+    private = True
 
     def __init__(self, max_entries: int = MAX_ENTRIES, max_bytes: int = MAX_BYTES) -> None:
         for option, value in (("entries", max_entries), ("bytes", max_bytes)):
@@ -28,6 +35,8 @@ class MemoryStore:
         self.max_entries, self.max_bytes = max_entries, max_bytes
         self._sessions: OrderedDict[bytes, tuple[bytes, float]] = OrderedDict()  # id -> (session, when it expires)
         self._bytes = 0
+        self._values: dict[str, tuple[bytes, float, int]] = {}  # name -> (value, when it expires, its token)
+        self._changes = 0
         self._lock = threading.Lock()  # against threads; nothing under it waits
 
     def __len__(self) -> int:
@@ -57,10 +66,44 @@ class MemoryStore:
         with self._lock:
             self._drop(session_id)
 
+    def gets(self, name: str) -> tuple[bytes | None, int]:
+        check_value(name, 1)
+        with self._lock:
+            value, _, token = self._value(name)
+            return value, token
+
+    def cas(self, name: str, value: bytes, token: int, lifetime: float) -> bool:
+        check_value(name, lifetime)
+        with self._lock:
+            if self._value(name)[2] != token:
+                return False
+            self._keep(name, value, lifetime)
+            return True
+
+    def add(self, name: str, value: bytes, lifetime: float) -> bool:
+        return self.cas(name, value, 0, lifetime)
+
     def close(self) -> None:
         with self._lock:
             self._sessions.clear()
+            self._values.clear()
             self._bytes = 0
+
+    def _value(self, name: str) -> tuple[bytes | None, float, int]:
+        value, expires, token = self._values.get(name, (None, 0.0, 0))
+        return (value, expires, token) if expires > time.monotonic() else (None, 0.0, 0)
+
+    def _keep(self, name: str, value: bytes, lifetime: float) -> None:
+        now = time.monotonic()
+        self._values.pop(name, None)  # so that the oldest stand first
+        while self._values and next(iter(self._values.values()))[1] <= now:
+            del self._values[next(iter(self._values))]
+        if len(self._values) >= self.max_entries:
+            self._values = {each: kept for each, kept in self._values.items() if kept[1] > now}
+        if len(self._values) >= self.max_entries:
+            raise MemoryError(f"memory store: {self.max_entries} shared values, and none has expired")
+        self._changes += 1
+        self._values[name] = bytes(value), now + lifetime, self._changes
 
     def _drop(self, session_id: bytes) -> None:
         session, _ = self._sessions.pop(session_id, (None, 0.0))

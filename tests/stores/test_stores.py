@@ -1,18 +1,19 @@
-"""The contract of SessionStore, held by every store; and what each kind has besides."""
+"""The contracts of SessionStore and SharedValues, held by every store; and what each kind has besides."""
 
 from __future__ import annotations
 
 import os
+import random
 import socket
 import threading
 
 import gevent
 import pytest
 from gevent import GreenletExit
-from helpers import free_port
+from helpers import PATIENCE, free_port
 
 from greentls.errors import ConfigurationError
-from greentls.stores import SessionStore, open_store
+from greentls.stores import SessionStore, SharedValues, open_store
 from greentls.stores.memcached import RELATIVE_LIMIT, MemcachedStore
 from greentls.stores.memory import ENTRY_OVERHEAD, MemoryStore
 from greentls.stores.sealed import SealedStore
@@ -159,7 +160,160 @@ class TestContract:
         assert store.get(ID) == SESSION
 
 
+def in_processes(count, work):
+    """What work(number) answered in each of so many processes: bytes."""
+    pipes = []
+    for number in range(count):
+        reading, writing = os.pipe()
+        if os.fork() == 0:
+            try:
+                gevent.reinit()
+                os.write(writing, work(number))
+            finally:
+                os._exit(0)
+        os.close(writing)
+        pipes.append(reading)
+    answers = []
+    for reading in pipes:
+        with open(reading, "rb") as file:
+            answers.append(file.read())
+        os.wait()
+    return answers
+
+
+class TestSharedValues:
+    def test_is_one_and_says_where_values_go(self, store):
+        assert isinstance(store, SharedValues)
+        assert store.shared == (store.name == "memcached")
+        assert store.private == (not isinstance(store, MemcachedStore))
+
+    def test_nothing_is_there_and_cas_puts_it(self, store):
+        value, token = store.gets("ticket-keys")
+        assert value is None
+        assert store.cas("ticket-keys", b"one\r\n\0", token, 60) is True
+        assert store.gets("ticket-keys")[0] == b"one\r\n\0"
+        assert store.gets("another:_.1")[0] is None
+
+    def test_of_two_that_change_the_same_value_the_later_one_is_told(self, store):
+        for expected in (None, b"first 0", b"first 1"):
+            value, token = store.gets("v")
+            _, late = store.gets("v")
+            assert value == expected
+            turn = 0 if value is None else int(value[-1:]) + 1
+            assert store.cas("v", b"first %d" % turn, token, 60) is True
+            assert store.cas("v", b"second", late, 60) is False
+            assert store.cas("v", b"second", token, 60) is False
+        assert store.gets("v")[0] == b"first 2"
+
+    def test_add_is_true_once(self, store):
+        assert [store.add("v", bytes([each]), 60) for each in range(3)] == [True, False, False]
+        value, token = store.gets("v")
+        assert value == b"\0"
+        assert store.cas("v", b"changed", token, 60)
+        assert store.add("v", b"", 60) is False
+        assert store.gets("v")[0] == b"changed"
+
+    def test_an_empty_value_is_a_value(self, store):
+        assert store.add("v", b"", 60)
+        assert store.gets("v")[0] == b""
+        assert not store.add("v", b"", 60)
+
+    def test_a_value_is_gone_after_its_lifetime_and_its_token_with_it(self, store):
+        assert store.add("v", b"1", 0.5)
+        _, token = store.gets("v")
+        with gevent.Timeout(PATIENCE):
+            while store.gets("v")[0] is not None:
+                gevent.sleep(0.05)
+        assert store.cas("v", b"2", token, 60) is False
+        assert store.add("v", b"3", RELATIVE_LIMIT + 86400)
+        assert store.gets("v")[0] == b"3"
+
+    @pytest.mark.parametrize("name", ["", "a b", "a\n", "x" * 161, "\u00e4", "a/b"])
+    def test_a_name_that_is_none_is_refused(self, store, name):
+        for call in (store.gets, lambda name: store.cas(name, b"", None, 60), lambda name: store.add(name, b"", 60)):
+            with pytest.raises(ConfigurationError, match="1 to 160 of"):
+                call(name)
+
+    @pytest.mark.parametrize("lifetime", [0, -1, float("nan")])
+    def test_a_lifetime_that_is_over_is_refused(self, store, lifetime):
+        """hazard: add() says yes, and has kept nothing that the next one would meet."""
+        for call in (lambda: store.add("v", b"", lifetime), lambda: store.cas("v", b"", None, lifetime)):
+            with pytest.raises(ConfigurationError, match="more than 0 seconds"):
+                call()
+        assert store.gets("v")[0] is None
+
+    def test_sessions_and_values_do_not_meet(self, store):
+        name = ID.hex()
+        store.put(ID, SESSION, 60)
+        assert store.add(name, b"value", 60)
+        store.remove(ID)
+        assert store.gets(name)[0] == b"value"
+
+    def test_of_many_greenlets_and_threads_one_adds(self, store):
+        wins = []
+
+        def add_all(_):
+            for number in random.sample(range(20), 20):
+                if store.add(f"v{number}", b"", 60):
+                    wins.append(number)
+
+        def run():
+            try:
+                gevent.joinall([gevent.spawn(add_all, each) for each in range(10)], timeout=PATIENCE, raise_error=True)
+            finally:
+                if store.name != "memory":
+                    store.close()
+                gevent.get_hub().destroy(destroy_loop=True)
+
+        threads = [threading.Thread(target=run) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(PATIENCE)
+        assert sorted(wins) == list(range(20))
+
+    def test_of_many_processes_one_adds_and_every_change_counts(self, store):
+        processes = 4 if store.shared else 1
+
+        def work(_):
+            wins = bytearray()
+
+            def add_and_count():
+                for number in random.sample(range(20), 20):
+                    if store.add(f"v{number}", b"", 60):
+                        wins.append(number)
+                for _ in range(3):
+                    while True:
+                        value, token = store.gets("count")
+                        if store.cas("count", b"%d" % (int(value or 0) + 1), token, 60):
+                            break
+                        gevent.sleep(0)
+
+            gevent.joinall([gevent.spawn(add_and_count) for _ in range(5)], timeout=PATIENCE, raise_error=True)
+            assert processes > 1 or store.gets("count")[0] == b"15"
+            return bytes(wins)
+
+        wins = b"".join(in_processes(processes, work))
+        assert sorted(wins) == list(range(20))
+        if store.shared:
+            assert store.gets("count")[0] == b"%d" % (processes * 5 * 3)
+
+
 class TestMemory:
+    def test_values_are_bounded_and_none_is_pushed_out(self):
+        """hazard: who fills the store lets what was added first be added again."""
+        store = MemoryStore(max_entries=3)
+        assert [store.add(f"v{each}", b"", 60) for each in range(3)] == [True] * 3
+        with pytest.raises(MemoryError, match="3 shared values"):
+            store.add("v3", b"", 60)
+        assert store.add("v0", b"", 60) is False
+        assert store.cas("v0", b"changed", store.gets("v0")[1], 0.01)
+        with gevent.Timeout(PATIENCE):
+            while store.gets("v0")[0] is not None:
+                gevent.sleep(0.01)
+        assert store.add("v3", b"", 60) is True
+        assert len(store._values) == 3
+
     def test_the_least_recently_used_goes_first(self):
         store = MemoryStore(max_entries=3)
         for name in (b"a", b"b", b"c"):
@@ -193,6 +347,41 @@ class TestMemcached:
         store.put(OTHER, SESSION, RELATIVE_LIMIT * 3)
         values = read_all(memcached)
         assert set(values) == {f"greentls:1:shop:s:{each.hex()}".encode() for each in (ID, OTHER)}
+        store.close()
+
+    def test_a_values_key_is_what_the_documentation_says(self, memcached):
+        store = MemcachedStore([(memcached.host, memcached.port)], "x" * 64)
+        longest = "n" * 160
+        assert store.add(longest, b"", 60)
+        assert set(read_all(memcached)) == {f"greentls:1:{'x' * 64}:v:{longest}".encode()}
+        store.close()
+
+    def test_add_does_not_move_to_another_node_and_cas_does(self, memcacheds):
+        """hazard: a node fails, another one is asked, and what was added once is added again."""
+        nodes = memcacheds(2)
+        store = MemcachedStore([(each.host, each.port) for each in nodes])
+        names = [f"v{each}" for each in range(40)]
+        assert all(store.add(each, b"", 60) for each in names)
+        kept = int(nodes[0].stats()["curr_items"])
+        assert 0 < kept < 40
+        nodes[1].kill()
+        answers = []
+        for each in names * 2:
+            try:
+                answers.append(store.add(each, b"", 60))
+            except OSError as error:
+                assert str(nodes[1].port) in str(error)
+        assert answers == [False] * kept * 2
+        for each in names:
+            value, token = store.gets(each)
+            assert (value is None) == store.cas(each, b"moved", token, 60) or value == b""
+        nodes[1].restart()
+        with gevent.Timeout(PATIENCE):
+            while len(answers) < 2 * kept + 1 or True not in answers:
+                try:
+                    answers.append(next(filter(None, [store.add(each, b"", 60) for each in names]), False))
+                except OSError:
+                    gevent.sleep(0.1)
         store.close()
 
     def test_sealed_sessions_are_not_readable_there(self, memcached, secret_file):
@@ -394,6 +583,45 @@ class TestSealed:
             store.get(ID)
         assert len(caplog.records) == 1
         assert "does not open" in caplog.text
+
+    def test_a_value_opens_under_its_name_in_its_context_and_not_as_a_session(self, inner):
+        store = SealedStore(inner, [SECRET], "one")
+        store.add("v", b"value", 60)
+        blob, _ = inner.gets("v")
+        assert b"value" not in blob
+        inner.add("w", blob, 60)
+        value, token = store.gets("w")
+        assert value is None
+        assert store.cas("w", b"repaired", token, 60), "what does not open can be replaced"
+        assert store.gets("w")[0] == b"repaired"
+        assert SealedStore(inner, [SECRET], "two").gets("v")[0] is None
+        assert SealedStore(inner, [SECOND, SECRET], "one").gets("v")[0] == b"value"
+        inner.put(b"v", blob, 60)
+        assert store.get(b"v") is None
+        store.put(b"s", SESSION, 60)
+        inner.add("s", inner.get(b"s"), 60)
+        assert store.gets("s")[0] is None
+
+    def test_one_flipped_bit_anywhere_is_no_value(self, inner):
+        store = SealedStore(inner, [SECRET])
+        store.add("v", b"value", 60)
+        blob, token = inner.gets("v")
+        for position in range(len(blob) * 8):
+            changed = bytearray(blob)
+            changed[position // 8] ^= 1 << position % 8
+            assert inner.cas("v", bytes(changed), token, 60)
+            value, token = store.gets("v")
+            assert value is None, position
+
+    def test_a_store_without_values_is_named_when_they_are_asked_for(self):
+        class Sessions:
+            name = "mine"
+            get = put = remove = close = lambda self, *_: None
+
+        store = SealedStore(Sessions(), [SECRET])
+        assert not store.shared
+        with pytest.raises(ConfigurationError, match="store mine: has no shared values"):
+            store.gets("v")
 
     @pytest.mark.parametrize("secrets", [[], [b"short"], [SECRET, b"x" * 31]])
     def test_secrets_that_are_none_are_refused(self, inner, secrets):
