@@ -26,7 +26,6 @@ import ctypes
 import json
 import multiprocessing
 import os
-import platform
 import socket
 import ssl
 import statistics
@@ -36,6 +35,8 @@ import tempfile
 import time
 from pathlib import Path
 from typing import NamedTuple
+
+from report import report
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
@@ -258,28 +259,7 @@ def parse(arguments=None):
 
 def main():
     options = parse()
-    busy = [os.getloadavg()[0]]
-    results = measure(options, lambda line: print(line, file=sys.stderr))
-    busy.append(os.getloadavg()[0])
-    import cryptography
-    import gevent
-    from cryptography.hazmat.backends.openssl.backend import backend
-
-    print(
-        json.dumps(
-            {
-                "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-                "load average before and after": busy,
-                "python": platform.python_version(),
-                "gevent": gevent.__version__,
-                "cryptography": cryptography.__version__,
-                "openssl": {"gevent.ssl": ssl.OPENSSL_VERSION, "greentls": backend.openssl_version_text()},
-                "settings": vars(options),
-                "results": results,
-            },
-            indent=2,
-        )
-    )
+    report(options, measure(options, lambda line: print(line, file=sys.stderr)))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ import argparse
 import json
 import multiprocessing
 import os
-import platform
 import ssl
 import statistics
 import subprocess
@@ -23,6 +22,8 @@ import tempfile
 import time
 from collections import Counter
 from pathlib import Path
+
+from report import report
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
@@ -147,25 +148,7 @@ def parse(arguments=None):
 
 def main():
     options = parse()
-    results = measure(options, lambda line: print(line, file=sys.stderr))
-    import cryptography
-    import gevent
-    from cryptography.hazmat.backends.openssl.backend import backend
-
-    print(
-        json.dumps(
-            {
-                "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-                "python": platform.python_version(),
-                "gevent": gevent.__version__,
-                "cryptography": cryptography.__version__,
-                "openssl": backend.openssl_version_text(),
-                "settings": vars(options),
-                "results": results,
-            },
-            indent=2,
-        )
-    )
+    report(options, measure(options, lambda line: print(line, file=sys.stderr)))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ import contextlib
 import json
 import multiprocessing
 import os
-import platform
 import ssl
 import statistics
 import subprocess
@@ -22,6 +21,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+from report import report
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
@@ -144,25 +145,7 @@ def parse(arguments=None):
 
 def main():
     options = parse()
-    results = measure(options, lambda line: print(line, file=sys.stderr))
-    import cryptography
-    import gevent
-    from cryptography.hazmat.backends.openssl.backend import backend
-
-    print(
-        json.dumps(
-            {
-                "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-                "python": platform.python_version(),
-                "gevent": gevent.__version__,
-                "cryptography": cryptography.__version__,
-                "openssl": backend.openssl_version_text(),
-                "settings": vars(options),
-                "results": results,
-            },
-            indent=2,
-        )
-    )
+    report(options, measure(options, lambda line: print(line, file=sys.stderr)))
 
 
 if __name__ == "__main__":

@@ -106,7 +106,10 @@ def _contents(source: Source) -> bytes:
     if is_path(source):
         with open(source, "rb") as file:
             return file.read()
-    return source.encode() if isinstance(source, str) else source  # type: ignore[return-value]
+    if isinstance(source, str):
+        return source.encode()
+    assert isinstance(source, bytes)  # whatever else there is names a file
+    return source
 
 
 def _read_certificates(data: bytes, name: str) -> list[x509.Certificate]:

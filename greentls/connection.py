@@ -118,7 +118,8 @@ class Connection:
     @property
     def unsent(self) -> int:
         """Bytes of ciphertext that data_to_send() would give."""
-        return lib.BIO_get_mem_data(self._outgoing, binding.start)  # type: ignore[no-any-return]
+        length: int = lib.BIO_get_mem_data(self._outgoing, binding.start)
+        return length
 
     # -- operations ----------------------------------------------------------------------------------------------------
 

@@ -6,8 +6,8 @@ patch() replaces in the ``ssl`` module what greentls.ssl has of its own, and in 
 of these by name (urllib3, requests, http.client, ...). It may come before or after gevent.monkey.patch_all(), before or
 after an import, and goes well with truststore. Importing this module patches nothing.
 
-Out of reach: TLS that is done in C (psycopg's libpq, pycurl, grpc), and programs that take gevent.ssl's names from
-gevent itself (geventhttpclient: give it ssl_context_factory=greentls.ssl.create_default_context).
+Out of reach: TLS that is done in C (psycopg's libpq, pycurl, grpc), and what takes its names from gevent.ssl after
+patch() (geventhttpclient: import it before, or give it ssl_context_factory=greentls.ssl.create_default_context).
 """
 
 from __future__ import annotations

@@ -284,11 +284,6 @@ def bio_write(bio: Any, data: bytes | bytearray | memoryview) -> None:
         raise MemoryError("BIO_write")
 
 
-def bio_eof(bio: Any) -> None:
-    """What the memory BIO holds is the last there is."""
-    lib.BIO_set_mem_eof_return(bio, 0)
-
-
 def bio_read(bio: Any) -> bytearray:
     """Everything in a memory BIO; it is empty afterwards."""
     length = lib.BIO_get_mem_data(bio, start)

@@ -106,9 +106,9 @@ class SSLContext(_Base):  # type: ignore[misc]
         self._psk_client: Any = None
         self._psk_server: Any = None
         self._psk_identity_hint = b""
-        self._message_callback: Any = None
+        self._message_callback: Callable[..., Any] | None = None
         self._cache: SessionCache | None = None
-        self._sni_callback: Any = None
+        self._sni_callback: Callable[[Any, str | None, SSLContext], int | None] | None = None
         self.alpn_callback: Callable[[Any, list[str]], str | None] | None = None
         self.client_hello_callback: Callable[[Any, ClientHello], SSLContext | PlainSocket | int | None] | None = None
         self.plain_http_answer: bytes | None = PLAIN_HTTP_ANSWER
@@ -208,7 +208,7 @@ class SSLContext(_Base):  # type: ignore[misc]
 
     @property
     def sni_callback(self) -> Callable[[Any, str | None, SSLContext], int | None] | None:
-        return self._sni_callback  # type: ignore[no-any-return]
+        return self._sni_callback
 
     @sni_callback.setter
     def sni_callback(self, callback: Callable[[Any, str | None, SSLContext], int | None] | None) -> None:
@@ -220,7 +220,7 @@ class SSLContext(_Base):  # type: ignore[misc]
 
     @property
     def _msg_callback(self) -> Callable[..., Any] | None:
-        return self._message_callback  # type: ignore[no-any-return]
+        return self._message_callback
 
     @_msg_callback.setter
     def _msg_callback(self, callback: Callable[..., Any] | None) -> None:

@@ -96,7 +96,7 @@ def begins_hello(message_header: bytes | bytearray, length: int) -> bool:
 def _is_whole_hello(data: bytearray) -> bool:
     """Whether a stream that begins with these bytes is one ClientHello in one record, and no more so far.
 
-    Nearly every client's is, and to take it as it is costs a third of what the general way does.
+    Nearly every client's is, and to take it as it is costs half of what the general way does.
     """
     size = len(data) - RECORD_HEADER_SIZE
     return (
