@@ -118,7 +118,8 @@ class Operation:
     """What one connection's SSL* is doing. Lives as long as its connection; entered once per operation."""
 
     __slots__ = (
-        "connection", "dead", "entrant", "failure", "incoming", "kept", "lookups", "name", "occupant", "ssl", "thread",
+        "ask", "connection", "dead", "entrant", "failure", "incoming", "kept", "lookups", "name", "occupant", "ssl",
+        "thread",
     )  # fmt: skip
 
     def __init__(self, ssl: Any, incoming: Any) -> None:
@@ -134,6 +135,8 @@ class Operation:
         self.lookups = 0
         self.kept: Any = None  # memory that OpenSSL reads after a callback has returned
         self.thread: int | None = None
+        # Who runs the bodies of callbacks, where that is not the thread that OpenSSL runs in.
+        self.ask: Callable[..., Any] | None = None
         # Who was admitted last: a greenlet has one thread, and asking for that thread's id is a system call.
         self.entrant: Callable[[], Any] = _nobody
 
@@ -205,6 +208,11 @@ class Operation:
         """The running greenlet is the occupant: this is one of its hooks."""
         return self.occupant == id(getcurrent())
 
+    def leave_thread(self) -> None:
+        """The next operation may come in another thread. Between operations only."""
+        self.thread = None
+        self.entrant = _nobody
+
     def check_entry(self, name: str) -> None:
         """For what changes an SSL* without being an operation: the occupant's own callbacks may, others may not."""
         if self.occupant and not self.inside:
@@ -250,7 +258,9 @@ def _guarded(ssl: Any, fatal: Any, body: Callable[..., Any], *arguments: Any) ->
         return fatal
     saved = binding.save_errors()
     try:
-        return body(operation, operation.connection, *arguments)
+        if operation.ask is None:
+            return body(operation, operation.connection, *arguments)
+        return operation.ask(body, operation, operation.connection, *arguments)
     except BaseException as failure:
         operation.failure = failure
         return fatal
@@ -260,7 +270,7 @@ def _guarded(ssl: Any, fatal: Any, body: Callable[..., Any], *arguments: Any) ->
 
 def _second_net(kind: type[BaseException], failure: BaseException, traceback: Any) -> None:
     """What escaped the guard (a KeyboardInterrupt in its first line), or a result that C cannot take."""
-    for operation in reversed(_running.values()):
+    for operation in reversed(list(_running.values())):
         if operation.inside:
             operation.failure = operation.failure or failure
             return

@@ -33,6 +33,7 @@ from greenlet import getcurrent
 from greentls.connection import CLOSED, WANT_READ, Connection
 from greentls.errors import TLSError, UnexpectedEOF, WouldBlock, WrongThreadError
 from greentls.openssl import binding
+from greentls.strategy import Strategy
 
 __all__ = ["TLSStream"]
 
@@ -75,11 +76,18 @@ class TLSStream:
 
     sock: a connected socket as the interpreter makes them (``_socket.socket``), non-blocking, owned from now on.
     timeout: seconds that each wait for the socket may take, None for ever; TimeoutError after that, and the stream can
-    go on. 0: no wait at all, WouldBlock instead.
+    go on. 0: no wait at all, WouldBlock instead. strategy: how the handshake is done; None: in the greenlet.
     """
 
-    def __init__(self, sock: _socket.socket, connection: Connection, timeout: float | None = None) -> None:
+    def __init__(
+        self,
+        sock: _socket.socket,
+        connection: Connection,
+        timeout: float | None = None,
+        strategy: Strategy | None = None,
+    ) -> None:
         self.connection = connection
+        self._strategy = strategy if strategy is not None and strategy.elsewhere else None
         self.timeout = timeout
         self.closed = False
         self._socket = sock
@@ -98,7 +106,8 @@ class TLSStream:
 
     def do_handshake(self) -> None:
         """Raises TLSError, UnexpectedEOF, OSError, TimeoutError, or what a hook raised."""
-        while self._step(self.connection.step_handshake) == WANT_READ:
+        step = self.connection.step_handshake if self._strategy is None else self._step_elsewhere
+        while self._step(step) == WANT_READ:
             self.flush()
             self._receive()
         try:
@@ -237,7 +246,7 @@ class TLSStream:
         if getcurrent() is self._hub:
             raise WrongThreadError("the hub must never wait: spawn a greenlet for TLS operations")
         inside = self._inside
-        while (entered := self.connection.operation).occupant and not entered.inside:
+        while ((entered := self.connection.operation).occupant or inside.taken) and not entered.inside:
             inside.wait(self.timeout, self._late("write"))
         try:
             return operation(*arguments)
@@ -247,6 +256,16 @@ class TLSStream:
         finally:
             if inside._left is not None:
                 inside.leave()
+
+    def _step_elsewhere(self) -> int:
+        """A step of the handshake by the strategy. Until OpenSSL is entered there, it is as good as entered."""
+        inside, connection = self._inside, self.connection
+        inside.taken = True
+        try:
+            assert self._strategy is not None
+            return self._strategy.call(connection, connection.step_handshake)
+        finally:
+            inside.taken = False
 
     def flush(self, wait: bool = True, late: TimeoutError | None = None) -> None:
         """Sends all that the connection has for the peer. wait: also for another greenlet that is sending.

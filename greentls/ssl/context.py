@@ -35,6 +35,7 @@ from greentls.ssl.deadline import Deadline
 from greentls.ssl.peercert import peer_certificate
 from greentls.ssl.plain import PlainSocket
 from greentls.stores import SessionStore
+from greentls.strategy import STRATEGIES, Coroutine
 from greentls.wire import ClientHello
 
 __all__ = ["SSLContext"]
@@ -108,6 +109,7 @@ class SSLContext(_Base):  # type: ignore[misc]
         self._psk_identity_hint = b""
         self._message_callback: Callable[..., Any] | None = None
         self._cache: SessionCache | None = None
+        self._strategy = Coroutine.name
         self._sni_callback: Callable[[Any, str | None, SSLContext], int | None] | None = None
         self.alpn_callback: Callable[[Any, list[str]], str | None] | None = None
         self.client_hello_callback: Callable[[Any, ClientHello], SSLContext | PlainSocket | int | None] | None = None
@@ -244,6 +246,17 @@ class SSLContext(_Base):  # type: ignore[misc]
     def _must_not_be(self, protocol: Any, what: str) -> None:
         if self.protocol == protocol:
             raise _ssl_error(f"Cannot add {what} to a {protocol.name} context")
+
+    @property
+    def strategy(self) -> str:
+        """How handshakes wait for callbacks: one of greentls.strategy.STRATEGIES. Raises ValueError for another."""
+        return self._strategy
+
+    @strategy.setter
+    def strategy(self, name: str) -> None:
+        if name not in STRATEGIES:
+            raise ConfigurationError(f"strategy {name!r}", "no such strategy", f"known are {', '.join(STRATEGIES)}")
+        self._strategy = name
 
     @property
     def session_store(self) -> SessionStore | None:

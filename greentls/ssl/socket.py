@@ -21,6 +21,7 @@ from greentls.session import Session
 from greentls.ssl.deadline import Deadline
 from greentls.ssl.facts import Facts
 from greentls.ssl.plain import PlainSocket
+from greentls.strategy import STRATEGIES
 from greentls.stream import TLSStream
 from greentls.wire import ClientHello, NotTLS, RecordReader, ja3, ja4
 
@@ -92,7 +93,7 @@ class SSLSocket(Facts):
             raw.setblocking(False)
             self.server_hostname = context._encode_hostname(server_hostname)
             connection = context.connection(server_side, self.server_hostname, session, self)
-            self._stream = TLSStream(raw, connection, timeout)
+            self._stream = TLSStream(raw, connection, timeout, STRATEGIES[context.strategy])
             if isinstance(sock, PlainSocket) and sock.ahead:
                 self._ahead = sock.ahead
                 connection.receive_data(sock.ahead)

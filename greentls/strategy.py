@@ -1,0 +1,183 @@
+"""Strategies: ways for a handshake to wait for the answer to one of OpenSSL's questions.
+
+**Coroutine** waits where it stands: the callback switches to the hub with OpenSSL's frames on its stack. It needs no
+code of its own; everything else here is measured against it.
+
+**Thread** does each step of a handshake in a native thread, so that its private-key operation leaves the loop and other
+cores are used. User code never runs there: a question is posted to the hub, a greenlet answers it, and the native
+thread sleeps until then, which is why there is a pool of them and why a lookup of 20 ms costs one of them for as long.
+The greenlet that does the handshake waits for the thread; what is thrown into it meanwhile (a kill, a timeout) goes to
+the greenlet that answers, comes out of the hook there, and the bridge carries it as always. A thread that computes
+cannot be interrupted; it comes back by itself within a millisecond or two, and only then does the caller go on.
+
+After the handshake records are handled on the loop: to encrypt one costs a few microseconds, a trip to a thread and
+back fifty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+from weakref import WeakKeyDictionary
+
+import gevent
+from gevent import get_hub
+from gevent.monkey import get_original
+from gevent.threadpool import ThreadPool
+from greenlet import getcurrent
+
+from greentls.bridge import Operation
+from greentls.connection import Connection
+
+__all__ = ["STRATEGIES", "Coroutine", "Strategy", "Thread"]
+
+Result = TypeVar("Result")
+
+# Native threads per hub that do handshakes. One that waits for a callback's answer does nothing else: 64 lookups of
+# 20 ms at once are 3,200 handshakes a second, about what two cores can compute.
+THREADS = 64
+
+
+class Strategy(Protocol):
+    """How a stream does the steps of its handshake."""
+
+    name: str
+    elsewhere: bool  # the steps are not just done in this greenlet
+
+    def call(self, connection: Connection, step: Callable[[], Result]) -> Result:
+        """Returns what the step returns, raises what it raises."""
+
+
+class Coroutine:
+    """In this greenlet."""
+
+    name = "coroutine"
+    elsewhere = False
+
+    def call(self, connection: Connection, step: Callable[[], Result]) -> Result:
+        return step()
+
+
+class Thread:
+    """In a native thread; questions come back to this hub."""
+
+    name = "thread"
+    elsewhere = True
+
+    def call(self, connection: Connection, step: Callable[[], Result]) -> Result:
+        return _Errand(connection.operation).run(step)
+
+
+_allocate_lock = get_original("_thread", "allocate_lock")
+_pools: WeakKeyDictionary[Any, ThreadPool] = WeakKeyDictionary()  # one a hub
+
+
+class _Errand:
+    """One step, from the greenlet that wants it done to a native thread and back."""
+
+    def __init__(self, operation: Operation) -> None:
+        self._operation = operation
+        self._hub = get_hub()
+        self._interrupt: BaseException | None = None  # what was thrown into the greenlet that waits
+        self._question: _Question | None = None
+
+    def run(self, step: Callable[[], Result]) -> Result:
+        if self._operation.occupant:  # one of its own hooks: refused here, where that can be told
+            self._operation.admit("do_handshake")
+        pool = _pools.get(self._hub)
+        if pool is None:
+            pool = _pools[self._hub] = ThreadPool(THREADS)
+        self._operation.ask = self._ask
+        try:
+            task = pool.spawn(_outcome, step)
+            while not task.ready():
+                try:
+                    task.wait()
+                except BaseException as interrupt:
+                    self._cancel(interrupt)
+            result, error = task.get()
+        finally:
+            self._operation.ask = None
+            self._operation.leave_thread()
+        failure = error if self._interrupt is None else self._interrupt
+        if failure is None:
+            return result  # type: ignore[no-any-return]
+        try:
+            raise failure
+        finally:
+            del failure, error  # the traceback holds this frame
+
+    def _cancel(self, interrupt: BaseException) -> None:
+        if self._interrupt is None:
+            self._interrupt = interrupt
+        if self._question is not None:
+            self._question.interrupt(interrupt)
+
+    def _ask(self, body: Callable[..., Any], *arguments: Any) -> Any:
+        """In the native thread: has the callback's body run in the hub's thread."""
+        question = _Question(self._operation, body, arguments)
+        self._hub.loop.run_callback_threadsafe(self._answer, question)
+        question.answered.acquire()
+        if question.error is not None:
+            raise question.error
+        return question.value
+
+    def _answer(self, question: _Question) -> None:
+        """In the hub."""
+        self._question = question
+        if self._interrupt is None:
+            question.start()
+        else:
+            question.refuse(self._interrupt)
+
+
+class _Question:
+    """A callback's body that a greenlet runs while the native thread waits for answered."""
+
+    def __init__(self, operation: Operation, body: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+        self._operation, self._body, self._arguments = operation, body, arguments
+        self.value: Any = None
+        self.error: BaseException | None = None
+        self.answered = _allocate_lock()
+        self.answered.acquire()
+        self._greenlet: Any = None
+
+    def start(self) -> None:
+        self._greenlet = gevent.spawn(self._run)
+        # Not at the end of _run(): a greenlet that is killed before its first turn never gets there.
+        self._greenlet.rawlink(self._done)
+
+    def refuse(self, error: BaseException) -> None:
+        self.error = error
+        self.answered.release()
+
+    def interrupt(self, error: BaseException) -> None:
+        if self._greenlet is not None:
+            self._greenlet.kill(error, block=False)
+
+    def _run(self) -> None:
+        thread, self._operation.occupant = self._operation.occupant, id(getcurrent())
+        try:
+            self.value = self._body(*self._arguments)
+        except BaseException as error:
+            self.error = error
+        finally:
+            self._operation.occupant = thread
+
+    def _done(self, greenlet: Any) -> None:
+        self._greenlet = None
+        if self.error is None and isinstance(greenlet.value, gevent.GreenletExit):
+            self.error = greenlet.value
+        self.error = self.error or greenlet.exception
+        self.answered.release()
+
+
+def _outcome(step: Callable[[], Any]) -> tuple[Any, BaseException | None]:
+    """gevent would print what a task raises."""
+    try:
+        return step(), None
+    except BaseException as error:
+        return None, error
+
+
+STRATEGIES: dict[str, Strategy] = {each.name: each for each in (Coroutine(), Thread())}

@@ -1,0 +1,295 @@
+"""Every hook, whatever happens to it, under both versions, in full and resumed handshakes, by every strategy.
+
+One table says which hooks there are and what "no" means to each; one test for each thing that may happen. What is
+checked every time: what the caller gets, which alert the peer gets, that nothing is established that should not be, and
+that neither a greenlet nor a connection is left behind.
+"""
+
+from __future__ import annotations
+
+import gc
+import ssl
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import gevent
+import gevent.socket
+import pytest
+from gevent.event import Event
+from helpers import PATIENCE
+from ssl_pairs import TLS_VERSIONS, contexts, outcome
+
+import greentls.ssl
+from greentls import bridge
+from greentls.stores.memory import MemoryStore
+from greentls.strategy import STRATEGIES
+
+
+class Store(MemoryStore):
+    """Asks before it looks."""
+
+    def __init__(self, ask):
+        super().__init__()
+        self.ask = ask
+
+    def get(self, session_id):
+        self.ask()
+        return super().get(session_id)
+
+
+@dataclass(frozen=True)
+class Hook:
+    """install(context, ask): the hook calls ask() and gives its ordinary answer, or "no" if that says so.
+
+    side: whose hook it is. full, resumed: whether it is asked then. no: what the server gets for a "no", and the text
+    of the client's alert; None: the handshake goes on. raised: the client's alert for what it raises; None: goes on.
+    """
+
+    name: str
+    install: Callable[[Any, Callable[[], bool]], None]
+    no: tuple[type[BaseException], str] | None
+    raised: str | None = "internal error"
+    side: str = "server"
+    full: bool = True
+    resumed: bool = True
+
+
+HOOKS: list[Hook] = []
+
+
+def hook(name, **facts):
+    def add(install):
+        HOOKS.append(Hook(name, install, **facts))
+        return install
+
+    return add
+
+
+@hook("client_hello_callback", no=(ssl.SSLError, "access denied"))
+def _(context, ask):
+    context.client_hello_callback = lambda sock, hello: ssl.ALERT_DESCRIPTION_ACCESS_DENIED if ask() else None
+
+
+@hook("sni_callback", no=(ssl.SSLError, "unrecognized name"))
+def _(context, ask):
+    context.sni_callback = lambda sock, name, _: ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME if ask() else None
+
+
+@hook("alpn_callback", no=None, raised="no application protocol")
+def _(context, ask):
+    context.alpn_callback = lambda sock, offered: None if ask() else offered[-1]
+
+
+@hook("session_store", no=None, raised=None, full=False)
+def _(context, ask):
+    context.session_store.ask = ask
+
+
+CASES = [
+    pytest.param(each, version, resumed, strategy, id=f"{each.name}-{version}-{how}-{strategy}")
+    for each in HOOKS
+    for version in TLS_VERSIONS
+    for how, resumed in (("full", False), ("resumed", True))
+    if (each.resumed if resumed else each.full)
+    for strategy in STRATEGIES
+]
+every_hook = pytest.mark.parametrize(("hook", "version", "resumed", "strategy"), CASES)
+
+
+class Trial:
+    """One handshake in which the hook is asked; others before and meanwhile, in which it answers at once."""
+
+    def __init__(self, pki, hook, version, resumed, strategy):
+        self.hook = hook
+        self.client, self.server = contexts(pki, version)
+        self.client.set_alpn_protocols(["h2", "http/1.1"])
+        self.server.strategy = strategy
+        self.server.session_store = Store(lambda: False)
+        self.server.set_alpn_protocols(["http/1.1"])
+        self.behave: Callable[[], Any] | None = None
+        self.asked = 0
+        self.inside, self.go_on = Event(), Event()
+        self.connections: list[weakref.ref[Any]] = []
+        self.clients: list[Any] = []
+        hook.install(self.server if hook.side == "server" else self.client, self.ask)
+        self.session = self.established()[0] if resumed else None
+        self.resumed = resumed
+
+    def ask(self):
+        self.asked += 1
+        behave, self.behave = self.behave, None
+        return bool(behave()) if behave else False
+
+    def wait(self):
+        self.inside.set()
+        assert self.go_on.wait(PATIENCE)
+
+    def start(self, session=None):
+        """(the client's greenlet, the server's), which end with a socket or an exception; and the client's socket."""
+        here, there = gevent.socket.socketpair()
+        for sock in (here, there):
+            sock.settimeout(PATIENCE)
+        client = self.client.wrap_socket(
+            here, server_hostname="localhost", session=session, do_handshake_on_connect=False
+        )
+        self.clients.append(client)
+        jobs = [
+            gevent.spawn(outcome_of, client.do_handshake, client),
+            gevent.spawn(outcome_of, self.server.wrap_socket, None, there, server_side=True),
+        ]
+        return jobs, client
+
+    def finish(self, jobs):
+        """(what the client got, what the server got): a socket, or an exception. A client of TLS 1.3 is done before
+        the server is: it gets its alert by reading."""
+        ends = [job.get(timeout=PATIENCE) for job in jobs]
+        here, there = ends
+        if not isinstance(here, BaseException):
+            if isinstance(there, BaseException):
+                ends[0] = outcome(here.recv, 1)
+                here.close()
+            else:
+                there.sendall(b"hello")
+                assert here.recv(10) == b"hello"
+                here.sendall(b"hello")
+                assert there.recv(10) == b"hello"
+                self.connections += [weakref.ref(each._connection) for each in ends]
+        return ends
+
+    def established(self, session=None):
+        """(the session, whether it was resumed, the client's certificate's serial) of a handshake that goes well."""
+        here, there = self.finish(self.start(session)[0])
+        assert not isinstance(here, BaseException), here
+        assert not isinstance(there, BaseException), there
+        assert self.server.drain_sessions(PATIENCE)
+        facts = here.session, there.session_reused, here.getpeercert()["serialNumber"]
+        here.close()
+        there.close()
+        return facts
+
+    def trial(self, behave):
+        """The greenlets and the client's socket of the handshake that the test is about."""
+        self.asked, self.behave = 0, behave
+        return self.start(self.session)
+
+    def check_clean(self):
+        while self.clients:
+            self.clients.pop().close()
+        gevent.sleep(0)  # the hub lets go of greenlets that have ended
+        gc.collect()
+        assert not bridge._running
+        assert [each for each in self.connections if each() is not None] == []
+        left = [each for each in gc.get_objects() if isinstance(each, gevent.Greenlet) and not each.ready()]
+        assert [each for each in left if each is not gevent.getcurrent()] == []
+
+
+def outcome_of(function, result, *arguments, **options):
+    try:
+        value = function(*arguments, **options)
+    except BaseException as error:  # GreenletExit and Timeout too
+        return error
+    return value if result is None else result
+
+
+def reason(error):
+    return getattr(error, "reason", None) or str(error)
+
+
+def refused(hook, here, alert):
+    text = reason(here).replace("_", " ").lower()
+    assert isinstance(here, ssl.SSLError), here
+    assert f"alert {alert}" in text or text.endswith(alert), text
+
+
+@pytest.fixture
+def trial(pki, hook, version, resumed, strategy):
+    made = Trial(pki, hook, version, resumed, strategy)
+    yield made
+    made.check_clean()
+
+
+@every_hook
+class TestEveryHook:
+    def test_it_waits_while_others_finish(self, trial):
+        jobs, _ = trial.trial(trial.wait)
+        assert trial.inside.wait(PATIENCE)
+        for _ in range(3):
+            trial.established()
+        assert not jobs[1].ready()
+        trial.go_on.set()
+        here, there = trial.finish(jobs)
+        assert there.session_reused is trial.resumed
+        here.close(), there.close()
+
+    def test_it_says_no(self, trial):
+        jobs, _ = trial.trial(lambda: True)
+        here, there = trial.finish(jobs)
+        assert trial.asked == 1
+        if trial.hook.no is None:
+            here.close(), there.close()
+            return
+        kind, alert = trial.hook.no
+        assert isinstance(there, kind)
+        refused(trial.hook, here, alert)
+
+    @pytest.mark.parametrize("failure", [ValueError, SystemExit])
+    def test_it_raises(self, trial, failure):
+        expected = failure("from the hook")
+
+        def behave():
+            raise expected
+
+        here, there = trial.finish(trial.trial(behave)[0])
+        self.check_failed(trial, expected, here, there)
+
+    @pytest.mark.parametrize("how", [gevent.GreenletExit, gevent.Timeout])
+    def test_its_caller_is_killed_or_out_of_time(self, trial, how):
+        expected = how()
+        jobs, _ = trial.trial(trial.wait)
+        assert trial.inside.wait(PATIENCE)
+        jobs[1].kill(expected, block=False)
+        here, there = trial.finish(jobs)
+        assert there is expected
+        assert not isinstance(here, greentls.ssl.SSLSocket)
+        refused(trial.hook, here, trial.hook.raised or "internal error")
+
+    def test_it_waits_past_its_deadline(self, trial):
+        trial.server.callback_timeout = 0.05
+        here, there = trial.finish(trial.trial(trial.wait)[0])
+        if trial.hook.raised is None:
+            here.close(), there.close()
+            return
+        assert isinstance(there, TimeoutError)
+        refused(trial.hook, here, trial.hook.raised)
+
+    def test_the_peer_goes_away_meanwhile(self, trial):
+        jobs, client = trial.trial(trial.wait)
+        assert trial.inside.wait(PATIENCE)
+        jobs[0].kill()
+        client.close()
+        trial.go_on.set()
+        there = jobs[1].get(timeout=PATIENCE)
+        assert isinstance(there, OSError), there  # ssl.SSLEOFError among them
+
+    def test_the_context_is_changed_meanwhile(self, trial, pki):
+        jobs, _ = trial.trial(trial.wait)
+        assert trial.inside.wait(PATIENCE)
+        other = pki.issue("localhost")
+        trial.server.load_cert_chain(*other)
+        _, _, serial = trial.established()
+        trial.go_on.set()
+        here, there = trial.finish(jobs)
+        assert here.getpeercert()["serialNumber"] != serial
+        assert there.session_reused is trial.resumed
+        here.close(), there.close()
+
+    def check_failed(self, trial, expected, here, there):
+        if trial.hook.raised is None and isinstance(expected, Exception):
+            assert not isinstance(there, BaseException)
+            assert not there.session_reused
+            here.close(), there.close()
+            return
+        assert there is expected
+        refused(trial.hook, here, trial.hook.raised or "internal error")
