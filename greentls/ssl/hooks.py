@@ -31,7 +31,7 @@ def alert(answer: object, who: str) -> int:
 @dataclass(frozen=True)
 class SNICallback:
     context: weakref.ref[SSLContext]  # the Context must not keep alive what keeps it
-    callback: Callable[[Any, str | None, SSLContext | None], int | None]
+    callback: Callable[[Any, str | None, Any], int | None]
     timeout: float | None
 
     def __call__(self, connection: Connection, name: str | None) -> int | None:
