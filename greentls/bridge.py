@@ -24,10 +24,17 @@ this more than one line is what OpenSSL, cffi and a switch do to each other:
   immortal callback of each kind in the process, and it finds its operation by SSL*.
 - The session-remove callback may run under OpenSSL's lock, in the garbage collector, or at interpreter exit. It has no
   operation and never waits: Hooks.remove_session must only note the id.
+- OpenSSL looks for the session before it looks at the server name, and would resume under one name what was made under
+  another, past all that another certificate or another trust store stands for. So the servername hook is asked in the
+  client-hello callback, which comes before everything else, with the name read from the hello here; and what a session
+  is bound to there, its session-id context, is the Context that was chosen *and* the name. OpenSSL's own servername
+  callback only acknowledges the name, and refuses if the hook has not been asked. After a HelloRetryRequest the hook's
+  answer stands, unless the client comes back with another name.
 
 Where this rests on undocumented behaviour: SSL_set_bio(3) memory BIOs are never read or written between a callback's
-call and its return, so that ciphertext may come and go meanwhile; SSL_CTX_sess_set_get_cb(3), SSL_CTX_set_cert_cb(3),
-SSL_CTX_set_tlsext_servername_callback(3), SSL_CTX_set_alpn_select_cb(3) hold no lock around the call.
+call and its return, so that ciphertext may come and go meanwhile; SSL_CTX_set_client_hello_cb(3),
+SSL_CTX_sess_set_get_cb(3), SSL_CTX_set_cert_cb(3), SSL_CTX_set_tlsext_servername_callback(3),
+SSL_CTX_set_alpn_select_cb(3) hold no lock around the call.
 """
 
 from __future__ import annotations
@@ -41,10 +48,21 @@ from typing import Any, Protocol
 
 from greenlet import getcurrent
 
-from greentls.errors import CertificateError, ConcurrentUseError, ConnectionDead, TLSError, WrongThreadError
+from greentls.errors import (
+    CertificateError,
+    ConcurrentUseError,
+    ConnectionDead,
+    TLSError,
+    UnsupportedOpenSSL,
+    WireError,
+    WrongThreadError,
+)
 from greentls.openssl import binding
 from greentls.openssl.binding import ffi, lib
 from greentls.session import Session
+from greentls.wire.bodies import server_name
+from greentls.wire.reader import Reader
+from greentls.wire.registry import ExtensionType
 
 __all__ = ["CLOSED", "MAX_SESSION_LOOKUPS", "WANT_READ", "Bridged", "Hooks", "Operation", "install"]
 
@@ -58,6 +76,8 @@ CLOSED = -1  # the peer's close_notify has come
 
 _INTERNAL_ERROR = 80  # AlertDescription, RFC 8446 6.2
 _OK, _NOACK, _ALERT_FATAL = 0, 3, 2  # SSL_TLSEXT_ERR_*
+_GO_ON, _REFUSE = 1, 0  # SSL_CLIENT_HELLO_SUCCESS, SSL_CLIENT_HELLO_ERROR
+_UNREAD = object()  # in the place of a server name: no hello has been read
 # A record that no peer sends: application data that no key opens. An OpenSSL that skips rejected early data gives up
 # after 16 KiB and some of it, so enough is fed to reach the alert from wherever the handshake stood.
 _NONSENSE = (b"\x17\x03\x03\x00\x40" + bytes(64)) * 270
@@ -74,6 +94,9 @@ class Bridged(Protocol):
     @property
     def session_hooks(self) -> Hooks: ...
 
+    @property
+    def session_id_context(self) -> bytes: ...
+
 
 @dataclass(frozen=True)
 class Hooks:
@@ -84,7 +107,7 @@ class Hooks:
     """
 
     #: (connection, server_name or None) -> None, or the number of the alert to refuse with. Runs on every handshake,
-    #: twice after a HelloRetryRequest.
+    #: before OpenSSL has looked for a session; may switch the Context. The name is the client's, not checked: any text.
     servername: Callable[[Any, str | None], int | None] | None = None
     #: (connection, the client's protocols) -> one of them, or None to go on without ALPN
     alpn: Callable[[Any, Sequence[bytes]], bytes | None] | None = None
@@ -92,8 +115,8 @@ class Hooks:
     get_session: Callable[[Any, bytes], Session | None] | None = None
     #: (connection, Session). The Session is a copy that the hook may keep.
     new_session: Callable[[Any, Session], None] | None = None
-    #: (session id). No connection; must not wait, must not raise: see the module's docstring.
-    remove_session: Callable[[bytes], None] | None = None
+    #: (session id, session-id context). No connection; must not wait, must not raise: see the module's docstring.
+    remove_session: Callable[[bytes, bytes], None] | None = None
     #: server: (connection, None) -> a DER OCSP response or None. client: (connection, the peer's or None) -> None.
     ocsp: Callable[[Any, bytes | None], bytes | None] | None = None
     #: (connection, DER certificates, the peer's first). After OpenSSL's own checks have passed. Raises to refuse.
@@ -118,8 +141,8 @@ class Operation:
     """What one connection's SSL* is doing. Lives as long as its connection; entered once per operation."""
 
     __slots__ = (
-        "ask", "connection", "dead", "entrant", "failure", "incoming", "kept", "lookups", "name", "occupant", "ssl",
-        "thread",
+        "ask", "connection", "dead", "entrant", "failure", "incoming", "kept", "lookups", "name", "occupant",
+        "server_name", "ssl", "thread",
     )  # fmt: skip
 
     def __init__(self, ssl: Any, incoming: Any) -> None:
@@ -133,6 +156,7 @@ class Operation:
         self.failure: BaseException | None = None  # what a callback raised
         self.dead = ""  # why, once an operation failed for good
         self.lookups = 0
+        self.server_name: Any = _UNREAD  # what the client's hello says, str or None, at a server
         self.kept: Any = None  # memory that OpenSSL reads after a callback has returned
         self.thread: int | None = None
         # Who runs the bodies of callbacks, where that is not the thread that OpenSSL runs in.
@@ -202,6 +226,11 @@ class Operation:
         elif self.thread != get_native_id():
             raise WrongThreadError(f"{name}: a connection belongs to the thread of its first operation")
         self.entrant = weakref.ref(getcurrent())
+
+    @property
+    def hello_read(self) -> bool:
+        """server_name is what the hello says, so that sessions can be bound to it."""
+        return self.server_name is not _UNREAD
 
     @property
     def inside(self) -> bool:
@@ -281,20 +310,48 @@ def _callback(signature: str, fatal: Any = None) -> Callable[[Callable[..., Any]
     return lambda function: binding.callback(signature, function, fatal, _second_net)
 
 
+@_callback("int(SSL *, int *, void *)", _REFUSE)
+def _on_client_hello(ssl: Any, alert: Any, _: Any) -> int:
+    alert[0] = _INTERNAL_ERROR
+    return int(_guarded(ssl, _REFUSE, _client_hello, alert))
+
+
+def _client_hello(operation: Operation, connection: Bridged, alert: Any) -> int:
+    extension = binding.client_hello_extension(operation.ssl, ExtensionType.server_name)
+    try:
+        name = None if extension is None else _server_name(extension)
+    except WireError:
+        operation.server_name = _UNREAD
+        return _GO_ON  # OpenSSL reads it next, and knows the alert
+    if operation.server_name is not _UNREAD and operation.server_name == name:
+        return _GO_ON  # the second hello, after a HelloRetryRequest
+    operation.server_name = name
+    hook = connection.session_hooks.servername  # the first Context's: with the second hello there may be another
+    refusal = hook(connection, name) if hook else None
+    if refusal is not None:
+        alert[0] = refusal
+        return _REFUSE
+    binding.set_session_id_context(operation.ssl, connection.session_id_context)
+    return _GO_ON
+
+
+def _server_name(extension: bytes) -> str | None:
+    reader = Reader(extension, "server_name")
+    name = server_name(reader)
+    reader.finish()
+    return name
+
+
 @_callback("int(SSL *, int *, void *)", _ALERT_FATAL)
 def _on_servername(ssl: Any, alert: Any, _: Any) -> int:
     alert[0] = _INTERNAL_ERROR
-    return int(_guarded(ssl, _ALERT_FATAL, _servername, alert))
+    return int(_guarded(ssl, _ALERT_FATAL, _servername))
 
 
-def _servername(operation: Operation, connection: Bridged, alert: Any) -> int:
-    name = binding.server_name(operation.ssl)
-    hook = connection.hooks.servername
-    refusal = hook(connection, name) if hook else None
-    if refusal is None:
-        return _NOACK if name is None else _OK
-    alert[0] = refusal
-    return _ALERT_FATAL
+def _servername(operation: Operation, connection: Bridged) -> int:
+    if operation.server_name is _UNREAD and connection.session_hooks.servername:
+        raise TLSError(operation.name, reason="OpenSSL reads a server_name where RFC 6066 has none")
+    return _NOACK if binding.server_name(operation.ssl) is None else _OK
 
 
 @_callback("int(SSL *, unsigned char **, unsigned char *, unsigned char *, unsigned int, void *)", _ALERT_FATAL)
@@ -355,7 +412,7 @@ def _new_session(operation: Operation, connection: Bridged, session: Any) -> int
 def _on_remove_session(context: Any, session: Any) -> None:
     _, hook = _removers.get(binding.pointer(context), (None, None))
     if hook is not None:
-        hook(binding.session_id(session))
+        hook(binding.session_id(session), binding.session_id_context(session))
 
 
 @_callback("int(SSL *, void *)", -1)
@@ -476,14 +533,14 @@ def _message(
 
 # -- installing them ---------------------------------------------------------------------------------------------------
 
-_removers: dict[int, tuple[Any, Callable[[bytes], None]]] = {}  # by SSL_CTX*, since a removal has no operation
+_removers: dict[int, tuple[Any, Callable[[bytes, bytes], None]]] = {}  # by SSL_CTX*, since a removal has no operation
 
 
 def install(owner: Any, context: Any, hooks: Hooks, server_side: bool, verify_mode: int) -> None:
     """Points an SSL_CTX's callbacks here; those for which there is no hook are left out.
 
     owner: the Python object that lives as long as the context is used. Raises UnsupportedOpenSSL where session hooks
-    are asked for and this OpenSSL hides the functions that set them.
+    or a servername hook are asked for and this OpenSSL hides the functions that set them.
     """
     if hooks.get_session or hooks.new_session or hooks.remove_session:
         get, new, remove = (
@@ -499,6 +556,12 @@ def install(owner: Any, context: Any, hooks: Hooks, server_side: bool, verify_mo
             _removers[binding.pointer(context)] = (context, hooks.remove_session)
             weakref.finalize(owner, _detach, binding.pointer(context)).atexit = False
     if server_side:
+        try:
+            binding.set_client_hello_callback(context, _on_client_hello)
+        except UnsupportedOpenSSL:
+            if hooks.servername:
+                raise
+            # Nobody chooses by name, then, and sessions are bound to this one Context, but not to a name.
         lib.SSL_CTX_set_tlsext_servername_callback(context, _on_servername)  # always: a tripwire behind get_session
         if hooks.alpn:
             lib.SSL_CTX_set_alpn_select_cb(context, _on_alpn, ffi.NULL)

@@ -17,6 +17,7 @@ OpenSSL, which would call it fatal. A fatal alert, sent or received, still remov
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 from greentls.bridge import CLOSED, WANT_READ, Hooks, Operation
@@ -56,7 +57,7 @@ class Connection:
         self.owner: Any = None  # for the hooks: whose connection this is
         self.session_lookup: Any = None  # what a get_session hook has to tell of its last lookup
         self.session_ends = 0  # when the line of sessions ends that it found, seconds since the epoch
-        self._original = context  # its session hooks stay in force when the context is switched
+        self._original = context  # its session and servername hooks stay in force when the context is switched
         self._ssl_owner, self._ssl, self._incoming, self._outgoing = binding.new_ssl(
             context.ssl_context, self.server_side
         )
@@ -249,10 +250,27 @@ class Connection:
     def session_hooks(self) -> Hooks:
         return self._original.hooks
 
+    @property
+    def session_id_context(self) -> bytes:
+        """A server's: its sessions are bound to this, and it resumes no others (SSL_set_session_id_context(3)).
+
+        The Context's own where no name was asked for and none was chosen. Else a digest of both Contexts' and the name:
+        the first one's verify mode is in force still, and RFC 6066 3 has a session resumed under its own name only.
+        """
+        first, chosen, name = self._original, self.context, self.operation.server_name
+        if not self.operation.hello_read or (name is None and chosen is first):
+            return chosen.session_id_context
+        digest = hashlib.sha256(b"greentls session-id context 2")
+        host = b"" if name is None else b"n" + name.lower().encode("ascii", "surrogateescape")
+        for part in (first.session_id_context, chosen.session_id_context, host):
+            digest.update(len(part).to_bytes(2, "big") + part)
+        return digest.digest()
+
     def switch_context(self, context: Context) -> None:
         """Goes on with another Context's certificates, ALPN and trust: for the servername hook (SSL_set_SSL_CTX(3)).
 
-        Sessions stay with the first Context, and so does the verify mode. Raises ConcurrentUseError.
+        What stays with the first Context: verify mode, versions, options, groups, session and servername hooks, ticket
+        keys. Raises ConcurrentUseError.
         """
         self.operation.check_entry("switch_context")
         binding.switch_context(self._ssl, context.ssl_context)
@@ -282,7 +300,7 @@ class Connection:
     @property
     def server_name(self) -> str | None:
         """RFC 6066 server_name: what the client asked for."""
-        return binding.server_name(self._ssl)
+        return self.operation.server_name if self.operation.hello_read else binding.server_name(self._ssl)
 
     @property
     def session(self) -> Session | None:

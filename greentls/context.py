@@ -9,7 +9,8 @@ tickets (OP_NO_TICKET), no internal cache (which would answer before the hook, a
 OpenSSL's lock). The session-id context names what a session may be resumed for: OpenSSL refuses a session of another
 one. By default it is a digest of the certificates' names, the verify mode and the trust anchors, so that all workers of
 a site agree on it, a renewed certificate keeps its sessions, and a session made without a client certificate is
-worthless where one is required. (Trust anchors in files count by content, directories by path.)
+worthless where one is required. (Trust anchors in files count by content, directories by path.) Each connection adds
+the server name: Connection.session_id_context.
 """
 
 from __future__ import annotations

@@ -50,6 +50,11 @@ class Session:
         return hash(self.id)
 
     @property
+    def id_context(self) -> bytes:
+        """What it is bound to at the server that made it: Connection.session_id_context. Empty for a client's."""
+        return binding.session_id_context(self.pointer)
+
+    @property
     def time(self) -> int:
         """When it was made, seconds since the epoch."""
         return binding.session_times(self.pointer)[0]

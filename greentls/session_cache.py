@@ -8,6 +8,8 @@ What a store does to a handshake, and what it may not:
 - What is to be put or removed is queued and written by a few greenlets per hub, each session's in order, behind the
   peer's back: the flight that announces a ticket is on the wire before the store hears of it. A removal may be asked
   for by the garbage collector or under OpenSSL's lock, where nothing may wait.
+- A session is found only where it may be resumed: what it is bound to (Connection.session_id_context: settings and
+  server name) is half of its key, so that a session of another name is a miss before anything is unsealed or parsed.
 - A session's lifetime counts from the full handshake that it comes from. A resumption under TLS 1.3 makes new sessions,
   each with a lifetime of its own: without this a client that keeps resuming would never show its certificate again, nor
   the server (RFC 8446 4.6.1). So before a session's bytes stand eight with the time when its line ends.
@@ -44,6 +46,9 @@ MAX_QUEUED = 1_250
 # Seconds between two log lines about the same trouble: an outage under load is one event, not a thousand a second.
 LOG_INTERVAL = 10.0
 
+# Bytes of the session-id context in a key. No secret and no proof: OpenSSL compares the whole of it.
+ID_CONTEXT_SIZE = 8
+
 Outcome = Literal["hit", "miss", "timeout", "error"]
 Kept = tuple[int, Session]  # seconds since the epoch when its line of sessions ends
 
@@ -76,7 +81,7 @@ class SessionCache:
         started = perf_counter()
         with gevent.Timeout(self.timeout, False):
             try:
-                blob = self.store.get(session_id)
+                blob = self.store.get(_key(session_id, connection.session_id_context))
                 if blob is not None:
                     connection.session_ends, session = _unpack(blob)
                     if session.id != session_id:
@@ -98,12 +103,14 @@ class SessionCache:
         ends = session.time + session.timeout
         if connection.session_reused:
             ends = min(ends, connection.session_ends)
-        _writer_of(session.id, self._hubs_writers()).add(session.id, (ends, session))
+        key = _key(session.id, session.id_context)
+        _writer_of(key, self._hubs_writers()).add(key, (ends, session))
 
-    def remove(self, session_id: bytes) -> None:
+    def remove(self, session_id: bytes, id_context: bytes) -> None:
         """Hooks.remove_session. Never waits, never raises; may be called in the hub and in any thread."""
+        key = _key(session_id, id_context)
         for writers in list(self._writers.values()):  # one hub's as a rule; with several, who put it is not known
-            _writer_of(session_id, writers).add(session_id, None)
+            _writer_of(key, writers).add(key, None)
 
     def drain(self, timeout: float | None = None) -> bool:
         """Waits until this hub's queues are written, timeout seconds at most. False if they are not."""
@@ -125,15 +132,15 @@ class SessionCache:
             writers = self._writers[hub] = tuple(_Writer(hub, self) for _ in range(WRITERS))
         return writers
 
-    def _write(self, session_id: bytes, kept: Kept | None) -> None:
+    def _write(self, key: bytes, kept: Kept | None) -> None:
         what = "remove" if kept is None else "put"
         done = False
         with gevent.Timeout(self.timeout, False):
             try:
                 if kept is None:
-                    self.store.remove(session_id)
+                    self.store.remove(key)
                 elif (remaining := kept[0] - time()) > 0:
-                    self.store.put(session_id, _pack(*kept), remaining)
+                    self.store.put(key, _pack(*kept), remaining)
                 self._well(what)
             except Exception as error:
                 self._trouble(what, repr(error))
@@ -178,9 +185,13 @@ def _unpack(blob: bytes) -> Kept:
     return int.from_bytes(blob[:8], "big"), Session.from_bytes(blob[8:])
 
 
-def _writer_of(session_id: bytes, writers: tuple[_Writer, ...]) -> _Writer:
+def _key(session_id: bytes, id_context: bytes) -> bytes:
+    return id_context[:ID_CONTEXT_SIZE] + session_id
+
+
+def _writer_of(key: bytes, writers: tuple[_Writer, ...]) -> _Writer:
     """Always the same one, so that what is done to a session stays in order."""
-    return writers[sum(session_id[-1:]) % len(writers)]
+    return writers[sum(key[-1:]) % len(writers)]
 
 
 class _Writer:
@@ -193,12 +204,12 @@ class _Writer:
         self._greenlet: Any = None
         self._starting = False
 
-    def add(self, session_id: bytes, kept: Kept | None) -> None:
+    def add(self, key: bytes, kept: Kept | None) -> None:
         if len(self._queue) >= MAX_QUEUED:
             if kept is not None:  # a removal may come from where not even a log line is safe
                 self._cache._trouble("write", "the queue is full, dropped")
             return
-        self._queue.append((session_id, kept))
+        self._queue.append((key, kept))
         if self._greenlet is None and not self._starting:
             self._starting = True
             self._start_soon()

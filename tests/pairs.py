@@ -83,7 +83,7 @@ class Sessions:
     def new(self, connection, session):
         self.kept[session.id] = bytes(session)
 
-    def remove(self, session_id):
+    def remove(self, session_id, id_context):
         self.removed.append(session_id)
         self.kept.pop(session_id, None)
 

@@ -186,11 +186,13 @@ class TestWriting:
     def test_puts_and_removals_keep_their_order(self, pki, version):
         party = Party(pki, version)
         _, there = party.connect()
+        session = there.session
         for _ in range(3):
-            party.cache.put(there, there.session)
-            party.cache.remove(there.session.id)
+            party.cache.put(there, session)
+            party.cache.remove(session.id, session.id_context)
         assert party.cache.drain(PATIENCE)
-        assert [name for name, session_id in party.store.calls if session_id == there.session.id][-6:] == [
+        key = session.id_context[: session_cache.ID_CONTEXT_SIZE] + session.id
+        assert [name for name, called_with in party.store.calls if called_with == key][-6:] == [
             "put",
             "remove",
         ] * 3
@@ -217,7 +219,7 @@ class TestWriting:
         party = Party(pki, version)
         party.store.do["put"] = fail(ConnectionError("gone"))
         party.connect()
-        party.cache.remove(b"an id")
+        party.cache.remove(b"an id", b"")
         assert party.cache.drain(PATIENCE)
         assert party.store.calls[-1] == ("remove", b"an id")
         assert "session store memory: put: ConnectionError('gone')" in caplog.text
@@ -227,7 +229,7 @@ class TestWriting:
         party = Party(pki, version, timeout=0.05)
         party.store.do["put"] = lambda: gevent.sleep(PATIENCE)
         party.connect()
-        party.cache.remove(b"an id")
+        party.cache.remove(b"an id", b"")
         assert party.cache.drain(PATIENCE)
         assert party.store.calls[-1] == ("remove", b"an id")
         assert "put: no answer in 0.05 s" in caplog.text
@@ -318,7 +320,7 @@ class TestLifetime:
 def test_a_removal_in_another_thread_reaches_the_writer(pki):
     """hazard: the garbage collector frees a connection in a thread that has no hub."""
     party = Party(pki, VERSIONS["1.2"])
-    thread = threading.Thread(target=party.cache.remove, args=(b"an id",))
+    thread = threading.Thread(target=party.cache.remove, args=(b"an id", b""))
     thread.start()
     thread.join(PATIENCE)
     with gevent.Timeout(PATIENCE):

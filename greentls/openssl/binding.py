@@ -116,6 +116,14 @@ def session_id(session: Any) -> bytes:
     return bytes(ffi.buffer(start, length[0]))
 
 
+def session_id_context(session: Any) -> bytes:
+    """What the session is bound to (SSL_CTX_set_session_id_context(3)); empty: nothing, as a client's."""
+    length = ffi.new("unsigned int *")
+    get = hidden("SSL_SESSION_get0_id_context", "const unsigned char *(*)(const SSL_SESSION *, unsigned int *)")
+    start = get(session, length)
+    return bytes(ffi.buffer(start, length[0]))
+
+
 def session_times(session: Any) -> tuple[int, int]:
     """(made at, seconds since the epoch; lifetime, seconds)."""
     made = hidden("SSL_SESSION_get_time", "long (*)(const SSL_SESSION *)")
@@ -142,6 +150,13 @@ def set_session_callbacks(context: Any, get: Any, new: Any, remove: Any) -> None
     )(context, get)
     hidden("SSL_CTX_sess_set_new_cb", "void (*)(SSL_CTX *, int (*)(SSL *, SSL_SESSION *))")(context, new)
     hidden("SSL_CTX_sess_set_remove_cb", "void (*)(SSL_CTX *, void (*)(SSL_CTX *, SSL_SESSION *))")(context, remove)
+
+
+def set_client_hello_callback(context: Any, callback: Any) -> None:
+    """SSL_CTX_set_client_hello_cb(3)."""
+    hidden("SSL_CTX_set_client_hello_cb", "void (*)(SSL_CTX *, int (*)(SSL *, int *, void *), void *)")(
+        context, callback, ffi.NULL
+    )
 
 
 # -- contexts ----------------------------------------------------------------------------------------------------------
@@ -351,6 +366,18 @@ def received_close_notify(ssl: Any) -> bool:
     return bool(lib.SSL_get_shutdown(ssl) & lib.SSL_RECEIVED_SHUTDOWN)
 
 
+def client_hello_extension(ssl: Any, extension_type: int) -> bytes | None:
+    """An extension's bytes as the client sent them, None if there is none. In a client-hello callback only."""
+    start, length = ffi.new("const unsigned char **"), ffi.new("size_t *")
+    get = hidden("SSL_client_hello_get0_ext", "int (*)(SSL *, unsigned int, const unsigned char **, size_t *)")
+    return bytes(ffi.buffer(start[0], length[0])) if get(ssl, extension_type, start, length) else None
+
+
+def set_session_id_context(ssl: Any, value: bytes) -> None:
+    """Which sessions it may resume, and what those are bound to that it makes; 32 bytes at most."""
+    hidden("SSL_set_session_id_context", "int (*)(SSL *, const unsigned char *, unsigned int)")(ssl, value, len(value))
+
+
 def server_name(ssl: Any) -> str | None:
     """RFC 6066 server_name as the client wrote it; bytes that are not ASCII come out as surrogates."""
     name = lib.SSL_get_servername(ssl, 0)
@@ -482,7 +509,7 @@ def peer_certificates(ssl: Any, server_side: bool) -> list[bytes]:
 
 
 def switch_context(ssl: Any, context: SSL.Context) -> None:
-    """SSL_set_SSL_CTX: certificate, ALPN and trust from another context; sessions stay with the first one."""
+    """SSL_set_SSL_CTX: certificate, ALPN and trust from another context; session callbacks stay with the first."""
     lib.SSL_set_SSL_CTX(ssl, raw_context(context))
 
 

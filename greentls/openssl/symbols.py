@@ -46,11 +46,11 @@ WANTED = frozenset((
     "OPENSSL_sk_num", "OPENSSL_sk_value", "OSSL_ERR_STATE_free", "OSSL_ERR_STATE_new", "OSSL_ERR_STATE_restore",
     "OSSL_ERR_STATE_save", "SSL_CTX_ctrl", "SSL_CTX_remove_session", "SSL_CTX_sess_set_get_cb",
     "SSL_CTX_sess_set_new_cb", "SSL_CTX_sess_set_remove_cb", "SSL_CTX_set_client_hello_cb", "SSL_CTX_set_num_tickets",
-    "SSL_CTX_set_tlsext_ticket_key_evp_cb", "SSL_SESSION_get_id",
+    "SSL_CTX_set_tlsext_ticket_key_evp_cb", "SSL_SESSION_get0_id_context", "SSL_SESSION_get_id",
     "SSL_SESSION_get_ticket_lifetime_hint", "SSL_SESSION_get_time", "SSL_SESSION_get_timeout",
     "SSL_SESSION_has_ticket", "SSL_SESSION_is_resumable", "SSL_SESSION_set_timeout", "SSL_SESSION_up_ref",
-    "SSL_get0_peer_certificate", "SSL_get_ciphers", "SSL_get_client_ciphers", "SSL_set_session_id_context",
-    "X509_OBJECT_get0_X509", "X509_check_ca",
+    "SSL_client_hello_get0_ext", "SSL_get0_peer_certificate", "SSL_get_ciphers", "SSL_get_client_ciphers",
+    "SSL_set_session_id_context", "X509_OBJECT_get0_X509", "X509_check_ca",
 ))
 # fmt: on
 # Functions that every version of the binding exports; five at least must be found, and all that are found must agree.

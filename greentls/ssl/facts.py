@@ -93,7 +93,7 @@ class Facts:
 
     @property
     def server_name(self) -> str | None:
-        """RFC 6066 server_name as the client sent it; in a resumption under TLS 1.2, that of the session."""
+        """RFC 6066 server_name as the client sent it, None if it sent none. In an sni_callback, too."""
         return self._connection.server_name
 
     def version(self) -> str | None:

@@ -382,6 +382,7 @@ def test_the_tests_that_are_named_exist():
         (ROOT / "tests" / f"test_{each}.py").read_text("utf-8")
         for each in (
             "bridge",
+            "bridge_names",
             "stream",
             "session_cache",
         )
