@@ -194,12 +194,17 @@ class Connection:
         return result
 
     def shutdown(self) -> bool:
-        """Sends close_notify. True once the peer's has come too (RFC 8446 6.1). Raises TLSError."""
+        """Sends close_notify the first time, and looks for the peer's from the second time on (RFC 8446 6.1): True once
+        that has come. Nothing behind it is read, nor data before it.
+
+        Raises TLSError if there is such data, UnexpectedEOF.
+        """
         if not self.established:
             raise TLSError("shutdown", reason="the handshake is not finished")
-        if self.operation.run(self, "shutdown", _shutdown) > 1:
-            return True
-        return self.closed_by_peer
+        result = self.operation.run(self, "shutdown", _shutdown)
+        if result == WANT_READ and self.eof:
+            raise UnexpectedEOF("shutdown")
+        return result in (_BOTH, CLOSED)
 
     def offer(self, session: Session) -> None:
         """A client's, before the handshake: to resume this one. Raises ConfigurationError.
@@ -361,7 +366,10 @@ class Connection:
         return binding.exported_keying_material(self._ssl, label, length)
 
 
+_BOTH = 2
+
+
 def _shutdown(ssl: Any) -> int:
-    """SSL_shutdown() says 0 for "sent, the peer's not seen", which the bridge would take for a failure."""
+    """SSL_shutdown() says 0 for "sent, the peer's not seen", which the bridge would take for a failure; 1: _BOTH."""
     result: int = lib.SSL_shutdown(ssl)
     return result + 1 if result >= 0 else result

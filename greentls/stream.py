@@ -31,7 +31,7 @@ from gevent.socket import wait as wait_on
 from greenlet import getcurrent
 
 from greentls.connection import CLOSED, WANT_READ, Connection
-from greentls.errors import TLSError, UnexpectedEOF, WouldBlock, WrongThreadError
+from greentls.errors import TLSError, WouldBlock, WrongThreadError
 from greentls.openssl import binding
 from greentls.strategy import Strategy
 
@@ -174,16 +174,16 @@ class TLSStream:
         return length
 
     def shutdown(self) -> None:
-        """Sends close_notify, receives until the peer's has come. What it still had to say is dropped."""
-        connection = self.connection
-        try:
-            self._step(connection.shutdown)
-            self.flush()
-            scratch = binding.read_buffer(binding.RECORD_SIZE)
-            while not connection.closed_by_peer:
-                self._read(scratch)
-        except UnexpectedEOF:
-            pass  # gone without an answer, as RFC 8446 6.1 lets it
+        """Sends close_notify, receives until the peer's has come.
+
+        Raises UnexpectedEOF if it does not, TLSError if there is data before it: who goes on in clear must not take the
+        one for an end, nor miss the other. OSError, TimeoutError, or what a hook raised.
+        """
+        shutdown = self.connection.shutdown
+        done = self._step(shutdown)
+        self.flush()
+        while not (done or self._step(shutdown)):
+            self._receive()
 
     def receive(self) -> bytes:
         """Ciphertext as it comes from the socket, b"" at its end; the connection has it too. Before the handshake."""

@@ -178,10 +178,21 @@ class TestTheEnd:
 
     def test_shutdown_both_ways(self, streams, version):
         here, there = connect(streams(version))
-        here.write(b"not read by anybody")
         both(here.shutdown, there.shutdown)
         assert here.connection.closed_by_peer
         assert there.connection.closed_by_peer
+
+    def test_shutdown_does_not_pass_over_data(self, streams, version):
+        here, there = connect(streams(version))
+        here.write(b"not read by anybody")
+        with pytest.raises(TLSError, match="application data after close notify"):
+            there.shutdown()
+
+    def test_shutdown_does_not_take_a_missing_close_notify_for_one(self, streams, version):
+        here, there = connect(streams(version))
+        here._socket.shutdown(socket.SHUT_WR)
+        with pytest.raises(UnexpectedEOF):
+            there.shutdown()
 
     def test_closing_wakes_who_waits(self, streams, version):
         """hazard: libev polls a descriptor that is closed, and then somebody else's."""

@@ -32,6 +32,7 @@ from greentls.session import Session
 from greentls.session_cache import SessionCache
 from greentls.ssl import hooks as make
 from greentls.ssl.deadline import Deadline
+from greentls.ssl.errors import ssl_error
 from greentls.ssl.peercert import peer_certificate
 from greentls.ssl.plain import PlainSocket
 from greentls.stores import SessionStore
@@ -245,7 +246,7 @@ class SSLContext(_Base):  # type: ignore[misc]
 
     def _must_not_be(self, protocol: Any, what: str) -> None:
         if self.protocol == protocol:
-            raise _ssl_error(f"Cannot add {what} to a {protocol.name} context")
+            raise ssl_error(f"Cannot add {what} to a {protocol.name} context")
 
     @property
     def strategy(self) -> str:
@@ -323,7 +324,7 @@ class SSLContext(_Base):  # type: ignore[misc]
             raise TypeError("Value is not a SSLSession.")
         for side, protocol in ((True, _stdlib_ssl.PROTOCOL_TLS_CLIENT), (False, _stdlib_ssl.PROTOCOL_TLS_SERVER)):
             if server_side is side and self.protocol == protocol:
-                raise _ssl_error(
+                raise ssl_error(
                     f"Cannot create a {'server' if side else 'client'} socket with a {protocol.name} context"
                 )
         try:
@@ -438,16 +439,10 @@ def _in_use(version: int) -> int:
     return version if version > _stdlib_ssl.TLSVersion.SSLv3 else 0
 
 
-def _ssl_error(text: str) -> _stdlib_ssl.SSLError:
-    return _stdlib_ssl.SSLError(_stdlib_ssl.SSL_ERROR_SSL, text)
-
-
 def _refused(error: ConfigurationError, reason: str) -> _stdlib_ssl.SSLError:
     """As the standard library says it, and what it is about, and why."""
     words = reason.replace("_", " ").lower().replace("pem", "PEM")
-    result = _ssl_error(f"[SSL: {reason}] {words}: {error} (greentls)")
-    result.library, result.reason = "SSL", reason
-    return result
+    return ssl_error(f"[SSL: {reason}] {words}: {error} (greentls)", "SSL", reason)
 
 
 def _callable_or_none(callback: Any) -> Any:

@@ -1,41 +1,63 @@
-"""The standard library's ssl errors, made from ours: callers catch those, and match their texts."""
+"""The standard library's ssl errors, made from ours: callers catch those, match their texts, and look at library and
+reason, which are None where OpenSSL has said nothing."""
 
 from __future__ import annotations
 
 import ssl as _stdlib_ssl
+from typing import Any
 
 from greentls.errors import CertificateError, TLSError, UnexpectedEOF, WireError, WouldBlock
 
-__all__ = ["as_stdlib"]
+__all__ = ["as_stdlib", "ssl_error", "want_read"]
 
 
 def as_stdlib(error: TLSError | WireError, server_hostname: str | None = None) -> _stdlib_ssl.SSLError:
     """The ssl.SSLError that the standard library would have raised."""
     if isinstance(error, WireError):  # of a hello that was read before OpenSSL
-        malformed = _stdlib_ssl.SSLError(_stdlib_ssl.SSL_ERROR_SSL, f"[SSL: BAD_CLIENT_HELLO] {error} (greentls)")
-        malformed.library, malformed.reason = "SSL", "BAD_CLIENT_HELLO"
-        return malformed
+        return ssl_error(f"[SSL: BAD_CLIENT_HELLO] {error} (greentls)", "SSL", "BAD_CLIENT_HELLO")
     if isinstance(error, WouldBlock):
-        if error.operation == "read":
-            return _stdlib_ssl.SSLWantReadError(_stdlib_ssl.SSL_ERROR_WANT_READ, str(error))
-        return _stdlib_ssl.SSLWantWriteError(_stdlib_ssl.SSL_ERROR_WANT_WRITE, str(error))
+        return want_read() if error.operation == "read" else _want_write()
     if isinstance(error, UnexpectedEOF):
-        return _stdlib_ssl.SSLEOFError(_stdlib_ssl.SSL_ERROR_EOF, "EOF occurred in violation of protocol (greentls)")
+        return _unexpected_eof()
     reason = error.reason.upper().replace(" ", "_")
     library = error.library.removesuffix(" routines")
     text = f"[{library}: {reason}] {error.reason}" if library else str(error)
-    if isinstance(error, CertificateError):
-        message = error.verify_message
-        if error.verify_code in _MISMATCHES:
-            message = f"{_MISMATCHES[error.verify_code]} mismatch, certificate is not valid for '{server_hostname}'."
-        refused = _stdlib_ssl.SSLCertVerificationError(_stdlib_ssl.SSL_ERROR_SSL, f"{text}: {message} (greentls)")
-        refused.verify_code, refused.verify_message = error.verify_code, message
-        result: _stdlib_ssl.SSLError = refused
-    else:
-        result = _stdlib_ssl.SSLError(_stdlib_ssl.SSL_ERROR_SSL, f"{text} (greentls)")
-    result.library, result.reason = library, reason
-    return result
+    if not isinstance(error, CertificateError):
+        return ssl_error(f"{text} (greentls)", library, reason)
+    message = error.verify_message
+    if error.verify_code in _MISMATCHES:
+        message = f"{_MISMATCHES[error.verify_code]} mismatch, certificate is not valid for '{server_hostname}'."
+    refused = _stdlib_ssl.SSLCertVerificationError(_stdlib_ssl.SSL_ERROR_SSL, f"{text}: {message} (greentls)")
+    refused.verify_code, refused.verify_message = error.verify_code, message
+    return _said_by(refused, library, reason)
 
 
 # X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH have sentences of the standard library's own.
 _MISMATCHES = {62: "Hostname", 64: "IP address"}
+
+
+def ssl_error(text: str, library: str | None = None, reason: str | None = None) -> _stdlib_ssl.SSLError:
+    """An ssl.SSLError of OpenSSL's, or of nobody's."""
+    return _said_by(_stdlib_ssl.SSLError(_stdlib_ssl.SSL_ERROR_SSL, text), library, reason)
+
+
+def want_read() -> _stdlib_ssl.SSLError:
+    """More ciphertext, please."""
+    text = "The operation did not complete (read)"
+    return _said_by(_stdlib_ssl.SSLWantReadError(_stdlib_ssl.SSL_ERROR_WANT_READ, text))
+
+
+def _want_write() -> _stdlib_ssl.SSLError:
+    text = "The operation did not complete (write)"
+    return _said_by(_stdlib_ssl.SSLWantWriteError(_stdlib_ssl.SSL_ERROR_WANT_WRITE, text))
+
+
+def _unexpected_eof() -> _stdlib_ssl.SSLError:
+    reason = "UNEXPECTED_EOF_WHILE_READING"
+    text = f"[SSL: {reason}] EOF occurred in violation of protocol (greentls)"
+    return _said_by(_stdlib_ssl.SSLEOFError(_stdlib_ssl.SSL_ERROR_EOF, text), "SSL", reason)
+
+
+def _said_by(error: Any, library: str | None = None, reason: str | None = None) -> _stdlib_ssl.SSLError:
+    error.library, error.reason = library, reason
+    return error  # type: ignore[no-any-return]

@@ -8,13 +8,15 @@ wait.
 from __future__ import annotations
 
 import ssl as _stdlib_ssl
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from greentls.connection import Connection
-from greentls.errors import TLSError, WantRead
-from greentls.openssl.binding import RECORD_SIZE
+from greentls.connection import WANT_READ, Connection
+from greentls.errors import TLSError
+from greentls.openssl import binding
 from greentls.session import Session
+from greentls.ssl.errors import want_read
 from greentls.ssl.facts import Facts
+from greentls.wire.record import RECORD_HEADER_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,10 +24,6 @@ if TYPE_CHECKING:
     from greentls.ssl.context import SSLContext
 
 __all__ = ["BIOConnection"]
-
-T = TypeVar("T")
-
-_WANT_READ = "The operation did not complete (read)"
 
 
 class _Certificate(bytes):
@@ -54,6 +52,7 @@ class BIOConnection(Facts):
         self.server_hostname = server_hostname
         self.owner = owner
         self._incoming, self._outgoing = incoming, outgoing
+        self._header, self._rest = b"", 0  # of the record that is being fed: what is known, bytes that are missing
         self._tls = context.connection(server_side, server_hostname, session, owner)
 
     @property
@@ -63,21 +62,45 @@ class BIOConnection(Facts):
     def _replace_connection(self, connection: Connection) -> None:
         self._tls = connection
 
-    def _run(self, operation: Callable[..., T], *arguments: Any) -> T:
-        """One operation of the connection, with what has come, and what it leaves for the peer. Raises ssl.SSLError."""
-        if self._incoming.pending:
-            self._tls.receive_data(self._incoming.read())
-        if self._incoming.eof:
-            self._tls.receive_data(b"")
+    def _run(self, step: Callable[..., int], *arguments: Any) -> int:
+        """One step of the connection, with as much of what has come as it needs; what it leaves for the peer goes out.
+
+        Raises SSLWantReadError, SSLError, or what a callback raised.
+        """
         try:
-            return operation(*arguments)
-        except WantRead:
-            raise _stdlib_ssl.SSLWantReadError(_stdlib_ssl.SSL_ERROR_WANT_READ, _WANT_READ) from None
+            while (result := step(*arguments)) == WANT_READ:
+                if not self._feed():
+                    raise want_read()
+            return result
         except TLSError as error:
             raise self._as_stdlib(error) from error
         finally:
             if ciphertext := self._tls.data_to_send():
                 self._outgoing.write(ciphertext)
+
+    def _feed(self) -> bool:
+        """A record to the connection, or what there is of it, or the end. False: nothing has come.
+
+        Never more: what stands behind a close_notify is no ciphertext, and there is no way back into a MemoryBIO whose
+        end has been written.
+        """
+        incoming = self._incoming
+        if not incoming.pending:
+            news = incoming.eof and not self._tls.eof
+            if news:
+                self._tls.receive_data(b"")
+            return news
+        if not self._rest:
+            header = incoming.read(RECORD_HEADER_SIZE - len(self._header))
+            self._tls.receive_data(header)
+            self._header += header
+            if len(self._header) == RECORD_HEADER_SIZE:
+                self._rest, self._header = int.from_bytes(self._header[3:], "big"), b""
+        if self._rest and incoming.pending:
+            fragment = incoming.read(self._rest)
+            self._tls.receive_data(fragment)
+            self._rest -= len(fragment)
+        return True
 
     def get_verified_chain(self) -> list[bytes]:
         return [_Certificate(each) for each in super().get_verified_chain()]
@@ -85,9 +108,13 @@ class BIOConnection(Facts):
     def get_unverified_chain(self) -> list[bytes]:
         return [_Certificate(each) for each in super().get_unverified_chain()]
 
+    def pending(self) -> int:
+        """Plaintext bytes. What the incoming MemoryBIO has is its owner's to know."""
+        return self._tls.pending
+
     def do_handshake(self) -> None:
         """Raises SSLWantReadError until done, SSLError, or what a callback raised."""
-        self._run(self._tls.do_handshake)
+        self._run(self._tls.step_handshake)
 
     def read(self, len: int = 1024, buffer: Any = None) -> bytes | int:
         """1 to len bytes, or their number in the buffer; none after close_notify. Raises SSLWantReadError, SSLError."""
@@ -95,24 +122,27 @@ class BIOConnection(Facts):
         if buffer is None:
             if len < 0:
                 raise ValueError("size should not be negative")
-            return self._run(self._tls.read, len) if len else b""
-        with memoryview(buffer) as view, view.cast("B") as octets, octets[: len if len > 0 else None] as room:
-            return self._run(self._tls.read_into, room) if room else 0
+            if not len:
+                return b""
+            room = binding.read_buffer(min(len, binding.RECORD_SIZE))
+            length = self._run(self._tls.step_read, room)
+            return binding.read_bytes(room, max(length, 0))
+        with memoryview(buffer) as view, view.cast("B") as octets, octets[: len if len > 0 else None] as part:
+            if not part:
+                return 0
+            with binding.writable(part) as room:
+                return max(self._run(self._tls.step_read, room), 0)
 
     def write(self, data: Any) -> int:
         """All of it. Raises SSLWantReadError before the handshake is finished, SSLError."""
         self._finish_handshake()
         with memoryview(data) as view, view.cast("B") as octets:
-            return self._run(self._tls.write, octets)
+            return self._run(self._tls.write, octets) if octets else 0
 
     def shutdown(self) -> None:
-        """close_notify, and the peer's; what it still had to say is dropped. Raises SSLWantReadError until then."""
-        if not self._run(self._tls.shutdown):
-            scratch = bytearray(RECORD_SIZE)
-            while self._run(self._tls.read_into, scratch):
-                pass
-        if (rest := self._tls.take_unread()) and not self._incoming.eof:
-            self._incoming.write(rest)  # what comes behind close_notify is somebody else's
+        """close_notify, and the peer's. Raises SSLWantReadError until then, SSLError, also for data before it."""
+        shutdown = self._tls.shutdown
+        self._run(lambda: shutdown() or shutdown())  # says it, and looks for the peer's
 
     def _finish_handshake(self) -> None:
         if not self._tls.established:

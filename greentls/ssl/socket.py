@@ -125,7 +125,7 @@ class SSLSocket(Facts):
         if data:
             reason = "Closed before TLS handshake with data in recv buffer."
             refused = _stdlib_ssl.SSLError(errno.ENOTCONN, reason)
-            refused.reason, refused.library = reason, None  # type: ignore[assignment]
+            refused.reason, refused.library = reason, None  # type: ignore[assignment]  # typeshed: str
             raise refused
         return False
 

@@ -48,19 +48,21 @@ class TestWithEither:
             assert target.tls.pending() == 0
             assert not finished(target.tls.read)
 
-    def test_unwrap_gives_back_what_comes_behind_close_notify(self, pki, version, modules):
+    @pytest.mark.parametrize("ended", [False, True], ids=["goes on", "ends"])
+    @pytest.mark.parametrize("read", [False, True], ids=["unwrapped", "read and unwrapped"])
+    def test_what_comes_behind_close_notify_stays_where_it_is(self, pki, version, modules, read, ended):
         client, server = pair(pki, version, modules)
-        with pytest.raises(ssl.SSLWantReadError):
-            client.tls.unwrap()
-        carry(client, server)
-        server.incoming.write(b"in clear")
-        assert server.tls.read() == b""
-        server.tls.unwrap()
-        assert server.incoming.read() == b"in clear"
-        carry(server, client)
-        client.incoming.write(b"and back")
-        client.tls.unwrap()
-        assert client.incoming.read() == b"and back"
+        for source, target in ((client, server), (server, client)):
+            assert finished(source.tls.unwrap) is (source is server)
+            carry(source, target)
+            target.incoming.write(b"in clear")
+            if ended:
+                target.incoming.write_eof()
+            if read and source is client:  # who has said close_notify too gets an SSLZeroReturnError from Python
+                assert target.tls.read() == b""
+                assert target.tls.pending() == 0
+            target.tls.unwrap()
+            assert target.incoming.read() == b"in clear"
 
     def test_what_the_peer_said_before_close_notify_can_be_read(self, pki, version, modules):
         client, server = pair(pki, version, modules)
@@ -119,15 +121,22 @@ class TestSSLObject:
         carry(client, server)
         assert server.tls.read() == b"hello"
 
-    def test_pending_counts_ciphertext_lest_a_caller_waits_for_what_is_there(self, pki, version):
+    def test_it_takes_no_more_ciphertext_than_it_needs(self, pki, version):
         client, server = pair(pki, version)
-        for message in (b"one", b"two"):
+        lengths = []
+        for message in (b"one", b"two", b"three"):
             server.tls.write(message)
-        carry(server, client)
+            lengths.append(server.outgoing.pending)
+        records = server.outgoing.read()
+        client.incoming.write(records[:-1])
         assert client.tls.read() == b"one"
-        assert client.incoming.pending == 0, "whoever waits for the transport now"
-        assert client.tls.pending(), "has to see that there is more"
+        assert client.tls.pending() == 0
+        assert client.incoming.pending == lengths[2] - lengths[0] - 1
         assert client.tls.read() == b"two"
+        assert not finished(client.tls.read)
+        client.incoming.write(records[-1:])
+        assert client.tls.read() == b"three"
+        assert client.incoming.pending == 0
 
     def test_sizes(self, pki, version):
         client, _ = pair(pki, version)
