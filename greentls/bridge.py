@@ -89,6 +89,9 @@ class Bridged(Protocol):
     server_side: bool
 
     @property
+    def good_until(self) -> float | None: ...
+
+    @property
     def hooks(self) -> Hooks: ...
 
     @property
@@ -117,7 +120,9 @@ class Hooks:
     new_session: Callable[[Any, Session], None] | None = None
     #: (session id, session-id context). No connection; must not wait, must not raise: see the module's docstring.
     remove_session: Callable[[bytes, bytes], None] | None = None
-    #: server: (connection, None) -> a DER OCSP response or None. client: (connection, the peer's or None) -> None.
+    #: server: (connection, None) -> a DER OCSP response or None. client: (connection, the peer's or None) -> None, once
+    #: the chain was found good, and not on a resumption. It sets connection.vouched_until: until then a later
+    #: connection resumes this one's sessions, by default not at all.
     ocsp: Callable[[Any, bytes | None], bytes | None] | None = None
     #: (connection, DER certificates, the peer's first). After OpenSSL's own checks have passed. Raises to refuse.
     verify: Callable[[Any, list[bytes]], None] | None = None
@@ -404,7 +409,7 @@ def _on_new_session(ssl: Any, session: Any) -> int:
 def _new_session(operation: Operation, connection: Bridged, session: Any) -> int:
     hook = connection.session_hooks.new_session
     if hook is not None:
-        hook(connection, Session.sharing(session))
+        hook(connection, Session.sharing(session, connection.good_until))
     return 0  # OpenSSL keeps its reference
 
 
@@ -417,8 +422,10 @@ def _on_remove_session(context: Any, session: Any) -> None:
 
 @_callback("int(SSL *, void *)", -1)
 def _on_ocsp(ssl: Any, _: Any) -> int:
-    # -1, not ALERT_FATAL: to a client's OpenSSL 2 would mean "good".
-    return int(_guarded(ssl, -1, _ocsp))
+    # A client's 0 is the alert bad_certificate_status_response; a server's would be "go on". Neither takes -1 for good.
+    operation = _running.get(ssl)
+    client = operation is not None and operation.connection is not None and not operation.connection.server_side
+    return int(_guarded(ssl, 0 if client else -1, _ocsp))
 
 
 def _ocsp(operation: Operation, connection: Bridged) -> int:
@@ -429,7 +436,7 @@ def _ocsp(operation: Operation, connection: Bridged) -> int:
             return _NOACK
         binding.set_ocsp_response(operation.ssl, staple)
         return _OK
-    if hook:
+    if hook and not lib.SSL_session_reused(operation.ssl):  # with TLS 1.3 OpenSSL asks then, too; there is no staple
         hook(connection, binding.ocsp_response(operation.ssl))
     return 1
 

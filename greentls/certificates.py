@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from cryptography import x509
@@ -54,6 +55,20 @@ class CertificateChain:
         if key.public_key() != certificates[0].public_key():
             raise ConfigurationError(key_name, f"the key does not fit {name}", "give the pair")
         return cls(certificates[0], key, tuple(certificates[1:]))
+
+    @cached_property
+    def der(self) -> bytes:
+        """The certificate."""
+        return self.certificate.public_bytes(serialization.Encoding.DER)
+
+    @cached_property
+    def must_staple(self) -> bool:
+        """The certificate is worthless to a client that gets no OCSP response with it (RFC 7633)."""
+        try:
+            features = self.certificate.extensions.get_extension_for_class(x509.TLSFeature).value
+        except (x509.ExtensionNotFound, ValueError):
+            return False
+        return x509.TLSFeatureType.status_request in features
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ import hashlib
 from typing import Any
 
 from greentls.bridge import CLOSED, WANT_READ, Hooks, Operation
+from greentls.certificates import CertificateChain
 from greentls.context import Context
 from greentls.errors import TLSError, UnexpectedEOF, WantRead
 from greentls.openssl import binding
@@ -57,6 +58,8 @@ class Connection:
         self.owner: Any = None  # for the hooks: whose connection this is
         self.session_lookup: Any = None  # what a get_session hook has to tell of its last lookup
         self.session_ends = 0  # when the line of sessions ends that it found, seconds since the epoch
+        self.vouched_until: float | None = None  # Session.good_until, from a client's ocsp hook in a full handshake
+        self._offered_until: float | None = None  # and that of the session that was offered
         self._original = context  # its session and servername hooks stay in force when the context is switched
         self._ssl_owner, self._ssl, self._incoming, self._outgoing = binding.new_ssl(
             context.ssl_context, self.server_side
@@ -67,6 +70,8 @@ class Connection:
                 binding.set_server_name(self._ssl, server_hostname)
             if verify_hostname:
                 binding.check_host(self._ssl, server_hostname, context.hostname_checks_common_name)
+        if context.hooks.ocsp and not self.server_side:
+            binding.request_ocsp_response(self._ssl)
         if session is not None:
             self.offer(session)
 
@@ -209,12 +214,16 @@ class Connection:
     def offer(self, session: Session) -> None:
         """A client's, before the handshake: to resume this one. Raises ConfigurationError.
 
-        A resumption verifies nothing: a session whose peer was not found good is left out where the peer has to be.
+        A resumption verifies nothing: a session whose peer was not found good is left out where the peer has to be,
+        and one that no OCSP response vouches for any more where there is an ocsp hook.
         """
         binding.set_session(self._ssl, session.pointer)
+        self._offered_until = session.good_until
         if self.context.verify_mode and lib.SSL_get_verify_result(
             self._ssl
         ):  # which set_session() has from the session
+            binding.forget_session(self._ssl)
+        if self.hooks.ocsp and not session.vouched_for:
             binding.forget_session(self._ssl)
 
     def request_client_certificate(self) -> None:
@@ -311,7 +320,12 @@ class Connection:
     def session(self) -> Session | None:
         """What a later connection can resume; with TLS 1.3 not before read() has seen a ticket: Session.resumable."""
         pointer = binding.current_session(self._ssl)
-        return Session(pointer) if pointer is not None else None
+        return Session(pointer, self.good_until) if pointer is not None else None
+
+    @property
+    def good_until(self) -> float | None:
+        """Session.good_until of this connection's sessions. A resumption's are as good as the one that it resumed."""
+        return self._offered_until if self.session_reused else self.vouched_until
 
     @property
     def session_reused(self) -> bool:
@@ -356,6 +370,12 @@ class Connection:
     def certificate(self) -> bytes | None:
         """DER of this side's own."""
         return binding.own_certificate(self._ssl)
+
+    @property
+    def certificate_chain(self) -> CertificateChain | None:
+        """That of the context's certificates which this side has chosen; inside a server's ocsp hook, too."""
+        chosen = self.certificate
+        return next((chain for chain in self.context.certificates if chain.der == chosen), None)
 
     def finished(self, ours: bool) -> bytes:
         """verify_data of this side's Finished, or the peer's; empty before it."""

@@ -17,24 +17,27 @@ class Session:
     d2i_SSL_SESSION(3), SSL_SESSION_get_id(3), SSL_SESSION_get_time(3).
     """
 
-    __slots__ = ("__weakref__", "id", "pointer")
+    __slots__ = ("__weakref__", "good_until", "id", "pointer")
 
-    def __init__(self, pointer: Any) -> None:
+    def __init__(self, pointer: Any, good_until: float | None = None) -> None:
         self.pointer = pointer  # cffi, owned: only the bridge and openssl/ may look inside
         self.id = binding.session_id(pointer)
+        #: Seconds since the epoch until which the OCSP response is good that vouched for the peer's certificate; None
+        #: if none did. Not among the bytes. A client that checks OCSP resumes nothing later than that.
+        self.good_until = good_until
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> Session:
+    def from_bytes(cls, data: bytes, good_until: float | None = None) -> Session:
         """The inverse of bytes(session). Raises ConfigurationError if the bytes are not a session."""
         pointer = binding.session_from_bytes(data)
         if pointer is None:
             raise ConfigurationError("session", f"these {len(data)} bytes are not an SSL_SESSION")
-        return cls(pointer)
+        return cls(pointer, good_until)
 
     @classmethod
-    def sharing(cls, pointer: Any) -> Session:
+    def sharing(cls, pointer: Any, good_until: float | None = None) -> Session:
         """A Session with a reference of its own to what OpenSSL holds."""
-        return cls(binding.shared_session(pointer))
+        return cls(binding.shared_session(pointer), good_until)
 
     def __bytes__(self) -> bytes:
         """DER. The master secret is in it in clear: seal it before it leaves the process."""
@@ -77,6 +80,11 @@ class Session:
     def remaining(self) -> float:
         """Seconds for which it may still be resumed; none left: zero or less."""
         return self.time + self.timeout - time.time()
+
+    @property
+    def vouched_for(self) -> bool:
+        """An OCSP response has vouched for the peer's certificate, and is still good."""
+        return self.good_until is not None and time.time() < self.good_until
 
     @property
     def resumable(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+import time
 import traceback
 
 import gevent
@@ -21,6 +22,7 @@ from greentls.context import VERIFY_FAIL_IF_NO_PEER_CERT, VERIFY_PEER, TrustAnch
 from greentls.errors import ConcurrentUseError, ConnectionDead, TLSError, UnexpectedEOF, WrongThreadError
 from greentls.openssl import binding
 from greentls.openssl.binding import ffi, lib
+from greentls.session import Session
 
 both_versions = pytest.mark.parametrize("version", VERSIONS.values(), ids=VERSIONS.keys())
 
@@ -534,10 +536,91 @@ def test_a_clients_verify_and_ocsp_hooks_see_the_chain_and_the_staple(pki):
         ocsp=lambda connection, staple: asked.append(staple),
     )
     one = client(client_context(pki, hooks=hooks))
-    lib.SSL_set_tlsext_status_type(one._ssl, 1)
     other = Connection(server_context(pki, hooks=Hooks(ocsp=lambda connection, _: STAPLE)))
     handshake(one, other)
     assert sorted(asked, key=str) == [2, STAPLE]
+
+
+@both_versions
+def test_a_clients_ocsp_hook_that_raises_refuses_with_the_alert_for_it(pki, version):
+    def refuse(connection, staple):
+        raise expected
+
+    expected = LookupError("revoked")
+    one = client(client_context(pki, version, hooks=Hooks(ocsp=refuse)))
+    other = Connection(server_context(pki, version, hooks=Hooks(ocsp=lambda connection, _: STAPLE)))
+    with pytest.raises(LookupError) as raised:
+        handshake(one, other)
+    assert raised.value is expected
+    move(one, other)
+    with pytest.raises(TLSError, match="bad certificate status response"):
+        attempt(other.do_handshake)
+    assert not one.established and not other.established
+
+
+@both_versions
+def test_a_client_with_an_ocsp_hook_resumes_only_while_a_response_vouches(pki, version):
+    """A resumption brings no staple (facts 4.1), so nothing would be checked again."""
+    asked, until, sessions = [], [None], Sessions()
+
+    def vouch(connection, staple):
+        asked.append(staple)
+        connection.vouched_until = until[0]
+
+    checks = client_context(pki, version, hooks=Hooks(ocsp=vouch))
+    server = server_context(pki, version, hooks=sessions.hooks(ocsp=lambda connection, _: STAPLE))
+
+    def session(offered=None, context=checks):
+        one = client(context, offered)
+        handshake(one, Connection(server))
+        return one.session_reused, one.session
+
+    now = time.time()
+    for until[0], resumes in ((None, False), (now - 1, False), (now + 3600, True)):
+        _, first = session()
+        assert (first.good_until, first.vouched_for) == (until[0], resumes)
+        asked.clear()
+        reused, second = session(first)
+        assert reused is resumes
+        assert asked == ([] if resumes else [STAPLE])
+        assert second.good_until == until[0]  # a line of sessions is as good as its first one
+    unchecked = client_context(pki, version)
+    _, first = session(context=unchecked)
+    assert first.good_until is None
+    assert session(first, unchecked)[0] and not session(first)[0]
+    # what was offered says nothing of a full handshake that came instead
+    _, vouched = session()
+    sessions.kept.clear()
+    reused, fresh = session(vouched, unchecked)
+    assert not reused and fresh.good_until is None
+
+
+def test_bytes_of_a_session_do_not_vouch_for_it(pki):
+    one = client(client_context(pki))
+    handshake(one, Connection(server_context(pki)))
+    again = Session.from_bytes(bytes(one.session), time.time() + 60)
+    assert again.vouched_for
+    assert not Session.from_bytes(bytes(again)).vouched_for
+
+
+@both_versions
+def test_a_server_knows_the_chain_it_has_chosen_inside_its_ocsp_hook(pki, version):
+    chosen = []
+    chains = [chain(pki.cert_file, pki.key_file), chain(*pki.issue("localhost", kind="rsa"))]
+    hooks = Hooks(ocsp=lambda connection, _: chosen.append(connection.certificate_chain))
+    context = server_context(pki, version, certificates=chains, hooks=hooks)
+    for ours in chains:
+        algorithms = "rsa_pss_rsae_sha256" if ours is chains[1] else "ecdsa_secp256r1_sha256"
+        clients = client_context(pki, version, hooks=Hooks(ocsp=lambda connection, staple: None))
+        restrict_signatures(clients, algorithms)
+        handshake(client(clients), Connection(context))
+        assert chosen.pop() is ours
+
+
+def restrict_signatures(context, algorithms):
+    control = binding.hidden("SSL_CTX_ctrl", "long (*)(SSL_CTX *, int, long, void *)")
+    raw = binding.raw_context(context.ssl_context)
+    assert control(raw, 98, 0, ffi.from_buffer(algorithms.encode() + b"\0")) == 1  # SSL_CTRL_SET_SIGALGS_LIST
 
 
 def test_a_bad_result_is_an_error_and_not_consent(pki):

@@ -25,6 +25,7 @@ lib: Any = _binding.lib
 
 # Macros of ssl.h and tls1.h that the binding does not carry.
 _CTRL_CHAIN_CERT = 89
+_STATUSTYPE_OCSP = 1
 _CTRL_SESS_NUMBER = 20  # and what follows it up to 31
 _HOSTFLAG_NO_PARTIAL_WILDCARDS, _HOSTFLAG_NEVER_CHECK_SUBJECT = 0x4, 0x20
 
@@ -546,6 +547,11 @@ def set_ocsp_response(ssl: Any, response: bytes) -> None:
     copy = lib.OPENSSL_malloc(len(response))
     ffi.memmove(copy, response, len(response))
     lib.SSL_set_tlsext_status_ocsp_resp(ssl, copy, len(response))
+
+
+def request_ocsp_response(ssl: Any) -> None:
+    """A client asks for a staple: SSL_set_tlsext_status_type(3)."""
+    lib.SSL_set_tlsext_status_type(ssl, _STATUSTYPE_OCSP)
 
 
 def ocsp_response(ssl: Any) -> bytes | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
+from greentls.certificates import CertificateChain
 from greentls.connection import Connection
 from greentls.errors import TLSError, WireError
 from greentls.session import Session
@@ -90,6 +91,11 @@ class Facts:
     def session_lookup(self) -> SessionLookup | None:
         """What became of the last lookup in the session store: .store, .outcome, .seconds; None if there was none."""
         return self._connection.session_lookup  # type: ignore[no-any-return]
+
+    @property
+    def certificate_chain(self) -> CertificateChain | None:
+        """At a server, which of its certificates was chosen; the last one that was loaded before that."""
+        return self._connection.certificate_chain
 
     @property
     def server_name(self) -> str | None:
