@@ -5,6 +5,9 @@
     +-- UnsupportedOpenSSL    a function that this OpenSSL does not have, or hides
     +-- ConcurrentUseError    a second operation on a connection that is inside one   (also RuntimeError)
     +-- WrongThreadError      an operation in a thread, or in the hub, where it cannot wait   (also RuntimeError)
+    +-- OCSPError             an OCSP response that cannot be relied on
+    |   +-- ResponderUnavailable  the responder cannot be reached, or has no answer
+    |   +-- StapleRequired    a server's handshake that must not go on without an OCSP response
     +-- WireError             bytes that are not what the RFC says   (also ValueError)
     +-- TLSError              what OpenSSL said
         +-- CertificateError  the peer's certificate chain was refused
@@ -26,6 +29,9 @@ __all__ = [
     "ConfigurationError",
     "ConnectionDead",
     "GreenTLSError",
+    "OCSPError",
+    "ResponderUnavailable",
+    "StapleRequired",
     "TLSError",
     "UnexpectedEOF",
     "UnsupportedOpenSSL",
@@ -74,6 +80,31 @@ class ConcurrentUseError(GreenTLSError, RuntimeError):
 
 class WrongThreadError(GreenTLSError, RuntimeError):
     """An operation in another thread than the connection's, or in the hub, which must never wait."""
+
+
+class OCSPError(GreenTLSError):
+    """An OCSP response that cannot be relied on. problem: what is wrong with it, as half a sentence."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem)
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"OCSP response: {self.problem}"
+
+
+class ResponderUnavailable(OCSPError):
+    """The responder cannot be reached, or has no answer at the moment: so nobody has said anything bad."""
+
+    def __str__(self) -> str:
+        return f"OCSP responder: {self.problem}"
+
+
+class StapleRequired(OCSPError):
+    """A handshake that must not go on without an OCSP response: the one failure of an ocsp_callback that refuses."""
+
+    def __str__(self) -> str:
+        return f"no OCSP response to staple: {self.problem}"
 
 
 class WireError(GreenTLSError, ValueError):

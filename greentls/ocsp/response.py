@@ -1,0 +1,282 @@
+"""An OCSP response, checked: RFC 6960, and what RFC 5019 makes of it for servers with many clients.
+
+A response is a signed sentence: "the certificate with this serial number, of the issuer with this name and this key, is
+good (revoked, unknown), as of thisUpdate, and there will be news by nextUpdate". Whoever hands it over, a responder
+over plain HTTP, a store, a file, a TLS server, need not be believed: all that counts is the signature and what it is
+about. So there is one function for all of them, and each of its refusals says what is wrong.
+
+    check_response(der, certificate, issuer, now) -> CheckedResponse, or raises OCSPError
+
+The signature is the issuer's own, or that of a *delegate*: a certificate in the response which the issuer itself has
+signed for this purpose (id-kp-OCSPSigning, RFC 6960 4.2.2.2). Whether the delegate was revoked nobody asks: its issuer
+limits that by its lifetime.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding, rsa
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509 import ocsp
+from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID
+
+from greentls.errors import OCSPError, ResponderUnavailable
+
+__all__ = ["CheckedResponse", "build_request", "check_response", "is_short_lived", "issuer_of", "responder_url"]
+
+# Bytes of a response. Those of public CAs have 500 to 2,500, the longest with a delegate's certificate in them.
+MAX_RESPONSE = 64 << 10
+
+# Seconds that the responder's clock may be ahead of ours, or ours of the responder's. OpenSSL's tools allow 300,
+# mozilla::pkix a day.
+CLOCK_SKEW = 300
+
+# Seconds after thisUpdate for which a response without nextUpdate is good: "newer information is available all the
+# time" (RFC 6960 4.2.2.1), which says nothing of the old one. nginx and s2n take an hour, mod_md 12, mozilla::pkix a
+# day, GnuTLS 15 days; to Envoy it has expired at once. A server must not staple what browsers would refuse.
+WITHOUT_NEXT_UPDATE = 86_400
+
+# A certificate that lives no longer needs no revocation (CA/Browser Forum, Baseline Requirements 1.6.1, from
+# 2026-03-15 on; 10 days before that).
+SHORT_LIFE = timedelta(days=7)
+
+Status = Literal["good", "revoked", "unknown"]
+
+_STATUS: dict[Any, Status] = {
+    ocsp.OCSPCertStatus.GOOD: "good",
+    ocsp.OCSPCertStatus.REVOKED: "revoked",
+    ocsp.OCSPCertStatus.UNKNOWN: "unknown",
+}
+_WORST_FIRST = ("revoked", "unknown", "good")
+_WEAK = (hashes.MD5, hashes.SHA1)  # CAs may not sign responses with SHA-1 since June 2022
+
+
+@dataclass(frozen=True)
+class CheckedResponse:
+    """What a response says of a certificate, once it is known who says it. Times are seconds since the epoch.
+
+    der: the whole response. responder: who signed it, as a name. good_until: next_update, or one day after this_update
+    if there is none. revoked_at, reason: only if it is revoked; the reason is one of RFC 5280 5.3.1 or None.
+    """
+
+    der: bytes = field(repr=False)
+    status: Status
+    this_update: float
+    next_update: float | None
+    produced_at: float
+    responder: str
+    revoked_at: float | None = None
+    reason: str | None = None
+
+    @property
+    def good_until(self) -> float:
+        return self.next_update if self.next_update is not None else self.this_update + WITHOUT_NEXT_UPDATE
+
+
+def responder_url(certificate: x509.Certificate) -> str | None:
+    """The first HTTP responder that the certificate names (RFC 5280 4.2.2.1)."""
+    try:
+        access = certificate.extensions.get_extension_for_class(x509.AuthorityInformationAccess).value
+    except (x509.ExtensionNotFound, ValueError):
+        return None
+    places = [each.access_location for each in access if each.access_method == AuthorityInformationAccessOID.OCSP]
+    urls = [str(place.value) for place in places if isinstance(place, x509.UniformResourceIdentifier)]
+    return next((url for url in urls if url.lower().startswith("http://")), None)
+
+
+def is_short_lived(certificate: x509.Certificate) -> bool:
+    """Expires before revoking it would help: seven days at most."""
+    return certificate.not_valid_after_utc - certificate.not_valid_before_utc <= SHORT_LIFE
+
+
+def build_request(certificate: x509.Certificate, issuer: x509.Certificate) -> bytes:
+    """DER. With SHA-1 in the certID, the only hash that every responder knows (RFC 5019 2.1.1; it protects nothing),
+    and without a nonce, so that a response may be prepared and cached."""
+    builder = ocsp.OCSPRequestBuilder().add_certificate(certificate, issuer, hashes.SHA1())
+    return builder.build().public_bytes(Encoding.DER)
+
+
+def check_response(der: bytes, certificate: x509.Certificate, issuer: x509.Certificate, now: float) -> CheckedResponse:
+    """What an OCSP response says of certificate, which issuer has issued. now: seconds since the epoch.
+
+    Raises ResponderUnavailable if its responseStatus says that there is no answer, or else OCSPError that names what is
+    wrong: it is malformed or too long; who signed it may not, or has not; it is about other certificates, or not of
+    this time. Several answers about the same certificate: the worst one counts.
+    """
+    if len(der) > MAX_RESPONSE:
+        raise OCSPError(f"it has {len(der)} bytes, {MAX_RESPONSE} are allowed")
+    try:
+        response = ocsp.load_der_ocsp_response(der)
+        if response.response_status != ocsp.OCSPResponseStatus.SUCCESSFUL:
+            name = response.response_status.name.lower().replace("_", " ")
+            raise ResponderUnavailable(f"it answers {name} ({response.response_status.value})")
+        for extension in response.extensions:
+            if extension.critical and isinstance(extension.value, x509.UnrecognizedExtension):
+                raise OCSPError(f"it has the critical extension {extension.oid.dotted_string}, unknown here")
+        responder = _check_signature(response, issuer, now)
+        return _answer(response, certificate, issuer, now, responder)
+    except UnsupportedAlgorithm as error:
+        raise OCSPError(f"unknown here: {error}") from error
+    except (ValueError, TypeError) as error:  # cryptography reads most fields when they are used
+        raise OCSPError(f"malformed: {error}") from error
+
+
+# -- who says it -------------------------------------------------------------------------------------------------------
+
+
+def _check_signature(response: ocsp.OCSPResponse, issuer: x509.Certificate, now: float) -> str:
+    """The name of who signed it. Raises OCSPError unless that is the issuer, or its delegate."""
+    by_name, by_key = response.responder_name, response.responder_key_hash
+    who = by_name.rfc4514_string() if by_name is not None else f"key {(by_key or b'').hex()}"
+
+    def is_responder(candidate: x509.Certificate) -> bool:
+        if by_name is not None:
+            return candidate.subject == by_name
+        return _key_hash(candidate) == by_key
+
+    candidates = [each for each in response.certificates if is_responder(each)]
+    if is_responder(issuer):
+        candidates.insert(0, issuer)
+    if not candidates:
+        raise OCSPError(f"wrong signer: {who} is neither the issuer nor a certificate in the response")
+    problems = []
+    for signer in candidates:
+        try:
+            if signer != issuer and signer.public_key() != issuer.public_key():
+                _check_delegate(signer, issuer, now)
+            _verify(response, signer.public_key())
+            return who
+        except OCSPError as error:
+            problems.append(error)
+    raise problems[-1]
+
+
+def _check_delegate(signer: x509.Certificate, issuer: x509.Certificate, now: float) -> None:
+    who = signer.subject.rfc4514_string()
+    try:
+        signer.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+        raise OCSPError(f"wrong signer: the issuer has not issued the certificate of {who}") from None
+    purposes = _extension(signer, x509.ExtendedKeyUsage) or ()
+    if ExtendedKeyUsageOID.OCSP_SIGNING not in purposes:
+        raise OCSPError(f"wrong signer: the certificate of {who} is not for OCSP signing")
+    usage = _extension(signer, x509.KeyUsage)
+    if usage is not None and not (usage.digital_signature or usage.content_commitment):
+        raise OCSPError(f"wrong signer: the key of {who} is not for signatures")
+    if not signer.not_valid_before_utc.timestamp() - CLOCK_SKEW <= now <= signer.not_valid_after_utc.timestamp():
+        raise OCSPError(
+            f"wrong signer: the certificate of {who} is valid from {signer.not_valid_before_utc:%Y-%m-%d %H:%M:%S} "
+            f"to {signer.not_valid_after_utc:%Y-%m-%d %H:%M:%S} UTC"
+        )
+
+
+def _verify(response: ocsp.OCSPResponse, key: Any) -> None:
+    signature, data = response.signature, response.tbs_response_bytes
+    try:
+        if isinstance(key, ed25519.Ed25519PublicKey | ed448.Ed448PublicKey):
+            key.verify(signature, data)
+        elif isinstance(key, ec.EllipticCurvePublicKey):
+            key.verify(signature, data, ec.ECDSA(_hash(response)))
+        elif isinstance(key, rsa.RSAPublicKey):
+            key.verify(signature, data, padding.PKCS1v15(), _hash(response))
+        else:
+            raise OCSPError(f"signed with a key of an unknown kind, {type(key).__name__}")
+    except InvalidSignature:
+        raise OCSPError("the signature does not fit") from None
+
+
+def _hash(response: ocsp.OCSPResponse) -> hashes.HashAlgorithm:
+    algorithm = response.signature_hash_algorithm
+    if algorithm is None or isinstance(algorithm, _WEAK):
+        raise OCSPError(f"signed with {algorithm.name if algorithm else 'no hash'}, which proves nothing")
+    return algorithm
+
+
+def _key_hash(certificate: x509.Certificate) -> bytes:
+    """SHA-1 of the subjectPublicKey's bits: a ResponderID byKey (RFC 6960 4.2.1)."""
+    return x509.SubjectKeyIdentifier.from_public_key(certificate.public_key()).digest
+
+
+def _extension(certificate: x509.Certificate, kind: Any) -> Any:
+    try:
+        return certificate.extensions.get_extension_for_class(kind).value
+    except x509.ExtensionNotFound:
+        return None
+
+
+# -- what it says ------------------------------------------------------------------------------------------------------
+
+
+def _answer(
+    response: ocsp.OCSPResponse, certificate: x509.Certificate, issuer: x509.Certificate, now: float, responder: str
+) -> CheckedResponse:
+    ours = [each for each in response.responses if _is_about(each, certificate, issuer)]
+    if not ours:
+        raise OCSPError(
+            f"it is not about certificate {certificate.serial_number:x} of {issuer.subject.rfc4514_string()}"
+        )
+    answers = []
+    for single in ours:
+        answer = CheckedResponse(
+            response.public_bytes(Encoding.DER),
+            _STATUS[single.certificate_status],
+            single.this_update_utc.timestamp(),
+            _timestamp(single.next_update_utc),
+            response.produced_at_utc.timestamp(),
+            responder,
+            _timestamp(single.revocation_time_utc),
+            single.revocation_reason.value if single.revocation_reason else None,
+        )
+        try:
+            _check_time(answer, now)
+        except OCSPError:
+            if len(ours) == 1:
+                raise
+        else:
+            answers.append(answer)
+    if not answers:
+        raise OCSPError("each of its answers about this certificate is of another time")
+    return min(answers, key=lambda each: _WORST_FIRST.index(each.status))
+
+
+def _is_about(single: ocsp.OCSPSingleResponse, certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    """Its certID is the certificate's: a serial number alone is unique to its issuer only."""
+    if single.serial_number != certificate.serial_number:
+        return False
+    builder = ocsp.OCSPRequestBuilder().add_certificate(certificate, issuer, single.hash_algorithm)
+    request = builder.build()
+    return single.issuer_name_hash == request.issuer_name_hash and single.issuer_key_hash == request.issuer_key_hash
+
+
+def _check_time(answer: CheckedResponse, now: float) -> None:
+    if answer.this_update > now + CLOCK_SKEW:
+        raise OCSPError(f"not good yet: thisUpdate is {answer.this_update - now:.0f} s ahead")
+    if answer.good_until < answer.this_update:
+        raise OCSPError("its nextUpdate is before its thisUpdate")
+    if answer.good_until < now - CLOCK_SKEW:
+        since = f"its nextUpdate was {now - answer.good_until:.0f} s ago"
+        if answer.next_update is None:
+            since = f"it has no nextUpdate, and thisUpdate was {now - answer.this_update:.0f} s ago"
+        raise OCSPError(f"expired: {since}")
+
+
+def _timestamp(when: datetime | None) -> float | None:
+    return None if when is None else when.timestamp()
+
+
+def issuer_of(certificate: x509.Certificate, candidates: Iterable[x509.Certificate]) -> x509.Certificate | None:
+    """The first of the candidates that has signed the certificate."""
+    for candidate in candidates:
+        try:
+            certificate.verify_directly_issued_by(candidate)
+        except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+            continue
+        return candidate
+    return None
