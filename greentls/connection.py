@@ -66,7 +66,7 @@ class Connection:
         )
         self.operation = Operation(self._ssl, self._incoming)
         if server_hostname:
-            if not binding.is_ip_address(server_hostname):  # RFC 6066 3: no literal addresses
+            if binding.packed_ip(server_hostname) is None:  # RFC 6066 3: no literal addresses
                 binding.set_server_name(self._ssl, server_hostname)
             if verify_hostname:
                 binding.check_host(self._ssl, server_hostname, context.hostname_checks_common_name)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import ipaddress
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -385,16 +386,33 @@ def server_name(ssl: Any) -> str | None:
     return None if name == ffi.NULL else ffi.string(name).decode("ascii", "surrogateescape")
 
 
+MAX_SERVER_NAME = 255  # bytes (TLSEXT_MAXLEN_host_name)
+
+
 def set_server_name(ssl: Any, name: str) -> None:
-    lib.SSL_set_tlsext_host_name(ssl, name.encode("idna") if not name.isascii() else name.encode())
+    """RFC 6066 server_name."""
+    encoded = _encode(name)
+    if len(encoded) > MAX_SERVER_NAME:  # which OpenSSL would tell, and the binding does not
+        raise ConfigurationError(f"server_hostname {name!r}", f"longer than {MAX_SERVER_NAME} bytes")
+    lib.SSL_set_tlsext_host_name(ssl, encoded)
 
 
-def is_ip_address(name: str) -> bool:
+def _encode(name: str) -> bytes:
+    return name.encode("ascii" if name.isascii() else "idna")
+
+
+def packed_ip(name: str) -> bytes | None:
+    """The address in network byte order, None for a DNS name. As OpenSSL reads it, and so Python: leading zeros are
+    decimal, and an address with a scope is none (a2i_IPADDRESS())."""
     try:
-        ipaddress.ip_address(name)
+        if _DOTTED.fullmatch(name):
+            return bytes(map(int, name.split(".")))
+        return None if "%" in name else ipaddress.IPv6Address(name).packed
     except ValueError:
-        return False
-    return True
+        return None
+
+
+_DOTTED = re.compile(r"[0-9]{1,3}(\.[0-9]{1,3}){3}")
 
 
 def check_host(ssl: Any, name: str, common_name: bool) -> None:
@@ -403,18 +421,28 @@ def check_host(ssl: Any, name: str, common_name: bool) -> None:
     common_name: a certificate without alternative names may name it in its subject.
     """
     parameters = lib.SSL_get0_param(ssl)
-    try:
-        packed = ipaddress.ip_address(name).packed
-    except ValueError:
-        encoded = name.encode("idna") if not name.isascii() else name.encode()
+    packed = packed_ip(name)
+    if packed is not None:
+        done = lib.X509_VERIFY_PARAM_set1_ip(parameters, packed, len(packed))
+    else:
+        encoded = _encode(name)
         flags = _HOSTFLAG_NO_PARTIAL_WILDCARDS | (0 if common_name else _HOSTFLAG_NEVER_CHECK_SUBJECT)
         lib.X509_VERIFY_PARAM_set_hostflags(parameters, flags)
         done = lib.X509_VERIFY_PARAM_set1_host(parameters, encoded, len(encoded))
-    else:
-        done = lib.X509_VERIFY_PARAM_set1_ip(parameters, packed, len(packed))
+        if done != 1:  # not a proper name to OpenSSL 4.0, which before that compared whatever it was given
+            accept = hidden(
+                "X509_VERIFY_PARAM_set1_host_input_validation",
+                "void (*)(X509_VERIFY_PARAM *, int (*)(const char *, size_t))",
+            )
+            accept(parameters, _any_name)
+            done = lib.X509_VERIFY_PARAM_set1_host(parameters, encoded, len(encoded))
+            accept(parameters, ffi.NULL)
     if done != 1:
         lib.ERR_clear_error()
         raise ConfigurationError(f"server_hostname {name!r}", "neither a DNS name nor an IP address")
+
+
+_any_name = ffi.callback("int(*)(const char *, size_t)", lambda name, length: 1)
 
 
 def request_client_certificate(ssl: Any) -> list[int]:

@@ -50,7 +50,8 @@ WANTED = frozenset((
     "SSL_SESSION_get_ticket_lifetime_hint", "SSL_SESSION_get_time", "SSL_SESSION_get_timeout",
     "SSL_SESSION_has_ticket", "SSL_SESSION_is_resumable", "SSL_SESSION_set_timeout", "SSL_SESSION_up_ref",
     "SSL_client_hello_get0_ext", "SSL_get0_peer_certificate", "SSL_get_ciphers", "SSL_get_client_ciphers",
-    "SSL_set_session_id_context", "X509_OBJECT_get0_X509", "X509_check_ca",
+    "SSL_set_session_id_context", "X509_OBJECT_get0_X509",
+    "X509_VERIFY_PARAM_set1_host_input_validation", "X509_check_ca",
 ))
 # fmt: on
 # Functions that every version of the binding exports; five at least must be found, and all that are found must agree.

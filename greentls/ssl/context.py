@@ -28,6 +28,7 @@ from greentls.context import (
     TrustAnchors,
 )
 from greentls.errors import ConfigurationError
+from greentls.openssl import binding
 from greentls.session import Session
 from greentls.session_cache import SessionCache
 from greentls.ssl import hooks as make
@@ -320,6 +321,12 @@ class SSLContext(_Base):  # type: ignore[misc]
                 raise ValueError("server_hostname cannot be an empty string or start with a leading dot.")
             if "\0" in server_hostname:
                 raise TypeError("argument must be encoded string without null bytes")
+            if len(server_hostname) > binding.MAX_SERVER_NAME:
+                raise ssl_error(
+                    f"[SSL: SSL3_EXT_INVALID_SERVERNAME] ssl3 ext invalid servername: {len(server_hostname)} bytes",
+                    "SSL",
+                    "SSL3_EXT_INVALID_SERVERNAME",
+                )
         if session is not None and not isinstance(session, Session):
             raise TypeError("Value is not a SSLSession.")
         for side, protocol in ((True, _stdlib_ssl.PROTOCOL_TLS_CLIENT), (False, _stdlib_ssl.PROTOCOL_TLS_SERVER)):
