@@ -8,6 +8,7 @@ here = pathlib.Path(__file__).parent
 version: dict[str, str] = {}
 exec((here / "greentls" / "_version.py").read_text(encoding="utf-8"), version)
 
+prometheus = ["prometheus-client>=0.20"]
 capture = ["dpkt>=1.9.8"]
 test = [
     "pytest>=8",
@@ -27,6 +28,7 @@ test = [
     "pyelftools>=0.31",  # the independent oracle for openssl/symbols.py
     "atheris>=3; python_version == '3.11'",  # coverage-guided fuzzing; wheels for few Pythons
     *capture,
+    *prometheus,
 ]
 
 setup(
@@ -51,6 +53,7 @@ setup(
     ],
     extras_require={
         "capture": capture,
+        "prometheus": prometheus,
         "test": test,
         "lint": ["ruff==0.17.6", "mypy==2.4.1"],
         "docs": ["sphinx>=7"],

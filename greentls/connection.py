@@ -57,6 +57,8 @@ class Connection:
         self._drained = False  # read() would say WANT_READ until there is more ciphertext
         self.owner: Any = None  # for the hooks: whose connection this is
         self.session_lookup: Any = None  # what a get_session hook has to tell of its last lookup
+        self.hook_seconds: dict[str, float] | None = None  # how long the hooks took that were asked
+        self.external_psk = False  # a hook has given the key of one
         self.session_ends = 0  # when the line of sessions ends that it found, seconds since the epoch
         self.vouched_until: float | None = None  # Session.good_until, from a client's ocsp hook in a full handshake
         self._offered_until: float | None = None  # and that of the session that was offered

@@ -8,6 +8,7 @@
     +-- OCSPError             an OCSP response that cannot be relied on
     |   +-- ResponderUnavailable  the responder cannot be reached, or has no answer
     |   +-- StapleRequired    a server's handshake that must not go on without an OCSP response
+    +-- SealError             what a store answered does not open: another fleet's, damaged, or forged
     +-- WireError             bytes that are not what the RFC says   (also ValueError)
     +-- TLSError              what OpenSSL said
         +-- CertificateError  the peer's certificate chain was refused
@@ -31,6 +32,7 @@ __all__ = [
     "GreenTLSError",
     "OCSPError",
     "ResponderUnavailable",
+    "SealError",
     "StapleRequired",
     "TLSError",
     "UnexpectedEOF",
@@ -105,6 +107,17 @@ class StapleRequired(OCSPError):
 
     def __str__(self) -> str:
         return f"no OCSP response to staple: {self.problem}"
+
+
+class SealError(GreenTLSError):
+    """What a store answered does not open. store: its name. kind: "session" or "value"."""
+
+    def __init__(self, store: str, kind: str) -> None:
+        super().__init__(store, kind)
+        self.store, self.kind = store, kind
+
+    def __str__(self) -> str:
+        return f"store {self.store}: a {self.kind} does not open: another fleet's, damaged, or forged"
 
 
 class WireError(GreenTLSError, ValueError):

@@ -27,8 +27,9 @@ from weakref import WeakKeyDictionary
 import gevent
 from gevent import get_hub
 
+from greentls import events
 from greentls.bridge import Hooks
-from greentls.errors import ConfigurationError
+from greentls.errors import ConfigurationError, SealError
 from greentls.session import Session
 from greentls.stores import SessionStore
 
@@ -49,14 +50,16 @@ LOG_INTERVAL = 10.0
 # Bytes of the session-id context in a key. No secret and no proof: OpenSSL compares the whole of it.
 ID_CONTEXT_SIZE = 8
 
-Outcome = Literal["hit", "miss", "timeout", "error"]
+Outcome = Literal["hit", "miss", "expired", "unsealable", "timeout", "error"]
 Kept = tuple[int, Session]  # seconds since the epoch when its line of sessions ends
 
 
 class SessionLookup(NamedTuple):
     """What became of the lookup of one connection's session.
 
-    outcome: a "hit" was found; whether OpenSSL resumes it is another question (session-id context, version, cipher).
+    outcome: a "hit" was found; whether OpenSSL resumes it is another question (session-id context, version, cipher). A
+    "miss" was not. "expired" was found too late, by this machine's clock. "unsealable" does not open: sealed under a
+    secret that is not here, damaged or forged. "timeout" and "error": the store gave no answer.
     """
 
     store: str
@@ -77,7 +80,8 @@ class SessionCache:
     def get(self, connection: Any, session_id: bytes) -> Session | None:
         """Hooks.get_session. Tells what came of it as connection.session_lookup."""
         outcome: Outcome | None = None
-        session = None
+        session: Session | None = None
+        problem: Exception | None = None
         started = perf_counter()
         with gevent.Timeout(self.timeout, False):
             try:
@@ -86,16 +90,23 @@ class SessionCache:
                     connection.session_ends, session = _unpack(blob)
                     if session.id != session_id:
                         raise ConfigurationError("session", "the store answered with another one's")
-                outcome = "miss" if session is None else "hit"
+                    if connection.session_ends <= time():
+                        session = None
+                outcome = "hit" if session is not None else "miss" if blob is None else "expired"
+            except SealError as error:
+                outcome, problem = "unsealable", error
+                self._trouble("open", str(error))
             except Exception as error:
-                outcome, session = "error", None
+                outcome, session, problem = "error", None, error
                 self._trouble("get", repr(error))
         if outcome is None:
             outcome = "timeout"
             self._trouble("get", f"no answer in {self.timeout} s")
         elif outcome != "error":
             self._well("get")
-        connection.session_lookup = SessionLookup(self.store.name, outcome, perf_counter() - started)
+        seconds = perf_counter() - started
+        connection.session_lookup = SessionLookup(self.store.name, outcome, seconds)
+        self._tell("get", outcome, seconds, problem)
         return session
 
     def put(self, connection: Any, session: Session) -> None:
@@ -134,19 +145,32 @@ class SessionCache:
 
     def _write(self, key: bytes, kept: Kept | None) -> None:
         what = "remove" if kept is None else "put"
-        done = False
+        outcome, problem, started = "timeout", None, perf_counter()
         with gevent.Timeout(self.timeout, False):
             try:
                 if kept is None:
                     self.store.remove(key)
                 elif (remaining := kept[0] - time()) > 0:
                     self.store.put(key, _pack(*kept), remaining)
-                self._well(what)
+                outcome = "done"
             except Exception as error:
-                self._trouble(what, repr(error))
-            done = True
-        if not done:
-            self._trouble(what, f"no answer in {self.timeout} s")
+                outcome, problem = "error", error
+        if outcome == "done":
+            self._well(what)
+        else:
+            self._trouble(what, repr(problem) if problem else f"no answer in {self.timeout} s")
+        self._tell(what, outcome, perf_counter() - started, problem)
+
+    def _tell(self, operation: str, outcome: str, seconds: float, error: Exception | None) -> None:
+        if events.handler is not None:
+            events.emit(
+                "session_store",
+                store=self.store.name,
+                operation=operation,
+                outcome=outcome,
+                seconds=seconds,
+                error=error,
+            )
 
     def _trouble(self, what: str, problem: str) -> None:
         trouble = self._troubles.setdefault(what, _Trouble())

@@ -32,7 +32,7 @@ from greentls.openssl import binding
 from greentls.session import Session
 from greentls.session_cache import SessionCache
 from greentls.ssl import hooks as make
-from greentls.ssl.deadline import Deadline
+from greentls.ssl.deadline import Asking
 from greentls.ssl.errors import ssl_error
 from greentls.ssl.peercert import peer_certificate
 from greentls.ssl.plain import PlainSocket
@@ -112,6 +112,9 @@ class SSLContext(_Base):  # type: ignore[misc]
         self._message_callback: Callable[..., Any] | None = None
         self._cache: SessionCache | None = None
         self._strategy = Coroutine.name
+        #: What became of handshakes: "full", "session_id", "ticket", "stateful", "psk", "failed"; and of lookups:
+        #: "lookup hit", "lookup miss" and so on, as in SessionLookup.
+        self.counters: Counter[str] = Counter()
         self._sni_callback: Callable[[Any, str | None, SSLContext], int | None] | None = None
         self.alpn_callback: Callable[[Any, list[str]], str | None] | None = None
         self.client_hello_callback: Callable[[Any, ClientHello], SSLContext | PlainSocket | int | None] | None = None
@@ -400,7 +403,7 @@ class SSLContext(_Base):  # type: ignore[misc]
         callback = self.client_hello_callback
         if callback is None:
             return None
-        with Deadline(self.callback_timeout, "client_hello_callback gave no answer in {} s"):
+        with Asking(sock._connection, "client_hello_callback", self.callback_timeout):
             answer = callback(sock, hello)
         if answer is None or isinstance(answer, SSLContext | PlainSocket):
             return answer

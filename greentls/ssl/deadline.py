@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from time import perf_counter
 from typing import Any
 
 from gevent import get_hub
 from greenlet import getcurrent
 
-__all__ = ["Deadline"]
+from greentls.connection import Connection
+
+__all__ = ["Asking", "Deadline"]
 
 
 class Deadline:
@@ -36,6 +39,28 @@ class Deadline:
             self._timer.close()
         if isinstance(error, _Expired) and error.args[0] is self:
             raise TimeoutError(self._sentence.format(self._seconds)) from error.__cause__
+
+
+class Asking(Deadline):
+    """The Deadline of a hook, which also notes on the connection how long the hook took. name: "sni_callback", ..."""
+
+    __slots__ = ("_connection", "_name", "_started")
+
+    def __init__(self, connection: Connection, name: str, seconds: float | None) -> None:
+        super().__init__(seconds, f"{name} gave no answer in {{}} s")
+        self._connection, self._name = connection, name
+
+    def __enter__(self) -> None:
+        super().__enter__()
+        self._started = perf_counter()
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        seconds = perf_counter() - self._started
+        taken = self._connection.hook_seconds
+        if taken is None:
+            taken = self._connection.hook_seconds = {}
+        taken[self._name] = taken.get(self._name, 0.0) + seconds  # a HelloRetryRequest asks twice
+        super().__exit__(kind, error, traceback)
 
 
 class _Expired(BaseException):

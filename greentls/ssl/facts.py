@@ -14,6 +14,7 @@ from greentls.errors import TLSError, WireError
 from greentls.session import Session
 from greentls.session_cache import SessionLookup
 from greentls.ssl.errors import as_stdlib
+from greentls.ssl.observed import Observed
 from greentls.ssl.peercert import peer_certificate
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ __all__ = ["CHANNEL_BINDING_TYPES", "Facts"]
 CHANNEL_BINDING_TYPES = ["tls-unique", "tls-exporter", "tls-server-end-point"]
 
 
-class Facts:
+class Facts(Observed):
     """Over self._connection and self._context."""
 
     server_side: bool
@@ -60,6 +61,7 @@ class Facts:
         else:
             connection = Connection(compiled)
             connection.owner = self._connection.owner
+            connection.hook_seconds = self._connection.hook_seconds
             if unread := self._connection.take_unread():
                 connection.receive_data(unread)
             self._replace_connection(connection)

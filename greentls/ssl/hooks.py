@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from greentls.connection import Connection
-from greentls.ssl.deadline import Deadline
+from greentls.ssl.deadline import Asking
 
 if TYPE_CHECKING:
     from greentls.ssl.context import SSLContext
@@ -35,7 +35,7 @@ class SNICallback:
     timeout: float | None
 
     def __call__(self, connection: Connection, name: str | None) -> int | None:
-        with Deadline(self.timeout, "sni_callback gave no answer in {} s"):
+        with Asking(connection, "sni_callback", self.timeout):
             refusal = self.callback(connection.owner(), name, self.context())
         return None if refusal is None else alert(refusal, "sni_callback")
 
@@ -46,7 +46,7 @@ class ALPNCallback:
     timeout: float | None
 
     def __call__(self, connection: Connection, offered: Sequence[bytes]) -> bytes | None:
-        with Deadline(self.timeout, "alpn_callback gave no answer in {} s"):
+        with Asking(connection, "alpn_callback", self.timeout):
             chosen = self.callback(connection.owner(), [each.decode("latin-1") for each in offered])
         return None if chosen is None else chosen.encode("latin-1")
 
@@ -122,7 +122,9 @@ class PSKClient:
     callback: Callable[[str | None], tuple[str | None, bytes]]
 
     def __call__(self, connection: Connection, hint: str | None) -> tuple[str | None, bytes]:
-        return self.callback(hint)
+        answer = self.callback(hint)
+        connection.external_psk = True
+        return answer
 
 
 @dataclass(frozen=True)
@@ -130,4 +132,6 @@ class PSKServer:
     callback: Callable[[str | None], bytes]
 
     def __call__(self, connection: Connection, identity: str | None) -> bytes:
-        return self.callback(identity)
+        key = self.callback(identity)
+        connection.external_psk = bool(key)
+        return key

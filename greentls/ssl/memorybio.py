@@ -114,6 +114,9 @@ class BIOConnection(Facts):
 
     def do_handshake(self) -> None:
         """Raises SSLWantReadError until done, SSLError, or what a callback raised."""
+        self._observed(self._step_handshake)
+
+    def _step_handshake(self) -> None:
         self._run(self._tls.step_handshake)
 
     def read(self, len: int = 1024, buffer: Any = None) -> bytes | int:

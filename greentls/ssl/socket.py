@@ -101,7 +101,7 @@ class SSLSocket(Facts):
             if self._connected and do_handshake_on_connect:
                 if timeout == 0.0:
                     raise ValueError("do_handshake_on_connect should not be specified for non-blocking sockets")
-                return self._handshake() or self
+                return self._observed(self._handshake) or self
         except BaseException:
             self._closed = True
             getattr(self, "_stream", raw).close()
@@ -170,7 +170,7 @@ class SSLSocket(Facts):
         if block and timeout == 0.0:
             self._stream.timeout = None
         try:
-            passed = self._handshake()
+            passed = self._observed(self._handshake)
         finally:
             self._stream.timeout = timeout
         if passed is not None:

@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from greentls.errors import ConfigurationError
+from greentls.errors import ConfigurationError, SealError
 from greentls.stores import SharedValues
 
 if TYPE_CHECKING:
@@ -81,7 +81,10 @@ class SealedStore:
         blob = self.store.get(session_id)
         if blob is None:
             return None
-        return self._open("session", session_id, blob)
+        session = self._open("session", session_id, blob)
+        if session is None:
+            raise SealError(self.name, "session")
+        return session
 
     def put(self, session_id: bytes, session: bytes, lifetime: float) -> None:
         self.store.put(session_id, self._seal("session", session_id, session), lifetime)
@@ -91,7 +94,11 @@ class SealedStore:
 
     def gets(self, name: str) -> tuple[bytes | None, Any]:
         blob, token = self._values.gets(name)
-        return None if blob is None else self._open("value", name.encode(), blob), token
+        value = None if blob is None else self._open("value", name.encode(), blob)
+        if blob is not None and value is None and (now := time.monotonic()) >= self._silent_until:
+            self._silent_until = now + LOG_INTERVAL
+            log.warning("%s", SealError(self.name, "value"))
+        return value, token
 
     def cas(self, name: str, value: bytes, token: Any, lifetime: float) -> bool:
         return self._values.cas(name, self._seal("value", name.encode(), value), token, lifetime)
@@ -122,9 +129,6 @@ class SealedStore:
                 return _cipher(kind, roots, name).decrypt(nonce, sealed, self._bound(name))
             except InvalidTag:
                 pass
-        if (now := time.monotonic()) >= self._silent_until:
-            self._silent_until = now + LOG_INTERVAL
-            log.warning("session store %s: a %s does not open: another fleet's, damaged, or forged", self.name, kind)
         return None
 
     def _bound(self, name: bytes) -> bytes:

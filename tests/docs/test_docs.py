@@ -25,6 +25,7 @@ from gevent.server import StreamServer
 from helpers import PATIENCE
 
 import greentls
+import greentls.events
 from greentls.cli import hello, serve
 from greentls.errors import ConfigurationError
 from greentls.stores.memory import MemoryStore
@@ -34,7 +35,7 @@ from greentls.wire import Parser
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = {path.stem: path.read_text("utf-8") for path in sorted(DOCS.glob("*.rst"))}
-LOGGERS = {"greentls.sessions"}
+LOGGERS = {"greentls.sessions", "greentls.events"}
 EVERYTHING = "\n".join(PAGES.values())
 
 
@@ -152,7 +153,19 @@ def run_python(page, pki, directory):
 
 
 def test_python_blocks_are_those_that_the_tests_below_run():
-    assert {page for page, _ in blocks("python")} == {"hooks", "stores"}
+    assert {page for page, _ in blocks("python")} == {"hooks", "observing", "stores"}
+
+
+def test_the_handler_of_the_observing_page_and_the_events_that_it_names(pki, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(greentls.events, "handler", None)
+    run_python("observing", pki, tmp_path)
+    greentls.events.emit("handshake", side="server", error=None, resumption="full", hooks={})
+    assert capfd.readouterr().out == "server full {}\n"
+    assert {literals(name)[0]: tuple(literals(facts)) for name, facts in rows("observing", "event")} == (
+        greentls.events.EVENTS
+    )
+    for names, _ in rows("observing", "property of the socket"):
+        assert isinstance(getattr(greentls.SSLSocket, *literals(names)), property)
 
 
 def test_the_context_of_the_hooks_page_does_what_the_page_says(pki, tmp_path):

@@ -10,6 +10,7 @@ import sqlite3
 import ssl
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,18 @@ def test_wsgi_server_tells_how_the_connection_came_about(pki):
                 page = b"".join(iter(lambda sock=sock: sock.recv(65536), b""))
                 session = sock.session
             assert page.endswith(how + b"\n")
+
+
+def test_metrics_counts_handshakes_and_how_they_were_resumed(pki):
+    address, metrics = ("127.0.0.1", free_port()), ("127.0.0.1", free_port())
+    with running("metrics.py", pki.cert_file, pki.key_file, "{}:{}".format(*address), "{}:{}".format(*metrics)):
+        request, client = b"GET / HTTP/1.0\r\n\r\n", stdlib_context(pki)
+        session = exchange(address, client, request, answer=1000).session
+        assert exchange(address, client, request, session=session, answer=1000).reused
+        with urllib.request.urlopen("http://{}:{}/metrics".format(*metrics), timeout=PATIENCE) as answer:
+            lines = answer.read().decode().splitlines()
+    for how in ("full", "stateful"):
+        assert f'greentls_handshakes_total{{resumption="{how}",side="server",version="TLSv1.3"}} 1.0' in lines
 
 
 def test_sni_router_passes_through_and_refuses_unknown_names(pki):

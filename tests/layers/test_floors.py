@@ -17,6 +17,7 @@ FLOORS = {
     "greentls._version": 0,
     "greentls.cli": 7,
     "greentls.monkey": 7,
+    "greentls.prometheus": 7,
     "greentls.ssl": 6,
     "greentls.admission": 6,
     "greentls.stream": 5,
@@ -31,6 +32,7 @@ FLOORS = {
     "greentls.ocsp": 1,
     "greentls.tickets": 1,
     "greentls.errors": 0,
+    "greentls.events": 0,
     "greentls.wire": 0,
     "greentls.stores": 0,
 }

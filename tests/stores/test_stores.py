@@ -12,7 +12,7 @@ import pytest
 from gevent import GreenletExit
 from helpers import PATIENCE, free_port
 
-from greentls.errors import ConfigurationError
+from greentls.errors import ConfigurationError, SealError
 from greentls.stores import SessionStore, SharedValues, open_store
 from greentls.stores.memcached import RELATIVE_LIMIT, MemcachedStore
 from greentls.stores.memory import ENTRY_OVERHEAD, MemoryStore
@@ -524,6 +524,15 @@ class TestMemcached:
         store.close()
 
 
+def opened(store, session_id):
+    """What get() gives; None for what does not open."""
+    try:
+        return store.get(session_id)
+    except SealError as error:
+        assert error.kind == "session"
+        return None
+
+
 class TestSealed:
     @pytest.fixture
     def inner(self):
@@ -533,10 +542,10 @@ class TestSealed:
         old, both, new = (SealedStore(inner, secrets) for secrets in ([SECRET], [SECOND, SECRET], [SECOND]))
         old.put(ID, SESSION, 60)
         assert both.get(ID) == SESSION
-        assert new.get(ID) is None
+        assert opened(new, ID) is None
         both.put(OTHER, SESSION, 60)
         assert new.get(OTHER) == SESSION
-        assert old.get(OTHER) is None
+        assert opened(old, OTHER) is None
         old.rotate([SECOND, SECRET])
         assert old.get(OTHER) == SESSION
 
@@ -548,7 +557,7 @@ class TestSealed:
             changed = bytearray(blob)
             changed[position // 8] ^= 1 << position % 8
             inner.put(ID, bytes(changed), 60)
-            assert store.get(ID) is None, position
+            assert opened(store, ID) is None, position
 
     def test_every_truncation_and_addition_is_a_miss(self, inner):
         store = SealedStore(inner, [SECRET])
@@ -556,16 +565,16 @@ class TestSealed:
         blob = inner.get(ID)
         for length in range(len(blob)):
             inner.put(ID, blob[:length], 60)
-            assert store.get(ID) is None, length
+            assert opened(store, ID) is None, length
         inner.put(ID, blob + b"\0", 60)
-        assert store.get(ID) is None
+        assert opened(store, ID) is None
 
     def test_a_blob_under_another_id_or_in_another_context_is_a_miss(self, inner):
         store = SealedStore(inner, [SECRET], "one")
         store.put(ID, SESSION, 60)
         inner.put(OTHER, inner.get(ID), 60)
-        assert store.get(OTHER) is None
-        assert SealedStore(inner, [SECRET], "two").get(ID) is None
+        assert opened(store, OTHER) is None
+        assert opened(SealedStore(inner, [SECRET], "two"), ID) is None
         assert store.get(ID) == SESSION
 
     def test_the_same_session_is_sealed_differently_each_time(self, inner):
@@ -576,13 +585,18 @@ class TestSealed:
             blobs.add(inner.get(ID))
         assert len(blobs) == 10
 
-    def test_what_does_not_open_is_said_once_and_not_for_every_session(self, inner, caplog):
+    def test_what_does_not_open_is_said(self, inner):
         SealedStore(inner, [SECRET]).put(ID, SESSION, 60)
+        with pytest.raises(SealError, match="store memory: a session does not open"):
+            SealedStore(inner, [SECOND]).get(ID)
+
+    def test_a_value_that_does_not_open_is_said_once(self, inner, caplog):
+        SealedStore(inner, [SECRET]).add("v", b"value", 60)
         store = SealedStore(inner, [SECOND])
         for _ in range(5):
-            store.get(ID)
+            assert store.gets("v")[0] is None
         assert len(caplog.records) == 1
-        assert "does not open" in caplog.text
+        assert "a value does not open" in caplog.text
 
     def test_a_value_opens_under_its_name_in_its_context_and_not_as_a_session(self, inner):
         store = SealedStore(inner, [SECRET], "one")
@@ -597,7 +611,7 @@ class TestSealed:
         assert SealedStore(inner, [SECRET], "two").gets("v")[0] is None
         assert SealedStore(inner, [SECOND, SECRET], "one").gets("v")[0] == b"value"
         inner.put(b"v", blob, 60)
-        assert store.get(b"v") is None
+        assert opened(store, b"v") is None
         store.put(b"s", SESSION, 60)
         inner.add("s", inner.get(b"s"), 60)
         assert store.gets("s")[0] is None

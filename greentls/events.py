@@ -1,0 +1,53 @@
+"""What happens, for whoever counts or logs it: one callable that gets a dict for each event.
+
+    import greentls.events
+    greentls.events.handler = print
+
+Every event has ``event``, its name; what else is in it is in ``EVENTS``. Durations are seconds. The dict is the
+handler's own. It is called in the greenlet where the event happens, and must neither wait nor take long; what it raises
+is logged, once in ten seconds, and changes nothing. Without a handler no dict is made.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+__all__ = ["EVENTS", "emit", "handler"]
+
+log = logging.getLogger("greentls.events")
+
+LOG_INTERVAL = 10.0  # seconds between two log lines about a handler that raises
+
+#: None, or who is told.
+handler: Callable[[dict[str, Any]], object] | None = None
+
+#: The events, and what is in each besides its name.
+EVENTS = {
+    # A handshake has ended. error: None, or the exception that its caller gets. resumption, version, cipher, alpn:
+    # None where it failed before. lookup: None, or what became of the lookup of the session: store, outcome, seconds.
+    # hooks: {name: seconds} of those that were asked.
+    "handshake": (
+        "side", "error", "seconds", "server_name", "resumption", "version", "cipher", "alpn", "lookup", "hooks",
+    ),
+    # A call of a session store. operation: get, put, remove. outcome: of a get as in SessionLookup; else done, timeout
+    # or error. error: None or the exception.
+    "session_store": ("store", "operation", "outcome", "seconds", "error"),
+}  # fmt: skip
+
+_silent_until = 0.0
+
+
+def emit(event: str, **facts: Any) -> None:
+    """Tells the handler. Look at ``handler`` first where the facts cost something."""
+    global _silent_until
+    if handler is None:
+        return
+    try:
+        handler({"event": event, **facts})
+    except Exception:
+        if (now := monotonic()) >= _silent_until:
+            _silent_until = now + LOG_INTERVAL
+            log.warning("greentls.events.handler raises, of %s", event, exc_info=True)

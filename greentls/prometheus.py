@@ -1,0 +1,53 @@
+"""Metrics of greentls.events for Prometheus. Needs prometheus-client: ``pip install greentls[prometheus]``.
+
+    greentls.events.handler = greentls.prometheus.Metrics()
+
+Labels take a bounded number of values: no names, addresses or texts that a peer could choose.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
+
+__all__ = ["Metrics"]
+
+# Seconds: from a lookup in the same process to a handshake that takes as long as it may.
+BUCKETS = (0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0)
+
+
+class Metrics:
+    """A handler of greentls.events: call it with an event. One for a registry.
+
+    greentls_handshakes_total{side, version, resumption}, greentls_handshake_failures_total{side, error: the exception's
+    class}, greentls_handshake_seconds{side}, greentls_hook_seconds{hook},
+    greentls_session_store_seconds{store, operation, outcome}, each a Histogram's count and sum with it. Events that it
+    does not know are left alone.
+    """
+
+    def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
+        def counter(name: str, help: str, *labels: str) -> Counter:
+            return Counter(f"greentls_{name}", help, labels, registry=registry)
+
+        def histogram(name: str, help: str, *labels: str) -> Histogram:
+            return Histogram(f"greentls_{name}_seconds", help, labels, registry=registry, buckets=BUCKETS)
+
+        self._handshakes = counter("handshakes", "Handshakes that were finished", "side", "version", "resumption")
+        self._failures = counter("handshake_failures", "Handshakes that failed, by the exception", "side", "error")
+        self._duration = histogram("handshake", "From a handshake's beginning to its end", "side")
+        self._hooks = histogram("hook", "What a hook took in one handshake", "hook")
+        self._store = histogram("session_store", "Calls of a session store", "store", "operation", "outcome")
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        if event["event"] == "handshake":
+            side = event["side"]
+            if event["error"] is None:
+                self._handshakes.labels(side, event["version"], event["resumption"]).inc()
+            else:
+                self._failures.labels(side, type(event["error"]).__name__).inc()
+            self._duration.labels(side).observe(event["seconds"])
+            for hook, seconds in event["hooks"].items():
+                self._hooks.labels(hook).observe(seconds)
+        elif event["event"] == "session_store":
+            self._store.labels(event["store"], event["operation"], event["outcome"]).observe(event["seconds"])
