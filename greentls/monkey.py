@@ -49,6 +49,12 @@ _NAMES = [
 ]
 _places: list[_Place] = []
 
+# gevent's, if it comes after us, that ssl was imported before: where it names nobody but greentls.
+_FALSE_ALARM = (
+    r"Monkey-patching ssl after ssl .*Modules that had direct imports \(NOT patched\): \[('greentls\.[^']*'(, )?)*\]\. "
+    r"Subclasses \(NOT patched\): \[(\"<class 'greentls\.[^\"]*\"(, )?)*\]"
+)
+
 
 def patch() -> tuple[str, ...]:
     """Puts greentls.ssl's names in the place of ssl's. Returns where, as "urllib3.util.ssl_.SSLContext"; of a second
@@ -58,6 +64,7 @@ def patch() -> tuple[str, ...]:
         raise RuntimeError("greentls.monkey.patch(): eventlet has patched socket, and greentls waits in gevent's hub")
     if _beside_gevent not in events.subscribers:
         events.subscribers.append(_beside_gevent)
+    warnings.filterwarnings("ignore", _FALSE_ALARM, gevent.monkey.MonkeyPatchWarning)
     if not _places:
         _places.extend(_guard())
     found = list(_found())
@@ -121,9 +128,11 @@ def _guard() -> Iterator[_Place]:
     """The standard library's classes name themselves by ssl's globals, in super(SSLContext, SSLContext), and so would
     recurse once these are others. Contexts that exist go on: their methods see the module as it was."""
     originals = {**vars(_stdlib_ssl), "SSLContext": _Base, "SSLSocket": _ORIGINAL}
-    for kind in (_Base, _ORIGINAL):
+    # One of gevent's setters puts its class into ssl, and leaves it there: into another ssl, from now on
+    gevents = {**vars(gevent.ssl), "__ssl__": types.SimpleNamespace(**originals)}
+    for kind, names in ((_Base, originals), (_ORIGINAL, originals), (gevent.ssl.SSLContext, gevents)):
         for name, was in list(vars(kind).items()):
-            now = _over(was, originals)
+            now = _over(was, names)
             if now is not was:
                 setattr(kind, name, now)
                 yield _Place(kind, name, was, now)

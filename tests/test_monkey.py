@@ -126,6 +126,99 @@ assert ssl.SSLContext is mine
     assert (done.stderr, done.returncode) == ("", 0)
 
 
+BEFORE = """
+import json, socket, ssl, sys
+{steps}
+import gevent.ssl, greentls.ssl, greentls.monkey
+
+def wrapped(module):
+    context = module.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    here, there = socket.socketpair()
+    there.close()
+    return context, context.wrap_socket(here, do_handshake_on_connect=False)
+
+def instances(context, sock):
+    return isinstance(context, ssl.SSLContext), isinstance(sock, ssl.SSLSocket)
+
+def ours(context, sock):
+    return isinstance(context, greentls.ssl.SSLContext), isinstance(sock, greentls.ssl.SSLSocket)
+
+before = wrapped({module})
+was = instances(*before), ours(*before)
+greentls.monkey.patch()
+after = wrapped(ssl)
+found = {{
+    "before": instances(*before),
+    "of a subclass": isinstance(before[0], type("Mine", (ssl.SSLContext,), {{}})),
+    "after": instances(*after),
+    "crossed": instances(*reversed(after)) + instances(None, object),
+    "subclasses": [issubclass(type(before[0]), ssl.SSLContext), issubclass(type(before[1]), ssl.SSLSocket)],
+}}
+before[0]._msg_callback = print
+found["still patched"] = ssl.SSLContext is greentls.ssl.SSLContext
+found["set"] = before[0]._msg_callback is print
+server = greentls.ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+asked = greentls.ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).wrap_socket(
+    socket.socketpair()[0], server_side=True, do_handshake_on_connect=False)
+try:
+    asked.context = before[0]
+except TypeError:
+    found["refused in our sockets"] = True
+greentls.monkey.unpatch()
+found["as it was"] = (instances(*before), ours(*before)) == was
+for each in (before[1], after[1], asked):
+    each.close()
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.parametrize("steps", [(), ("gevent",), ("truststore",)], ids="-".join)
+@pytest.mark.parametrize("module", ["ssl", "gevent.ssl"])
+def test_what_was_made_before_counts_too(steps, module):
+    source = BEFORE.format(steps="\n".join(STEPS[step] for step in steps), module=module)
+    done = outcome(source, "-W", "ignore")
+    assert (done.stderr, done.returncode) == ("", 0)
+    assert json.loads(done.stdout) == {
+        "before": [True, True],
+        "of a subclass": False,
+        "after": [True, True],
+        "crossed": [False] * 4,
+        "subclasses": [False, False],
+        "still patched": True,
+        "set": True,
+        "refused in our sockets": True,
+        "as it was": True,
+    }
+
+
+@pytest.mark.parametrize(
+    ("program", "warned"),
+    [
+        ("", ""),
+        ("import urllib3, requests", ""),
+        ("import ssl\nclass Mine(ssl.SSLContext): pass", "__main__.Mine"),
+    ],
+    ids=["nothing", "imports", "a subclass"],
+)
+def test_gevent_warns_of_others_only(program, warned):
+    """That ssl was imported before matters to who has a class of it, or under another name; patch() has seen to that."""
+    done = outcome(
+        f"""
+import warnings
+{program}
+import greentls.monkey; greentls.monkey.patch()
+import gevent.monkey
+with warnings.catch_warnings(record=True) as said:
+    gevent.monkey.patch_all()
+print(*(each.message for each in said))
+"""
+    )
+    assert (done.stderr, done.returncode) == ("", 0)
+    assert warned in done.stdout
+    assert bool(done.stdout.strip()) is bool(warned)
+
+
 class TestTheCommand:
     def run(self, *arguments, **options):
         command = [sys.executable, "-m", "greentls.monkey", *map(str, arguments)]

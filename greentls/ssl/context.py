@@ -36,6 +36,7 @@ from greentls.ssl.deadline import Asking
 from greentls.ssl.errors import ssl_error
 from greentls.ssl.peercert import peer_certificate
 from greentls.ssl.plain import PlainSocket
+from greentls.ssl.standin import StandIn
 from greentls.stores import SessionStore
 from greentls.strategy import STRATEGIES, Coroutine
 from greentls.wire import ClientHello
@@ -77,7 +78,7 @@ def _property(name: str, kind: Callable[[Any], Any]) -> property:
     return property(get, set, doc=attribute.__doc__)
 
 
-class SSLContext(_Base):  # type: ignore[misc]
+class SSLContext(_Base, metaclass=StandIn):  # type: ignore[misc]
     """ssl.SSLContext with answers that may wait.
 
     session_store: a SessionStore (greentls.open_store()), None: sessions live in tickets that only this process can
@@ -88,6 +89,8 @@ class SSLContext(_Base):  # type: ignore[misc]
     client that speaks HTTP without TLS, None for nothing. session_id_context: bytes; sessions resume only where it is
     the same. By default it is made from the certificates' names, the verify mode and the trust anchors.
     """
+
+    _stands_in_for = (_Base,)
 
     options = _property("options", lambda value: _stdlib_ssl.Options(value))
     verify_flags = _property("verify_flags", lambda value: _stdlib_ssl.VerifyFlags(value))
@@ -405,7 +408,7 @@ class SSLContext(_Base):  # type: ignore[misc]
             return None
         with Asking(sock._connection, "client_hello_callback", self.callback_timeout):
             answer = callback(sock, hello)
-        if answer is None or isinstance(answer, SSLContext | PlainSocket):
+        if answer is None or issubclass(type(answer), SSLContext | PlainSocket):
             return answer
         return make.alert(answer, "client_hello_callback")
 

@@ -53,7 +53,7 @@ class Facts(Observed):
         server's handshake: with all of its settings, versions and sessions among them."""
         from greentls.ssl.context import SSLContext
 
-        if not isinstance(context, SSLContext):
+        if not issubclass(type(context), SSLContext):
             raise TypeError("The value must be a SSLContext")
         compiled = context.compile(self.server_side)
         if self._connection.started or not self.server_side:

@@ -21,6 +21,7 @@ from greentls.session import Session
 from greentls.ssl.deadline import Deadline
 from greentls.ssl.facts import Facts
 from greentls.ssl.plain import PlainSocket
+from greentls.ssl.standin import StandIn
 from greentls.strategy import STRATEGIES
 from greentls.stream import TLSStream
 from greentls.wire import ClientHello, NotTLS, RecordReader, ja3, ja4
@@ -34,13 +35,15 @@ __all__ = ["SSLSocket"]
 _ORIGINAL = gevent.monkey.get_original("ssl", "SSLSocket")
 
 
-class SSLSocket(Facts):
+class SSLSocket(Facts, metaclass=StandIn):
     """A socket that speaks TLS once it is connected. Made by SSLContext.wrap_socket().
 
     Any number of greenlets of one thread may use it; one that reads and one that writes do not wait for each other.
     Errors are the standard library's (ssl.SSLError and its kin, OSError, TimeoutError), except that whatever a callback
     raised comes out of do_handshake(), recv() or send() as itself.
     """
+
+    _stands_in_for = (_ORIGINAL, gevent.ssl.SSLSocket)
 
     do_handshake_on_connect: bool
     suppress_ragged_eofs: bool
