@@ -202,7 +202,7 @@ def test_what_was_made_before_counts_too(steps, module):
     ids=["nothing", "imports", "a subclass"],
 )
 def test_gevent_warns_of_others_only(program, warned):
-    """That ssl was imported before matters to who has a class of it, or under another name; patch() has seen to that."""
+    """That ssl was imported before matters to who has made a subclass; patch() has seen to the names."""
     done = outcome(
         f"""
 import warnings
