@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from greentls.stores import SessionStore as SessionStore
     from greentls.stores import SharedValues as SharedValues
     from greentls.stores import open_store as open_store
+    from greentls.tickets import TicketKeys as TicketKeys
 
 _WHERE = {
     "ConfigurationError": "errors",
@@ -31,6 +32,7 @@ _WHERE = {
     "SessionLookup": "session_cache",
     "SessionStore": "stores",
     "SharedValues": "stores",
+    "TicketKeys": "tickets",
     "UnsupportedOpenSSL": "errors",
     "open_store": "stores",
 }

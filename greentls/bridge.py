@@ -40,11 +40,12 @@ SSL_CTX_set_alpn_select_cb(3) hold no lock around the call.
 from __future__ import annotations
 
 import atexit
+import os
 import weakref
 from _thread import get_native_id  # gevent patches get_ident to be the greenlet's
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from greenlet import getcurrent
 
@@ -64,6 +65,9 @@ from greentls.wire.bodies import server_name
 from greentls.wire.reader import Reader
 from greentls.wire.registry import ExtensionType
 
+if TYPE_CHECKING:
+    from greentls.tickets import TicketKey
+
 __all__ = ["CLOSED", "MAX_SESSION_LOOKUPS", "WANT_READ", "Bridged", "Hooks", "Operation", "install"]
 
 # A hello may name some 1,600 PSK identities, and OpenSSL asks for each before it checks a single binder: one cheap
@@ -78,6 +82,8 @@ _INTERNAL_ERROR = 80  # AlertDescription, RFC 8446 6.2
 _OK, _NOACK, _ALERT_FATAL = 0, 3, 2  # SSL_TLSEXT_ERR_*
 _GO_ON, _REFUSE = 1, 0  # SSL_CLIENT_HELLO_SUCCESS, SSL_CLIENT_HELLO_ERROR
 _UNREAD = object()  # in the place of a server name: no hello has been read
+_TLS13 = 0x0304
+_TICKET_IV = 16  # bytes, EVP_MAX_IV_LENGTH: what AES-CBC has
 # A record that no peer sends: application data that no key opens. An OpenSSL that skips rejected early data gives up
 # after 16 KiB and some of it, so enough is fed to reach the alert from wherever the handshake stood.
 _NONSENSE = (b"\x17\x03\x03\x00\x40" + bytes(64)) * 270
@@ -120,6 +126,9 @@ class Hooks:
     new_session: Callable[[Any, Session], None] | None = None
     #: (session id, session-id context). No connection; must not wait, must not raise: see the module's docstring.
     remove_session: Callable[[bytes, bytes], None] | None = None
+    #: (connection, the name of the key that a ticket was sealed with, or None for a new ticket) -> (a key, whether the
+    #: client is to get another ticket), or None: a full handshake, or no ticket.
+    ticket_key: Callable[[Any, bytes | None], tuple[TicketKey, bool] | None] | None = None
     #: server: (connection, None) -> a DER OCSP response or None. client: (connection, the peer's or None) -> None, once
     #: the chain was found good, and not on a resumption. It sets connection.vouched_until: until then a later
     #: connection resumes this one's sessions, by default not at all.
@@ -420,6 +429,28 @@ def _on_remove_session(context: Any, session: Any) -> None:
         hook(binding.session_id(session), binding.session_id_context(session))
 
 
+@_callback("int(SSL *, unsigned char *, unsigned char *, void *, void *, int)", -1)
+def _on_ticket_key(ssl: Any, name: Any, iv: Any, cipher: Any, mac: Any, seal: int) -> int:
+    return int(_guarded(ssl, -1, _ticket_key, name, iv, cipher, mac, bool(seal)))
+
+
+def _ticket_key(
+    operation: Operation, connection: Bridged, name: Any, iv: Any, cipher: Any, mac: Any, seal: bool
+) -> int:
+    hook = connection.session_hooks.ticket_key
+    asked = None if seal else bytes(ffi.buffer(name, binding.TICKET_KEY_NAME))
+    answer = hook(connection, asked) if hook else None
+    if answer is None:
+        return 0
+    key, renew = answer
+    if seal:
+        ffi.memmove(name, key.name, binding.TICKET_KEY_NAME)
+        ffi.memmove(iv, os.urandom(_TICKET_IV), _TICKET_IV)
+    binding.use_ticket_key(cipher, mac, key.aes, key.hmac, iv, seal)
+    # Under TLS 1.3 a ticket is for one use (RFC 8446 C.4), and 1 would mean that the client gets no other.
+    return 2 if not seal and (renew or lib.SSL_version(operation.ssl) >= _TLS13) else 1
+
+
 @_callback("int(SSL *, void *)", -1)
 def _on_ocsp(ssl: Any, _: Any) -> int:
     # A client's 0 is the alert bad_certificate_status_response; a server's would be "go on". Neither takes -1 for good.
@@ -569,6 +600,8 @@ def install(owner: Any, context: Any, hooks: Hooks, server_side: bool, verify_mo
             if hooks.servername:
                 raise
             # Nobody chooses by name, then, and sessions are bound to this one Context, but not to a name.
+        if hooks.ticket_key:
+            binding.set_ticket_key_callback(context, _on_ticket_key)
         lib.SSL_CTX_set_tlsext_servername_callback(context, _on_servername)  # always: a tripwire behind get_session
         if hooks.alpn:
             lib.SSL_CTX_set_alpn_select_cb(context, _on_alpn, ffi.NULL)

@@ -6,11 +6,14 @@ one they began with.
 
 Sessions. With session hooks the Context keeps sessions outside OpenSSL only: TLS 1.2 session ids and TLS 1.3 *stateful*
 tickets (OP_NO_TICKET), no internal cache (which would answer before the hook, and whose overflow calls back under
-OpenSSL's lock). The session-id context names what a session may be resumed for: OpenSSL refuses a session of another
-one. By default it is a digest of the certificates' names, the verify mode and the trust anchors, so that all workers of
-a site agree on it, a renewed certificate keeps its sessions, and a session made without a client certificate is
-worthless where one is required. (Trust anchors in files count by content, directories by path.) Each connection adds
-the server name: Connection.session_id_context.
+OpenSSL's lock). Without them the client keeps its session itself, in a ticket that is sealed by Hooks.ticket_key or, if
+there is none, by a key that this Context's SSL_CTX has made for itself.
+
+The session-id context names what a session may be resumed for: OpenSSL refuses a session of another one. By default it
+is a digest of the certificates' names, the verify mode and the trust anchors, so that all workers of a site agree on
+it, a renewed certificate keeps its sessions, and a session made without a client certificate is worthless where one is
+required. (Trust anchors in files count by content, directories by path.) Each connection adds the server name:
+Connection.session_id_context.
 """
 
 from __future__ import annotations
@@ -39,6 +42,12 @@ SESSION_LIFETIME = 7200
 
 # Renegotiation lets a TLS 1.2 client restart the handshake, hooks and all, at will; compression leaks (CRIME).
 _ALWAYS = SSL.OP_NO_COMPRESSION | binding.OP_NO_RENEGOTIATION
+
+
+def two_places(subject: str) -> ConfigurationError:
+    return ConfigurationError(
+        subject, "a session is kept in a store, or by the client in a ticket", "choose one of the two"
+    )
 
 
 @dataclass(frozen=True)
@@ -156,7 +165,13 @@ class Context:
         # Also without hooks: a connection that was switched here asks this Context whether it may have a session id.
         context.set_session_cache_mode(SSL.SESS_CACHE_SERVER | SSL.SESS_CACHE_NO_INTERNAL)
         if self.hooks.get_session or self.hooks.new_session:
+            if self.hooks.ticket_key:
+                raise two_places("Hooks.ticket_key beside session hooks")
             context.set_options(SSL.OP_NO_TICKET)
+        if self.hooks.ticket_key and self.options & SSL.OP_NO_TICKET:
+            raise ConfigurationError(
+                "ticket keys with OP_NO_TICKET", "there would be no tickets", "leave out one of them"
+            )
         if self.num_tickets is not None:
             binding.set_num_tickets(context, self.num_tickets)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import ipaddress
 import re
+import struct
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -159,6 +160,49 @@ def set_client_hello_callback(context: Any, callback: Any) -> None:
     hidden("SSL_CTX_set_client_hello_cb", "void (*)(SSL_CTX *, int (*)(SSL *, int *, void *), void *)")(
         context, callback, ffi.NULL
     )
+
+
+# -- session tickets (SSL_CTX_set_tlsext_ticket_key_evp_cb(3)) ---------------------------------------------------------
+
+TICKET_KEY_NAME = 16  # bytes
+
+_CIPHER_INIT = (
+    "EVP_CipherInit_ex2",
+    "int (*)(void *, const EVP_CIPHER *, const unsigned char *, const unsigned char *, int, const void *)",
+)
+_MAC_SET_PARAMS = ("EVP_MAC_CTX_set_params", "int (*)(void *, const void *)")
+# OSSL_PARAM(3), a structure that the binding does not know: key, data_type, data, data_size, return_size.
+_PARAM = struct.Struct("@PIPNN0P")
+_PARAM_UTF8_STRING, _PARAM_OCTET_STRING = 4, 5
+_MAC_KEY, _MAC_DIGEST, _SHA256 = (ffi.new("char[]", text) for text in (b"key", b"digest", b"SHA256"))
+
+
+def set_ticket_key_callback(context: Any, callback: Any) -> None:
+    """Raises UnsupportedOpenSSL, for what use_ticket_key() needs too."""
+    hidden(*_CIPHER_INIT), hidden(*_MAC_SET_PARAMS)
+    hidden("SSL_CTX_set_tlsext_ticket_key_evp_cb", "int (*)(SSL_CTX *, void *)")(context, ffi.cast("void *", callback))
+
+
+def use_ticket_key(cipher: Any, mac: Any, aes: bytes, hmac: bytes, iv: Any, encrypt: bool) -> None:
+    """Makes an EVP_CIPHER_CTX* one of AES-CBC and an EVP_MAC_CTX* one of HMAC-SHA256.
+
+    aes: 16 or 32 bytes. iv: 16 of them, in C. Raises ConfigurationError if OpenSSL, a FIPS provider say, refuses.
+    """
+    key = ffi.from_buffer(hmac)
+    parameters = b"".join(
+        (
+            _PARAM.pack(pointer(_MAC_KEY), _PARAM_OCTET_STRING, pointer(key), len(hmac), 0),
+            _PARAM.pack(pointer(_MAC_DIGEST), _PARAM_UTF8_STRING, pointer(_SHA256), len(_SHA256) - 1, 0),
+            bytes(_PARAM.size),  # OSSL_PARAM_END
+        )
+    )
+    kind = lib.EVP_get_cipherbyname(b"aes-%d-cbc" % (len(aes) * 8))
+    if (
+        hidden(*_CIPHER_INIT)(cipher, kind, aes, iv, encrypt, ffi.NULL) != 1
+        or hidden(*_MAC_SET_PARAMS)(mac, ffi.from_buffer(parameters)) != 1
+    ):
+        code, *_ = [*take_errors(), 0]
+        raise ConfigurationError("ticket key", describe(code)[1] or "OpenSSL refuses it")
 
 
 # -- contexts ----------------------------------------------------------------------------------------------------------

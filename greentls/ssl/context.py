@@ -26,6 +26,7 @@ from greentls.context import (
     VERIFY_PEER,
     Context,
     TrustAnchors,
+    two_places,
 )
 from greentls.errors import ConfigurationError
 from greentls.openssl import binding
@@ -39,6 +40,7 @@ from greentls.ssl.plain import PlainSocket
 from greentls.ssl.standin import StandIn
 from greentls.stores import SessionStore
 from greentls.strategy import STRATEGIES, Coroutine
+from greentls.tickets import TicketKeys
 from greentls.wire import ClientHello
 
 __all__ = ["SSLContext"]
@@ -81,13 +83,14 @@ def _property(name: str, kind: Callable[[Any], Any]) -> property:
 class SSLContext(_Base, metaclass=StandIn):  # type: ignore[misc]
     """ssl.SSLContext with answers that may wait.
 
-    session_store: a SessionStore (greentls.open_store()), None: sessions live in tickets that only this process can
-    open. sni_callback(sock, server_name, context): None, or an alert's number to refuse with; may set sock.context.
-    alpn_callback(sock, offered): one of the offered protocols, or None. client_hello_callback(sock, hello): asked
-    before OpenSSL has seen a byte; None, another SSLContext to go on with, an alert's number to refuse with, or
-    sock.pass_through(). callback_timeout, handshake_timeout: seconds, None for ever. plain_http_answer: bytes for a
-    client that speaks HTTP without TLS, None for nothing. session_id_context: bytes; sessions resume only where it is
-    the same. By default it is made from the certificates' names, the verify mode and the trust anchors.
+    session_store: a SessionStore (greentls.open_store()), None: sessions live in tickets. ticket_keys: a TicketKeys
+    that they are sealed with, None: by a key that only this process has. sni_callback(sock, server_name, context):
+    None, or an alert's number to refuse with; may set sock.context. alpn_callback(sock, offered): one of the offered
+    protocols, or None. client_hello_callback(sock, hello): asked before OpenSSL has seen a byte; None, another
+    SSLContext to go on with, an alert's number to refuse with, or sock.pass_through(). callback_timeout,
+    handshake_timeout: seconds, None for ever. plain_http_answer: bytes for a client that speaks HTTP without TLS, None
+    for nothing. session_id_context: bytes; sessions resume only where it is the same. By default it is made from the
+    certificates' names, the verify mode and the trust anchors.
     """
 
     _stands_in_for = (_Base,)
@@ -118,6 +121,7 @@ class SSLContext(_Base, metaclass=StandIn):  # type: ignore[misc]
         #: What became of handshakes: "full", "session_id", "ticket", "stateful", "psk", "failed"; and of lookups:
         #: "lookup hit", "lookup miss" and so on, as in SessionLookup.
         self.counters: Counter[str] = Counter()
+        self._ticket_keys: TicketKeys | None = None
         self._sni_callback: Callable[[Any, str | None, SSLContext], int | None] | None = None
         self.alpn_callback: Callable[[Any, list[str]], str | None] | None = None
         self.client_hello_callback: Callable[[Any, ClientHello], SSLContext | PlainSocket | int | None] | None = None
@@ -272,8 +276,24 @@ class SSLContext(_Base, metaclass=StandIn):  # type: ignore[misc]
 
     @session_store.setter
     def session_store(self, store: SessionStore | None) -> None:
+        if store is not None and self._ticket_keys is not None:
+            raise two_places("SSLContext.session_store beside ticket_keys")
         if store is not self.session_store:
             self._cache = SessionCache(store) if store is not None else None
+
+    @property
+    def ticket_keys(self) -> TicketKeys | None:
+        return self._ticket_keys
+
+    @ticket_keys.setter
+    def ticket_keys(self, keys: TicketKeys | None) -> None:
+        if keys is not None:
+            if not isinstance(keys, TicketKeys):
+                raise TypeError(f"{keys!r} is not a TicketKeys")
+            self._must_not_be(_stdlib_ssl.PROTOCOL_TLS_CLIENT, "ticket keys")
+            if self._cache is not None:
+                raise two_places("SSLContext.ticket_keys beside session_store")
+        self._ticket_keys = keys
 
     def drain_sessions(self, timeout: float | None = None) -> bool:
         """Waits until the store has the sessions of the connections so far. False: not within timeout seconds."""
@@ -425,6 +445,8 @@ class SSLContext(_Base, metaclass=StandIn):  # type: ignore[misc]
             return replace(hooks, psk_client=make.PSKClient(self._psk_client)) if self._psk_client else hooks
         if self._psk_server:
             hooks = replace(hooks, psk_server=make.PSKServer(self._psk_server))
+        if self._ticket_keys is not None:
+            hooks = replace(hooks, ticket_key=make.TicketKeyChoice(self._ticket_keys, self.callback_timeout))
         if self._sni_callback is not None:
             sni = make.SNICallback(weakref.ref(self), self._sni_callback, self.callback_timeout)
             hooks = replace(hooks, servername=sni)

@@ -14,11 +14,22 @@ from typing import TYPE_CHECKING, Any
 
 from greentls.connection import Connection
 from greentls.ssl.deadline import Asking
+from greentls.tickets import TicketKey, TicketKeys
 
 if TYPE_CHECKING:
     from greentls.ssl.context import SSLContext
 
-__all__ = ["ALPNCallback", "ALPNChoice", "KeyLog", "MessageCallback", "PSKClient", "PSKServer", "SNICallback", "alert"]
+__all__ = [
+    "ALPNCallback",
+    "ALPNChoice",
+    "KeyLog",
+    "MessageCallback",
+    "PSKClient",
+    "PSKServer",
+    "SNICallback",
+    "TicketKeyChoice",
+    "alert",
+]
 
 
 def alert(answer: object, who: str) -> int:
@@ -59,6 +70,18 @@ class ALPNChoice:
 
     def __call__(self, connection: Connection, offered: Sequence[bytes]) -> bytes | None:
         return next((protocol for protocol in self.ours if protocol in offered), None)
+
+
+@dataclass(frozen=True)
+class TicketKeyChoice:
+    """Waits at the very first use only, and goes on with a key of this process's own."""
+
+    keys: TicketKeys
+    timeout: float | None
+
+    def __call__(self, connection: Connection, name: bytes | None) -> tuple[TicketKey, bool] | None:
+        self.keys.ready(self.timeout)
+        return self.keys.opening(name) if name is not None else (self.keys.keys[0], False)
 
 
 @dataclass(frozen=True)

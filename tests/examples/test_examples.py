@@ -76,6 +76,23 @@ def test_echo_servers_share_sessions_and_the_client_resumes(pki, memcached, tmp_
         assert [line.split()[:2] for line in lines] == [["TLSv1.3", "resumed=False"], ["TLSv1.3", "resumed=True"]]
 
 
+def test_ticket_keys_come_from_memcached_or_a_file(pki, memcached, tmp_path):
+    (tmp_path / "fleet.key").write_bytes(os.urandom(32))
+    (tmp_path / "ticket.key").write_bytes(os.urandom(80))
+    for where in (memcached.url(secret_file=tmp_path / "fleet.key"), tmp_path / "ticket.key"):
+        addresses = [("127.0.0.1", free_port()) for _ in range(2)]
+        client, session = stdlib_context(pki), None
+        with (
+            running("ticket_keys.py", pki.cert_file, pki.key_file, where, "{}:{}".format(*addresses[0])),
+            running("ticket_keys.py", pki.cert_file, pki.key_file, where, "{}:{}".format(*addresses[1])) as second,
+        ):
+            for address, how in zip(addresses, (b"full handshake\n", b"resumed from its ticket\n"), strict=True):
+                visit = exchange(address, client, b"", session=session, answer=len(how))
+                assert visit.data == how
+                session = visit.session
+            assert "resumed from its ticket; 1 keys, agreed on 0 s ago" in second.stdout.readline()
+
+
 def test_waiting_sni_asks_the_database(pki, tmp_path):
     with sqlite3.connect(tmp_path / "names.sqlite") as database:
         database.execute("create table names (name, certificate, key)")

@@ -1,0 +1,374 @@
+"""TicketKeys: what a server seals its session tickets with, and how a fleet agrees on it.
+
+A ticket is a session that the client keeps (RFC 5077 section 4, RFC 8446 4.6.1): its secrets, sealed by a key of the
+server's. Whoever has that key opens every ticket under it and, under TLS 1.2, reads the connections; so a key lives for
+hours, and never in clear outside of a process. A ticket that no key opens costs a full handshake, and nothing else.
+
+Shared keys are one small value in a store: a list of keys, each with the time from which it seals, and the time until
+which it opens. Every process looks at it three times in a minute:
+
+1. What it finds and what it holds are put together; what has ended is left out.
+2. A minute before the newest key has sealed for a rotation, one more is added: all know it when it begins to seal.
+3. If the list differs from what was found, it is put there by compare-and-swap. Who comes too late begins again.
+
+All have the same list then, and seal with the same key: the newest that has begun. A store that is down changes
+nothing: the keys that are held are used on. One that forgot everything, or moved to another node, is told again by who
+comes first, so keys are lost with the last process only. A process that starts while it is down makes a key of its own,
+which the others learn once it is back.
+
+Times are the wall clocks' of many machines. One that is wrong by half a minute costs nothing: its machine uses a new
+key when all know it already, an old one when all know it still. One that is minutes early uses a new key while a few
+have not looked yet, which costs some full handshakes at each rotation.
+
+The algorithm is that of h2o's src/ssl.c; but h2o takes what it finds for the whole truth.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import logging
+import math
+import os
+import random
+import struct
+import time
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import gevent
+from gevent import get_hub
+from gevent.event import Event
+
+from greentls.errors import ConfigurationError
+from greentls.stores import SharedValues
+
+__all__ = ["TicketKey", "TicketKeys"]
+
+log = logging.getLogger("greentls.tickets")
+
+Path = str | os.PathLike[str]
+
+# Seconds for which a shared key opens. With a new one at a quarter of it, what was sealed last has three quarters left:
+# more than the two hours of context.SESSION_LIFETIME. h2o has one hour, HAProxy's manual speaks of twelve.
+LIFETIME = 3 * 3600.0
+
+ANNOUNCE = 60.0  # seconds between a key's being told and its first use: h2o's
+REFRESH = 20.0  # seconds between two looks at the store, a quarter more or less: two may fail within ANNOUNCE
+SKEW = 300.0  # seconds by which the fleet's clocks may differ: Kerberos allows as much
+STORE_TIMEOUT = 5.0  # seconds for one such look
+ATTEMPTS = 20  # swaps that may come too late, one after another
+MAX_KEYS = 32  # in the list: five in health, one more for each process that started during an outage
+
+FILE_INTERVAL = 1.0  # seconds for which a file is not looked at again
+MAX_FILE = 65_536  # bytes
+LOG_INTERVAL = 10.0  # seconds between two lines about the same file
+
+
+@dataclass(frozen=True)
+class TicketKey:
+    """AES-CBC and HMAC-SHA256, as RFC 5077 section 4 recommends them.
+
+    name: 16 bytes that stand in the ticket. aes: 16 or 32 bytes. hmac: 16 to 64 bytes. Raises ConfigurationError.
+    """
+
+    name: bytes
+    aes: bytes = field(repr=False)
+    hmac: bytes = field(repr=False)
+
+    def __post_init__(self) -> None:
+        sizes = len(self.name), len(self.aes), len(self.hmac)
+        if sizes[0] != 16 or sizes[1] not in (16, 32) or not 16 <= sizes[2] <= 64:
+            raise ConfigurationError(
+                "ticket key", f"a name, AES key and HMAC key of {sizes} bytes", "give 16, 32 (or 16), and 32 bytes"
+            )
+
+    @classmethod
+    def new(cls) -> TicketKey:
+        return cls(os.urandom(16), os.urandom(32), os.urandom(32))
+
+
+class TicketKeys(ABC):
+    """For SSLContext.ticket_keys. Contexts, greenlets and threads may share it, and forks inherit it."""
+
+    @staticmethod
+    def static(keys: Sequence[TicketKey]) -> TicketKeys:
+        """These keys: the first one seals, all of them open. Raises ConfigurationError if there is none."""
+        return _StaticKeys(keys)
+
+    @staticmethod
+    def file(*paths: Path, clock: Callable[[], float] = time.monotonic) -> TicketKeys:
+        """Keys of a file, read again when it changes; a broken one leaves the keys as they were.
+
+        Either one file in HAProxy's format (tls-ticket-keys): three lines or more of base64, each the 48 or 80 bytes of
+        a name, an AES and an HMAC key; of the last three the middle one seals, all open. Or files in nginx's format
+        (ssl_session_ticket_key): 48 bytes as above, or 80 with the HMAC key before the AES key; the first file's key
+        seals. Raises ConfigurationError, OSError.
+        """
+        return _FileKeys(paths, clock)
+
+    @staticmethod
+    def shared(
+        store: SharedValues,
+        rotation: float | None = None,
+        lifetime: float = LIFETIME,
+        clock: Callable[[], float] = time.time,
+    ) -> TicketKeys:
+        """Keys on which all agree who use the same store, greentls.open_store()'s.
+
+        rotation: seconds between two new keys, by default a quarter of lifetime. lifetime: seconds for which a key
+        opens, from its first use; sessions that outlive rotation less than lifetime are not cut short. clock: seconds
+        since the epoch. Connects at the first use. Raises ConfigurationError, also for a store that would keep the keys
+        in clear.
+        """
+        return _SharedKeys(store, lifetime / 4 if rotation is None else rotation, lifetime, clock)
+
+    @property
+    @abstractmethod
+    def keys(self) -> tuple[TicketKey, ...]:
+        """All that open; the first one seals."""
+
+    @property
+    @abstractmethod
+    def age(self) -> float:
+        """Seconds since the file, or the store, was last found in order; math.inf if it never was."""
+
+    def ready(self, timeout: float | None) -> None:  # noqa: B027  most have nothing to wait for
+        """Waits for the first keys, timeout seconds at most: the first use of shared keys does. After it there are
+        some, be they this process's own."""
+
+    def refresh(self) -> None:  # noqa: B027  nor anything to look at
+        """Looks at the file or the store at once. Raises what is wrong with it: OSError, ConfigurationError and, for a
+        store, what the store raises. Then the keys are those that they were."""
+
+    def opening(self, name: bytes) -> tuple[TicketKey, bool] | None:
+        """(the key of this name; whether it is another one that seals by now), None if it is unknown."""
+        keys = self.keys
+        return next(((each, each is not keys[0]) for each in keys if each.name == name), None)
+
+
+class _StaticKeys(TicketKeys):
+    def __init__(self, keys: Sequence[TicketKey]) -> None:
+        self._keys = tuple(keys)
+        if not self._keys:
+            raise ConfigurationError("ticket keys", "none is given", "give one or more, the one that seals first")
+
+    @property
+    def keys(self) -> tuple[TicketKey, ...]:
+        return self._keys
+
+    @property
+    def age(self) -> float:
+        return 0.0
+
+
+# -- files -------------------------------------------------------------------------------------------------------------
+
+
+class _FileKeys(TicketKeys):
+    def __init__(self, paths: Sequence[Path], clock: Callable[[], float]) -> None:
+        self._paths, self._clock = paths, clock
+        self._silent_until = -math.inf
+        self._contents: list[bytes] | None = None
+        self.refresh()
+
+    @property
+    def keys(self) -> tuple[TicketKey, ...]:
+        now = self._clock()
+        if now - self._looked >= FILE_INTERVAL:
+            try:
+                self.refresh()
+            except (OSError, ConfigurationError) as error:
+                if now >= self._silent_until:
+                    self._silent_until = now + LOG_INTERVAL
+                    log.warning("%s; the keys that were read %.0f s ago are used on", error, self.age)
+        return self._keys
+
+    @property
+    def age(self) -> float:
+        return self._clock() - self._good
+
+    def refresh(self) -> None:
+        self._looked = self._clock()
+        contents = [_contents(path) for path in self._paths]
+        if contents != self._contents:  # not the time of change: two changes may share it
+            self._keys = _parse_files(self._paths, contents)
+            self._contents = contents
+        self._good = self._looked
+
+
+def _contents(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(MAX_FILE)
+
+
+def _parse_files(paths: Sequence[Path], contents: Sequence[bytes]) -> tuple[TicketKey, ...]:
+    if len(contents) == 1 and len(contents[0]) not in (48, 80):
+        return _parse_haproxy(f"ticket key file {os.fspath(paths[0])}", contents[0])
+    keys = []
+    for path, data in zip(paths, contents, strict=True):
+        if len(data) not in (48, 80):
+            subject = f"ticket key file {os.fspath(path)}"
+            raise ConfigurationError(subject, f"{len(data)} bytes", "nginx's format has 48 or 80")
+        size = (len(data) - 16) // 2
+        first, second = data[16 : 16 + size], data[16 + size :]
+        keys.append(TicketKey(data[:16], *((first, second) if size == 16 else (second, first))))
+    return _StaticKeys(keys).keys
+
+
+def _parse_haproxy(subject: str, data: bytes) -> tuple[TicketKey, ...]:
+    lines = [line for line in data.splitlines() if line.strip()]
+    try:
+        decoded = [base64.b64decode(line.strip(), validate=True) for line in lines]
+    except binascii.Error:
+        decoded = []
+    if {len(each) for each in decoded} not in ({48}, {80}) or len(decoded) < 3:
+        remedy = "it takes one key of 48 or 80 bytes, or three lines or more of base64 with 48 each, or 80 each"
+        raise ConfigurationError(subject, f"{len(data)} bytes in {len(lines)} lines are no keys", remedy)
+    size = (len(decoded[0]) - 16) // 2
+    oldest, sealing, next_one = (TicketKey(each[:16], each[16 : 16 + size], each[16 + size :]) for each in decoded[-3:])
+    return sealing, next_one, oldest
+
+
+# -- a fleet -----------------------------------------------------------------------------------------------------------
+
+_NAME = "ticket-keys"
+_FORMAT = b"\x01"
+_ENTRY = struct.Struct(">16s32s32sQQ")  # name, AES key, HMAC key, begins, ends
+
+
+class _Agreed(NamedTuple):
+    """begins: when it may seal. ends: when it may open no more. Seconds since the epoch."""
+
+    begins: int
+    ends: int
+    key: TicketKey
+
+
+class _SharedKeys(TicketKeys):
+    def __init__(self, store: SharedValues, rotation: float, lifetime: float, clock: Callable[[], float]) -> None:
+        if not isinstance(store, SharedValues):
+            raise ConfigurationError(
+                f"ticket keys: store {store!r}", "has no shared values", "give one of greentls.open_store()'s"
+            )
+        if not store.private:
+            raise ConfigurationError(
+                f"ticket keys: store {store.name}", "would keep them in clear", "give it a secret_file"
+            )
+        if not 2 * ANNOUNCE <= rotation <= lifetime / 2 < math.inf:
+            raise ConfigurationError(
+                f"ticket keys: rotation={rotation}, lifetime={lifetime}",
+                f"a rotation takes {2 * ANNOUNCE:.0f} seconds or more, a lifetime two rotations or more",
+            )
+        self._store, self._rotation, self._lifetime, self._clock = store, rotation, lifetime, clock
+        self._held: tuple[_Agreed, ...] = ()  # the one that begins last comes first; replaced, never changed
+        self._agreed = -math.inf
+        self._failures = 0
+        self._refreshers: weakref.WeakKeyDictionary[Any, _Refresher] = weakref.WeakKeyDictionary()  # by hub
+
+    @property
+    def keys(self) -> tuple[TicketKey, ...]:
+        now = self._clock()
+        if not self._held:
+            self._held = (self._new(now),)
+        held = self._held
+        sealing = next((each for each in held if each.begins <= now), held[-1])
+        return (sealing.key, *(each.key for each in held if each is not sealing))
+
+    @property
+    def age(self) -> float:
+        return max(0.0, self._clock() - self._agreed)
+
+    def ready(self, timeout: float | None) -> None:
+        refresher = self._refreshers.get(get_hub())
+        if refresher is None or not refresher.running:
+            refresher = self._refreshers[get_hub()] = _Refresher(self)
+        first = refresher.first
+        if not self._held and first is not None:
+            first.wait(timeout)
+
+    def look(self) -> None:
+        """refresh(), but in time, and what goes wrong is logged."""
+        problem = f"no answer in {STORE_TIMEOUT} s"
+        with gevent.Timeout(STORE_TIMEOUT, False):
+            try:
+                self.refresh()
+                problem = ""
+            except Exception as error:
+                problem = repr(error)
+        if problem:
+            self._failures += 1
+            age = f"agreed on {self.age:.0f} s ago" if self.age < math.inf else "never agreed on"
+            what = f"the keys held, {age}, are used on ({self._failures} failures so far)"
+            log.warning("ticket keys: store %s: %s: %s", self._store.name, problem, what)
+        elif self._failures:
+            log.warning("ticket keys: store %s works again after %d failures", self._store.name, self._failures)
+            self._failures = 0
+
+    def refresh(self) -> None:
+        for _ in range(ATTEMPTS):
+            value, token = self._store.gets(_NAME)
+            found = () if value is None else _unpack(value)
+            now = self._clock()
+            wanted = self._wanted(found, now)
+            if wanted == found or self._store.cas(_NAME, _pack(wanted), token, self._lifetime + SKEW):
+                self._held, self._agreed = wanted, now
+                return
+        raise RuntimeError(f"others were quicker {ATTEMPTS} times running")
+
+    def _wanted(self, found: tuple[_Agreed, ...], now: float) -> tuple[_Agreed, ...]:
+        keys = {each for each in (*found, *self._held) if now < each.ends + SKEW}
+        # What begins later than skew explains comes from a clock that is wrong, and must not stop the rotation.
+        newest = max((each.begins for each in keys if each.begins <= now + SKEW), default=None)
+        if newest is None:
+            keys.add(self._new(now))
+        elif newest + self._rotation <= now + ANNOUNCE:
+            keys.add(self._new(now + ANNOUNCE))
+        return tuple(sorted(keys, key=lambda each: (each.begins, each.key.name), reverse=True))[:MAX_KEYS]
+
+    def _new(self, begins: float) -> _Agreed:
+        return _Agreed(int(begins), math.ceil(begins + self._lifetime), TicketKey.new())
+
+
+def _pack(keys: Sequence[_Agreed]) -> bytes:
+    return _FORMAT + b"".join(
+        _ENTRY.pack(each.key.name, each.key.aes, each.key.hmac, each.begins, each.ends) for each in keys
+    )
+
+
+def _unpack(value: bytes) -> tuple[_Agreed, ...]:
+    """Raises ConfigurationError."""
+    if value[:1] != _FORMAT or len(value) % _ENTRY.size != 1 or len(value) > 1 + MAX_KEYS * _ENTRY.size:
+        raise ConfigurationError(f"shared value {_NAME}", f"these {len(value)} bytes are of another format")
+    return tuple(
+        _Agreed(begins, ends, TicketKey(name, aes, hmac))
+        for name, aes, hmac, begins, ends in _ENTRY.iter_unpack(value[1:])
+    )
+
+
+class _Refresher:
+    """A greenlet that keeps the keys fresh: of one hub, in one process, as long as somebody else holds the keys."""
+
+    def __init__(self, keys: _SharedKeys) -> None:
+        self.first: Event | None = Event()  # that it has looked
+        self._process = os.getpid()
+        self._greenlet = weakref.ref(gevent.spawn(self._run, weakref.ref(keys)))  # itself it would keep its hub alive
+
+    @property
+    def running(self) -> bool:
+        greenlet = self._greenlet()
+        return greenlet is not None and not greenlet.dead and self._process == os.getpid()
+
+    def _run(self, reference: weakref.ref[_SharedKeys]) -> None:
+        while self._process == os.getpid() and (keys := reference()) is not None:
+            try:
+                keys.look()
+            finally:
+                if self.first is not None:
+                    self.first.set()
+                    self.first = None
+            del keys
+            gevent.sleep(REFRESH * random.uniform(0.75, 1.25), ref=False)

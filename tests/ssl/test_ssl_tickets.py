@@ -1,0 +1,88 @@
+"""SSLContext.ticket_keys: tickets that another process, or another context, opens."""
+
+from __future__ import annotations
+
+import ssl
+
+import pytest
+from clients import exchange, in_thread, stdlib_context
+from ssl_pairs import both_versions
+from ssl_servers import server_context
+
+import greentls
+from greentls.errors import ConfigurationError
+from greentls.stores.memory import MemoryStore
+from greentls.tickets import TicketKey, TicketKeys
+
+
+@pytest.fixture
+def keys():
+    return TicketKeys.static([TicketKey.new()])
+
+
+@both_versions
+@pytest.mark.parametrize("strategy", ["coroutine", "thread"])
+def test_a_foreign_client_resumes_at_another_context(pki, serve, version, keys, strategy):
+    addresses = [serve(server_context(pki, ticket_keys=keys, strategy=strategy)) for _ in range(2)]
+    context = stdlib_context(pki, version)
+    first = in_thread(exchange, addresses[0], context)
+    second = in_thread(exchange, addresses[1], context, session=first.session)
+    third = in_thread(exchange, addresses[0], context, session=second.session)
+    assert (first.reused, second.reused, third.reused) == (False, True, True)
+    assert first.session.has_ticket
+
+
+@both_versions
+def test_the_store_agrees_for_two_contexts_that_share_it(pki, serve, version):
+    store = MemoryStore()
+    addresses = [serve(server_context(pki, ticket_keys=TicketKeys.shared(store))) for _ in range(2)]
+    context = stdlib_context(pki, version)
+    first = in_thread(exchange, addresses[0], context)
+    assert in_thread(exchange, addresses[1], context, session=first.session).reused
+
+
+@both_versions
+def test_without_them_tickets_are_the_contexts_own(pki, serve, version):
+    addresses = [serve(server_context(pki)) for _ in range(2)]
+    context = stdlib_context(pki, version)
+    first = in_thread(exchange, addresses[0], context)
+    assert not in_thread(exchange, addresses[1], context, session=first.session).reused
+    assert in_thread(exchange, addresses[0], context, session=first.session).reused
+
+
+def test_keys_beside_a_store_are_refused_whichever_comes_first(pki, keys):
+    context = server_context(pki, ticket_keys=keys)
+    with pytest.raises(ConfigurationError, match=r"session_store beside ticket_keys: .*; choose one of the two"):
+        context.session_store = MemoryStore()
+    assert context.session_store is None
+    context = server_context(pki, session_store=MemoryStore())
+    with pytest.raises(ConfigurationError, match=r"ticket_keys beside session_store: .*; choose one of the two"):
+        context.ticket_keys = keys
+    assert context.ticket_keys is None
+    context.session_store = None
+    context.ticket_keys = keys
+    assert context.ticket_keys is keys
+
+
+def test_what_is_none_is_refused(pki, keys):
+    context = server_context(pki)
+    with pytest.raises(TypeError, match="not a TicketKeys"):
+        context.ticket_keys = b"x" * 80
+    with pytest.raises(ssl.SSLError, match="Cannot add ticket keys to a PROTOCOL_TLS_CLIENT context"):
+        greentls.SSLContext(ssl.PROTOCOL_TLS_CLIENT).ticket_keys = keys
+
+
+def test_tickets_that_the_options_forbid_are_an_error_of_the_context(pki, keys):
+    context = server_context(pki, ticket_keys=keys)
+    context.options |= ssl.OP_NO_TICKET
+    with pytest.raises(ConfigurationError, match="there would be no tickets"):
+        context.compile(True)
+
+
+def test_the_same_keys_compile_no_new_context(pki, keys):
+    context = server_context(pki, ticket_keys=keys)
+    compiled = context.compile(True)
+    context.ticket_keys = keys
+    assert context.compile(True) is compiled
+    context.ticket_keys = None
+    assert context.compile(True) is not compiled
