@@ -68,11 +68,18 @@ from greentls.wire.registry import ExtensionType
 if TYPE_CHECKING:
     from greentls.tickets import TicketKey
 
-__all__ = ["CLOSED", "MAX_SESSION_LOOKUPS", "WANT_READ", "Bridged", "Hooks", "Operation", "install"]
+__all__ = [
+    "CLOSED", "MAX_PSK_LOOKUPS", "MAX_SESSION_LOOKUPS", "WANT_READ", "Bridged", "Hooks", "Operation", "do_handshake",
+    "install",
+]  # fmt: skip
 
 # A hello may name some 1,600 PSK identities, and OpenSSL asks for each before it checks a single binder: one cheap
 # hello would be 1,600 lookups. Clients offer one, rarely two (a ticket and the one before it).
 MAX_SESSION_LOOKUPS = 2
+
+# The same for external pre-shared keys, for which OpenSSL counts every identity that is short enough. A client has one
+# or two, and asks twice after a HelloRetryRequest.
+MAX_PSK_LOOKUPS = 4
 
 # What Operation.run() answers besides SSL_*'s own positive results.
 WANT_READ = 0
@@ -133,16 +140,18 @@ class Hooks:
     #: the chain was found good, and not on a resumption. It sets connection.vouched_until: until then a later
     #: connection resumes this one's sessions, by default not at all.
     ocsp: Callable[[Any, bytes | None], bytes | None] | None = None
-    #: (connection, DER certificates, the peer's first). After OpenSSL's own checks have passed. Raises to refuse.
-    verify: Callable[[Any, list[bytes]], None] | None = None
+    #: (connection, DER certificates, the peer's first; resumed?). After all of OpenSSL's own checks have passed, and
+    #: again for each resumption, with what the session knows. Not asked where the peer has no certificate. Where the
+    #: verify mode asks for no checks: the certificates as they came, whatever they are. Raises to refuse.
+    verify: Callable[[Any, list[bytes], bool], None] | None = None
     #: (connection). Before a certificate is chosen: SSL_CTX_set_cert_cb(3).
     certificate: Callable[[Any], None] | None = None
     #: (connection, one line for an SSLKEYLOGFILE): secrets.
     keylog: Callable[[Any, bytes], None] | None = None
     #: (connection, the server's hint or None) -> (identity, key) of a pre-shared key, or None to do without.
     psk_client: Callable[[Any, str | None], tuple[str | None, bytes] | None] | None = None
-    #: (connection, the client's identity) -> its key, empty if it is unknown.
-    psk_server: Callable[[Any, str | None], bytes] | None = None
+    #: (connection, the client's identity) -> its key, empty if it is unknown. Twice after a HelloRetryRequest.
+    psk_server: Callable[[Any, str], bytes] | None = None
     #: (connection, sent?, version, content type, message): SSL_CTX_set_msg_callback(3).
     message: Callable[[Any, bool, int, int, bytes], None] | None = None
 
@@ -156,7 +165,7 @@ class Operation:
 
     __slots__ = (
         "ask", "connection", "dead", "entrant", "failure", "incoming", "kept", "lookups", "name", "occupant",
-        "server_name", "ssl", "thread",
+        "psk_lookups", "server_name", "ssl", "thread",
     )  # fmt: skip
 
     def __init__(self, ssl: Any, incoming: Any) -> None:
@@ -169,7 +178,7 @@ class Operation:
         self.occupant = 0
         self.failure: BaseException | None = None  # what a callback raised
         self.dead = ""  # why, once an operation failed for good
-        self.lookups = 0
+        self.lookups = self.psk_lookups = 0
         self.server_name: Any = _UNREAD  # what the client's hello says, str or None, at a server
         self.kept: Any = None  # memory that OpenSSL reads after a callback has returned
         self.thread: int | None = None
@@ -472,25 +481,47 @@ def _ocsp(operation: Operation, connection: Bridged) -> int:
     return 1
 
 
-@_callback("int(int, X509_STORE_CTX *)", 0)
-def _on_verify(ok: int, store: Any) -> int:
-    # OpenSSL asks once per certificate and once per error. An error stands: nobody here turns a no into a yes.
-    if not ok:
-        return 0
-    if lib.X509_STORE_CTX_get_error_depth(store):
-        return 1
+@_callback("int(X509_STORE_CTX *, void *)", 0)
+def _on_verify(store: Any, _: Any) -> int:
+    # In the place of OpenSSL's verification, so that the hook comes behind the whole of it. SSL_CTX_set_verify(3)'s
+    # callback comes in the middle: name constraints and policies are checked after its last call.
     ssl = lib.X509_STORE_CTX_get_ex_data(store, lib.SSL_get_ex_data_X509_STORE_CTX_idx())
-    good = _guarded(ffi.cast("SSL *", ssl), 0, _verify, store)
+    ssl = ffi.cast("SSL *", ssl)
+    must_be_good = lib.SSL_get_verify_mode(ssl) & lib.SSL_VERIFY_PEER
+    if lib.X509_verify_cert(store) != 1 and must_be_good:
+        return 0  # the error stands: nobody here turns a no into a yes
+    good = _guarded(ssl, 0, _verify, store if must_be_good else None)
     if not good:
-        lib.X509_STORE_CTX_set_error(store, lib.X509_V_ERR_APPLICATION_VERIFICATION)
+        # OpenSSL says bad_certificate for this one, for APPLICATION_VERIFICATION only handshake_failure.
+        lib.X509_STORE_CTX_set_error(store, lib.X509_V_ERR_CERT_REJECTED)
     return int(good)
 
 
 def _verify(operation: Operation, connection: Bridged, store: Any) -> int:
     hook = connection.hooks.verify
     if hook is not None:
-        hook(connection, binding.verified_chain(store))
+        sent = store is None
+        ssl = operation.ssl
+        chain = binding.peer_certificates(ssl, connection.server_side) if sent else binding.verified_chain(store)
+        hook(connection, chain, False)
     return 1
+
+
+def do_handshake(ssl: Any) -> int:
+    """SSL_do_handshake(3), for Operation.run(). A resumption verifies nothing: the verify hook is asked behind it."""
+    result: int = lib.SSL_do_handshake(ssl)
+    if result == 1 and lib.SSL_session_reused(ssl):
+        _guarded(ssl, None, _verify_again)  # what it raises ends the operation
+    return result
+
+
+def _verify_again(operation: Operation, connection: Bridged) -> None:
+    hook = connection.hooks.verify
+    if hook is None:
+        return
+    chain = binding.peer_certificates(operation.ssl, connection.server_side)
+    if chain:  # else it is an external pre-shared key, or a certificate was optional
+        hook(connection, chain, True)
 
 
 @_callback("int(SSL *, void *)", 0)
@@ -542,7 +573,19 @@ def _on_psk_server(ssl: Any, identity: Any, key: Any, max_key: int) -> int:
 
 def _psk_server(operation: Operation, connection: Bridged, identity: Any, key: Any, max_key: int) -> int:
     hook = connection.hooks.psk_server
-    return _give_key("psk_server", hook(connection, _text(identity)), key, max_key) if hook else 0
+    name = _identity(identity)
+    operation.psk_lookups += 1
+    if hook is None or name is None or operation.psk_lookups > MAX_PSK_LOOKUPS:
+        return 0
+    return _give_key("psk_server", hook(connection, name), key, max_key)
+
+
+def _identity(identity: Any) -> str | None:
+    """RFC 4279 5.1: in UTF-8. What is not, is a TLS 1.3 ticket: OpenSSL asks for the key of each that it is offered."""
+    try:
+        return ffi.string(identity).decode()  # type: ignore[no-any-return]
+    except UnicodeDecodeError:
+        return None
 
 
 def _text(string: Any) -> str | None:
@@ -606,7 +649,9 @@ def install(owner: Any, context: Any, hooks: Hooks, server_side: bool, verify_mo
         if hooks.alpn:
             lib.SSL_CTX_set_alpn_select_cb(context, _on_alpn, ffi.NULL)
     lib.SSL_CTX_set_cert_cb(context, _on_certificate, ffi.NULL)  # always: the other tripwire
-    lib.SSL_CTX_set_verify(context, verify_mode, _on_verify if hooks.verify else ffi.NULL)
+    lib.SSL_CTX_set_verify(context, verify_mode, ffi.NULL)
+    if hooks.verify:
+        binding.set_verify_callback(context, _on_verify)
     if hooks.ocsp:
         lib.SSL_CTX_set_tlsext_status_cb(context, _on_ocsp)
     if hooks.keylog:

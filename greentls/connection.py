@@ -20,7 +20,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from greentls.bridge import CLOSED, WANT_READ, Hooks, Operation
+from greentls.bridge import CLOSED, WANT_READ, Hooks, Operation, do_handshake
 from greentls.certificates import CertificateChain
 from greentls.context import Context
 from greentls.errors import TLSError, UnexpectedEOF, WantRead
@@ -140,7 +140,7 @@ class Connection:
         """1: finished. WANT_READ: not yet."""
         if self.established:
             return 1
-        result = self.operation.run(self, "do_handshake", lib.SSL_do_handshake)
+        result = self.operation.run(self, "do_handshake", do_handshake)
         if result > 0:
             self.established = True
         elif self.eof:
@@ -216,14 +216,14 @@ class Connection:
     def offer(self, session: Session) -> None:
         """A client's, before the handshake: to resume this one. Raises ConfigurationError.
 
-        A resumption verifies nothing: a session whose peer was not found good is left out where the peer has to be,
-        and one that no OCSP response vouches for any more where there is an ocsp hook.
+        A resumption verifies nothing: a session whose peer was not found good, or had no certificate, is left out where
+        the peer has to be good, and one that no OCSP response vouches for any more where there is an ocsp hook.
         """
         binding.set_session(self._ssl, session.pointer)
         self._offered_until = session.good_until
-        if self.context.verify_mode and lib.SSL_get_verify_result(
-            self._ssl
-        ):  # which set_session() has from the session
+        # set_session() has both from the session
+        good = not lib.SSL_get_verify_result(self._ssl) and binding.knows_peer(self._ssl)
+        if self.context.verify_mode and not good:
             binding.forget_session(self._ssl)
         if self.hooks.ocsp and not session.vouched_for:
             binding.forget_session(self._ssl)
@@ -383,9 +383,14 @@ class Connection:
         """verify_data of this side's Finished, or the peer's; empty before it."""
         return binding.finished(self._ssl, ours)
 
-    def export_keying_material(self, label: bytes, length: int) -> bytes:
-        """RFC 8446 7.5. Raises ValueError before there is any."""
-        return binding.exported_keying_material(self._ssl, label, length)
+    def export_keying_material(self, label: bytes, length: int, context: bytes | None = None) -> bytes:
+        """RFC 5705, RFC 8446 7.5. Under TLS 1.2 an empty context is another one than None. Raises ValueError for a
+        length that cannot be had, for a label that TLS 1.2 uses itself, and before there is any."""
+        if not self.established:
+            raise ValueError("handshake not done yet")
+        if length < 1:
+            raise ValueError(f"{length} bytes of keying material")
+        return binding.exported_keying_material(self._ssl, label, length, context)
 
 
 _BOTH = 2

@@ -10,10 +10,10 @@ OpenSSL's lock). Without them the client keeps its session itself, in a ticket t
 there is none, by a key that this Context's SSL_CTX has made for itself.
 
 The session-id context names what a session may be resumed for: OpenSSL refuses a session of another one. By default it
-is a digest of the certificates' names, the verify mode and the trust anchors, so that all workers of a site agree on
-it, a renewed certificate keeps its sessions, and a session made without a client certificate is worthless where one is
-required. (Trust anchors in files count by content, directories by path.) Each connection adds the server name:
-Connection.session_id_context.
+is a digest of the certificates' names, of how peers are verified and of the trust anchors, so that all workers of a
+site agree on it, a renewed certificate keeps its sessions, and a session made without a client certificate, or without
+a verify hook, is worthless where there has to be one. (Trust anchors in files count by content, directories by path.)
+Each connection adds the server name: Connection.session_id_context.
 """
 
 from __future__ import annotations
@@ -189,7 +189,8 @@ class Context:
         digest = hashlib.sha256(b"greentls session-id context 1")
         for names in sorted(chain.names for chain in self.certificates):
             digest.update(repr(names).encode())
-        digest.update(repr((self.verify_mode, len(self.trust.files), self.trust.directories)).encode())
+        verification = self.verify_mode, self.post_handshake_auth, self.hooks.verify is not None
+        digest.update(repr((*verification, len(self.trust.files), self.trust.directories)).encode())
         for path in self.trust.files:
             with open(path, "rb") as file:
                 digest.update(hashlib.sha256(file.read()).digest())

@@ -60,7 +60,7 @@ class Waiting:
             new_session=new,
             remove_session=self.sessions.remove,
             ocsp=lambda connection, _: self.here("ocsp"),
-            verify=lambda connection, chain: self.here("verify"),
+            verify=lambda connection, chain, resumed: self.here("verify"),
             certificate=lambda connection: self.here("certificate"),
             keylog=lambda connection, line: self.here("keylog"),
             message=lambda connection, *_: self.here("message"),
@@ -520,7 +520,7 @@ def test_a_greenlet_collected_inside_a_hook_ends_its_operation(pki):
 def test_a_verify_hook_cannot_turn_a_no_into_a_yes(pki):
     asked = []
     clients = client_context(
-        pki, trust=TrustAnchors(), hooks=Hooks(verify=lambda connection, chain: asked.append(chain))
+        pki, trust=TrustAnchors(), hooks=Hooks(verify=lambda connection, chain, resumed: asked.append(chain))
     )
     one, other = client(clients), Connection(server_context(pki))
     with pytest.raises(TLSError) as caught:
@@ -532,7 +532,7 @@ def test_a_verify_hook_cannot_turn_a_no_into_a_yes(pki):
 def test_a_clients_verify_and_ocsp_hooks_see_the_chain_and_the_staple(pki):
     asked = []
     hooks = Hooks(
-        verify=lambda connection, chain: asked.append(len(chain)),
+        verify=lambda connection, chain, resumed: asked.append(len(chain)),
         ocsp=lambda connection, staple: asked.append(staple),
     )
     one = client(client_context(pki, hooks=hooks))

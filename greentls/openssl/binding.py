@@ -285,6 +285,12 @@ def set_verify_flags(context: SSL.Context, flags: int) -> None:
     lib.X509_VERIFY_PARAM_set_flags(lib.SSL_CTX_get0_param(raw_context(context)), flags)
 
 
+def set_verify_callback(context: Any, callback: Any) -> None:
+    """SSL_CTX_set_cert_verify_callback(3): in the place of X509_verify_cert(), which callback has to call."""
+    signature = "void (*)(SSL_CTX *, int (*)(X509_STORE_CTX *, void *), void *)"
+    hidden("SSL_CTX_set_cert_verify_callback", signature)(context, callback, ffi.NULL)
+
+
 def add_chain(context: SSL.Context, certificates: Iterable[x509.Certificate], shared: bool) -> None:
     """Intermediate certificates sent behind the leaf that was set last; shared: behind any leaf of the context.
 
@@ -551,12 +557,13 @@ def finished(ssl: Any, ours: bool) -> bytes:
     return bytes(ffi.buffer(buffer, function(ssl, buffer, 64)))
 
 
-def exported_keying_material(ssl: Any, label: bytes, length: int) -> bytes:
-    """RFC 8446 7.5, with an empty context, which RFC 9266 tells from none. Raises ValueError."""
+def exported_keying_material(ssl: Any, label: bytes, length: int, context: bytes | None) -> bytes:
+    """SSL_export_keying_material(3). Raises ValueError."""
     out = ffi.new("unsigned char[]", length)
-    if lib.SSL_export_keying_material(ssl, out, length, label, len(label), b"", 0, 1) != 1:
+    given = context or b""
+    if lib.SSL_export_keying_material(ssl, out, length, label, len(label), given, len(given), context is not None) != 1:
         lib.ERR_clear_error()
-        raise ValueError(f"{label.decode()}: this connection exports no keying material")
+        raise ValueError(f"{label!r}: this connection exports no {length} bytes of keying material")
     return bytes(ffi.buffer(out, length))
 
 
@@ -569,6 +576,13 @@ def own_certificate(ssl: Any) -> bytes | None:
     """DER of the certificate that this side has chosen."""
     certificate = lib.SSL_get_certificate(ssl)
     return None if certificate == ffi.NULL else _certificate_der(certificate)
+
+
+def knows_peer(ssl: Any) -> bool:
+    """Whether there is a certificate of the peer: its own, or that of the session to be offered."""
+    certificate = lib.SSL_get_peer_certificate(ssl)
+    lib.X509_free(certificate)
+    return bool(certificate != ffi.NULL)
 
 
 def peer_certificates(ssl: Any, server_side: bool) -> list[bytes]:

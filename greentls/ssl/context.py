@@ -87,10 +87,12 @@ class SSLContext(_Base, metaclass=StandIn):  # type: ignore[misc]
     that they are sealed with, None: by a key that only this process has. sni_callback(sock, server_name, context):
     None, or an alert's number to refuse with; may set sock.context. alpn_callback(sock, offered): one of the offered
     protocols, or None. client_hello_callback(sock, hello): asked before OpenSSL has seen a byte; None, another
-    SSLContext to go on with, an alert's number to refuse with, or sock.pass_through(). callback_timeout,
-    handshake_timeout: seconds, None for ever. plain_http_answer: bytes for a client that speaks HTTP without TLS, None
-    for nothing. session_id_context: bytes; sessions resume only where it is the same. By default it is made from the
-    certificates' names, the verify mode and the trust anchors.
+    SSLContext to go on with, an alert's number to refuse with, or sock.pass_through(). verify_callback(sock, chain,
+    resumed=...): asked about the peer's certificate once OpenSSL has found it good, and on resumptions; returns None,
+    or raises to refuse. keylog_callback(sock, line): the lines of keylog_filename. callback_timeout, handshake_timeout:
+    seconds, None for ever. plain_http_answer: bytes for a client that speaks HTTP without TLS, None for nothing.
+    session_id_context: bytes; sessions resume only where it is the same. By default it is made from the certificates'
+    names, the trust anchors, and how peers are verified.
     """
 
     _stands_in_for = (_Base,)
@@ -123,6 +125,8 @@ class SSLContext(_Base, metaclass=StandIn):  # type: ignore[misc]
         self.counters: Counter[str] = Counter()
         self._ticket_keys: TicketKeys | None = None
         self._sni_callback: Callable[[Any, str | None, SSLContext], int | None] | None = None
+        self._verify_callback: Callable[..., None] | None = None
+        self._keylog_callback: Callable[[Any, bytes], object] | None = None
         self.alpn_callback: Callable[[Any, list[str]], str | None] | None = None
         self.client_hello_callback: Callable[[Any, ClientHello], SSLContext | PlainSocket | int | None] | None = None
         self.plain_http_answer: bytes | None = PLAIN_HTTP_ANSWER
@@ -231,6 +235,24 @@ class SSLContext(_Base, metaclass=StandIn):  # type: ignore[misc]
                 raise TypeError("not a callable object")
             self._must_not_be(_stdlib_ssl.PROTOCOL_TLS_CLIENT, "sni_callback")
         self._sni_callback = callback
+
+    @property
+    def verify_callback(self) -> Callable[..., None] | None:
+        return self._verify_callback
+
+    @verify_callback.setter
+    def verify_callback(self, callback: Callable[..., None] | None) -> None:
+        if callback is not None:
+            make.check_verify_callback(callback)
+        self._verify_callback = callback
+
+    @property
+    def keylog_callback(self) -> Callable[[Any, bytes], object] | None:
+        return self._keylog_callback
+
+    @keylog_callback.setter
+    def keylog_callback(self, callback: Callable[[Any, bytes], object] | None) -> None:
+        self._keylog_callback = _callable_or_none(callback)
 
     @property
     def _msg_callback(self) -> Callable[..., Any] | None:
@@ -391,7 +413,10 @@ class SSLContext(_Base, metaclass=StandIn):  # type: ignore[misc]
             raise _refused(error, "NO_CERTIFICATE_ASSIGNED") from error
 
     def _settings(self, server_side: bool) -> tuple[dict[str, Any], dict[str, tuple[int, int]]]:
-        """Context's, and what else tells whether it would be the same."""
+        """Context's, and what else tells whether it would be the same. Raises ConfigurationError."""
+        if server_side and self._verify_callback and self.verify_mode == _stdlib_ssl.CERT_NONE:
+            problem = "a server asks for no certificate while verify_mode is CERT_NONE"
+            raise ConfigurationError("verify_callback", problem, "set verify_mode to CERT_REQUIRED or CERT_OPTIONAL")
         mode = VERIFY_NONE
         if self.verify_mode != _stdlib_ssl.CERT_NONE:
             mode = VERIFY_PEER
@@ -437,14 +462,19 @@ class SSLContext(_Base, metaclass=StandIn):  # type: ignore[misc]
         if server_side and self._cache:
             self._cache.timeout = self.callback_timeout
             hooks = self._cache.hooks
-        if self.keylog_filename:
-            hooks = replace(hooks, keylog=make.KeyLog(self.keylog_filename))
+        if self.keylog_filename or self._keylog_callback:
+            keylog = make.KeyLog(self.keylog_filename, self._keylog_callback, self.callback_timeout)
+            hooks = replace(hooks, keylog=keylog)
+        if self._verify_callback:
+            hooks = replace(hooks, verify=make.VerifyCallback(self._verify_callback, self.callback_timeout))
         if self._message_callback:
             hooks = replace(hooks, message=make.MessageCallback(self._message_callback))
         if not server_side:
-            return replace(hooks, psk_client=make.PSKClient(self._psk_client)) if self._psk_client else hooks
+            if self._psk_client:
+                hooks = replace(hooks, psk_client=make.PSKClient(self._psk_client, self.callback_timeout))
+            return hooks
         if self._psk_server:
-            hooks = replace(hooks, psk_server=make.PSKServer(self._psk_server))
+            hooks = replace(hooks, psk_server=make.PSKServer(self._psk_server, self.callback_timeout))
         if self._ticket_keys is not None:
             hooks = replace(hooks, ticket_key=make.TicketKeyChoice(self._ticket_keys, self.callback_timeout))
         if self._sni_callback is not None:

@@ -171,12 +171,21 @@ class Facts(Observed):
         if not connection.established:
             return None
         if cb_type == "tls-exporter":
-            return connection.export_keying_material(b"EXPORTER-Channel-Binding", 32)
+            return connection.export_keying_material(b"EXPORTER-Channel-Binding", 32, b"")  # RFC 9266 2
         if cb_type == "tls-server-end-point":
             chosen = connection.certificate if self.server_side else next(iter(connection.peer_certificates), None)
             return None if chosen is None else _server_end_point(chosen)
         # The first Finished of the handshake: the client's, or in a resumption the server's.
         return connection.finished(ours=connection.session_reused == self.server_side) or None
+
+    def export_keying_material(self, label: str | bytes, length: int, context: bytes | None = None) -> bytes:
+        """length bytes that only the two ends of this connection know (RFC 5705, RFC 8446 7.5), the same at both.
+
+        label: what for; IANA keeps a list, others begin with "EXPERIMENTAL". context: what else both ends must agree
+        on; under TLS 1.2 b"" differs from None. Raises ValueError before the handshake and for what cannot be had.
+        """
+        name = label.encode("ascii") if isinstance(label, str) else label
+        return self._connection.export_keying_material(name, length, context)
 
     def verify_client_post_handshake(self) -> None:
         """Asks a TLS 1.3 client for its certificate; the request goes out with the next write, the answer comes with a

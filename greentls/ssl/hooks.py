@@ -5,12 +5,15 @@ Equal settings make equal hooks, so that an attribute that is set to what it was
 
 from __future__ import annotations
 
+import inspect
 import os
 import ssl as _stdlib_ssl
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from cryptography import x509
 
 from greentls.connection import Connection
 from greentls.ssl.deadline import Asking
@@ -28,7 +31,9 @@ __all__ = [
     "PSKServer",
     "SNICallback",
     "TicketKeyChoice",
+    "VerifyCallback",
     "alert",
+    "check_verify_callback",
 ]
 
 
@@ -85,13 +90,46 @@ class TicketKeyChoice:
 
 
 @dataclass(frozen=True)
-class KeyLog:
-    """Appends lines to an SSLKEYLOGFILE; other processes may append to the same."""
+class VerifyCallback:
+    callback: Callable[..., object]
+    timeout: float | None
 
-    path: str
+    def __call__(self, connection: Connection, chain: list[bytes], resumed: bool) -> None:
+        certificates = [x509.load_der_x509_certificate(each) for each in chain]
+        with Asking(connection, "verify_callback", self.timeout):
+            answer = self.callback(connection.owner(), certificates, resumed=resumed)
+        if answer is not None:  # False, too, which its author may have meant for a no
+            raise TypeError(f"verify_callback answered {answer!r}: None says yes, an exception says no")
+
+
+def check_verify_callback(callback: Callable[..., None]) -> None:
+    """Raises TypeError for one that could not be called; it would refuse every connection."""
+    try:
+        inspect.signature(callback).bind(None, [], resumed=False)
+    except ValueError:
+        pass  # a builtin does not tell
+    except TypeError as error:
+        raise TypeError(f"verify_callback is called with (sock, chain, resumed=...): {error}") from None
+
+
+@dataclass(frozen=True)
+class KeyLog:
+    """Appends lines to an SSLKEYLOGFILE, to which other processes may append too, and gives them to a callback."""
+
+    path: str | None
+    callback: Callable[[Any, bytes], object] | None
+    timeout: float | None
 
     def __call__(self, connection: Connection, line: bytes) -> None:
-        file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        if self.path:
+            self.append(self.path, line)
+        if self.callback:
+            with Asking(connection, "keylog_callback", self.timeout):
+                self.callback(connection.owner(), line)
+
+    @staticmethod
+    def append(path: str, line: bytes) -> None:
+        file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             os.write(file, line + b"\n")
         finally:
@@ -142,19 +180,23 @@ _MESSAGE_TYPES = {
 
 @dataclass(frozen=True)
 class PSKClient:
-    callback: Callable[[str | None], tuple[str | None, bytes]]
+    callback: Callable[[str | None], tuple[str | None, bytes] | None]
+    timeout: float | None
 
-    def __call__(self, connection: Connection, hint: str | None) -> tuple[str | None, bytes]:
-        answer = self.callback(hint)
-        connection.external_psk = True
+    def __call__(self, connection: Connection, hint: str | None) -> tuple[str | None, bytes] | None:
+        with Asking(connection, "psk_client_callback", self.timeout):
+            answer = self.callback(hint)
+        connection.external_psk = answer is not None
         return answer
 
 
 @dataclass(frozen=True)
 class PSKServer:
     callback: Callable[[str | None], bytes]
+    timeout: float | None
 
-    def __call__(self, connection: Connection, identity: str | None) -> bytes:
-        key = self.callback(identity)
+    def __call__(self, connection: Connection, identity: str) -> bytes:
+        with Asking(connection, "psk_server_callback", self.timeout):
+            key = self.callback(identity)
         connection.external_psk = bool(key)
         return key
