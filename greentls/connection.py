@@ -22,7 +22,7 @@ from typing import Any
 
 from greentls.bridge import CLOSED, WANT_READ, Hooks, Operation, do_handshake
 from greentls.certificates import CertificateChain
-from greentls.context import Context
+from greentls.context import VERIFY_POST_HANDSHAKE, Context
 from greentls.errors import TLSError, UnexpectedEOF, WantRead
 from greentls.openssl import binding
 from greentls.openssl.binding import lib
@@ -285,11 +285,17 @@ class Connection:
     def switch_context(self, context: Context) -> None:
         """Goes on with another Context's certificates, ALPN and trust: for the servername hook (SSL_set_SSL_CTX(3)).
 
-        What stays with the first Context: verify mode, versions, options, groups, session and servername hooks, ticket
-        keys. Raises ConcurrentUseError.
+        What stays with the first Context: versions, options, groups, session and servername hooks, ticket keys. Of the
+        two verify modes the stricter one holds: neither a demand for a certificate nor a verify hook is lost. Raises
+        ConcurrentUseError.
         """
         self.operation.check_entry("switch_context")
         binding.switch_context(self._ssl, context.ssl_context)
+        if context.verify_mode:
+            mode = lib.SSL_get_verify_mode(self._ssl) | context.verify_mode
+            if not context.post_handshake_auth:
+                mode &= ~VERIFY_POST_HANDSHAKE
+            lib.SSL_set_verify(self._ssl, mode, binding.ffi.NULL)
         self.context = context
 
     # -- facts about the connection ------------------------------------------------------------------------------------

@@ -529,6 +529,25 @@ def test_a_verify_hook_cannot_turn_a_no_into_a_yes(pki):
     assert asked == []
 
 
+@both_versions
+@pytest.mark.parametrize("mode", [VERIFY_PEER, 0], ids=["verified", "unverified"])
+def test_a_verify_hook_that_verifies_others_leaves_no_errors_behind(pki, version, mode):
+    """OpenSSL asks it between the marks that it has set in the error queue (facts 2.2)."""
+    inner = []
+
+    def verify(connection, chain, resumed):
+        distrusting = client(client_context(pki, version, trust=TrustAnchors()))
+        with pytest.raises(TLSError):
+            handshake(distrusting, Connection(server_context(pki, version)))
+        inner.append(len(chain))
+
+    settings = {} if mode else {"trust": TrustAnchors()}
+    one = client(client_context(pki, version, hooks=Hooks(verify=verify), verify_mode=mode, **settings))
+    handshake(one, Connection(server_context(pki, version)))
+    assert inner == [2 if mode else 1]
+    assert binding.take_errors() == []
+
+
 def test_a_clients_verify_and_ocsp_hooks_see_the_chain_and_the_staple(pki):
     asked = []
     hooks = Hooks(

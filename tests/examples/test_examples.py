@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 from clients import exchange, stdlib_context
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from helpers import PATIENCE, free_port, wait_until
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -162,6 +164,69 @@ def test_certificate_by_hello_serves_old_clients_too(pki):
             command = ["openssl", "s_client", "-connect", "{}:{}".format(*address), "-CAfile", pki.ca_file, "-quiet"]
             done = subprocess.run([*command, *options], capture_output=True, timeout=PATIENCE, stdin=subprocess.DEVNULL)
             assert done.stdout.startswith(said)
+
+
+def test_verify_peer_asks_the_database_and_asks_again_on_a_resumption(pki, tmp_path):
+    certificate, key = pki.issue("a client", client=True)
+    client = stdlib_context(pki)
+    client.load_cert_chain(certificate, key)
+    fingerprint = x509.load_pem_x509_certificate(Path(certificate).read_bytes()).fingerprint(hashes.SHA256()).hex()
+    database = sqlite3.connect(tmp_path / "clients.sqlite", isolation_level=None)
+    with contextlib.closing(database):
+        database.execute("create table clients (fingerprint)")
+        database.execute("insert into clients values (?)", (fingerprint,))
+        address = "127.0.0.1", free_port()
+        arguments = pki.cert_file, pki.key_file, pki.ca_file, tmp_path / "clients.sqlite"
+        with running("verify_peer.py", *arguments, "{}:{}".format(*address)):
+            first = exchange(address, client, b"", answer=31)
+            assert first.data == b"hello a client, full handshake\n"
+            again = exchange(address, client, b"", first.session, answer=24)
+            assert again.data == b"hello a client, resumed\n"
+            database.execute("delete from clients")
+            for session, alert in ((None, "bad.certificate"), (first.session, "bad.record.mac")):
+                with pytest.raises(ssl.SSLError, match=f"(?i){alert}"):
+                    exchange(address, client, b"", session, answer=24)
+
+
+def test_external_psk_knows_its_devices(tmp_path):
+    with contextlib.closing(sqlite3.connect(tmp_path / "keys.sqlite", isolation_level=None)) as database:
+        database.execute("create table keys (identity, key)")
+        database.execute("insert into keys values (?, ?)", ("sensor-17", b"key of sensor 17"))
+    address = "127.0.0.1", free_port()
+    command = ["openssl", "s_client", "-connect", "{}:{}".format(*address), "-quiet", "-psk", b"key of sensor 17".hex()]
+    with running("external_psk.py", tmp_path / "keys.sqlite", "{}:{}".format(*address)):
+        for version, dots in (("-tls1_2", b"1.2"), ("-tls1_3", b"1.3")):
+            for identity, said in (("sensor-17", b"hello over TLSv" + dots + b"\n"), ("sensor-18", b"")):
+                done = subprocess.run(
+                    [*command, "-psk_identity", identity, version],
+                    capture_output=True,
+                    timeout=PATIENCE,
+                    stdin=subprocess.DEVNULL,
+                )
+                assert done.stdout == said
+
+
+def test_post_handshake_auth_asks_when_it_is_needed(pki, tmp_path):
+    (tmp_path / "names.txt").write_text("alice bob\n")
+    address = "127.0.0.1", free_port()
+    arguments = pki.cert_file, pki.key_file, pki.ca_file, tmp_path / "names.txt"
+    with running("post_handshake_auth.py", *arguments, "{}:{}".format(*address)):
+        for name, welcome in (("alice", True), ("mallory", False)):
+            client = stdlib_context(pki, post_handshake_auth=True)
+            client.load_cert_chain(*pki.issue(name, client=True))
+            with (
+                socket.create_connection(address, PATIENCE) as raw,
+                client.wrap_socket(raw, server_hostname="localhost") as sock,
+            ):
+                for ask, answer in ((b"public", b"here you are: public\n"), (b"private", b"show a certificate")):
+                    sock.sendall(ask + b"\n")
+                    assert sock.recv(100).startswith(answer)
+                sock.sendall(b"private\n")
+                if welcome:
+                    assert sock.recv(100) == b"here you are: private\n"
+                else:
+                    with pytest.raises(ssl.SSLError, match=r"(?i)alert"):
+                        sock.recv(100)
 
 
 def test_memory_handshake_needs_no_socket(pki):

@@ -490,6 +490,63 @@ def test_the_context_that_an_sni_callback_chooses_has_the_say(pki, mutual, verif
             assert [each for *_, each in verifier.asked] == [resumed]
 
 
+@pytest.mark.parametrize("certificate", [True, False], ids=["with", "without"])
+@both_versions
+def test_a_name_may_demand_a_certificate_that_the_listener_does_not(
+    pki, client_certificate, verifier, version, certificate
+):
+    """hazard: OpenSSL keeps the first context's verify mode, and nobody would be asked."""
+    client, server = contexts(pki, version)
+    if certificate:
+        client.load_cert_chain(*client_certificate)
+    strict = contexts(pki, version)[1]
+    strict.load_verify_locations(pki.ca_file)
+    strict.verify_mode = ssl.CERT_REQUIRED
+    strict.verify_callback = verifier
+
+    def choose(sock, name, context):
+        sock.context = strict
+
+    server.sni_callback = choose
+    if certificate:
+        with connected(client, server) as (_, there):
+            assert [sock for sock, *_ in verifier.asked] == [there]
+    else:
+        assert "CERTIFICATE" in refusal(client, server)["server"].reason
+        assert verifier.asked == []
+
+
+@both_versions
+def test_a_name_that_demands_none_does_not_take_the_listeners_demand_away(pki, client_certificate, version):
+    client, server = contexts(pki, version)
+    server.load_verify_locations(pki.ca_file)
+    server.verify_mode = ssl.CERT_REQUIRED
+    lax = contexts(pki, version)[1]
+
+    def choose(sock, name, context):
+        sock.context = lax
+
+    server.sni_callback = choose
+    assert "PEER_DID_NOT_RETURN_A_CERTIFICATE" in refusal(client, server)["server"].reason
+
+
+def test_a_name_that_asks_at_once_is_not_put_off_by_a_listener_that_asks_later(pki, verifier):
+    """hazard: SSL_VERIFY_POST_HANDSHAKE is a bit of the verify mode, and would be the stricter one's, too."""
+    client, server = contexts(pki)
+    strict = contexts(pki)[1]
+    client.post_handshake_auth = server.post_handshake_auth = True
+    for context in (server, strict):
+        context.load_verify_locations(pki.ca_file)
+        context.verify_mode = ssl.CERT_REQUIRED
+    strict.verify_callback = verifier
+
+    def choose(sock, name, context):
+        sock.context = strict
+
+    server.sni_callback = choose
+    assert "PEER_DID_NOT_RETURN_A_CERTIFICATE" in refusal(client, server)["server"].reason
+
+
 class TestAssignment:
     @pytest.mark.parametrize("callback", ["a string", lambda sock: None, lambda sock, chain: None, 42])
     def test_one_that_cannot_be_called_is_refused_at_once(self, callback):
