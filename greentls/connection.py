@@ -271,7 +271,7 @@ class Connection:
         """A server's: its sessions are bound to this, and it resumes no others (SSL_set_session_id_context(3)).
 
         The Context's own where no name was asked for and none was chosen. Else a digest of both Contexts' and the name:
-        the first one's verify mode is in force still, and RFC 6066 3 has a session resumed under its own name only.
+        the first one's versions are in force still, and RFC 6066 3 has a session resumed under its own name only.
         """
         first, chosen, name = self._original, self.context, self.operation.server_name
         if not self.operation.hello_read or (name is None and chosen is first):
@@ -295,7 +295,7 @@ class Connection:
             mode = lib.SSL_get_verify_mode(self._ssl) | context.verify_mode
             if not context.post_handshake_auth:
                 mode &= ~VERIFY_POST_HANDSHAKE
-            lib.SSL_set_verify(self._ssl, mode, binding.ffi.NULL)
+            binding.set_verify_mode(self._ssl, mode)
         self.context = context
 
     # -- facts about the connection ------------------------------------------------------------------------------------

@@ -115,9 +115,9 @@ def test_names_are_the_same_whatever_their_case(pki, pairs_of_names, version):
 
 
 @both_versions
-def test_a_session_of_a_switched_context_is_not_one_of_the_context_alone(pki, pairs_of_names, version):
-    """hazard: the first Context's verify mode stays in force, so the second one's demand for a client certificate was
-    not met; a session made so must not pass where the second one stands alone."""
+def test_a_demand_for_a_certificate_is_not_lost_by_a_switch_and_no_session_gets_round_it(pki, pairs_of_names, version):
+    """hazard: SSL_set_SSL_CTX(3) keeps the first Context's verify mode, so that the second one's demand was not met,
+    and a session made so would pass where the second one stands alone."""
     sessions = Sessions()
     strict = server_context(
         pki,
@@ -127,14 +127,16 @@ def test_a_session_of_a_switched_context_is_not_one_of_the_context_alone(pki, pa
         trust=TrustAnchors(files=(pki.ca_file,)),
         verify_mode=VERIFY_PEER | VERIFY_FAIL_IF_NO_PEER_CERT,
     )
-    hooks = sessions.hooks(servername=lambda connection, name: connection.switch_context(strict))
-    first, there = client(client_context(pki, version), name="a.example"), Connection(server_context(pki, hooks=hooks))
+    switching = sessions.hooks(servername=lambda connection, name: connection.switch_context(strict))
+    lax = server_context(pki, certificates=[pairs_of_names["a.example"]], hooks=sessions.hooks())
+    first, there = client(client_context(pki, version), name="a.example"), Connection(lax)
     handshake(first, there)
     assert sessions.kept
-    second, there = client(client_context(pki, version), first.session, "a.example"), Connection(strict)
-    with pytest.raises(TLSError, match="did not return a certificate"):
-        handshake(second, there)
-    assert not there.session_reused
+    for context in (server_context(pki, hooks=switching), strict):
+        second, there = client(client_context(pki, version), first.session, "a.example"), Connection(context)
+        with pytest.raises(TLSError, match="did not return a certificate"):
+            handshake(second, there)
+        assert not there.session_reused
 
 
 def test_what_a_switch_takes_along_and_what_stays(pki, pairs_of_names):
@@ -147,6 +149,7 @@ def test_what_a_switch_takes_along_and_what_stays(pki, pairs_of_names):
         ciphersuites="TLS_CHACHA20_POLY1305_SHA256",
         groups="P-384",
         verify_mode=VERIFY_PEER | VERIFY_FAIL_IF_NO_PEER_CERT,
+        trust=TrustAnchors(files=(pki.ca_file,)),
         hooks=Hooks(alpn=lambda connection, offered: b"second"),
     )
     hooks = Hooks(
@@ -156,13 +159,14 @@ def test_what_a_switch_takes_along_and_what_stays(pki, pairs_of_names):
     ways = {}
     for version in VERSIONS.values():
         there = Connection(server_context(pki, version, hooks=hooks, groups="P-256"))
-        here = client(client_context(pki, alpn_protocols=[b"first", b"second"]), name="a.example")
+        own = chain(*pki.issue("a client", client=True))
+        here = client(client_context(pki, alpn_protocols=[b"first", b"second"], certificates=[own]), name="a.example")
         handshake(here, there)
         ways[version] = there
         assert here.alpn_protocol == b"second"
         assert here.peer_certificates[0] == certificate(pairs_of_names["a.example"])
         assert there.group in ("P-256", "secp256r1", "prime256v1"), "the groups stay"
-        assert there.peer_certificates == [], "the verify mode stays"
+        assert there.peer_certificates[0] == certificate(own), "the stricter verify mode holds"
     assert [each.version for each in ways.values()] == ["TLSv1.2", "TLSv1.3"], "the versions stay"
     assert all("CHACHA20" in each.cipher[0] for each in ways.values()), "the ciphers are the second's"
 

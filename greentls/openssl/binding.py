@@ -501,6 +501,11 @@ def request_client_certificate(ssl: Any) -> list[int]:
     return [] if lib.SSL_verify_client_post_handshake(ssl) == 1 else take_errors()
 
 
+def set_verify_mode(ssl: Any, mode: int) -> None:
+    """SSL_set_verify(3), of one connection."""
+    lib.SSL_set_verify(ssl, mode, ffi.NULL)
+
+
 def alpn_protocol(ssl: Any) -> bytes:
     """The ALPN protocol agreed on, empty if none."""
     start, length = ffi.new("const unsigned char **"), ffi.new("unsigned int *")
