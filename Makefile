@@ -56,6 +56,8 @@ tools:
 	@sh tests/need.sh gnutls-cli gnutls-bin
 	@sh tests/need.sh tstclnt libnss3-tools
 	@sh tests/need.sh node nodejs
+	@sh tests/need.sh /usr/sbin/nginx nginx
+	@sh tests/need.sh /usr/sbin/haproxy haproxy
 	@sh tests/need.sh java default-jdk-headless
 	@sh tests/need.sh javac default-jdk-headless
 	@sh tests/need.sh chromium chromium

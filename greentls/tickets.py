@@ -129,7 +129,7 @@ class TicketKeys(ABC):
     @property
     @abstractmethod
     def keys(self) -> tuple[TicketKey, ...]:
-        """All that open; the first one seals."""
+        """All that open; the first one seals. Asked inside the handshake: does not wait."""
 
     @property
     @abstractmethod
@@ -177,19 +177,24 @@ class _FileKeys(TicketKeys):
 
     @property
     def keys(self) -> tuple[TicketKey, ...]:
-        now = self._clock()
-        if now - self._looked >= FILE_INTERVAL:
-            try:
-                self.refresh()
-            except (OSError, ConfigurationError) as error:
-                if now >= self._silent_until:
-                    self._silent_until = now + LOG_INTERVAL
-                    log.warning("%s; the keys that were read %.0f s ago are used on", error, self.age)
+        self._look(self._clock())
         return self._keys
 
     @property
     def age(self) -> float:
-        return self._clock() - self._good
+        now = self._clock()
+        self._look(now)
+        return now - self._good
+
+    def _look(self, now: float) -> None:
+        if now - self._looked < FILE_INTERVAL:
+            return
+        try:
+            self.refresh()
+        except (OSError, ConfigurationError) as error:
+            if now >= self._silent_until:
+                self._silent_until = now + LOG_INTERVAL
+                log.warning("%s; the keys that were read %.0f s ago are used on", error, now - self._good)
 
     def refresh(self) -> None:
         self._looked = self._clock()

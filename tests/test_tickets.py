@@ -181,6 +181,8 @@ class TestFile:
         clock.now += 1
         assert keys.keys == (new,)
         assert keys.age == 0
+        clock.now += 3600
+        assert keys.age == 0, "nobody has used them, and they are in order"
 
 
 class Failing:
