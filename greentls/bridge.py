@@ -92,8 +92,9 @@ _UNREAD = object()  # in the place of a server name: no hello has been read
 _TLS13 = 0x0304
 _TICKET_IV = 16  # bytes, EVP_MAX_IV_LENGTH: what AES-CBC has
 # A record that no peer sends: application data that no key opens. An OpenSSL that skips rejected early data gives up
-# after 16 KiB and some of it, so enough is fed to reach the alert from wherever the handshake stood.
-_NONSENSE = (b"\x17\x03\x03\x00\x40" + bytes(64)) * 270
+# after 16 KiB and some of it, not counting each record's tag of 16 bytes, so enough is fed to reach the alert from
+# wherever the handshake stood.
+_NONSENSE = (b"\x17\x03\x03\x01\x00" + bytes(256)) * 70
 
 
 class Bridged(Protocol):
@@ -140,6 +141,9 @@ class Hooks:
     #: the chain was found good, and not on a resumption. It sets connection.vouched_until: until then a later
     #: connection resumes this one's sessions, by default not at all.
     ocsp: Callable[[Any, bytes | None], bytes | None] | None = None
+    #: (connection, ClientHello.random) -> whether early data is taken; if not, the handshake goes on without. Asked
+    #: when the binder was found good and the ticket's age right (RFC 8446 8.2), and where no client is verified.
+    early_data: Callable[[Any, bytes], bool] | None = None
     #: (connection, DER certificates, the peer's first; resumed?). After all of OpenSSL's own checks have passed, and
     #: again for each resumption, with what the session knows. Not asked where the peer has no certificate. Where the
     #: verify mode asks for no checks: the certificates as they came, whatever they are. Raises to refuse.
@@ -481,6 +485,18 @@ def _ocsp(operation: Operation, connection: Bridged) -> int:
     return 1
 
 
+@_callback("int(SSL *, void *)", 0)
+def _on_early_data(ssl: Any, _: Any) -> int:
+    return int(_guarded(ssl, 0, _early_data))
+
+
+def _early_data(operation: Operation, connection: Bridged) -> int:
+    hook = connection.session_hooks.early_data  # SSL_new() has copied the callback, as it has max_early_data
+    if hook is None or lib.SSL_get_verify_mode(operation.ssl):  # the Context that a name has chosen may verify
+        return 0
+    return int(hook(connection, binding.client_random(operation.ssl)) is True)
+
+
 @_callback("int(X509_STORE_CTX *, void *)", 0)
 def _on_verify(store: Any, _: Any) -> int:
     # In the place of OpenSSL's verification, so that the hook comes behind the whole of it. SSL_CTX_set_verify(3)'s
@@ -648,6 +664,8 @@ def install(owner: Any, context: Any, hooks: Hooks, server_side: bool, verify_mo
         lib.SSL_CTX_set_tlsext_servername_callback(context, _on_servername)  # always: a tripwire behind get_session
         if hooks.alpn:
             lib.SSL_CTX_set_alpn_select_cb(context, _on_alpn, ffi.NULL)
+        if hooks.early_data:
+            binding.set_allow_early_data_callback(context, _on_early_data)
     lib.SSL_CTX_set_cert_cb(context, _on_certificate, ffi.NULL)  # always: the other tripwire
     lib.SSL_CTX_set_verify(context, verify_mode, ffi.NULL)
     if hooks.verify:

@@ -41,6 +41,10 @@ class Connection:
     has one operation at a time: ConcurrentUseError.
     """
 
+    early_data = b""  # a client's to send, before its handshake; at a server what came (early_data.EarlyConnection)
+    unfinished = False  # established, but the client's Finished has not come: what was read may be a replay
+    _encrypt: Any = lib.SSL_write
+
     def __init__(
         self,
         context: Context,
@@ -51,7 +55,7 @@ class Connection:
     ) -> None:
         self.context = context
         self.server_side = context.server_side
-        self.established = False  # the handshake is finished
+        self.established = False  # the handshake is finished, or far enough for data: unfinished
         self.eof = False  # the peer's ciphertext has ended
         self.bulky = False  # the BIOs have grown: release() is worth its while
         self._drained = False  # read() would say WANT_READ until there is more ciphertext
@@ -140,13 +144,18 @@ class Connection:
         """1: finished. WANT_READ: not yet."""
         if self.established:
             return 1
-        result = self.operation.run(self, "do_handshake", do_handshake)
+        if self.early_data and not self.started and len(self.early_data) <= self.early_data_limit:
+            self.operation.run(self, "do_handshake", binding.write_early_data, self.early_data, len(self.early_data))
+        return self._enter_handshake("do_handshake", do_handshake)
+
+    def _enter_handshake(self, name: str, function: Any, *arguments: Any) -> int:
+        result = self.operation.run(self, name, function, *arguments)
         if result > 0:
             self.established = True
         elif self.eof:
-            raise UnexpectedEOF("do_handshake")
+            raise UnexpectedEOF(name)
         elif result == CLOSED:
-            raise TLSError("do_handshake", reason="the peer closed the connection during the handshake")
+            raise TLSError(name, reason="the peer closed the connection during the handshake")
         return result
 
     def read(self, max_bytes: int = binding.RECORD_SIZE) -> bytes:
@@ -192,10 +201,10 @@ class Connection:
         if not data:
             return 0
         if isinstance(data, bytes):
-            result = self.operation.run(self, "write", lib.SSL_write, data, len(data))
+            result = self.operation.run(self, "write", self._encrypt, data, len(data))
         else:
             with binding.readable(data) as readable:
-                result = self.operation.run(self, "write", lib.SSL_write, readable, len(readable))
+                result = self.operation.run(self, "write", self._encrypt, readable, len(readable))
         if result <= 0:  # only a renegotiation waits to read, and there is none
             raise TLSError("write", reason="OpenSSL did not take the data")
         return result
@@ -227,6 +236,17 @@ class Connection:
             binding.forget_session(self._ssl)
         if self.hooks.ocsp and not session.vouched_for:
             binding.forget_session(self._ssl)
+
+    @property
+    def early_data_limit(self) -> int:
+        """Bytes of early data that the session to be resumed allows."""
+        session = self.session
+        return session.max_early_data if session is not None and session.remaining > 0 else 0
+
+    @property
+    def early_data_accepted(self) -> bool | None:
+        """Whether the server took the early data; None if there was none, and before the handshake."""
+        return binding.early_data_accepted(self._ssl) if self.established else None
 
     def request_client_certificate(self) -> None:
         """Post-handshake authentication (RFC 8446 4.6.2): the request goes out with the next write.

@@ -40,6 +40,10 @@ VERIFY_NONE, VERIFY_PEER, VERIFY_FAIL_IF_NO_PEER_CERT, VERIFY_POST_HANDSHAKE = 0
 # OpenSSL's own default, kept here, is two hours.
 SESSION_LIFETIME = 7200
 
+# Bytes: what OpenSSL receives at most, or skips where it refuses (SSL_CTX_set_recv_max_early_data(3)). No more has room
+# in the ten segments that a client sends before it hears of the server (RFC 6928).
+MAX_EARLY_DATA = 16384
+
 # Renegotiation lets a TLS 1.2 client restart the handshake, hooks and all, at will; compression leaks (CRIME).
 _ALWAYS = SSL.OP_NO_COMPRESSION | binding.OP_NO_RENEGOTIATION
 
@@ -87,6 +91,7 @@ class Context:
     session_id_context: bytes = b""  # empty: see the module's docstring
     session_lifetime: int = SESSION_LIFETIME  # seconds
     num_tickets: int | None = None  # TLS 1.3, per full handshake; None: OpenSSL's default, two
+    max_early_data: int = 0  # a server's, bytes (RFC 8446 2.3); 0: none is taken. Hooks.early_data decides
     ssl_context: SSL.Context = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -117,6 +122,8 @@ class Context:
             context.load_tmp_dh(self.dh_parameters)
         binding.set_verify_flags(context, self.verify_flags)
         self._set_sessions(context)
+        if self.max_early_data:
+            self._set_early_data(context)
         verify_mode = self.verify_mode
         if self.post_handshake_auth and not self.server_side:
             binding.set_post_handshake_auth(context)
@@ -174,6 +181,26 @@ class Context:
             )
         if self.num_tickets is not None:
             binding.set_num_tickets(context, self.num_tickets)
+
+    def _set_early_data(self, context: SSL.Context) -> None:
+        subject = f"max_early_data {self.max_early_data}"
+        if not 0 < self.max_early_data <= MAX_EARLY_DATA:
+            raise ConfigurationError(subject, f"not a number of bytes up to {MAX_EARLY_DATA}")
+        if not self.server_side or self.hooks.early_data is None:
+            raise ConfigurationError(subject, "nobody tells what is a replay", "a server needs Hooks.early_data")
+        if self.verify_mode or self.hooks.verify:
+            raise ConfigurationError(
+                subject,
+                "early data comes before anything is known of the client's certificate",
+                "leave it off where clients are verified",
+            )
+        if self.hooks.psk_server:
+            raise ConfigurationError(
+                subject, "a pre-shared key has no age by which to refuse an old copy", "leave one of the two off"
+            )
+        binding.set_max_early_data(context, self.max_early_data)
+        # OpenSSL's own guard wants sessions in its internal cache, each for one use, in one process.
+        context.set_options(binding.OP_NO_ANTI_REPLAY)
 
     @property
     def session_stats(self) -> dict[str, int]:

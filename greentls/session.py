@@ -77,6 +77,11 @@ class Session:
         return binding.session_ticket(self.pointer)[1]
 
     @property
+    def max_early_data(self) -> int:
+        """Bytes that a client may send early (RFC 8446 4.2.10) to the server that the session is from; 0: none."""
+        return binding.session_max_early_data(self.pointer)
+
+    @property
     def remaining(self) -> float:
         """Seconds for which it may still be resumed; none left: zero or less."""
         return self.time + self.timeout - time.time()

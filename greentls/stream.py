@@ -179,6 +179,8 @@ class TLSStream:
         Raises UnexpectedEOF if it does not, TLSError if there is data before it: who goes on in clear must not take the
         one for an end, nor miss the other. OSError, TimeoutError, or what a hook raised.
         """
+        if self.connection.unfinished:
+            self.do_handshake()
         shutdown = self.connection.shutdown
         done = self._step(shutdown)
         self.flush()

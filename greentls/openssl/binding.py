@@ -29,9 +29,11 @@ lib: Any = _binding.lib
 _CTRL_CHAIN_CERT = 89
 _STATUSTYPE_OCSP = 1
 _CTRL_SESS_NUMBER = 20  # and what follows it up to 31
+_READ_EARLY_DATA_SUCCESS, _EARLY_DATA_ACCEPTED = 1, 2
 _HOSTFLAG_NO_PARTIAL_WILDCARDS, _HOSTFLAG_NEVER_CHECK_SUBJECT = 0x4, 0x20
 
 OP_NO_RENEGOTIATION: int = lib.SSL_OP_NO_RENEGOTIATION  # SSL_CTX_set_options(3)
+OP_NO_ANTI_REPLAY = 1 << 24
 
 
 @functools.cache
@@ -125,6 +127,11 @@ def session_id_context(session: Any) -> bytes:
     get = hidden("SSL_SESSION_get0_id_context", "const unsigned char *(*)(const SSL_SESSION *, unsigned int *)")
     start = get(session, length)
     return bytes(ffi.buffer(start, length[0]))
+
+
+def session_max_early_data(session: Any) -> int:
+    """Bytes that the server takes as early data on a connection that resumes the session."""
+    return int(lib.SSL_SESSION_get_max_early_data(session))
 
 
 def session_times(session: Any) -> tuple[int, int]:
@@ -280,6 +287,17 @@ def session_stats(context: SSL.Context) -> dict[str, int]:
     }
 
 
+def set_max_early_data(context: SSL.Context, max_bytes: int) -> None:
+    """Tickets allow a client to send so many bytes early (SSL_CTX_set_max_early_data(3))."""
+    lib.SSL_CTX_set_max_early_data(raw_context(context), max_bytes)
+
+
+def set_allow_early_data_callback(context: Any, callback: Any) -> None:
+    """Asked for each connection with early data, once OpenSSL has no objection left of its own."""
+    signature = "void (*)(SSL_CTX *, int (*)(SSL *, void *), void *)"
+    hidden("SSL_CTX_set_allow_early_data_cb", signature)(context, callback, ffi.NULL)
+
+
 def set_verify_flags(context: SSL.Context, flags: int) -> None:
     """X509_V_FLAG_* (X509_VERIFY_PARAM_set_flags(3))."""
     lib.X509_VERIFY_PARAM_set_flags(lib.SSL_CTX_get0_param(raw_context(context)), flags)
@@ -404,6 +422,14 @@ def read_buffer(size: int) -> Any:
     return _allocate("char[]", size)
 
 
+def fill(buffer: Any, data: bytearray) -> int:
+    """Moves as much as there is room for from the start of data; returns how many bytes."""
+    length = min(len(buffer), len(data))
+    ffi.memmove(buffer, data, length)
+    del data[:length]
+    return length
+
+
 def read_bytes(buffer: Any, length: int) -> bytes:
     data: bytes = ffi.unpack(buffer, length)
     return data
@@ -493,6 +519,32 @@ def check_host(ssl: Any, name: str, common_name: bool) -> None:
 
 
 _any_name = ffi.callback("int(*)(const char *, size_t)", lambda name, length: 1)
+
+
+def read_early_data(ssl: Any, buffer: Any) -> int:
+    """SSL_read_early_data(3): the number of bytes, 0 when there will be no more, -1 as SSL_read(3)."""
+    length = ffi.new("size_t *")
+    outcome = lib.SSL_read_early_data(ssl, buffer, len(buffer), length)
+    return int(length[0]) if outcome == _READ_EARLY_DATA_SUCCESS else 0 if outcome else -1
+
+
+def write_early_data(ssl: Any, data: Any, length: int) -> int:
+    """SSL_write_early_data(3), which is the server's, too, before the client's Finished; returns as SSL_write(3)."""
+    written = ffi.new("size_t *")
+    return int(written[0]) if lib.SSL_write_early_data(ssl, data, length, written) == 1 else -1
+
+
+def early_data_accepted(ssl: Any) -> bool | None:
+    """Whether the server took the client's early data; None if there was none."""
+    status = hidden("SSL_get_early_data_status", "int (*)(const SSL *)")(ssl)
+    return None if status == 0 else status == _EARLY_DATA_ACCEPTED
+
+
+def client_random(ssl: Any) -> bytes:
+    """ClientHello.random: 32 bytes."""
+    buffer = ffi.new("unsigned char[32]")
+    lib.SSL_get_client_random(ssl, buffer, 32)
+    return bytes(ffi.buffer(buffer))
 
 
 def request_client_certificate(ssl: Any) -> list[int]:

@@ -28,8 +28,10 @@ from greentls.context import (
     TrustAnchors,
     two_places,
 )
+from greentls.early_data import connection_for
 from greentls.errors import ConfigurationError
 from greentls.openssl import binding
+from greentls.replay_guard import ReplayGuard
 from greentls.session import Session
 from greentls.session_cache import SessionCache
 from greentls.ssl import hooks as make
@@ -93,6 +95,9 @@ class SSLContext(_Base, metaclass=StandIn):  # type: ignore[misc]
     seconds, None for ever. plain_http_answer: bytes for a client that speaks HTTP without TLS, None for nothing.
     session_id_context: bytes; sessions resume only where it is the same. By default it is made from the certificates'
     names, the trust anchors, and how peers are verified.
+    max_early_data: a server's, bytes that a resuming client may send before the handshake (0-RTT), 0 for none: they can
+    be a copy of what a client sent before, see sock.handshake_finished. replay_guard: a store that all servers share,
+    with add() (SharedValues), None for the session_store: what it has seen, or cannot tell, is refused as early data.
     """
 
     _stands_in_for = (_Base,)
@@ -134,6 +139,8 @@ class SSLContext(_Base, metaclass=StandIn):  # type: ignore[misc]
         self.handshake_timeout: float | None = HANDSHAKE_TIMEOUT
         self.session_id_context = b""
         self.session_lifetime = SESSION_LIFETIME
+        self.max_early_data = 0
+        self.replay_guard: Any = None
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
@@ -361,9 +368,15 @@ class SSLContext(_Base, metaclass=StandIn):  # type: ignore[misc]
         return BIOConnection(self, incoming, outgoing, server_side, server_hostname, owner, session)
 
     def connection(
-        self, server_side: bool, server_hostname: str | None, session: Session | None, owner: Any
+        self,
+        server_side: bool,
+        server_hostname: str | None,
+        session: Session | None,
+        owner: Any,
+        early_data: bool = False,
     ) -> Connection:
-        """A Connection of these settings. owner: whom the callbacks get. Raises ValueError, TypeError, ssl.SSLError."""
+        """A Connection of these settings. owner: whom the callbacks get. early_data: may be taken, as max_early_data
+        says. Raises ValueError, TypeError, ssl.SSLError."""
         if server_hostname is not None:
             if not server_hostname or server_hostname.startswith("."):
                 raise ValueError("server_hostname cannot be an empty string or start with a leading dot.")
@@ -386,9 +399,12 @@ class SSLContext(_Base, metaclass=StandIn):  # type: ignore[misc]
             context = self.compile(server_side)
         except ConfigurationError as error:
             raise _refused(error, "BAD_CONFIGURATION") from error
-        connection = Connection(
-            context, server_hostname=server_hostname, verify_hostname=self.check_hostname, session=session
-        )
+        if server_side:
+            connection = connection_for(context, early_data)(context)
+        else:
+            connection = Connection(
+                context, server_hostname=server_hostname, verify_hostname=self.check_hostname, session=session
+            )
         connection.owner = weakref.ref(owner)
         return connection
 
@@ -442,6 +458,7 @@ class SSLContext(_Base, metaclass=StandIn):  # type: ignore[misc]
             "hooks": self._hooks(server_side),
             "session_id_context": self.session_id_context,
             "session_lifetime": self.session_lifetime,
+            "max_early_data": self.max_early_data if server_side else 0,
             "num_tickets": self.num_tickets if server_side and self.num_tickets != 2 else None,
         }
         return settings, self._stamps
@@ -473,6 +490,9 @@ class SSLContext(_Base, metaclass=StandIn):  # type: ignore[misc]
             if self._psk_client:
                 hooks = replace(hooks, psk_client=make.PSKClient(self._psk_client, self.callback_timeout))
             return hooks
+        if self.max_early_data:
+            guard = self.session_store if self.replay_guard is None else self.replay_guard
+            hooks = replace(hooks, early_data=ReplayGuard(guard, self.callback_timeout))
         if self._psk_server:
             hooks = replace(hooks, psk_server=make.PSKServer(self._psk_server, self.callback_timeout))
         if self._ticket_keys is not None:

@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives import hashes
 
 from greentls.certificates import CertificateChain
 from greentls.connection import Connection
+from greentls.early_data import connection_for
 from greentls.errors import TLSError, WireError
 from greentls.session import Session
 from greentls.session_cache import SessionLookup
@@ -31,6 +32,7 @@ class Facts(Observed):
     server_side: bool
     server_hostname: str | None
     _context: SSLContext
+    _takes_early_data = False  # it is told apart from other data
 
     @property
     def _connection(self) -> Connection:
@@ -59,7 +61,7 @@ class Facts(Observed):
         if self._connection.started or not self.server_side:
             self._connection.switch_context(compiled)
         else:
-            connection = Connection(compiled)
+            connection = connection_for(compiled, self._takes_early_data)(compiled)
             connection.owner = self._connection.owner
             connection.hook_seconds = self._connection.hook_seconds
             if unread := self._connection.take_unread():
@@ -98,6 +100,38 @@ class Facts(Observed):
     def certificate_chain(self) -> CertificateChain | None:
         """At a server, which of its certificates was chosen; the last one that was loaded before that."""
         return self._connection.certificate_chain
+
+    @property
+    def handshake_finished(self) -> bool:
+        """False while a server that took early data has not got the client's Finished: what it has read so far may be a
+        replay (max_early_data). do_handshake() waits for it."""
+        return self._connection.established and not self._connection.unfinished
+
+    @property
+    def early_data(self) -> bytes:
+        """At a server, what was received as early data so far; at a client, what is sent as such."""
+        return self._connection.early_data
+
+    @early_data.setter
+    def early_data(self, data: bytes) -> None:
+        """A client's, before the handshake: sent along with the ClientHello, so that it may be replayed, if the session
+        to be resumed allows it, else not at all. Look at early_data_accepted after the handshake.
+
+        Raises ValueError for more bytes than the session allows.
+        """
+        connection = self._connection
+        if self.server_side or connection.started:
+            raise ValueError("early_data is set at a client, before the handshake")
+        limit = connection.early_data_limit
+        if len(data) > limit > 0:
+            raise ValueError(f"{len(data)} bytes of early data; the session allows {limit}")
+        connection.early_data = bytes(data) if limit else b""
+
+    @property
+    def early_data_accepted(self) -> bool | None:
+        """Whether the server took the early data. None if none was sent, and before the handshake. Unless it is True,
+        what was meant to be early has to be sent now."""
+        return self._connection.early_data_accepted
 
     @property
     def server_name(self) -> str | None:

@@ -53,6 +53,7 @@ class SSLSocket(Facts, metaclass=StandIn):
     _stream: TLSStream
     _raw: _socket.socket
     _connected: bool
+    _takes_early_data = True
     _io_refs = 0
     _closed = False
     _ahead = b""  # ciphertext that came with the socket, and is not in client_hello yet
@@ -95,7 +96,7 @@ class SSLSocket(Facts, metaclass=StandIn):
         try:
             raw.setblocking(False)
             self.server_hostname = context._encode_hostname(server_hostname)
-            connection = context.connection(server_side, self.server_hostname, session, self)
+            connection = context.connection(server_side, self.server_hostname, session, self, self._takes_early_data)
             self._stream = TLSStream(raw, connection, timeout, STRATEGIES[context.strategy])
             if isinstance(sock, PlainSocket) and sock.ahead:
                 self._ahead = sock.ahead

@@ -18,12 +18,15 @@ FLOORS = {
     "greentls.cli": 7,
     "greentls.monkey": 7,
     "greentls.prometheus": 7,
+    "greentls.wsgi": 7,
     "greentls.ssl": 6,
     "greentls.admission": 6,
     "greentls.stream": 5,
     "greentls.session_cache": 5,
+    "greentls.replay_guard": 5,
     "greentls.strategy": 5,
     "greentls.connection": 4,
+    "greentls.early_data": 4,
     "greentls.context": 4,
     "greentls.bridge": 3,
     "greentls.session": 3,
@@ -40,6 +43,8 @@ FLOORS = {
 BESIDE = {
     ("greentls.bridge", "greentls.session"),
     ("greentls.connection", "greentls.context"),
+    ("greentls.early_data", "greentls.connection"),
+    ("greentls.early_data", "greentls.context"),
     ("greentls.stream", "greentls.strategy"),
     ("greentls.wire", "greentls.errors"),
     ("greentls.stores", "greentls.errors"),
@@ -47,7 +52,8 @@ BESIDE = {
 WITHOUT_GEVENT = {2, 3, 4}  # two Connections talk in memory in a test
 TOUCHES_C = ("greentls.openssl", "greentls.bridge")
 C_NAMES = {"ffi", "lib", "_ssl"}
-C_USERS = {"greentls.connection": {"lib"}}  # names its SSL_* functions to Operation.run(), and reads three facts
+# They name their SSL_* functions to Operation.run(); the first reads three facts, too.
+C_USERS = {"greentls.connection": {"lib"}, "greentls.early_data": {"lib"}}
 
 
 def part_of(module):

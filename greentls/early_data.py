@@ -1,0 +1,84 @@
+"""A server's connection that takes early data: what a client sends along with its ClientHello (RFC 8446 2.3).
+
+OpenSSL has another way in for it: SSL_read_early_data() is called instead of SSL_do_handshake(). It gives early data as
+SSL_read() gives data, until it says that there will be no more; only then may SSL_do_handshake() finish the handshake.
+In between, when the server's flight has gone out and the client's Finished has not come, the server may write by
+SSL_write_early_data(), whose name is the client's.
+
+So here a connection is established as soon as early data has come: do_handshake() returns, read() gives it, write()
+answers it, and the end of the handshake happens inside a read(), or in a second do_handshake(). Until then it is
+unfinished: all that was read so far may be a replay, somebody's copy of what a client once sent. Where no early data
+was taken, everything is as in Connection.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from greentls.connection import WANT_READ, Connection
+from greentls.context import Context
+from greentls.openssl import binding
+from greentls.openssl.binding import lib
+
+__all__ = ["EarlyConnection", "connection_for"]
+
+
+class EarlyConnection(Connection):
+    """early_data: what has come of it so far; Context.max_early_data bytes at most."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self._kept = bytearray()  # of early data, what do_handshake() received and read() has not given yet
+        self._more_early_data = True
+
+    def step_handshake(self) -> int:
+        """1: finished, or, the first time, some early data has come. WANT_READ: not yet."""
+        was_established = self.established
+        while not self.established or (self.unfinished and was_established):
+            buffer = binding.read_buffer(binding.RECORD_SIZE)
+            length = self._step_early("do_handshake", buffer)
+            if length <= WANT_READ:
+                return length
+            self._kept += binding.read_bytes(buffer, length - 1)
+        return 1
+
+    def step_read(self, buffer: Any) -> int:
+        if self.unfinished and not self._kept:
+            length = self._step_early("read", buffer)
+            if length != 1:
+                return length - 1 if length > 1 else length
+        if self._kept:
+            return binding.fill(buffer, self._kept)
+        return super().step_read(buffer)
+
+    def _step_early(self, name: str, buffer: Any) -> int:
+        """1 + n: n bytes of early data are in the buffer. 1: the handshake is finished. WANT_READ."""
+        length = self._enter_handshake(name, self._accept, buffer)
+        if length > 1:
+            self.early_data += binding.read_bytes(buffer, length - 1)
+            self.unfinished, self._encrypt = True, binding.write_early_data
+        elif length == 1:
+            self.unfinished, self._encrypt = False, lib.SSL_write
+        return length
+
+    def _accept(self, ssl: Any, buffer: Any) -> int:
+        if self._more_early_data:
+            length = binding.read_early_data(ssl, buffer)
+            if length:
+                return length + 1 if length > 0 else length
+            self._more_early_data = False
+        # At once: what is wrong with the client's Finished has been found by now, and SSL_read_early_data() hides it.
+        return int(lib.SSL_do_handshake(ssl))
+
+    def release(self) -> None:
+        if not self.unfinished:
+            super().release()
+
+    @property
+    def pending(self) -> int:
+        return len(self._kept) or super().pending
+
+
+def connection_for(context: Context, early_data: bool) -> type[Connection]:
+    """The class of a server's connection. early_data: whoever reads from it can tell what may be a replay."""
+    return EarlyConnection if early_data and context.max_early_data else Connection

@@ -1,0 +1,68 @@
+"""ReplayGuard: early data is taken once by a whole fleet, or not at all.
+
+A client's first flight needs no answer, so whoever has a copy of it can send it again, to the same server or to another
+one (RFC 8446 8). Two things together stop that:
+
+- OpenSSL takes early data only with a ticket whose age, as the client tells it, is right within ten seconds. The copy
+  tells the same age, so it is good for no longer than that.
+- For longer than that the fleet remembers what it has taken (RFC 8446 8.2): by ClientHello.random, which a copy cannot
+  change, since the binder covers it. It is asked only after the binder was found good, so that nobody without a
+  session can fill its memory.
+
+Who cannot ask refuses. To refuse early data costs one round trip: the client sends it again after the handshake.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any
+
+import gevent
+
+from greentls.errors import ConfigurationError
+
+__all__ = ["WINDOW", "ReplayGuard"]
+
+log = logging.getLogger("greentls.early_data")
+
+# Seconds for which a first flight is remembered. OpenSSL's TICKET_AGE_ALLOWANCE is 10 s, a second more with rounding;
+# memcached counts whole seconds, one less than asked for at worst. The rest is for clocks: a server whose clock is
+# behind takes a copy for that much longer. 45 s is far from what any synchronised clock may be wrong by.
+WINDOW = 60
+
+LOG_INTERVAL = 10.0  # seconds between two lines: an outage under load is one event
+
+
+@dataclass
+class ReplayGuard:
+    """Hooks.early_data. store: SharedValues that all servers share. timeout: seconds for its answer, or None.
+
+    Raises ConfigurationError for a store that is not shared, or has no add().
+    """
+
+    store: Any
+    timeout: float | None
+    _silent_until: float = field(default=0.0, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not callable(getattr(self.store, "add", None)) or getattr(self.store, "shared", False) is not True:
+            raise ConfigurationError(
+                "max_early_data",
+                "no store that all servers share remembers what was taken, so that another one would take it again",
+                'set replay_guard or session_store to an open_store("memcached://..."), or max_early_data to 0',
+            )
+
+    def __call__(self, connection: Any, client_random: bytes) -> bool:
+        """True: this first flight has not been here before."""
+        problem = f"no answer in {self.timeout} s"
+        with gevent.Timeout(self.timeout, False):
+            try:
+                return self.store.add(f"early-data:{client_random.hex()}", b"", WINDOW) is True
+            except Exception as error:  # a kill, or the caller's own gevent.Timeout, goes where it was aimed
+                problem = repr(error)
+        if (now := monotonic()) >= self._silent_until:
+            self._silent_until = now + LOG_INTERVAL
+            log.warning("replay guard %s: %s; early data is refused", getattr(self.store, "name", "?"), problem)
+        return False
