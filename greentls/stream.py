@@ -110,12 +110,16 @@ class TLSStream:
         while self._step(step) == WANT_READ:
             self.flush()
             self._receive()
+        self._flush_tickets()
+
+    def _flush_tickets(self, wait: bool = True) -> None:
+        """flush(), where a client may have said all it wanted and left before its tickets came: there may be data to
+        read."""
         try:
-            self.flush()
+            self.flush(wait)
         except (BrokenPipeError, ConnectionResetError):
             if not self.connection.server_side:
                 raise
-            # A client that has said all it wanted, and left before its tickets came: there may be data to read.
             self._unsent = None
             self.connection.take_outgoing()
 
@@ -137,7 +141,7 @@ class TLSStream:
         while True:
             length = self._step(connection.step_read, buffer)
             if connection.unsent or self._unsent is not None:
-                self.flush(wait=False)
+                self._flush_tickets(wait=False)
             if length > 0:
                 return length
             if length == CLOSED:

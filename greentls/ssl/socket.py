@@ -318,7 +318,7 @@ class SSLSocket(Facts, metaclass=StandIn):
                 self._finish_handshake()
             return self._stream.read(buflen)
         except UnexpectedEOF as error:
-            if self.suppress_ragged_eofs:
+            if self.suppress_ragged_eofs and self.handshake_finished:
                 return b""
             raise self._as_stdlib(error) from error
         except TLSError as error:
@@ -336,7 +336,7 @@ class SSLSocket(Facts, metaclass=StandIn):
                     self._finish_handshake()
                 return self._stream.read_into(room)
             except UnexpectedEOF as error:
-                if self.suppress_ragged_eofs:
+                if self.suppress_ragged_eofs and self.handshake_finished:
                     return 0
                 raise self._as_stdlib(error) from error
             except TLSError as error:

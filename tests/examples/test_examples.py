@@ -134,6 +134,30 @@ def test_metrics_counts_handshakes_and_how_they_were_resumed(pki):
         assert f'greentls_handshakes_total{{resumption="{how}",side="server",version="TLSv1.3"}} 1.0' in lines
 
 
+def test_early_data_answers_a_get_at_once_and_a_post_later(pki, memcached, tmp_path):
+    (tmp_path / "fleet.key").write_bytes(os.urandom(32))
+    address = "127.0.0.1:" + str(free_port())
+    store = memcached.url(secret_file=tmp_path / "fleet.key")
+    s_client = ["openssl", "s_client", "-connect", address, "-CAfile", pki.ca_file, "-quiet", "-verify_return_error"]
+    session = tmp_path / "session.pem"
+
+    def ask(request, *options):
+        done = subprocess.run([*s_client, *options], input=request, capture_output=True, timeout=PATIENCE)
+        return done.stdout.partition(b"\r\n\r\n")
+
+    with running("early_data.py", pki.cert_file, pki.key_file, store, address):
+        head, _, body = ask(b"GET / HTTP/1.0\r\n\r\n", "-sess_out", session)
+        assert (head.split()[1], body) == (b"200", b"not early, finished\n")
+        for request, status, said in (
+            (b"GET / HTTP/1.0\r\n\r\n", b"200", b"early, unfinished\n"),
+            (b"GET /wait HTTP/1.0\r\n\r\n", b"200", b"early, finished\n"),
+            (b"DELETE / HTTP/1.0\r\n\r\n", b"425", b"again, after the handshake\n"),
+        ):
+            (tmp_path / "request").write_bytes(request)
+            head, _, body = ask(b"", "-sess_in", session, "-early_data", tmp_path / "request", "-ign_eof")
+            assert (head.split()[1], body) == (status, said)
+
+
 def test_sni_router_passes_through_and_refuses_unknown_names(pki):
     backend, front = ("127.0.0.1", free_port()), ("127.0.0.1", free_port())
     route = "localhost={}:{}".format(*backend)
