@@ -156,6 +156,13 @@ def test_early_data_answers_a_get_at_once_and_a_post_later(pki, memcached, tmp_p
             (tmp_path / "request").write_bytes(request)
             head, _, body = ask(b"", "-sess_in", session, "-early_data", tmp_path / "request", "-ign_eof")
             assert (head.split()[1], body) == (status, said)
+        port = address.partition(":")[2]
+        said = ["not early, finished early_data_accepted=None", "early, unfinished early_data_accepted=True"]
+        # The first session is put into the store behind the client's back, which may come back sooner.
+        wait_until(
+            lambda: run("early_client.py", "localhost", port, pki.ca_file).splitlines() == said,
+            "a second connection that finds the session of the first",
+        )
 
 
 def test_sni_router_passes_through_and_refuses_unknown_names(pki):
