@@ -15,7 +15,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from greentls.connection import WANT_READ, Connection
+from greentls.bridge import WANT_READ, do_handshake
+from greentls.connection import Connection
 from greentls.context import Context
 from greentls.openssl import binding
 from greentls.openssl.binding import lib
@@ -68,7 +69,7 @@ class EarlyConnection(Connection):
                 return length + 1 if length > 0 else length
             self._more_early_data = False
         # At once: what is wrong with the client's Finished has been found by now, and SSL_read_early_data() hides it.
-        return int(lib.SSL_do_handshake(ssl))
+        return do_handshake(ssl)
 
     def release(self) -> None:
         if not self.unfinished:

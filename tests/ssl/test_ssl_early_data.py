@@ -222,6 +222,33 @@ def test_a_context_that_a_client_hello_callback_chooses_takes_it(pki):
         server.do_handshake()
 
 
+def test_a_name_whose_clients_are_verified_takes_none(pki):
+    """Early data comes before anything is known of the client, and a verify_callback is asked behind the handshake."""
+    site = Site(pki)
+    vip = contexts(pki)[1]
+    vip.load_verify_locations(pki.ca_file)
+    vip.verify_mode = ssl.CERT_OPTIONAL
+    site.server.sni_callback = lambda sock, name, context: setattr(sock, "context", vip)
+    with site.connected() as (client, _):
+        site.session = client.session
+    with site.connected(REQUEST, site.session) as (client, server):
+        assert client.session_reused
+        assert (client.early_data_accepted, server.early_data, server.handshake_finished) == (False, b"", True)
+    assert site.server.replay_guard.asked == []
+
+
+@pytest.mark.parametrize("strategy", ["coroutine", "thread"])
+def test_each_strategy(pki, strategy):
+    site = Site(pki, strategy=strategy)
+    connection, here, there = site.offered()
+    with here, site.serve(there) as server:
+        assert (server.recv(1000), server.handshake_finished) == (REQUEST, False)
+        site.finish(connection, here)
+        server.do_handshake()
+        assert server.handshake_finished
+        server.sendall(b"answer")
+
+
 def test_memory_bios_refuse_it_since_nobody_could_tell(site):
     connection, here, there = site.offered()
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
