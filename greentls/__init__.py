@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from greentls._version import __version__
 
 if TYPE_CHECKING:
+    from greentls.client_sessions import ClientSessions as ClientSessions
     from greentls.errors import ConfigurationError as ConfigurationError
     from greentls.errors import GreenTLSError as GreenTLSError
     from greentls.errors import UnsupportedOpenSSL as UnsupportedOpenSSL
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from greentls.tickets import TicketKeys as TicketKeys
 
 _WHERE = {
+    "ClientSessions": "client_sessions",
     "ConfigurationError": "errors",
     "GreenTLSError": "errors",
     "SSLContext": "ssl",

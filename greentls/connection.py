@@ -63,9 +63,11 @@ class Connection:
         self.session_lookup: Any = None  # what a get_session hook has to tell of its last lookup
         self.hook_seconds: dict[str, float] | None = None  # how long the hooks took that were asked
         self.external_psk = False  # a hook has given the key of one
-        self.session_ends = 0  # when the line of sessions ends that it found, seconds since the epoch
+        self.session_ends = 0.0  # when the line of sessions ends that it found, seconds since the epoch
+        self.session_key: Any = None  # where a new_session hook is to keep what a client gets; None: nowhere
+        self.offered: Session | None = None  # by a client
+        self.expected = server_hostname, verify_hostname  # whom a client wants to talk to
         self.vouched_until: float | None = None  # Session.good_until, from a client's ocsp hook in a full handshake
-        self._offered_until: float | None = None  # and that of the session that was offered
         self._original = context  # its session and servername hooks stay in force when the context is switched
         self._ssl_owner, self._ssl, self._incoming, self._outgoing = binding.new_ssl(
             context.ssl_context, self.server_side
@@ -229,13 +231,13 @@ class Connection:
         the peer has to be good, and one that no OCSP response vouches for any more where there is an ocsp hook.
         """
         binding.set_session(self._ssl, session.pointer)
-        self._offered_until = session.good_until
         # set_session() has both from the session
         good = not lib.SSL_get_verify_result(self._ssl) and binding.knows_peer(self._ssl)
         if self.context.verify_mode and not good:
             binding.forget_session(self._ssl)
         if self.hooks.ocsp and not session.vouched_for:
             binding.forget_session(self._ssl)
+        self.offered, self.session_ends = session, session.ends
 
     @property
     def early_data_limit(self) -> int:
@@ -353,7 +355,9 @@ class Connection:
     @property
     def good_until(self) -> float | None:
         """Session.good_until of this connection's sessions. A resumption's are as good as the one that it resumed."""
-        return self._offered_until if self.session_reused else self.vouched_until
+        if self.offered is not None and self.session_reused:
+            return self.offered.good_until
+        return self.vouched_until
 
     @property
     def session_reused(self) -> bool:

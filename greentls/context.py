@@ -14,13 +14,18 @@ is a digest of the certificates' names, of how peers are verified and of the tru
 site agree on it, a renewed certificate keeps its sessions, and a session made without a client certificate, or without
 a verify hook, is worthless where there has to be one. (Trust anchors in files count by content, directories by path.)
 Each connection adds the server name: Connection.session_id_context.
+
+A client's sessions are bound to the Context's session_scope, if a new_session hook wants them: a digest of all settings
+that decide what the peer is offered or asked, and the hooks that have a say. Contexts with an equal scope may resume
+each other's sessions; the digest is the same in every process where the trust anchors are.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from cryptography import x509
@@ -62,6 +67,14 @@ class TrustAnchors:
     directories: tuple[str, ...] = ()
     certificates: tuple[x509.Certificate, ...] = ()
 
+    def feed(self, digest: Any) -> None:
+        """To a hash: files by what is in them, directories not at all."""
+        for path in self.files:
+            with open(path, "rb") as file:
+                digest.update(hashlib.sha256(file.read()).digest())
+        for anchor in self.certificates:
+            digest.update(anchor.public_bytes(Encoding.DER))
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Context:
@@ -93,6 +106,7 @@ class Context:
     num_tickets: int | None = None  # TLS 1.3, per full handshake; None: OpenSSL's default, two
     max_early_data: int = 0  # a server's, bytes (RFC 8446 2.3); 0: none is taken. Hooks.early_data decides
     ssl_context: SSL.Context = field(init=False, repr=False)
+    session_scope: tuple[bytes, bridge.Hooks] | None = field(init=False, repr=False, default=None)
 
     def __post_init__(self) -> None:
         context = SSL.Context(SSL.TLS_METHOD)
@@ -163,6 +177,9 @@ class Context:
             raise ConfigurationError(f"session_lifetime {self.session_lifetime}", "not a number of seconds above 0")
         context.set_timeout(self.session_lifetime)
         if not self.server_side:
+            if self.hooks.new_session:
+                object.__setattr__(self, "session_scope", self._scope())
+                context.set_session_cache_mode(SSL.SESS_CACHE_CLIENT | SSL.SESS_CACHE_NO_INTERNAL)
             return
         identity = self.session_id_context or self._identity()
         if len(identity) > 32:  # SSL_MAX_SID_CTX_LENGTH
@@ -218,12 +235,37 @@ class Context:
             digest.update(repr(names).encode())
         verification = self.verify_mode, self.post_handshake_auth, self.hooks.verify is not None
         digest.update(repr((*verification, len(self.trust.files), self.trust.directories)).encode())
-        for path in self.trust.files:
-            with open(path, "rb") as file:
-                digest.update(hashlib.sha256(file.read()).digest())
-        for anchor in self.trust.certificates:
-            digest.update(anchor.public_bytes(Encoding.DER))
+        self.trust.feed(digest)
         return digest.digest()
+
+    def _scope(self) -> tuple[bytes, bridge.Hooks]:
+        digest = hashlib.sha256(b"greentls session scope 1")
+        for each in fields(self):
+            if each.name not in _OUT_OF_SCOPE:
+                digest.update(each.name.encode() + b"=" + _canonical(getattr(self, each.name)) + b"\n")
+        silent = dict.fromkeys(("get_session", "new_session", "remove_session", "keylog", "message"))
+        return digest.digest(), replace(self.hooks, **silent)
 
     def __reduce__(self) -> Any:
         raise TypeError("a Context holds keys and C pointers: make it anew in the other process")
+
+
+# Fields that make no difference to a client's session, or are told apart by more than their value.
+_OUT_OF_SCOPE = {"hooks", "session_id_context", "session_lifetime", "num_tickets", "ssl_context", "session_scope"}
+
+
+def _canonical(value: Any) -> bytes:
+    """Bytes that are equal if the values mean the same, in any process."""
+    if isinstance(value, str | bytes | int | float | None):
+        return repr(value).encode()
+    if isinstance(value, tuple | list):
+        return b"(" + b",".join(map(_canonical, value)) + b")"
+    if isinstance(value, CertificateChain):
+        return _canonical([value.certificate, *value.intermediates])
+    if isinstance(value, TrustAnchors):
+        digest = hashlib.sha256(repr((len(value.files), value.directories)).encode())
+        value.feed(digest)
+        return digest.hexdigest().encode()
+    if isinstance(value, x509.Certificate | x509.CertificateRevocationList):
+        return hashlib.sha256(value.public_bytes(Encoding.DER)).hexdigest().encode()
+    return os.urandom(32).hex().encode()  # nobody can tell: equal to nothing else

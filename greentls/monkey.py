@@ -28,7 +28,8 @@ import gevent.ssl
 from gevent import events
 
 import greentls.ssl
-from greentls.ssl.context import _Base
+from greentls.client_sessions import ClientSessions
+from greentls.ssl.context import SSLContext, _Base
 from greentls.ssl.socket import _ORIGINAL
 
 __all__ = ["patch", "unpatch"]
@@ -48,6 +49,7 @@ _NAMES = [
     name for name in dir(_stdlib_ssl) if getattr(getattr(greentls.ssl, name), "__module__", "").startswith("greentls.")
 ]
 _places: list[_Place] = []
+_defaults: list[_Place] = []  # what patch() was told beside; gevent's patching leaves it alone
 
 # gevent's, if it comes after us, that ssl was imported before: where it names nobody but greentls.
 _FALSE_ALARM = (
@@ -56,12 +58,19 @@ _FALSE_ALARM = (
 )
 
 
-def patch() -> tuple[str, ...]:
+def patch(client_sessions: bool | ClientSessions = False) -> tuple[str, ...]:
     """Puts greentls.ssl's names in the place of ssl's. Returns where, as "urllib3.util.ssl_.SSLContext"; of a second
-    call, where it found more of them. Raises RuntimeError where eventlet has patched sockets: its hub is another."""
+    call, where it found more of them. Raises RuntimeError where eventlet has patched sockets: its hub is another.
+
+    client_sessions: True, or a ClientSessions, for clients that resume: SSLContext.client_sessions, until unpatch().
+    """
     patcher = sys.modules.get("eventlet.patcher")
     if patcher is not None and patcher.is_monkey_patched("socket"):
         raise RuntimeError("greentls.monkey.patch(): eventlet has patched socket, and greentls waits in gevent's hub")
+    if client_sessions is not False:
+        new = ClientSessions() if client_sessions is True else client_sessions
+        _defaults.append(_Place(SSLContext, "client_sessions", SSLContext.client_sessions, new))
+        SSLContext.client_sessions = new
     if _beside_gevent not in events.subscribers:
         events.subscribers.append(_beside_gevent)
     warnings.filterwarnings("ignore", _FALSE_ALARM, gevent.monkey.MonkeyPatchWarning)
@@ -81,14 +90,17 @@ def unpatch() -> tuple[str, ...]:
     """
     if _beside_gevent in events.subscribers:
         events.subscribers.remove(_beside_gevent)
-    return tuple(str(place) for place in _put_back() if isinstance(place.module, types.ModuleType))
+    _put_back(_defaults)
+    return tuple(str(place) for place in _put_back(_places) if isinstance(place.module, types.ModuleType))
 
 
-def _put_back() -> list[_Place]:
-    done = [place for place in reversed(_places) if vars(place.module).get(place.name) is place.now]
-    for place in done:
-        setattr(place.module, place.name, place.was)
-    _places.clear()
+def _put_back(places: list[_Place]) -> list[_Place]:
+    done = []
+    for place in reversed(places):
+        if vars(place.module).get(place.name) is place.now:
+            setattr(place.module, place.name, place.was)
+            done.append(place)
+    places.clear()
     return done
 
 
@@ -119,7 +131,7 @@ def _beside_gevent(event: object) -> None:
     if getattr(event, "module_name", None) != "ssl":
         return
     if isinstance(event, events.GeventWillPatchModuleEvent):
-        _put_back()
+        _put_back(_places)
     elif isinstance(event, events.GeventDidPatchModuleEvent):
         patch()
 

@@ -10,6 +10,8 @@ from greentls.openssl import binding
 
 __all__ = ["Session"]
 
+TLS13 = 0x0304
+
 
 class Session:
     """An SSL_SESSION that this object owns. Immutable; usable with any connection whose settings fit.
@@ -28,7 +30,10 @@ class Session:
 
     @classmethod
     def from_bytes(cls, data: bytes, good_until: float | None = None) -> Session:
-        """The inverse of bytes(session). Raises ConfigurationError if the bytes are not a session."""
+        """The inverse of to_bytes(). Raises ConfigurationError if the bytes are not a session.
+
+        Whoever wrote the bytes knows the secret in it and says whose certificate it was: take them from nobody else.
+        """
         pointer = binding.session_from_bytes(data)
         if pointer is None:
             raise ConfigurationError("session", f"these {len(data)} bytes are not an SSL_SESSION")
@@ -39,9 +44,13 @@ class Session:
         """A Session with a reference of its own to what OpenSSL holds."""
         return cls(binding.shared_session(pointer), good_until)
 
-    def __bytes__(self) -> bytes:
-        """DER. The master secret is in it in clear: seal it before it leaves the process."""
+    def to_bytes(self) -> bytes:
+        """DER, with the peer's certificate but not its chain. The master secret is in it in clear: seal it before it
+        leaves the process."""
         return binding.session_to_bytes(self.pointer)
+
+    def __bytes__(self) -> bytes:
+        return self.to_bytes()
 
     def __repr__(self) -> str:
         return f"<Session {self.id.hex()[:16]}>"
@@ -82,9 +91,19 @@ class Session:
         return binding.session_max_early_data(self.pointer)
 
     @property
+    def ends(self) -> float:
+        """When it may not be resumed any more, seconds since the epoch: by its own timeout or its ticket's lifetime."""
+        return self.time + min(self.timeout, self.ticket_lifetime_hint or self.timeout)
+
+    @property
     def remaining(self) -> float:
         """Seconds for which it may still be resumed; none left: zero or less."""
-        return self.time + self.timeout - time.time()
+        return self.ends - time.time()
+
+    @property
+    def single_use(self) -> bool:
+        """A TLS 1.3 ticket: who offers it twice can be recognised by whoever listens (RFC 8446 C.4)."""
+        return binding.session_version(self.pointer) >= TLS13
 
     @property
     def vouched_for(self) -> bool:

@@ -1,4 +1,4 @@
-"""SessionCache: a session store behind a Context's hooks.
+"""SessionCache: a session store behind a server Context's hooks. StoredSessions: the same store's good manners.
 
 What a store does to a handshake, and what it may not:
 
@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Callable
 from functools import partial
 from time import monotonic, perf_counter, time
 from typing import Any, Literal, NamedTuple
@@ -33,7 +34,7 @@ from greentls.errors import ConfigurationError, SealError
 from greentls.session import Session
 from greentls.stores import SessionStore
 
-__all__ = ["SessionCache", "SessionLookup"]
+__all__ = ["Kept", "SessionCache", "SessionLookup", "StoredSessions", "unpack"]
 
 log = logging.getLogger("greentls.sessions")
 
@@ -51,7 +52,7 @@ LOG_INTERVAL = 10.0
 ID_CONTEXT_SIZE = 8
 
 Outcome = Literal["hit", "miss", "expired", "unsealable", "timeout", "error"]
-Kept = tuple[int, Session]  # seconds since the epoch when its line of sessions ends
+Kept = tuple[float, Session]  # seconds since the epoch when its line of sessions ends
 
 
 class SessionLookup(NamedTuple):
@@ -67,61 +68,46 @@ class SessionLookup(NamedTuple):
     seconds: float
 
 
-class SessionCache:
-    """store: may be shared by any number of caches and processes. timeout: seconds for each of its calls, or None."""
+class StoredSessions:
+    """store: may be shared by any number of these and of processes. timeout: seconds for each of its calls, or None."""
 
     def __init__(self, store: SessionStore, timeout: float | None = 1.0) -> None:
         self.store = store
         self.timeout = timeout
-        self.hooks = Hooks(get_session=self.get, new_session=self.put, remove_session=self.remove)
         self._writers: WeakKeyDictionary[Any, tuple[_Writer, ...]] = WeakKeyDictionary()
         self._troubles: dict[str, _Trouble] = {}
 
-    def get(self, connection: Any, session_id: bytes) -> Session | None:
-        """Hooks.get_session. Tells what came of it as connection.session_lookup."""
+    def look_up(self, question: Callable[[], Kept | None], timeout: float | None) -> tuple[Kept | None, SessionLookup]:
+        """What a function finds in the store, and how that went: nothing, if it raises an Exception or takes too long.
+
+        timeout: seconds, None for ever.
+        """
         outcome: Outcome | None = None
-        session: Session | None = None
         problem: Exception | None = None
+        kept = None
         started = perf_counter()
-        with gevent.Timeout(self.timeout, False):
+        with gevent.Timeout(timeout, False):
             try:
-                blob = self.store.get(_key(session_id, connection.session_id_context))
-                if blob is not None:
-                    connection.session_ends, session = _unpack(blob)
-                    if session.id != session_id:
-                        raise ConfigurationError("session", "the store answered with another one's")
-                    if connection.session_ends <= time():
-                        session = None
-                outcome = "hit" if session is not None else "miss" if blob is None else "expired"
+                kept = question()
+                outcome = "miss" if kept is None else "expired" if kept[0] <= time() else "hit"
             except SealError as error:
                 outcome, problem = "unsealable", error
                 self._trouble("open", str(error))
             except Exception as error:
-                outcome, session, problem = "error", None, error
+                outcome, problem = "error", error
                 self._trouble("get", repr(error))
         if outcome is None:
             outcome = "timeout"
-            self._trouble("get", f"no answer in {self.timeout} s")
+            self._trouble("get", f"no answer in {timeout} s")
         elif outcome != "error":
             self._well("get")
         seconds = perf_counter() - started
-        connection.session_lookup = SessionLookup(self.store.name, outcome, seconds)
         self._tell("get", outcome, seconds, problem)
-        return session
+        return kept if outcome == "hit" else None, SessionLookup(self.store.name, outcome, seconds)
 
-    def put(self, connection: Any, session: Session) -> None:
-        """Hooks.new_session. Never waits."""
-        ends = session.time + session.timeout
-        if connection.session_reused:
-            ends = min(ends, connection.session_ends)
-        key = _key(session.id, session.id_context)
-        _writer_of(key, self._hubs_writers()).add(key, (ends, session))
-
-    def remove(self, session_id: bytes, id_context: bytes) -> None:
-        """Hooks.remove_session. Never waits, never raises; may be called in the hub and in any thread."""
-        key = _key(session_id, id_context)
-        for writers in list(self._writers.values()):  # one hub's as a rule; with several, who put it is not known
-            _writer_of(key, writers).add(key, None)
+    def write(self, key: bytes, kept: Kept | None) -> None:
+        """Puts it under the key, soon, or removes what is there. Never waits. What a key is told stays in order."""
+        _writer_of(key, self._hubs_writers()).add(key, kept)
 
     def drain(self, timeout: float | None = None) -> bool:
         """Waits until this hub's queues are written, timeout seconds at most. False if they are not."""
@@ -185,6 +171,45 @@ class SessionCache:
             del self._troubles[what]
 
 
+class SessionCache(StoredSessions):
+    """A server's hooks."""
+
+    def __init__(self, store: SessionStore, timeout: float | None = 1.0) -> None:
+        super().__init__(store, timeout)
+        self.hooks = Hooks(get_session=self.get, new_session=self.put, remove_session=self.remove)
+
+    def get(self, connection: Any, session_id: bytes) -> Session | None:
+        """Hooks.get_session. Tells what came of it as connection.session_lookup."""
+
+        def question() -> Kept | None:
+            blob = self.store.get(_key(session_id, connection.session_id_context))
+            if blob is None:
+                return None
+            kept = unpack(blob)
+            if kept[1].id != session_id:
+                raise ConfigurationError("session", "the store answered with another one's")
+            return kept
+
+        kept, connection.session_lookup = self.look_up(question, self.timeout)
+        if kept is None:
+            return None
+        connection.session_ends, session = kept
+        return session
+
+    def put(self, connection: Any, session: Session) -> None:
+        """Hooks.new_session. Never waits."""
+        ends: float = session.time + session.timeout
+        if connection.session_reused:
+            ends = min(ends, connection.session_ends)
+        self.write(_key(session.id, session.id_context), (ends, session))
+
+    def remove(self, session_id: bytes, id_context: bytes) -> None:
+        """Hooks.remove_session. Never waits, never raises; may be called in the hub and in any thread."""
+        key = _key(session_id, id_context)
+        for writers in list(self._writers.values()):  # one hub's as a rule; with several, who put it is not known
+            _writer_of(key, writers).add(key, None)
+
+
 class _Trouble:
     """Failures of one kind that are not over yet, or not for LOG_INTERVAL."""
 
@@ -200,12 +225,12 @@ class _Trouble:
         return True
 
 
-def _pack(ends: int, session: Session) -> bytes:
-    return ends.to_bytes(8, "big") + bytes(session)
+def _pack(ends: float, session: Session) -> bytes:
+    return int(ends).to_bytes(8, "big") + session.to_bytes()
 
 
-def _unpack(blob: bytes) -> Kept:
-    """Raises ConfigurationError, or TypeError if the store gave no bytes."""
+def unpack(blob: bytes) -> Kept:
+    """What a store has kept. Raises ConfigurationError, or TypeError if the store gave no bytes."""
     return int.from_bytes(blob[:8], "big"), Session.from_bytes(blob[8:])
 
 
@@ -221,7 +246,7 @@ def _writer_of(key: bytes, writers: tuple[_Writer, ...]) -> _Writer:
 class _Writer:
     """A queue and, while there is something in it, the greenlet that empties it."""
 
-    def __init__(self, hub: Any, cache: SessionCache) -> None:
+    def __init__(self, hub: Any, cache: StoredSessions) -> None:
         self._start_soon = partial(hub.loop.run_callback_threadsafe, self._start)
         self._cache = cache
         self._queue: deque[tuple[bytes, Kept | None]] = deque()

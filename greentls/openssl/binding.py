@@ -141,6 +141,11 @@ def session_times(session: Any) -> tuple[int, int]:
     return made(session), lifetime(session)
 
 
+def session_version(session: Any) -> int:
+    """The protocol version that it was made under: 0x0304 for TLS 1.3."""
+    return hidden("SSL_SESSION_get_protocol_version", "int (*)(const SSL_SESSION *)")(session)  # type: ignore[no-any-return]
+
+
 def session_resumable(session: Any) -> bool:
     return bool(hidden("SSL_SESSION_is_resumable", "int (*)(const SSL_SESSION *)")(session))
 

@@ -49,7 +49,7 @@ WANTED = frozenset((
     "SSL_CTX_sess_set_new_cb", "SSL_CTX_sess_set_remove_cb", "SSL_CTX_set_allow_early_data_cb",
     "SSL_CTX_set_cert_verify_callback", "SSL_CTX_set_client_hello_cb", "SSL_CTX_set_num_tickets",
     "SSL_CTX_set_tlsext_ticket_key_evp_cb", "SSL_SESSION_get0_id_context", "SSL_SESSION_get_id",
-    "SSL_get_early_data_status",
+    "SSL_SESSION_get_protocol_version", "SSL_get_early_data_status",
     "SSL_SESSION_get_ticket_lifetime_hint", "SSL_SESSION_get_time", "SSL_SESSION_get_timeout",
     "SSL_SESSION_has_ticket", "SSL_SESSION_is_resumable", "SSL_SESSION_set_timeout", "SSL_SESSION_up_ref",
     "SSL_client_hello_get0_ext", "SSL_get0_peer_certificate", "SSL_get_ciphers", "SSL_get_client_ciphers",

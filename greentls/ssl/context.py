@@ -18,6 +18,7 @@ from typing import Any
 
 from greentls.bridge import Hooks
 from greentls.certificates import CertificateChain, Certificates, Password, is_path, parse_certificates
+from greentls.client_sessions import ClientSessions
 from greentls.connection import Connection
 from greentls.context import (
     SESSION_LIFETIME,
@@ -98,8 +99,11 @@ class SSLContext(_Base, metaclass=StandIn):  # type: ignore[misc]
     max_early_data: a server's, bytes that a resuming client may send before the handshake (0-RTT), 0 for none: they can
     be a copy of what a client sent before, see sock.handshake_finished. replay_guard: a store that all servers share,
     with add() (SharedValues), None for the session_store: what it has seen, or cannot tell, is refused as early data.
+    client_sessions: a ClientSessions, from which connections resume and in which they leave their sessions; None: they
+    resume what they are given as wrap_socket(session=...). As an attribute of the class it is every context's default.
     """
 
+    client_sessions: ClientSessions | None = None
     _stands_in_for = (_Base,)
 
     options = _property("options", lambda value: _stdlib_ssl.Options(value))
@@ -110,7 +114,7 @@ class SSLContext(_Base, metaclass=StandIn):  # type: ignore[misc]
 
     def __init__(self, protocol: int | None = None, *_: Any, **__: Any) -> None:
         self._changes = 0
-        self._compiled: dict[bool, tuple[int, Any, Context]] = {}  # changes when compiled, settings, Context
+        self._compiled: dict[bool, tuple[Any, Any, Context]] = {}  # changes when compiled, settings, Context
         self._contexts: weakref.WeakSet[Context] = weakref.WeakSet()  # those in use
         self._chains: list[CertificateChain] = []
         self._trust = TrustAnchors()
@@ -410,14 +414,15 @@ class SSLContext(_Base, metaclass=StandIn):  # type: ignore[misc]
 
     def compile(self, server_side: bool) -> Context:
         """The Context of these settings. Raises ConfigurationError, UnsupportedOpenSSL."""
-        changes, known, context = self._compiled.get(server_side, (-1, None, None))
-        if context is not None and changes == self._changes:
+        changes, known, context = self._compiled.get(server_side, (None, None, None))
+        now = self._changes, self.client_sessions  # which may be the class's
+        if context is not None and changes == now:
             return context
         settings = self._settings(server_side)
         if context is None or settings != known:
             context = Context(**settings[0])
             self._contexts.add(context)
-        self._compiled[server_side] = self._changes, settings, context
+        self._compiled[server_side] = now, settings, context
         return context
 
     def check_server(self) -> None:
@@ -479,6 +484,8 @@ class SSLContext(_Base, metaclass=StandIn):  # type: ignore[misc]
         if server_side and self._cache:
             self._cache.timeout = self.callback_timeout
             hooks = self._cache.hooks
+        elif not server_side and self.client_sessions is not None:
+            hooks = Hooks(new_session=self.client_sessions.collect)
         if self.keylog_filename or self._keylog_callback:
             keylog = make.KeyLog(self.keylog_filename, self._keylog_callback, self.callback_timeout)
             hooks = replace(hooks, keylog=keylog)

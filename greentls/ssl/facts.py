@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl as _stdlib_ssl
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from cryptography import x509
@@ -44,6 +45,20 @@ class Facts(Observed):
 
     def _as_stdlib(self, error: TLSError | WireError) -> _stdlib_ssl.SSLError:
         return as_stdlib(error, self.server_hostname)
+
+    def _peer_address(self) -> Any:
+        """None if there is none, or nobody knows."""
+        return None
+
+    def _resuming(self) -> AbstractContextManager[None]:
+        """Round a client's handshake. Without the peer's address the server name has to do."""
+        sessions = self._context.client_sessions
+        if sessions is None or self.server_side:
+            return nullcontext()
+        address = self._peer_address()
+        if not address and not self.server_hostname:
+            return nullcontext()
+        return sessions.resuming(self._connection, address, self._context.callback_timeout)
 
     @property
     def context(self) -> SSLContext:

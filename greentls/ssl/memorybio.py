@@ -117,7 +117,11 @@ class BIOConnection(Facts):
         self._observed(self._step_handshake)
 
     def _step_handshake(self) -> None:
-        self._run(self._tls.step_handshake)
+        self._run(self._resume)
+
+    def _resume(self) -> int:
+        with self._resuming():
+            return self._tls.step_handshake()
 
     def read(self, len: int = 1024, buffer: Any = None) -> bytes | int:
         """1 to len bytes, or their number in the buffer; none after close_notify. Raises SSLWantReadError, SSLError."""

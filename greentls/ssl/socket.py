@@ -191,13 +191,20 @@ class SSLSocket(Facts, metaclass=StandIn):
                         passed = self._ask_client_hello_callback()
                         if passed is not None:
                             return passed
-                self._stream.do_handshake()
+                with self._resuming():
+                    self._stream.do_handshake()
         except TLSError as error:
             answer = self._context.plain_http_answer
             if self.server_side and answer is not None and error.reason == "http request":
                 self._stream.refuse_in_clear(answer, str(error))
             raise self._as_stdlib(error) from error
         return None
+
+    def _peer_address(self) -> Any:
+        try:
+            return self._raw.getpeername() or None  # a socketpair's has no name
+        except OSError:  # gone already
+            return None
 
     def _check_connected(self) -> None:
         if not self._connected:

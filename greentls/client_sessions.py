@@ -1,0 +1,271 @@
+"""ClientSessions: what clients have to resume, for programs that never hand a session from one connection to the next.
+
+A client that resumes skips the certificates: what a session says about its peer was found out when it was made. So a
+session is offered only where a full handshake would ask for the same and get the same answer. Its key is a digest of
+
+- the peer's address, as the socket has it, and the server name, and whether the certificate has to be valid for it;
+- the Context's session_scope: trust anchors, verify mode and flags, own certificate, ALPN, versions, ciphers, ...
+
+It is not the context itself: programs make a new one for each connection, and a new one of equal settings finds what
+the old one has left.
+
+- With TLS 1.3 sessions are tickets that come behind the handshake, whenever the server likes: OpenSSL calls back inside
+  SSL_read(). A ticket is offered once (RFC 8446 C.4): it is taken out before the handshake begins, so that connections
+  side by side have different ones, and so that nothing has to be forgotten if the handshake fails.
+- A TLS 1.2 session stays until it expires, the server declines it, or a handshake that offers it fails.
+- A line of sessions ends where the verdict does: one session_lifetime after the full handshake that it comes from, or
+  when the first certificate of the peer's chain expires, whichever is sooner, however often it was resumed meanwhile.
+
+A store that is shared with other processes has the rest: of each peer's tickets the newest stays in this process, what
+is over goes to the store, and who has none asks there. Each ticket is in one place only; of two processes that take the
+same one out of the store, add() tells which may have it. A store that is down or slow costs a full handshake, as at a
+server.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from time import time
+from typing import TYPE_CHECKING
+
+from cryptography import x509
+
+from greentls.bridge import Hooks
+from greentls.connection import Connection
+from greentls.errors import ConfigurationError, WantRead, WouldBlock
+from greentls.session import Session
+from greentls.session_cache import Kept, SessionLookup, StoredSessions, unpack
+from greentls.stores import SharedValues
+
+if TYPE_CHECKING:
+    from greentls.stores import SessionStore
+
+__all__ = ["ClientSessions"]
+
+MAX_PEERS = 500  # Go keeps 64 of a client's, BoringSSL 1,024; one of OpenSSL's with its certificates is some 10 KB
+PER_PEER = 4  # tickets: a full handshake brings two; a pool that opens some connections at once has use for more
+
+_PREFIX = b"client sessions:"  # and 32 bytes: a server's are kept under something shorter, so the two do not meet
+_NO_HOOKS = Hooks()
+
+
+@dataclass(frozen=True)
+class _Key:
+    """Whose sessions, and under which settings. Hooks are compared, and not hashed: a user's need not be hashable."""
+
+    digest: bytes
+    hooks: Hooks = field(hash=False)
+
+    @property
+    def stored(self) -> bytes:
+        """Its name in a store; empty: what a hook had a say in has no meaning in another process."""
+        return _PREFIX + self.digest if self.hooks == _NO_HOOKS else b""
+
+
+class ClientSessions:
+    """Sessions of clients; give it to SSLContext.client_sessions, as many contexts as you like.
+
+    max_peers: those used last are kept. per_peer: TLS 1.3 tickets of each; None for 4, or for 1 with a store. store:
+    one of open_store()'s, for processes that share their sessions, or for a program that is started again and again,
+    which calls close() at its end.
+
+    May be used by any number of greenlets and threads. A forked process begins with none. Raises ConfigurationError.
+    """
+
+    def __init__(
+        self, max_peers: int = MAX_PEERS, per_peer: int | None = None, store: SessionStore | None = None
+    ) -> None:
+        if per_peer is None:
+            per_peer = PER_PEER if store is None else 1
+        for option, value in (("max_peers", max_peers), ("per_peer", per_peer)):
+            if value < 1:
+                raise ConfigurationError(f"ClientSessions: {option}={value}", "must be 1 or more")
+        self._claims = store if isinstance(store, SharedValues) else None
+        if store is not None and self._claims is None:
+            problem = "has no add(), which tells who may use a ticket"
+            raise ConfigurationError(f"ClientSessions: store {store.name}", problem, "give one of open_store()'s")
+        self.max_peers, self.per_peer, self.store = max_peers, per_peer, store
+        self._stored = StoredSessions(store) if store is not None else None
+        self._peers: OrderedDict[_Key, list[Kept]] = OrderedDict()  # those used last are last, and so are the newest
+        self._lock = threading.Lock()  # against threads; nothing under it waits
+        self._process = os.getpid()
+
+    @property
+    def count(self) -> int:
+        """Sessions in this process."""
+        return sum(map(len, self._peers.values()))
+
+    @contextmanager
+    def resuming(self, connection: Connection, address: object, timeout: float | None) -> Iterator[None]:
+        """Round a client's handshake: offers a session, and learns what came of it.
+
+        address: the peer's, None if there is none. timeout: seconds for the store's answer. A session that the
+        connection offers already stays.
+        """
+        if not connection.started:
+            self._offer(connection, address, timeout)
+        try:
+            yield
+        except (WantRead, WouldBlock):
+            raise
+        except BaseException:
+            self._settle(connection)
+            raise
+        if connection.established:
+            self._settle(connection)
+
+    def collect(self, connection: Connection, session: Session) -> None:
+        """Hooks.new_session. Never waits."""
+        if session.single_use:  # TLS 1.2's are in _settle(), once the handshake is finished
+            self._keep(connection, session)
+
+    def drain(self, timeout: float | None = None) -> bool:
+        """Waits until the store has what is on its way to it, timeout seconds at most. False if it has not."""
+        return self._stored.drain(timeout) if self._stored else True
+
+    def clear(self) -> None:
+        """Forgets what is in this process."""
+        with self._lock:
+            self._peers.clear()
+
+    def close(self) -> None:
+        """Gives the store what is in this process, and closes it."""
+        with self._lock:
+            left = list(self._own().items())
+            self._peers.clear()
+        if self._stored is not None:
+            for key, kept in left:
+                self._write(key, kept[-1])
+            self._stored.close()
+
+    # -- the handshake -------------------------------------------------------------------------------------------------
+
+    def _offer(self, connection: Connection, address: object, timeout: float | None) -> None:
+        if connection.context.session_scope is None:  # client_sessions was set since it was made
+            return
+        scope, hooks = connection.context.session_scope
+        whom = repr((address, *connection.expected)).encode()
+        connection.session_key = key = _Key(hashlib.sha256(scope + whom).digest(), hooks)
+        if connection.offered is not None:
+            if connection.offered.single_use:
+                self._forget(key, connection.offered)
+            return
+        kept = self._take(key)
+        if kept is None:
+            kept, connection.session_lookup = self._take_from_store(key, timeout)
+        if kept is not None:
+            connection.offer(kept[1])
+            connection.session_ends = kept[0]
+
+    def _settle(self, connection: Connection) -> None:
+        key, offered = connection.session_key, connection.offered
+        if key is None:
+            return
+        resumed = connection.established and connection.session_reused
+        if offered is not None and not resumed:
+            self._forget(key, offered)
+        if not connection.established:
+            return
+        if not resumed:
+            connection.session_ends = time() + connection.context.session_lifetime
+            if connection.context.verify_mode:
+                connection.session_ends = min(connection.session_ends, _expiry(connection.verified_chain))
+        session = connection.session
+        if session is not None and not session.single_use and not (resumed and session == offered):
+            self._keep(connection, session)
+
+    # -- this process --------------------------------------------------------------------------------------------------
+
+    def _own(self) -> OrderedDict[_Key, list[Kept]]:
+        """Under the lock. A ticket that a fork has doubled would be offered twice: it is the parent's."""
+        if self._process != os.getpid():
+            self._process = os.getpid()
+            self._peers.clear()
+        return self._peers
+
+    def _take(self, key: _Key) -> Kept | None:
+        with self._lock:
+            kept = self._own().pop(key, [])
+            found = None
+            while kept and found is None:
+                ends, session = kept.pop()
+                if ends > time() and session.resumable:
+                    found = ends, session
+            if found is not None and not found[1].single_use:
+                kept.append(found)
+            if kept:
+                self._peers[key] = kept  # the last one now
+            return found
+
+    def _keep(self, connection: Connection, session: Session) -> None:
+        key = connection.session_key
+        ends = min(session.ends, connection.session_ends, session.good_until or math.inf)
+        if key is not None and ends > time() and session.resumable:
+            over = self._add(key, (ends, session))
+            for kept in over if session.single_use else [(ends, session)]:
+                self._write(key, kept)
+
+    def _add(self, key: _Key, new: Kept) -> list[Kept]:
+        """Keeps it in this process. Returns what of this peer's is too much."""
+        with self._lock:
+            kept = self._own().pop(key, [])
+            if not new[1].single_use:
+                kept.clear()
+            kept.append(new)
+            self._peers[key] = kept  # the last one now
+            if len(self._peers) > self.max_peers:
+                self._peers.popitem(last=False)
+            return [kept.pop(0)] if len(kept) > self.per_peer else []
+
+    def _forget(self, key: _Key, session: Session) -> None:
+        with self._lock:
+            kept = self._own().get(key, [])
+            left = [each for each in kept if each[1] != session]
+            if len(left) == len(kept):
+                return
+            if left:
+                self._peers[key] = left
+            else:
+                del self._peers[key]
+        if not session.single_use:
+            self._write(key, None)
+
+    # -- the store -----------------------------------------------------------------------------------------------------
+
+    def _write(self, key: _Key, kept: Kept | None) -> None:
+        if self._stored is not None and key.stored:
+            self._stored.write(key.stored, kept)
+
+    def _take_from_store(self, key: _Key, timeout: float | None) -> tuple[Kept | None, SessionLookup | None]:
+        stored, claims = self._stored, self._claims
+        if stored is None or claims is None or not key.stored:
+            return None, None
+
+        def question() -> Kept | None:
+            blob = stored.store.get(key.stored)
+            if blob is None:
+                return None
+            ends, session = unpack(blob)
+            left, claim = ends - time(), f"client-ticket.{session.id.hex()}"
+            if session.single_use and left > 0 and not claims.add(claim, b"", left):
+                return None
+            return ends, session
+
+        kept, lookup = stored.look_up(question, timeout)
+        if kept is not None and kept[1].single_use:
+            self._write(key, None)
+        elif kept is not None:
+            self._add(key, kept)
+        return kept, lookup
+
+
+def _expiry(chain: list[bytes]) -> float:
+    """When the first of the certificates expires, seconds since the epoch."""
+    return min((x509.load_der_x509_certificate(each).not_valid_after_utc.timestamp() for each in chain), default=0.0)
