@@ -74,8 +74,12 @@ def test_echo_servers_share_sessions_and_the_client_resumes(pki, memcached, tmp_
         assert "full handshake" in first.stdout.readline()
         assert exchange(("127.0.0.1", ports[1]), client, session=session).reused
         assert "resumed from memcached" in second.stdout.readline()
-        lines = run("resuming_client.py", "localhost", ports[0], pki.ca_file).splitlines()
-        assert [line.split()[:2] for line in lines] == [["TLSv1.3", "resumed=False"], ["TLSv1.3", "resumed=True"]]
+        for arguments, first in (([], "False"), ([store], "False"), ([store], "True")):  # the last finds what is stored
+            lines = run("client_sessions.py", "localhost", ports[0], pki.ca_file, *arguments).splitlines()
+            assert [line.split()[:2] for line in lines] == [
+                ["TLSv1.3", f"resumed={first}"],
+                ["TLSv1.3", "resumed=True"],
+            ]
 
 
 def test_ticket_keys_come_from_memcached_or_a_file(pki, memcached, tmp_path):

@@ -1,0 +1,31 @@
+"""A client whose connections resume, though each makes a context of its own and none hands a session to the next.
+
+python examples/client_sessions.py localhost 4433 ca.pem
+python examples/client_sessions.py localhost 4433 ca.pem "memcached://localhost?secret_file=fleet.key"
+
+With a store the next run of the program, or another process, resumes what this one has left.
+"""
+
+import ssl
+import sys
+
+from gevent.socket import create_connection
+
+import greentls
+
+
+def main(host, port, ca_file, store_url=None):
+    store = greentls.open_store(store_url) if store_url else None
+    greentls.SSLContext.client_sessions = greentls.ClientSessions(store=store)  # for every context of the program
+    for _ in range(2):
+        context = greentls.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_verify_locations(ca_file)
+        with context.wrap_socket(create_connection((host, int(port))), server_hostname=host) as sock:
+            sock.sendall(b"hello\n")
+            answer = sock.recv(100)  # with TLS 1.3 the sessions come with it: tickets follow the handshake
+            print(f"{sock.version()} resumed={sock.session_reused} answer={answer!r}")
+    greentls.SSLContext.client_sessions.close()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
