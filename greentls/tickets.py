@@ -355,25 +355,32 @@ def _unpack(value: bytes) -> tuple[_Agreed, ...]:
 
 
 class _Refresher:
-    """A greenlet that keeps the keys fresh: of one hub, in one process, as long as somebody else holds the keys."""
+    """Looks at the store now, and then again and again: in one hub of one process, while somebody holds the keys.
+
+    Each look has a greenlet of its own. Between two of them there is a timer, which keeps no program running.
+    """
 
     def __init__(self, keys: _SharedKeys) -> None:
         self.first: Event | None = Event()  # that it has looked
         self._process = os.getpid()
-        self._greenlet = weakref.ref(gevent.spawn(self._run, weakref.ref(keys)))  # itself it would keep its hub alive
+        self._keys = weakref.ref(keys)
+        self._timer: Any = None
+        self._start()
 
     @property
     def running(self) -> bool:
-        greenlet = self._greenlet()
-        return greenlet is not None and not greenlet.dead and self._process == os.getpid()
+        return self._process == os.getpid()
 
-    def _run(self, reference: weakref.ref[_SharedKeys]) -> None:
-        while self._process == os.getpid() and (keys := reference()) is not None:
-            try:
-                keys.look()
-            finally:
-                if self.first is not None:
-                    self.first.set()
-                    self.first = None
-            del keys
-            gevent.sleep(REFRESH * random.uniform(0.75, 1.25), ref=False)
+    def _start(self) -> None:  # in the hub, but for the first time
+        if self._timer is not None:
+            self._timer.close()
+        keys = self._keys()
+        if keys is not None and self.running:  # a child inherits its parent's timer
+            gevent.spawn(keys.look).rawlink(self._done)
+
+    def _done(self, _: Any) -> None:  # in the hub, however the greenlet ended
+        if self.first is not None:
+            self.first.set()
+            self.first = None
+        self._timer = get_hub().loop.timer(REFRESH * random.uniform(0.75, 1.25), ref=False)
+        self._timer.start(self._start)

@@ -185,6 +185,12 @@ class TestFile:
         assert keys.age == 0, "nobody has used them, and they are in order"
 
 
+def looking():
+    """The greenlets that look at a store."""
+    found = [each for each in gc.get_objects() if isinstance(each, gevent.Greenlet) and not each.ready()]
+    return [each for each in found if getattr(each, "_run", None) and each._run.__name__ == "look"]
+
+
 class Failing:
     """A store that does what it is told: fail, forget, hang, or be slow."""
 
@@ -427,14 +433,38 @@ class TestShared:
         assert len(sealed) >= 12
         assert len(store.inner.gets("ticket-keys")[0]) < 1 + 104 * MAX_KEYS
 
-    def test_the_greenlet_ends_with_the_keys(self, store, clock):
+    def test_between_two_looks_there_is_no_greenlet_and_nobody_who_holds_the_keys(self, store, clock):
         keys = TicketKeys.shared(store, clock=clock)
         keys.ready(PATIENCE)
         gone = weakref.ref(keys)
         del keys
-        wait_for(lambda: gc.collect() is None or gone() is None)
+        wait_for(lambda: not looking())
+        gc.collect()
+        assert gone() is None
 
-    def test_the_greenlet_keeps_no_program_running(self, clock):
+    def test_it_looks_again_and_again_though_somebody_kills_it(self, store, clock, monkeypatch):
+        monkeypatch.setattr("greentls.tickets.REFRESH", 0.01)
+        keys = TicketKeys.shared(store, clock=clock)
+        keys.ready(PATIENCE)
+        wait_for(lambda: store.calls >= 3)
+        store.hang = Event()
+        wait_for(looking)
+        for killed in looking():
+            killed.kill()
+        store.hang = None
+        calls = store.calls
+        wait_for(lambda: store.calls > calls)
+
+    def test_one_killed_before_its_first_turn_holds_nobody_up(self, store, clock):
+        keys = TicketKeys.shared(store, clock=clock)
+        user = gevent.spawn(keys.ready, None)
+        gevent.sleep(0)
+        for killed in looking():
+            killed.kill()
+        user.get(timeout=PATIENCE)
+        assert len(keys.keys) == 1
+
+    def test_looking_keeps_no_program_running(self, clock):
         def program():
             keys = TicketKeys.shared(MemoryStore(), clock=clock)
             keys.ready(PATIENCE)
@@ -446,15 +476,6 @@ class TestShared:
         thread.start()
         thread.join(2 * PATIENCE)
         assert ended == [True]
-
-    def test_one_that_was_killed_is_started_again(self, store, clock):
-        keys = TicketKeys.shared(store, clock=clock)
-        keys.ready(PATIENCE)
-        calls = store.calls
-        (refresher,) = keys._refreshers.values()
-        refresher._greenlet().kill()
-        keys.ready(PATIENCE)
-        wait_for(lambda: store.calls > calls)
 
     def test_a_forked_worker_looks_for_itself(self, store, clock):
         keys = TicketKeys.shared(store, clock=clock)
@@ -543,28 +564,36 @@ class TestMemcached:
         assert len(found[0]) == 48
         assert len(set(found)) == 1
 
-    def test_a_node_that_is_lost_moves_the_keys_to_the_other(self, memcacheds, secret_file, machine):
+    @pytest.mark.parametrize("count", [2, 20])
+    def test_a_node_that_is_lost_moves_the_keys_to_the_other(self, memcacheds, secret_file, machine, count):
+        """The run of the hooks page, with its 20 workers."""
         nodes = memcacheds(2)
         url = f"memcached://{nodes[0].address},{nodes[1].address}?secret_file={secret_file}"
-        one, other = machine(url), machine(url)
-        refresh(one, other)
-        before = one.keys
+        workers = [machine(url) for _ in range(count)]
+        refresh(*workers)
+        before = workers[0].keys
         (home,) = [each for each in nodes if int(each.stats()["curr_items"])]
         (spare,) = [each for each in nodes if each is not home]
         home.kill()
-        for each in (one, other):
+        for each in workers:
             with pytest.raises(ConnectionError):
                 each.refresh()
             assert each.keys == before
-            each.refresh()
+        refresh(*workers)
         assert int(spare.stats()["curr_items"]) == 1
-        assert one.keys == other.keys == before
+        assert {each.keys for each in workers} == {before}
         late = machine(url)
         late.look()  # it does not know yet that the node is dead
         (own,) = late.keys
-        refresh(late, one, other)
-        assert late.keys == one.keys == other.keys
-        assert set(one.keys) == {own, *before}
+        workers.append(late)
+        refresh(*reversed(workers), *workers)
+        assert len({each.keys for each in workers}) == 1
+        agreed = late.keys
+        assert set(agreed) == {own, *before}
+        home.restart()
+        wait_for(lambda: [each.look() for each in workers] and int(home.stats()["curr_items"]))
+        refresh(*workers)
+        assert {each.keys for each in workers} == {agreed}
 
     def test_they_are_sealed_there(self, memcached, secret_file, machine):
         keys = machine(memcached.url(secret_file=secret_file))

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import ssl
 
+import gevent
+import gevent.socket
 import pytest
 from clients import exchange, in_thread, stdlib_context
-from ssl_pairs import both_versions
+from gevent.event import Event
+from helpers import PATIENCE
+from ssl_pairs import both_versions, contexts, outcome
 from ssl_servers import server_context
 
 import greentls
@@ -48,6 +53,73 @@ def test_without_them_tickets_are_the_contexts_own(pki, serve, version):
     first = in_thread(exchange, addresses[0], context)
     assert not in_thread(exchange, addresses[1], context, session=first.session).reused
     assert in_thread(exchange, addresses[0], context, session=first.session).reused
+
+
+class Store(MemoryStore):
+    """Fails, or hangs until it is told to go on."""
+
+    def __init__(self, trouble):
+        super().__init__()
+        self.trouble = trouble
+
+    def gets(self, name):
+        self.trouble()
+        return super().gets(name)
+
+
+@pytest.fixture
+def hang():
+    """What hangs until the end of the test."""
+    end = Event()
+    yield end.wait
+    end.set()
+    gevent.sleep(0)
+
+
+def fail():
+    raise ConnectionError("no memcached")
+
+
+@both_versions
+@pytest.mark.parametrize("kind", ["down", "hangs"])
+def test_a_store_in_trouble_costs_full_handshakes_and_no_connections(pki, serve, version, kind, hang):
+    trouble = fail if kind == "down" else hang
+    settings = {"callback_timeout": 0.05}
+    troubled = [server_context(pki, ticket_keys=TicketKeys.shared(Store(trouble)), **settings) for _ in range(2)]
+    addresses = [serve(each) for each in troubled]
+    context = stdlib_context(pki, version)
+    first = in_thread(exchange, addresses[0], context)
+    assert first.data == b"hello"
+    assert in_thread(exchange, addresses[0], context, session=first.session).reused, "by a key of its own"
+    second = in_thread(exchange, addresses[1], context, session=first.session)
+    assert second.data == b"hello"
+    assert not second.reused
+    assert troubled[0].ticket_keys.age == math.inf
+
+
+@both_versions
+def test_who_is_killed_while_it_waits_for_the_first_keys_is_gone(pki, version, hang):
+    waiting = Event()
+
+    def wait():
+        waiting.set()
+        hang()
+
+    client, server = contexts(pki, version)
+    server.ticket_keys, server.callback_timeout = TicketKeys.shared(Store(wait)), None
+    here, there = gevent.socket.socketpair()
+    jobs = [
+        gevent.spawn(outcome, client.wrap_socket, here, server_hostname="localhost"),
+        gevent.spawn(server.wrap_socket, there, server_side=True),
+    ]
+    assert waiting.wait(PATIENCE)
+    jobs[1].kill(gevent.GreenletExit("gone"), timeout=PATIENCE)
+    assert isinstance(jobs[1].value, gevent.GreenletExit)
+    answer = jobs[0].get(timeout=PATIENCE)
+    if version == "1.3":  # the client was done before
+        with answer:
+            answer = outcome(answer.recv, 1)
+    assert isinstance(answer, ssl.SSLError), answer
 
 
 def test_keys_beside_a_store_are_refused_whichever_comes_first(pki, keys):
