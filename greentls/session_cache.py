@@ -21,7 +21,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from time import monotonic, perf_counter, time
+from time import perf_counter, time
 from typing import Any, Literal, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -33,6 +33,7 @@ from greentls.bridge import Hooks
 from greentls.errors import ConfigurationError, SealError
 from greentls.session import Session
 from greentls.stores import SessionStore
+from greentls.trouble import Trouble
 
 __all__ = ["Kept", "SessionCache", "SessionLookup", "StoredSessions", "unpack"]
 
@@ -44,9 +45,6 @@ WRITERS = 8
 # Puts and removals that wait for each of them: some 4 MiB in all. What comes on top is dropped and logged; it costs a
 # full handshake.
 MAX_QUEUED = 1_250
-
-# Seconds between two log lines about the same trouble: an outage under load is one event, not a thousand a second.
-LOG_INTERVAL = 10.0
 
 # Bytes of the session-id context in a key. No secret and no proof: OpenSSL compares the whole of it.
 ID_CONTEXT_SIZE = 8
@@ -75,7 +73,7 @@ class StoredSessions:
         self.store = store
         self.timeout = timeout
         self._writers: WeakKeyDictionary[Any, tuple[_Writer, ...]] = WeakKeyDictionary()
-        self._troubles: dict[str, _Trouble] = {}
+        self._troubles: dict[str, Trouble] = {}
 
     def look_up(self, question: Callable[[], Kept | None], timeout: float | None) -> tuple[Kept | None, SessionLookup]:
         """What a function finds in the store, and how that went: nothing, if it raises an Exception or takes too long.
@@ -159,7 +157,7 @@ class StoredSessions:
             )
 
     def _trouble(self, what: str, problem: str) -> None:
-        trouble = self._troubles.setdefault(what, _Trouble())
+        trouble = self._troubles.setdefault(what, Trouble())
         trouble.count += 1
         if trouble.may_be_said():
             log.warning("session store %s: %s: %s (%d so far)", self.store.name, what, problem, trouble.count)
@@ -208,21 +206,6 @@ class SessionCache(StoredSessions):
         key = _key(session_id, id_context)
         for writers in list(self._writers.values()):  # one hub's as a rule; with several, who put it is not known
             _writer_of(key, writers).add(key, None)
-
-
-class _Trouble:
-    """Failures of one kind that are not over yet, or not for LOG_INTERVAL."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._silent_until = 0.0
-
-    def may_be_said(self) -> bool:
-        now = monotonic()
-        if now < self._silent_until:
-            return False
-        self._silent_until = now + LOG_INTERVAL
-        return True
 
 
 def _pack(ends: float, session: Session) -> bytes:

@@ -137,6 +137,7 @@ class SSLContext(_Base, metaclass=StandIn):  # type: ignore[misc]
         self._verify_callback: Callable[..., None] | None = None
         self._keylog_callback: Callable[[Any, bytes], object] | None = None
         self.alpn_callback: Callable[[Any, list[str]], str | None] | None = None
+        self.ocsp_callback: Callable[[Any], bytes | None] | None = None
         self.client_hello_callback: Callable[[Any, ClientHello], SSLContext | PlainSocket | int | None] | None = None
         self.plain_http_answer: bytes | None = PLAIN_HTTP_ANSWER
         self.callback_timeout: float | None = CALLBACK_TIMEOUT
@@ -511,6 +512,8 @@ class SSLContext(_Base, metaclass=StandIn):  # type: ignore[misc]
             hooks = replace(hooks, alpn=make.ALPNCallback(self.alpn_callback, self.callback_timeout))
         elif self._alpn:
             hooks = replace(hooks, alpn=make.ALPNChoice(self._alpn))
+        if self.ocsp_callback is not None:
+            hooks = replace(hooks, ocsp=make.OCSPCallback(self.ocsp_callback, self.callback_timeout))
         return hooks
 
 

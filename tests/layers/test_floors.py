@@ -37,6 +37,7 @@ FLOORS = {
     "greentls.tickets": 1,
     "greentls.errors": 0,
     "greentls.events": 0,
+    "greentls.trouble": 0,
     "greentls.wire": 0,
     "greentls.stores": 0,
 }

@@ -1,0 +1,50 @@
+"""One question to an OCSP responder, by HTTP (RFC 6960 A.1) over gevent's sockets, patched or not."""
+
+from __future__ import annotations
+
+import http.client
+from typing import Any
+from urllib.parse import urlsplit
+
+import gevent
+import gevent.socket
+
+from greentls.errors import ResponderUnavailable
+from greentls.ocsp.response import MAX_RESPONSE
+
+__all__ = ["fetch"]
+
+
+def fetch(url: str, request: bytes, timeout: float) -> bytes:
+    """The body of the responder's answer to a DER request, unchecked; MAX_RESPONSE + 1 bytes at most.
+
+    timeout: seconds for all of it. Follows no redirect, knows no proxy. Raises ResponderUnavailable.
+    """
+    with gevent.Timeout(timeout, False):
+        try:
+            return _post(url, request, timeout)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise ResponderUnavailable(f"{url}: {error or type(error).__name__}") from error
+    raise ResponderUnavailable(f"{url}: no answer in {timeout} s")
+
+
+def _post(url: str, request: bytes, timeout: float) -> bytes:
+    parts = urlsplit(url)
+    if parts.scheme.lower() != "http" or not parts.hostname:
+        # with https its certificate would have to be checked first, perhaps at the same responder (RFC 5280 8)
+        raise ResponderUnavailable(f"{url}: not an http:// URL")
+    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    connection = _Connection(parts.hostname, parts.port or 80, timeout=timeout)
+    try:
+        connection.request("POST", path, request, {"Content-Type": "application/ocsp-request"})
+        answer = connection.getresponse()
+        if answer.status != http.client.OK:
+            raise ResponderUnavailable(f"{url}: HTTP status {answer.status} {answer.reason[:100]}")
+        return answer.read(MAX_RESPONSE + 1)
+    finally:
+        connection.close()
+
+
+class _Connection(http.client.HTTPConnection):
+    def connect(self) -> None:
+        self.sock: Any = gevent.socket.create_connection((self.host, self.port), self.timeout)

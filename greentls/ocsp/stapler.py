@@ -1,0 +1,329 @@
+"""Stapler: an ocsp_callback that has the answer before it is asked.
+
+- A response is fetched in the background, by one greenlet for each certificate. It sleeps until half of the response's
+  life is over and somewhat longer, for each certificate and each worker another while, so that a fleet does not ask as
+  one. Whoever is first shares what it has got, and everybody looks there before he asks.
+- A handshake takes what is there. It waits for a fetch only if it is a certificate's first one, and nobody is served
+  without: the certificate says so, the policy says so, or wait_for_first does.
+- What counts is the newest response that could be checked, wherever it comes from. A responder that is down, slow or
+  talks nonsense changes nothing until the last response's time is over; a "revoked" is news like others, and from then
+  on nothing is stapled.
+- A certificate that no handshake has used for two days is forgotten: it was replaced. Those that were add()ed stay.
+
+All of it is each hub's own, and each process's: a forked worker begins anew, with what was shared.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import random
+import time
+import weakref
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import gevent
+from cryptography import x509
+from gevent import get_hub
+from gevent.event import Event
+
+from greentls.errors import ConfigurationError, OCSPError, StapleRequired
+from greentls.ocsp.fetch import fetch
+from greentls.ocsp.files import ResponseFiles
+from greentls.ocsp.response import (
+    CheckedResponse,
+    Status,
+    build_request,
+    check_response,
+    is_short_lived,
+    issuer_of,
+    responder_url,
+)
+from greentls.stores import SessionStore
+
+if TYPE_CHECKING:
+    from greentls.certificates import CertificateChain
+
+__all__ = ["Policy", "StapleFacts", "Stapler"]
+
+log = logging.getLogger("greentls.ocsp")
+
+Policy = Literal["lenient", "strict", "must"]
+POLICIES = ("lenient", "strict", "must")
+
+# Seconds. A responder is asked behind the handshakes' backs and may take its time.
+FETCH_TIMEOUT = 10.0
+STORE_TIMEOUT = 1.0
+SHORTEST_PAUSE = 60.0  # between two questions, however short a response lives
+FIRST_RETRY = 60.0  # after a failure, then twice as long each time
+LONGEST_RETRY = 3600.0
+FORGOTTEN_AFTER = 2 * 86_400.0
+
+
+class StapleFacts(NamedTuple):
+    """What a Stapler has for a certificate.
+
+    names: the certificate's. responder: its URL, None if it has none. status: of the newest response, None if there is
+    none. age: seconds since its thisUpdate; good_until, next_refresh: seconds since the epoch. error: what went wrong
+    last, empty if nothing did.
+    """
+
+    names: tuple[str, ...]
+    responder: str | None
+    status: Status | None
+    age: float | None
+    good_until: float | None
+    next_refresh: float | None
+    error: str
+
+
+class Stapler:
+    """For SSLContext.ocsp_callback; one may serve any number of contexts.
+
+    policy says when the handshake of a client that asks for a staple is refused. "lenient": if the certificate itself
+    demands a staple (RFC 7633) and there is none. "strict": also if the certificate was revoked, or the last good
+    response has run out. "must": also if there is none for any other reason. Exempt, unless they demand it themselves,
+    are certificates that name no HTTP responder and those that live for seven days at most.
+
+    wait_for_first: the first handshake with a certificate waits for its response (as long as callback_timeout allows);
+    it always does where it would be refused otherwise. store: a SessionStore that other workers share; directory: kept
+    there for the next start; what comes from either is checked like what the responder says. issuers: certificates of
+    CAs that are not among a chain's intermediates. fetch(url, DER request, seconds): bytes; clock(): seconds since the
+    epoch.
+
+    Raises ConfigurationError for another policy.
+    """
+
+    def __init__(
+        self,
+        *,
+        policy: Policy = "lenient",
+        wait_for_first: bool = False,
+        store: SessionStore | None = None,
+        directory: str | os.PathLike[str] | None = None,
+        issuers: Iterable[x509.Certificate] = (),
+        fetch: Callable[[str, bytes, float], bytes] = fetch,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        if policy not in POLICIES:
+            raise ConfigurationError(f"policy {policy!r}", "no such policy", f"known are {', '.join(POLICIES)}")
+        self.policy = policy
+        self.wait_for_first = wait_for_first
+        self._store = store
+        self._files = ResponseFiles(directory) if directory is not None else None
+        self._issuers = tuple(issuers)
+        self._fetch, self._clock = fetch, clock
+        # Greenlets belong to the hub that runs them, and to the process.
+        self._homes: weakref.WeakKeyDictionary[Any, tuple[int, dict[bytes, _Staple]]] = weakref.WeakKeyDictionary()
+
+    def __call__(self, sock: Any) -> bytes | None:
+        """The response for the certificate that the handshake has chosen. Raises StapleRequired."""
+        chain = sock.certificate_chain
+        if chain is None:
+            return None
+        staple = self._staple(chain)
+        staple.used = self._clock()
+        required = staple.must_staple or (self.policy == "must" and not staple.exempt)
+        if required or self.wait_for_first:
+            staple.tried.wait()
+        response = staple.response
+        if response is not None and response.status == "good" and self._clock() < response.good_until:
+            return response.der
+        if required or (self.policy == "strict" and response is not None):
+            raise StapleRequired(f"{', '.join(staple.names)}: {staple.problem}")
+        return None
+
+    def add(self, chain: CertificateChain) -> None:
+        """Looks after its certificate from now on, before there is a handshake with it, and for good."""
+        self._staple(chain).kept = True
+
+    def facts(self) -> list[StapleFacts]:
+        """One for each certificate that is looked after in this hub."""
+        now = self._clock()
+        return [each.facts(now) for each in self._staples().values()]
+
+    def close(self) -> None:
+        """Ends this hub's greenlets."""
+        _, staples = self._homes.pop(get_hub(), (0, {}))
+        for staple in staples.values():
+            if staple.keeper is not None:
+                staple.keeper.kill(block=False)
+
+    def _staples(self) -> dict[bytes, _Staple]:
+        hub, process = get_hub(), os.getpid()
+        owner, staples = self._homes.get(hub, (0, {}))
+        if owner != process:
+            staples = {}
+            self._homes[hub] = process, staples
+        return staples
+
+    def _staple(self, chain: CertificateChain) -> _Staple:
+        staples = self._staples()
+        staple = staples.get(chain.der)
+        if staple is None:
+            staple = staples[chain.der] = _Staple(chain, self._issuers)
+            if staple.request:
+                self._recall(staple, self._files)
+                staple.keeper = gevent.spawn(_look_after, weakref.ref(self), staple)
+            elif staple.error:
+                log.warning("%s", staple)
+        return staple
+
+    # -- in the background ---------------------------------------------------------------------------------------------
+
+    def _wants(self, staple: _Staple) -> bool:
+        """False once it is forgotten."""
+        staples = self._staples()
+        if staples.get(staple.der) is not staple:
+            return False
+        if not staple.kept and self._clock() - staple.used > FORGOTTEN_AFTER:
+            del staples[staple.der]
+        return staple.der in staples
+
+    def _refresh(self, staple: _Staple) -> float:
+        """Gets a newer response, if it is time and there is one. Returns the seconds until it will be time again."""
+        self._recall(staple, self._store)
+        try:
+            if staple.half_life <= self._clock():
+                self._ask(staple)
+        except Exception as error:  # a fetch() of somebody else's may raise anything
+            staple.error = str(error)
+            staple.failures += 1
+            log.warning("%s", staple)
+            pause = min(FIRST_RETRY * 2.0 ** min(staple.failures - 1, 10), LONGEST_RETRY) * random.uniform(0.75, 1.25)
+        else:
+            staple.error, staple.failures = "", 0
+            now = self._clock()
+            pause = staple.half_life - now
+            if pause <= 0 and staple.response:  # an old one still: the responder makes new ones late
+                pause = (staple.response.good_until - now) * random.uniform(0.2, 0.3)
+            pause = max(SHORTEST_PAUSE, pause)
+        staple.next_refresh = self._clock() + pause
+        staple.tried.set()
+        return pause
+
+    def _ask(self, staple: _Staple) -> None:
+        der = self._fetch(staple.url, staple.request, FETCH_TIMEOUT)
+        response = self._adopt(staple, der)
+        if response is not None:
+            for store in (self._files, self._store):
+                if store is not None:
+                    self._call(store, "put", staple.key, der, response.good_until - self._clock())
+
+    def _recall(self, staple: _Staple, store: SessionStore | None) -> None:
+        """What another worker, or the one before, has left there."""
+        der = self._call(store, "get", staple.key) if store is not None else None
+        if der is not None:
+            try:
+                self._adopt(staple, der)
+            except OCSPError as error:
+                log.info("%s: from %s: %s", ", ".join(staple.names), store.name if store else "", error)
+
+    def _adopt(self, staple: _Staple, der: bytes) -> CheckedResponse | None:
+        """It, if it is the newest. Raises OCSPError if it is none that counts."""
+        now = self._clock()
+        response = check_response(der, staple.certificate, staple.issuer, now)
+        if response.status == "unknown":
+            raise OCSPError(f"{response.responder} does not know the certificate")
+        if response.good_until <= now:  # by less than the tolerance for clocks, which a client need not have
+            raise OCSPError("expired")
+        if staple.response is not None and response.this_update <= staple.response.this_update:
+            return None
+        staple.response = response
+        staple.tried.set()
+        if response.status == "revoked":
+            log.critical("%s", staple)
+        return response
+
+    @staticmethod
+    def _call(store: SessionStore, method: str, *arguments: Any) -> Any:
+        """What the store's method returns; None if it fails."""
+        with gevent.Timeout(STORE_TIMEOUT, False):
+            try:
+                return getattr(store, method)(*arguments)
+            except Exception as error:
+                log.warning("%s: %s: %r", store.name, method, error)
+                return None
+        log.warning("%s: %s: no answer in %s s", store.name, method, STORE_TIMEOUT)
+        return None
+
+
+def _look_after(reference: weakref.ref[Stapler], staple: _Staple) -> None:
+    """The greenlet of one certificate. Does not keep the Stapler alive while it sleeps."""
+    while True:
+        stapler = reference()
+        if stapler is None or not stapler._wants(staple):
+            return
+        pause = stapler._refresh(staple)
+        del stapler
+        gevent.sleep(pause)
+
+
+class _Staple:
+    """A certificate that is looked after."""
+
+    def __init__(self, chain: CertificateChain, issuers: Iterable[x509.Certificate]) -> None:
+        self.der = chain.der
+        self.certificate = chain.certificate
+        self.names = chain.names
+        self.must_staple = chain.must_staple
+        self.key = hashlib.sha256(b"greentls OCSP response 1" + chain.der).digest()  # in stores
+        self.response: CheckedResponse | None = None  # the newest, whatever it says and however old
+        self.error = ""
+        self.failures = 0  # since the last success
+        self.tried = Event()  # there is a response, or there has been a failure
+        self.next_refresh: float | None = None
+        self.used = 0.0  # by a handshake, seconds since the epoch
+        self.kept = False
+        self.keeper: Any = None  # the greenlet
+        self._jitter = random.uniform(0.5, 0.6)
+        url = responder_url(chain.certificate)
+        issuer = issuer_of(chain.certificate, (*chain.intermediates, *issuers))
+        self.exempt = not self.must_staple and (url is None or is_short_lived(chain.certificate))
+        self.url = url or ""
+        self.request = b""  # empty: there is nobody to ask
+        if self.exempt:
+            pass
+        elif url is None:
+            self.error = "the certificate names no HTTP responder"
+        elif issuer is None:
+            self.error = "its issuer is neither in the chain nor among the issuers that Stapler() was given"
+        else:
+            self.issuer, self.request = issuer, build_request(chain.certificate, issuer)
+        if not self.request:
+            self.tried.set()
+
+    @property
+    def half_life(self) -> float:
+        """When a newer one is wanted, seconds since the epoch."""
+        if self.response is None:
+            return 0.0
+        begins = self.response.this_update
+        return begins + (self.response.good_until - begins) * self._jitter
+
+    @property
+    def problem(self) -> str:
+        """Why there is nothing to staple."""
+        response = self.response
+        if response is not None and response.status == "revoked":
+            when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(response.revoked_at))
+            return f"REVOKED since {when} UTC ({response.reason or 'no reason given'}), says {response.responder}"
+        return ("the last one has run out; " if response is not None else "") + (self.error or "none has come yet")
+
+    def __str__(self) -> str:
+        revoked = self.response is not None and self.response.status == "revoked"
+        return f"{', '.join(self.names)}: {self.problem if revoked else self.error}"
+
+    def facts(self, now: float) -> StapleFacts:
+        response = self.response
+        return StapleFacts(
+            self.names,
+            self.url or None,
+            response.status if response else None,
+            now - response.this_update if response else None,
+            response.good_until if response else None,
+            self.next_refresh,
+            self.error,
+        )
