@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,7 +14,7 @@ from cryptography.hazmat.primitives import serialization
 
 from greentls.errors import ConfigurationError
 
-__all__ = ["CertificateChain", "is_path", "parse_certificates"]
+__all__ = ["CertificateChain", "demands_staple", "is_path", "load_crls", "parse_certificates"]
 
 Password = str | bytes | bytearray | Callable[[], str | bytes | bytearray] | None
 Source = str | bytes | os.PathLike[str]  # a path, or PEM, or DER
@@ -63,12 +64,8 @@ class CertificateChain:
 
     @cached_property
     def must_staple(self) -> bool:
-        """The certificate is worthless to a client that gets no OCSP response with it (RFC 7633)."""
-        try:
-            features = self.certificate.extensions.get_extension_for_class(x509.TLSFeature).value
-        except (x509.ExtensionNotFound, ValueError):
-            return False
-        return x509.TLSFeatureType.status_request in features
+        """The certificate is worthless to a client that gets no OCSP response with it."""
+        return demands_staple(self.certificate)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -80,6 +77,15 @@ class CertificateChain:
             return tuple(sorted(str(each.value) for each in common))
         names = {str(each) for kind in (x509.DNSName, x509.IPAddress) for each in san.get_values_for_type(kind)}
         return tuple(sorted(names))
+
+
+def demands_staple(certificate: x509.Certificate) -> bool:
+    """RFC 7633: the TLS feature status_request."""
+    try:
+        features = certificate.extensions.get_extension_for_class(x509.TLSFeature).value
+    except (x509.ExtensionNotFound, ValueError):
+        return False
+    return x509.TLSFeatureType.status_request in features
 
 
 def is_path(thing: object) -> bool:
@@ -103,6 +109,33 @@ def parse_certificates(data: str | bytes) -> list[x509.Certificate]:
         certificates.append(x509.load_der_x509_certificate(content[:length]))
         content = content[length:]
     return certificates
+
+
+CRLs = Source | x509.CertificateRevocationList | Iterable[Any] | None
+
+
+def load_crls(source: CRLs) -> tuple[x509.CertificateRevocationList, ...]:
+    """Certificate revocation lists of a path, PEM, DER, cryptography's objects, or several of them; none of None.
+
+    Raises ConfigurationError that names what is none; OSError for a file that cannot be read.
+    """
+    if source is None:
+        return ()
+    if isinstance(source, x509.CertificateRevocationList):
+        return (source,)
+    if not isinstance(source, str | bytes | os.PathLike):
+        several: Iterable[Any] = source
+        return tuple(crl for each in several for crl in load_crls(each))
+    data = _contents(source)
+    try:
+        if b"-----BEGIN" not in data:
+            return (x509.load_der_x509_crl(data),)
+        blocks = re.findall(rb"-----BEGIN X509 CRL-----.+?-----END X509 CRL-----", data, re.DOTALL)
+        if blocks:
+            return tuple(x509.load_pem_x509_crl(block) for block in blocks)
+    except ValueError:
+        pass
+    raise ConfigurationError(_name("CRL", source), "no certificate revocation list in it", "give PEM or DER")
 
 
 def _der_length(data: bytes) -> int:

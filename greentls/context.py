@@ -40,6 +40,7 @@ from greentls.openssl import binding
 __all__ = ["Context", "TrustAnchors"]
 
 VERIFY_NONE, VERIFY_PEER, VERIFY_FAIL_IF_NO_PEER_CERT, VERIFY_POST_HANDSHAKE = 0, 1, 2, 8  # SSL_CTX_set_verify(3)
+CRL_CHECK = 4  # X509_VERIFY_PARAM_set_flags(3): of the peer's own certificate; 8 besides: of all
 
 # Seconds for which a session may be resumed. RFC 5246 F.1.4 suggests a day at most, RFC 8446 4.6.1 allows 7 days;
 # OpenSSL's own default, kept here, is two hours.
@@ -87,6 +88,7 @@ class Context:
     server_side: bool
     certificates: Sequence[CertificateChain] = ()  # one per kind of key
     trust: TrustAnchors = TrustAnchors()
+    crls: Sequence[x509.CertificateRevocationList] = ()  # if there are any, the peer's issuer must have one here
     minimum_version: int = SSL.TLS1_2_VERSION
     maximum_version: int = 0  # 0: the highest
     options: int = 0
@@ -134,7 +136,7 @@ class Context:
             binding.set_psk_identity_hint(context, self.psk_identity_hint)
         if self.dh_parameters:
             context.load_tmp_dh(self.dh_parameters)
-        binding.set_verify_flags(context, self.verify_flags)
+        binding.set_verify_flags(context, self.verify_flags | (CRL_CHECK if self.crls else 0))
         self._set_sessions(context)
         if self.max_early_data:
             self._set_early_data(context)
@@ -164,6 +166,10 @@ class Context:
             self._load_trust(context, None, capath)
         for certificate in self.trust.certificates:
             binding.add_trust_anchor(context, certificate)
+        store = context.get_cert_store()
+        assert store is not None  # it comes with the SSL_CTX
+        for crl in self.crls:
+            store.add_crl(crl)
 
     @staticmethod
     def _load_trust(context: SSL.Context, cafile: str | None, capath: str | None) -> None:
@@ -236,6 +242,8 @@ class Context:
         verification = self.verify_mode, self.post_handshake_auth, self.hooks.verify is not None
         digest.update(repr((*verification, len(self.trust.files), self.trust.directories)).encode())
         self.trust.feed(digest)
+        for crl in self.crls:  # what a new one revokes must not be resumed
+            digest.update(crl.public_bytes(Encoding.DER))
         return digest.digest()
 
     def _scope(self) -> tuple[bytes, bridge.Hooks]:

@@ -16,6 +16,7 @@ from gevent.server import StreamServer
 from helpers import PATIENCE, free_port, wait_until
 
 PEM = serialization.Encoding.PEM
+USES = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
 STATUS = {each.name.lower(): each for each in ocsp.OCSPCertStatus}
 
 
@@ -47,12 +48,14 @@ class Issued:
 class Authority:
     """Issues certificates that name a responder, and signs what the responder says."""
 
-    def __init__(self, directory: Path, url: str | None = None, ca: Issued | None = None) -> None:
+    def __init__(
+        self, directory: Path, url: str | None = None, ca: Issued | None = None, name: str = "greentls OCSP test CA"
+    ) -> None:
         self.directory, self.url = directory, url
         self.revoked: dict[int, datetime.datetime] = {}
         self.issued: list[x509.Certificate] = []
         self.key = ca.key if ca else ec.generate_private_key(ec.SECP256R1())
-        self.name = ca.certificate.subject if ca else named("greentls OCSP test CA")
+        self.name = ca.certificate.subject if ca else named(name)
         self.ca = ca or self._self_signed()
         self.ca_file = self.ca.cert_file
 
@@ -85,7 +88,7 @@ class Authority:
         builder = (
             self._builder(named("localhost"), key, begins, begins + datetime.timedelta(days=days))
             .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), False)
-            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), False)
+            .add_extension(x509.ExtendedKeyUsage(USES), False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), False)
         )
         if must_staple:

@@ -15,10 +15,10 @@ from greentls.ocsp.response import MAX_RESPONSE
 __all__ = ["fetch"]
 
 
-def fetch(url: str, request: bytes, timeout: float) -> bytes:
+def fetch(url: str, request: bytes, timeout: float | None) -> bytes:
     """The body of the responder's answer to a DER request, unchecked; MAX_RESPONSE + 1 bytes at most.
 
-    timeout: seconds for all of it. Follows no redirect, knows no proxy. Raises ResponderUnavailable.
+    timeout: seconds for all of it, None for ever. Follows no redirect, knows no proxy. Raises ResponderUnavailable.
     """
     with gevent.Timeout(timeout, False):
         try:
@@ -28,7 +28,7 @@ def fetch(url: str, request: bytes, timeout: float) -> bytes:
     raise ResponderUnavailable(f"{url}: no answer in {timeout} s")
 
 
-def _post(url: str, request: bytes, timeout: float) -> bytes:
+def _post(url: str, request: bytes, timeout: float | None) -> bytes:
     parts = urlsplit(url)
     if parts.scheme.lower() != "http" or not parts.hostname:
         # with https its certificate would have to be checked first, perhaps at the same responder (RFC 5280 8)

@@ -168,7 +168,7 @@ class Stapler:
                 self._recall(staple, self._files)
                 staple.keeper = gevent.spawn(_look_after, weakref.ref(self), staple)
             elif staple.error:
-                log.warning("%s", staple)
+                log.warning("%s", str(staple))
         return staple
 
     # -- in the background ---------------------------------------------------------------------------------------------
@@ -191,7 +191,7 @@ class Stapler:
         except Exception as error:  # a fetch() of somebody else's may raise anything
             staple.error = str(error)
             staple.failures += 1
-            log.warning("%s", staple)
+            log.warning("%s", str(staple))
             pause = min(FIRST_RETRY * 2.0 ** min(staple.failures - 1, 10), LONGEST_RETRY) * random.uniform(0.75, 1.25)
         else:
             staple.error, staple.failures = "", 0
@@ -219,7 +219,7 @@ class Stapler:
             try:
                 self._adopt(staple, der)
             except OCSPError as error:
-                log.info("%s: from %s: %s", ", ".join(staple.names), store.name if store else "", error)
+                log.info("%s: from %s: %s", ", ".join(staple.names), store.name if store else "", str(error))
 
     def _adopt(self, staple: _Staple, der: bytes) -> CheckedResponse | None:
         """It, if it is the newest. Raises OCSPError if it is none that counts."""
@@ -234,7 +234,7 @@ class Stapler:
         staple.response = response
         staple.tried.set()
         if response.status == "revoked":
-            log.critical("%s", staple)
+            log.critical("%s", str(staple))
         return response
 
     @staticmethod
@@ -244,7 +244,7 @@ class Stapler:
             try:
                 return getattr(store, method)(*arguments)
             except Exception as error:
-                log.warning("%s: %s: %r", store.name, method, error)
+                log.warning("%s: %s: %s", store.name, method, repr(error))
                 return None
         log.warning("%s: %s: no answer in %s s", store.name, method, STORE_TIMEOUT)
         return None

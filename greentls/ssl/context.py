@@ -16,8 +16,18 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
+from cryptography import x509
+
 from greentls.bridge import Hooks
-from greentls.certificates import CertificateChain, Certificates, Password, is_path, parse_certificates
+from greentls.certificates import (
+    CertificateChain,
+    Certificates,
+    CRLs,
+    Password,
+    is_path,
+    load_crls,
+    parse_certificates,
+)
 from greentls.client_sessions import ClientSessions
 from greentls.connection import Connection
 from greentls.context import (
@@ -31,11 +41,13 @@ from greentls.context import (
 )
 from greentls.early_data import connection_for
 from greentls.errors import ConfigurationError
+from greentls.ocsp.peer import MODES, Mode
 from greentls.openssl import binding
 from greentls.replay_guard import ReplayGuard
 from greentls.session import Session
 from greentls.session_cache import SessionCache
 from greentls.ssl import hooks as make
+from greentls.ssl import revocation
 from greentls.ssl.deadline import Asking
 from greentls.ssl.errors import ssl_error
 from greentls.ssl.peercert import peer_certificate
@@ -89,7 +101,8 @@ class SSLContext(_Base, metaclass=StandIn):  # type: ignore[misc]
     session_store: a SessionStore (greentls.open_store()), None: sessions live in tickets. ticket_keys: a TicketKeys
     that they are sealed with, None: by a key that only this process has. sni_callback(sock, server_name, context):
     None, or an alert's number to refuse with; may set sock.context. alpn_callback(sock, offered): one of the offered
-    protocols, or None. client_hello_callback(sock, hello): asked before OpenSSL has seen a byte; None, another
+    protocols, or None. ocsp_callback(sock): the DER OCSP response to staple, or None; typically a
+    greentls.ocsp.Stapler. client_hello_callback(sock, hello): asked before OpenSSL has seen a byte; None, another
     SSLContext to go on with, an alert's number to refuse with, or sock.pass_through(). verify_callback(sock, chain,
     resumed=...): asked about the peer's certificate once OpenSSL has found it good, and on resumptions; returns None,
     or raises to refuse. keylog_callback(sock, line): the lines of keylog_filename. callback_timeout, handshake_timeout:
@@ -137,6 +150,8 @@ class SSLContext(_Base, metaclass=StandIn):  # type: ignore[misc]
         self._verify_callback: Callable[..., None] | None = None
         self._keylog_callback: Callable[[Any, bytes], object] | None = None
         self.alpn_callback: Callable[[Any, list[str]], str | None] | None = None
+        self._ocsp: Mode | None = None
+        self._crls: tuple[x509.CertificateRevocationList, ...] = ()
         self.ocsp_callback: Callable[[Any], bytes | None] | None = None
         self.client_hello_callback: Callable[[Any, ClientHello], SSLContext | PlainSocket | int | None] | None = None
         self.plain_http_answer: bytes | None = PLAIN_HTTP_ANSWER
@@ -198,6 +213,23 @@ class SSLContext(_Base, metaclass=StandIn):  # type: ignore[misc]
             new = [each for each in parse_certificates(cadata) if each not in trust.certificates]
             trust = replace(trust, certificates=(*trust.certificates, *new))
         self._trust = trust
+
+    @property
+    def crl(self) -> tuple[x509.CertificateRevocationList, ...]:
+        """Certificate revocation lists: the peer's certificate must not be in that of its issuer, which must be among
+        them, and of this time. With VERIFY_CRL_CHECK_CHAIN in verify_flags the same holds for every CA of the chain.
+
+        May be set to a path, PEM or DER, one of cryptography's objects, a list of these, or None. Raises ssl.SSLError
+        for what is none, OSError.
+        """
+        return self._crls
+
+    @crl.setter
+    def crl(self, source: CRLs) -> None:
+        try:
+            self._crls = load_crls(source)
+        except ConfigurationError as error:
+            raise _refused(error, "PEM_LIB") from error
 
     def get_ca_certs(self, binary_form: bool = False) -> list[Any]:
         """As the standard library's, with those of a directory that handshakes have needed so far."""
@@ -265,6 +297,20 @@ class SSLContext(_Base, metaclass=StandIn):  # type: ignore[misc]
     @keylog_callback.setter
     def keylog_callback(self, callback: Callable[[Any, bytes], object] | None) -> None:
         self._keylog_callback = _callable_or_none(callback)
+
+    @property
+    def ocsp(self) -> Mode | None:
+        """A client's: "require" refuses a server that does not staple a good OCSP response; "check" does with what it
+        gets, and else asks the responder. Raises ConfigurationError for anything else than these and None."""
+        return self._ocsp
+
+    @ocsp.setter
+    def ocsp(self, mode: Mode | None) -> None:
+        if mode is not None:
+            if mode not in MODES:
+                raise ConfigurationError(f"ocsp {mode!r}", "no such mode", f"known are None, {', '.join(MODES)}")
+            self._must_not_be(_stdlib_ssl.PROTOCOL_TLS_SERVER, "ocsp")
+        self._ocsp = mode
 
     @property
     def _msg_callback(self) -> Callable[..., Any] | None:
@@ -444,11 +490,14 @@ class SSLContext(_Base, metaclass=StandIn):  # type: ignore[misc]
             mode = VERIFY_PEER
             if server_side and self.verify_mode == _stdlib_ssl.CERT_REQUIRED:
                 mode |= VERIFY_FAIL_IF_NO_PEER_CERT
+        elif self._crls or (self._ocsp and not server_side):
+            raise ConfigurationError("SSLContext", "crl and ocsp look at a verified chain", "set verify_mode")
         fixed = _VERSIONS.get(self.protocol)
         settings = {
             "server_side": server_side,
             "certificates": tuple(self._chains),
             "trust": self._trust,
+            "crls": self._crls,
             "minimum_version": fixed or _in_use(self.minimum_version),
             "maximum_version": fixed or _in_use(self.maximum_version),
             "options": int(self.options) & 0xFFFFFFFF,
@@ -495,6 +544,8 @@ class SSLContext(_Base, metaclass=StandIn):  # type: ignore[misc]
         if self._message_callback:
             hooks = replace(hooks, message=make.MessageCallback(self._message_callback))
         if not server_side:
+            if self._ocsp is not None:
+                hooks = replace(hooks, ocsp=revocation.OCSPCheck(self._ocsp, self.callback_timeout))
             if self._psk_client:
                 hooks = replace(hooks, psk_client=make.PSKClient(self._psk_client, self.callback_timeout))
             return hooks
@@ -513,7 +564,7 @@ class SSLContext(_Base, metaclass=StandIn):  # type: ignore[misc]
         elif self._alpn:
             hooks = replace(hooks, alpn=make.ALPNChoice(self._alpn))
         if self.ocsp_callback is not None:
-            hooks = replace(hooks, ocsp=make.OCSPCallback(self.ocsp_callback, self.callback_timeout))
+            hooks = replace(hooks, ocsp=revocation.OCSPCallback(self.ocsp_callback, self.callback_timeout))
         return hooks
 
 

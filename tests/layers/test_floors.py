@@ -48,6 +48,7 @@ BESIDE = {
     ("greentls.early_data", "greentls.connection"),
     ("greentls.early_data", "greentls.context"),
     ("greentls.client_sessions", "greentls.session_cache"),
+    ("greentls.ocsp", "greentls.certificates"),
     ("greentls.stream", "greentls.strategy"),
     ("greentls.wire", "greentls.errors"),
     ("greentls.stores", "greentls.errors"),

@@ -11,7 +11,7 @@ import gc
 import ssl
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import gevent
@@ -45,6 +45,7 @@ class Hook:
 
     side: whose hook it is. full, resumed: whether it is asked then. no: what the server gets for a "no", and the text
     of the client's alert; None: the handshake goes on. raised: the client's alert for what it raises; None: goes on.
+    client: attributes of its context that make it ask.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Hook:
     side: str = "server"
     full: bool = True
     resumed: bool = True
+    client: dict[str, Any] = field(default_factory=dict)
 
 
 HOOKS: list[Hook] = []
@@ -87,6 +89,13 @@ def _(context, ask):
     context.session_store.ask = ask
 
 
+@hook("ocsp_callback", no=None, raised=None, resumed=False, client={"ocsp": "check"})
+def _(context, ask):
+    context.ocsp_callback = lambda sock: None if ask() else TRY_LATER
+
+
+TRY_LATER = bytes.fromhex("30030a0103")  # an OCSP response, which tells nothing (RFC 6960 4.2.1)
+
 CASES = [
     pytest.param(each, version, resumed, strategy, id=f"{each.name}-{version}-{how}-{strategy}")
     for each in HOOKS
@@ -105,6 +114,8 @@ class Trial:
         self.hook = hook
         self.client, self.server = contexts(pki, version)
         self.client.set_alpn_protocols(["h2", "http/1.1"])
+        for name, value in hook.client.items():
+            setattr(self.client, name, value)
         self.server.strategy = strategy
         self.server.session_store = Store(lambda: False)
         self.server.set_alpn_protocols(["http/1.1"])

@@ -1,0 +1,84 @@
+"""A client's view: was the certificate that the server has just shown revoked?
+
+The server staples the answer (RFC 6066 8, RFC 8446 4.4.2.1). "require" wants it so; nothing else is asked, and nothing
+else is accepted. "check" takes what there is: without a staple it asks the responder itself while the handshake waits,
+and where nobody has an answer it goes on, as browsers do, because an attacker who holds a stolen key can also keep the
+responder's answers away: "check" is for those who want to learn of revocations when they can, "require" for those who
+must not be fooled.
+
+What is refused under either: a certificate that is revoked, one that the responder does not know, a response that does
+not hold, and a certificate that demands a staple (RFC 7633) without one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Literal
+
+from cryptography import x509
+
+from greentls.certificates import demands_staple
+from greentls.errors import CertificateError, OCSPError, ResponderUnavailable
+from greentls.ocsp.fetch import fetch
+from greentls.ocsp.response import build_request, check_response, responder_url
+
+__all__ = ["MODES", "Mode", "vouched_until"]
+
+Mode = Literal["require", "check"]
+MODES = ("require", "check")
+
+# X509_V_ERR_* (x509_vfy.h)
+_REVOKED, _NEEDED, _FAILED, _UNKNOWN = 23, 73, 74, 75
+
+
+def vouched_until(mode: Mode, chain: Sequence[x509.Certificate], staple: bytes | None, timeout: float | None) -> float:
+    """When the response ends that says "good" of the first certificate of a verified chain, seconds since the epoch.
+
+    timeout: seconds for the responder, if it has to be asked. Raises CertificateError to refuse the server, and only
+    with "check" ResponderUnavailable: nobody has said anything.
+    """
+    if not chain:
+        raise _refusal(_NEEDED, "the server has shown no certificate")
+    certificate = chain[0]
+    issuer = chain[1] if len(chain) > 1 else certificate
+    if certificate.issuer != issuer.subject:
+        problem = "its certificate is trusted itself, and who issued it is not known"
+        raise _refusal(_FAILED, problem) if mode == "require" else ResponderUnavailable(problem)
+    try:
+        if staple is not None:
+            return _good_until(staple, certificate, issuer)
+    except ResponderUnavailable as error:  # Apache staples "try later" while its responder is down
+        if mode == "require":
+            raise _refusal(_FAILED, str(error)) from error
+    else:
+        if mode == "require":
+            raise _refusal(_NEEDED, "the server has sent no OCSP response")
+        if demands_staple(certificate):
+            raise _refusal(_NEEDED, "the certificate demands an OCSP response, and the server has sent none")
+    url = responder_url(certificate)
+    if url is None:
+        raise ResponderUnavailable("the certificate names none")
+    return _good_until(fetch(url, build_request(certificate, issuer), timeout), certificate, issuer)
+
+
+def _good_until(der: bytes, certificate: x509.Certificate, issuer: x509.Certificate) -> float:
+    try:
+        response = check_response(der, certificate, issuer, time.time())
+    except ResponderUnavailable:
+        raise
+    except OCSPError as error:
+        raise _refusal(_FAILED, str(error)) from error
+    if response.status == "revoked":
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(response.revoked_at))
+        reason = response.reason or "no reason given"
+        raise _refusal(_REVOKED, f"certificate revoked at {when} UTC ({reason}), says {response.responder}")
+    if response.status == "unknown":
+        raise _refusal(_UNKNOWN, f"{response.responder} does not know the certificate")
+    return response.good_until
+
+
+def _refusal(code: int, sentence: str) -> CertificateError:
+    refusal = CertificateError("do_handshake", "SSL routines", "certificate verify failed")
+    refusal.verify_code, refusal.verify_message = code, sentence
+    return refusal
