@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from greentls.errors import ConfigurationError as ConfigurationError
     from greentls.errors import GreenTLSError as GreenTLSError
     from greentls.errors import UnsupportedOpenSSL as UnsupportedOpenSSL
+    from greentls.ocsp import Stapler as Stapler
     from greentls.session import Session as Session
     from greentls.session_cache import SessionLookup as SessionLookup
     from greentls.ssl import SSLContext as SSLContext
@@ -33,6 +34,7 @@ _WHERE = {
     "Session": "session",
     "SessionLookup": "session_cache",
     "SessionStore": "stores",
+    "Stapler": "ocsp",
     "SharedValues": "stores",
     "TicketKeys": "tickets",
     "UnsupportedOpenSSL": "errors",

@@ -35,7 +35,7 @@ from greentls.wire import Parser
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = {path.stem: path.read_text("utf-8") for path in sorted(DOCS.glob("*.rst"))}
-LOGGERS = {"greentls.sessions", "greentls.events", "greentls.tickets"}
+LOGGERS = {"greentls.sessions", "greentls.events", "greentls.tickets", "greentls.ocsp"}
 EVERYTHING = "\n".join(PAGES.values())
 
 

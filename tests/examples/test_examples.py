@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import sqlite3
@@ -18,6 +19,7 @@ from clients import exchange, stdlib_context
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from helpers import PATIENCE, free_port, wait_until
+from ocsp_authority import Authority, OpenSSLResponder
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -262,6 +264,38 @@ def test_post_handshake_auth_asks_when_it_is_needed(pki, tmp_path):
                 else:
                     with pytest.raises(ssl.SSLError, match=r"(?i)alert"):
                         sock.recv(100)
+
+
+def test_a_server_staples_and_a_client_refuses_who_was_revoked(tmp_path):
+    responder = OpenSSLResponder()
+    authority = Authority(tmp_path, responder.url)
+    good, revoked = authority.issue(), authority.issue()
+    authority.revoke(revoked.certificate)
+    responder.start(authority)
+    try:
+        for issued in good, revoked:
+            address = "127.0.0.1", free_port()
+            arguments = issued.cert_file, issued.key_file, tmp_path / "responses", "{}:{}".format(*address)
+            with running("stapling_server.py", *arguments) as server:
+                for mode in ("require", "check"):
+                    client = [
+                        *(sys.executable, EXAMPLES / "revocation_client.py", "localhost", address[1]),
+                        *(authority.ca_file, mode),
+                    ]
+                    done = subprocess.run([*map(str, client)], capture_output=True, text=True, timeout=PATIENCE)
+                    if issued is good:
+                        assert re.fullmatch(r"localhost: good, good for \d+ min\n", done.stdout)
+                    else:
+                        assert "alert internal error" in done.stderr  # policy="strict"
+                if issued is revoked:
+                    assert "REVOKED since" in server.stdout.readline()
+        # another server, which does not care
+        address = "127.0.0.1", free_port()
+        with running("echo_server.py", revoked.cert_file, revoked.key_file, "memory://", "{}:{}".format(*address)):
+            for mode, said in (("require", "has sent no OCSP response"), ("check", "certificate revoked at")):
+                assert said in run("revocation_client.py", "localhost", address[1], authority.ca_file, mode)
+    finally:
+        responder.stop()
 
 
 def test_memory_handshake_needs_no_socket(pki):
