@@ -10,6 +10,7 @@
     |   +-- StapleRequired    a server's handshake that must not go on without an OCSP response
     +-- SealError             what a store answered does not open: another fleet's, damaged, or forged
     +-- WireError             bytes that are not what the RFC says   (also ValueError)
+    +-- TooManyCalls          a certificate source would have to be asked more often than it may be
     +-- TLSError              what OpenSSL said
         +-- CertificateError  the peer's certificate chain was refused
         +-- UnexpectedEOF     the peer's ciphertext ended without close_notify
@@ -35,6 +36,7 @@ __all__ = [
     "SealError",
     "StapleRequired",
     "TLSError",
+    "TooManyCalls",
     "UnexpectedEOF",
     "UnsupportedOpenSSL",
     "WantRead",
@@ -133,6 +135,17 @@ class WireError(GreenTLSError, ValueError):
 
     def __str__(self) -> str:
         return f"{self.field}: {self.got}, {self.expected}"
+
+
+class TooManyCalls(GreenTLSError):
+    """A server name is not known, and is not asked about at the moment; problem says why."""
+
+    def __init__(self, server_name: str, problem: str) -> None:
+        super().__init__(server_name, problem)
+        self.server_name, self.problem = server_name, problem
+
+    def __str__(self) -> str:
+        return f"certificates: {self.server_name}: {self.problem}"
 
 
 class TLSError(GreenTLSError):

@@ -54,7 +54,7 @@ class Pki:
         self.ca_file = self._write("ca.pem", self.ca.public_bytes(serialization.Encoding.PEM))
         self.cert_file, self.key_file = self.issue("localhost", "127.0.0.1", "::1")
 
-    def _builder(self, subject, key, days):
+    def _builder(self, subject, key, days, starts=-30):
         now = datetime.datetime.now(datetime.timezone.utc)
         self._serial += 1
         return (
@@ -63,7 +63,7 @@ class Pki:
             .issuer_name(self._name)
             .public_key(key.public_key())
             .serial_number(self._serial)
-            .not_valid_before(now - datetime.timedelta(days=30))
+            .not_valid_before(now + datetime.timedelta(days=starts))
             .not_valid_after(now + datetime.timedelta(days=days))
         )
 
@@ -72,8 +72,10 @@ class Pki:
         path.write_bytes(data)
         return str(path)
 
-    def issue(self, *names: str, kind: str = "ec", days: int = 90, client: bool = False) -> tuple[str, str]:
-        """(certificate file, key file). days: negative for an expired one. kind: "ec" or "rsa"."""
+    def issue(
+        self, *names: str, kind: str = "ec", days: int = 90, starts: int = -30, client: bool = False
+    ) -> tuple[str, str]:
+        """(certificate file, key file). starts, days: from when on and until when, from now. kind: "ec" or "rsa"."""
         key = (
             ec.generate_private_key(ec.SECP256R1())
             if kind == "ec"
@@ -82,7 +84,7 @@ class Pki:
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
         usage = ExtendedKeyUsageOID.CLIENT_AUTH if client else ExtendedKeyUsageOID.SERVER_AUTH
         certificate = (
-            self._builder(subject, key, days)
+            self._builder(subject, key, days, starts)
             .add_extension(x509.SubjectAlternativeName([_general_name(name) for name in names]), False)
             .add_extension(x509.ExtendedKeyUsage([usage]), False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), False)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import ssl as _stdlib_ssl
 import weakref
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
@@ -22,6 +22,7 @@ from greentls.bridge import Hooks
 from greentls.certificates import (
     CertificateChain,
     Certificates,
+    CertificateSource,
     CRLs,
     Password,
     is_path,
@@ -72,6 +73,7 @@ PLAIN_HTTP_ANSWER = (
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s"
     % (len(_SPEAKS_TLS), _SPEAKS_TLS)
 )
+MAX_CONTEXTS = 1024  # compiled for what the certificates' source answers: 25 KiB each, and 0.5 ms to make it anew
 HANDSHAKE_TIMEOUT = 60.0  # seconds for a whole handshake: what nginx gives, and no peer holds a greenlet for ever
 
 # Protocols that are one version each.
@@ -98,6 +100,7 @@ def _property(name: str, kind: Callable[[Any], Any]) -> property:
 class SSLContext(_Base, metaclass=StandIn):  # type: ignore[misc]
     """ssl.SSLContext with answers that may wait.
 
+    certificates: a CertificateSource (greentls.certificates.Directory, Callback), asked for those of each server name.
     session_store: a SessionStore (greentls.open_store()), None: sessions live in tickets. ticket_keys: a TicketKeys
     that they are sealed with, None: by a key that only this process has. sni_callback(sock, server_name, context):
     None, or an alert's number to refuse with; may set sock.context. alpn_callback(sock, offered): one of the offered
@@ -128,6 +131,7 @@ class SSLContext(_Base, metaclass=StandIn):  # type: ignore[misc]
     def __init__(self, protocol: int | None = None, *_: Any, **__: Any) -> None:
         self._changes = 0
         self._compiled: dict[bool, tuple[Any, Any, Context]] = {}  # changes when compiled, settings, Context
+        self._by_certificates = _ByCertificates()
         self._contexts: weakref.WeakSet[Context] = weakref.WeakSet()  # those in use
         self._chains: list[CertificateChain] = []
         self._trust = TrustAnchors()
@@ -149,6 +153,7 @@ class SSLContext(_Base, metaclass=StandIn):  # type: ignore[misc]
         self._sni_callback: Callable[[Any, str | None, SSLContext], int | None] | None = None
         self._verify_callback: Callable[..., None] | None = None
         self._keylog_callback: Callable[[Any, bytes], object] | None = None
+        self.certificates: CertificateSource | None = None
         self.alpn_callback: Callable[[Any, list[str]], str | None] | None = None
         self._ocsp: Mode | None = None
         self._crls: tuple[x509.CertificateRevocationList, ...] = ()
@@ -459,23 +464,38 @@ class SSLContext(_Base, metaclass=StandIn):  # type: ignore[misc]
         connection.owner = weakref.ref(owner)
         return connection
 
-    def compile(self, server_side: bool) -> Context:
-        """The Context of these settings. Raises ConfigurationError, UnsupportedOpenSSL."""
+    def compile(self, server_side: bool, certificates: tuple[CertificateChain, ...] | None = None) -> Context:
+        """The Context of these settings, with other certificates if there are any. Raises ConfigurationError,
+        UnsupportedOpenSSL."""
         changes, known, context = self._compiled.get(server_side, (None, None, None))
         now = self._changes, self.client_sessions  # which may be the class's
-        if context is not None and changes == now:
+        if context is None or changes != now:
+            settings = self._settings(server_side)
+            if context is None or settings != known:
+                context = Context(**settings[0])
+                self._contexts.add(context)
+            self._compiled[server_side] = now, settings, context
+        if certificates is None:
             return context
-        settings = self._settings(server_side)
-        if context is None or settings != known:
-            context = Context(**settings[0])
-            self._contexts.add(context)
-        self._compiled[server_side] = now, settings, context
-        return context
+        other = self._by_certificates.get(context, certificates)
+        if other is None:
+            _, (settings, _), _ = self._compiled[server_side]
+            other = Context(**{**settings, "certificates": certificates})
+            self._by_certificates.put(context, certificates, other)
+            self._contexts.add(other)
+        return other
+
+    @property
+    def has_certificate(self) -> bool:
+        """load_cert_chain() has been called."""
+        return bool(self._chains)
 
     def check_server(self) -> None:
         """Raises ssl.SSLError unless there is something that a server can show, or may have been told to do without;
         it would be told "no shared cipher"."""
-        known = self._chains or self._sni_callback or self.client_hello_callback or self._psk_server
+        known = (
+            self._chains or self.certificates or self._sni_callback or self.client_hello_callback or self._psk_server
+        )
         if not known and self._ciphers == _stdlib_ssl._DEFAULT_CIPHERS:
             error = ConfigurationError("SSLContext", "a server needs a certificate", "call load_cert_chain()")
             raise _refused(error, "NO_CERTIFICATE_ASSIGNED") from error
@@ -556,9 +576,9 @@ class SSLContext(_Base, metaclass=StandIn):  # type: ignore[misc]
             hooks = replace(hooks, psk_server=make.PSKServer(self._psk_server, self.callback_timeout))
         if self._ticket_keys is not None:
             hooks = replace(hooks, ticket_key=make.TicketKeyChoice(self._ticket_keys, self.callback_timeout))
-        if self._sni_callback is not None:
-            sni = make.SNICallback(weakref.ref(self), self._sni_callback, self.callback_timeout)
-            hooks = replace(hooks, servername=sni)
+        if self._sni_callback is not None or self.certificates is not None:
+            chooser = make.ServerName(weakref.ref(self), self._sni_callback, self.certificates, self.callback_timeout)
+            hooks = replace(hooks, servername=chooser)
         if self.alpn_callback is not None:
             hooks = replace(hooks, alpn=make.ALPNCallback(self.alpn_callback, self.callback_timeout))
         elif self._alpn:
@@ -566,6 +586,32 @@ class SSLContext(_Base, metaclass=StandIn):  # type: ignore[misc]
         if self.ocsp_callback is not None:
             hooks = replace(hooks, ocsp=revocation.OCSPCallback(self.ocsp_callback, self.callback_timeout))
         return hooks
+
+
+class _ByCertificates:
+    """Contexts that differ from one in their certificates only; those used last are kept.
+
+    A renewed certificate is another key here, and so another Context. The first one stays, and with it whatever
+    sessions hang on: the store's hooks and the keys of tickets.
+    """
+
+    def __init__(self) -> None:
+        self._first: Context | None = None
+        self._others: OrderedDict[tuple[CertificateChain, ...], Context] = OrderedDict()
+
+    def get(self, first: Context, certificates: tuple[CertificateChain, ...]) -> Context | None:
+        other = self._others.get(certificates) if first is self._first else None
+        if other is not None:
+            self._others.move_to_end(certificates)
+        return other
+
+    def put(self, first: Context, certificates: tuple[CertificateChain, ...], other: Context) -> None:
+        if first is not self._first:
+            self._first = first
+            self._others.clear()
+        self._others[certificates] = other
+        if len(self._others) > MAX_CONTEXTS:
+            self._others.popitem(last=False)
 
 
 class _Password:

@@ -20,6 +20,7 @@ from greentls.ssl.deadline import Asking
 from greentls.tickets import TicketKey, TicketKeys
 
 if TYPE_CHECKING:
+    from greentls.certificates import CertificateSource
     from greentls.ssl.context import SSLContext
 
 __all__ = [
@@ -29,7 +30,7 @@ __all__ = [
     "MessageCallback",
     "PSKClient",
     "PSKServer",
-    "SNICallback",
+    "ServerName",
     "TicketKeyChoice",
     "VerifyCallback",
     "alert",
@@ -45,15 +46,33 @@ def alert(answer: object, who: str) -> int:
 
 
 @dataclass(frozen=True)
-class SNICallback:
+class ServerName:
+    """First the sni_callback, which may go on with another context; then the certificates of the one that it is."""
+
     context: weakref.ref[SSLContext]  # the Context must not keep alive what keeps it
-    callback: Callable[[Any, str | None, Any], int | None]
+    callback: Callable[[Any, str | None, Any], int | None] | None
+    certificates: CertificateSource | None
     timeout: float | None
 
     def __call__(self, connection: Connection, name: str | None) -> int | None:
-        with Asking(connection, "sni_callback", self.timeout):
-            refusal = self.callback(connection.owner(), name, self.context())
-        return None if refusal is None else alert(refusal, "sni_callback")
+        sock, source = connection.owner(), self.certificates
+        context: Any = self.context()
+        if self.callback is not None:
+            with Asking(connection, "sni_callback", self.timeout):
+                refusal = self.callback(sock, name, context)
+            if refusal is not None:
+                return alert(refusal, "sni_callback")
+            if sock.context is not context:
+                context = sock.context
+                source = context.certificates
+        if source is None:
+            return None
+        with Asking(connection, "certificates", self.timeout):
+            chains = source.get(name)
+        if chains:
+            connection.switch_context(context.compile(True, tuple(chains)))
+            return None
+        return None if context.has_certificate else _stdlib_ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
 
 
 @dataclass(frozen=True)

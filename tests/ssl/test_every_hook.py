@@ -23,6 +23,7 @@ from ssl_pairs import TLS_VERSIONS, contexts, outcome
 
 import greentls.ssl
 from greentls import bridge
+from greentls.certificates import CertificateChain
 from greentls.stores.memory import MemoryStore
 from greentls.strategy import STRATEGIES
 
@@ -77,6 +78,23 @@ def _(context, ask):
 @hook("sni_callback", no=(ssl.SSLError, "unrecognized name"))
 def _(context, ask):
     context.sni_callback = lambda sock, name, _: ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME if ask() else None
+
+
+@hook("certificates", no=(ssl.SSLError, "unrecognized name"))
+def _(context, ask):
+    class Source:
+        chains = tuple(context._chains)
+
+        def get(self, server_name):
+            chains = self.chains
+            return None if ask() else chains
+
+        def load(self, *files):
+            self.chains = (CertificateChain.load(*files),)
+
+    context._chains = []  # what load_cert_chain() loaded would be the default
+    context.certificates = Source()
+    context.load_cert_chain = context.certificates.load
 
 
 @hook("alpn_callback", no=None, raised="no application protocol")
