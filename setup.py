@@ -19,6 +19,7 @@ test = [
     "aiosmtpd>=1.4.6",
     "geventhttpclient>=2.3",
     "gunicorn[http2]>=27",
+    "h2>=4",
     "pyftpdlib>=2",
     "pymysql>=1.1",
     "redis>=5",

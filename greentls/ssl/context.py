@@ -485,7 +485,6 @@ class SSLContext(_Base, metaclass=StandIn):  # type: ignore[misc]
             self._contexts.add(other)
         return other
 
-    @property
     def has_certificate(self) -> bool:
         """load_cert_chain() has been called."""
         return bool(self._chains)
@@ -493,9 +492,8 @@ class SSLContext(_Base, metaclass=StandIn):  # type: ignore[misc]
     def check_server(self) -> None:
         """Raises ssl.SSLError unless there is something that a server can show, or may have been told to do without;
         it would be told "no shared cipher"."""
-        known = (
-            self._chains or self.certificates or self._sni_callback or self.client_hello_callback or self._psk_server
-        )
+        callbacks = self._sni_callback, self.client_hello_callback, self._psk_server, self.certificates
+        known = self._chains or any(each is not None for each in callbacks)
         if not known and self._ciphers == _stdlib_ssl._DEFAULT_CIPHERS:
             error = ConfigurationError("SSLContext", "a server needs a certificate", "call load_cert_chain()")
             raise _refused(error, "NO_CERTIFICATE_ASSIGNED") from error

@@ -72,7 +72,7 @@ class ServerName:
         if chains:
             connection.switch_context(context.compile(True, tuple(chains)))
             return None
-        return None if context.has_certificate else _stdlib_ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
+        return None if context.has_certificate() else _stdlib_ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
 
 
 @dataclass(frozen=True)

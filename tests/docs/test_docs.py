@@ -35,7 +35,11 @@ from greentls.wire import Parser
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = {path.stem: path.read_text("utf-8") for path in sorted(DOCS.glob("*.rst"))}
+<<<<<<< HEAD
 LOGGERS = {"greentls.sessions", "greentls.events", "greentls.tickets", "greentls.ocsp"}
+=======
+LOGGERS = {"greentls.sessions", "greentls.certificates", "greentls.events", "greentls.tickets"}
+>>>>>>> bc9758b (Examples and docs for certificates by name and for HTTP/2 with the hello at hand)
 EVERYTHING = "\n".join(PAGES.values())
 
 
@@ -227,6 +231,7 @@ def test_a_callback_that_fails_refuses_with_the_alert_of_the_hooks_page(pki, cal
     failure = LookupError("no answer")
     context = greentls.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pki.cert_file, pki.key_file)
+    fail.get = fail  # certificates are a source
     setattr(context, callback, fail)
     with pytest.raises(LookupError) as caught:
         refuse(context, pki, alert)

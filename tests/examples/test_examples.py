@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import http.server
 import os
+<<<<<<< HEAD
 import re
+=======
+import shutil
+>>>>>>> bc9758b (Examples and docs for certificates by name and for HTTP/2 with the hello at hand)
 import signal
 import socket
 import sqlite3
 import ssl
 import subprocess
 import sys
+import threading
 import urllib.request
 from pathlib import Path
 
@@ -302,3 +308,76 @@ def test_memory_handshake_needs_no_socket(pki):
     lines = run("memory_handshake.py", pki.cert_file, pki.key_file, pki.ca_file).splitlines()
     assert lines[0].startswith("client -> ")
     assert lines[-1] == "TLSv1.3 b'no socket anywhere'"
+
+
+def test_http2_server_speaks_both(pki):
+    address = "127.0.0.1", free_port()
+    with running("http2_server.py", pki.cert_file, pki.key_file, "{}:{}".format(*address)):
+        for options, version, said in (
+            (["--http2"], "2", "hello over HTTP/2"),
+            (["--http1.1"], "1.1", "hello over HTTP/1.1"),
+            (["--http2", "--tls-max", "1.2"], "1.1", "hello over HTTP/1.1"),
+        ):
+            command = ["curl", "-sS", *options, "--cacert", pki.ca_file, "-w", "%{http_version}"]
+            command.append(f"https://localhost:{address[1]}/")
+            done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+            assert (done.stdout, done.stderr) == (f"{said}\n{version}", "")
+
+
+def test_certificates_directory_takes_what_is_there_when_it_is_told(pki, tmp_path):
+    def put(name):
+        pair = pki.issue(name)
+        for source, suffix in zip(pair, (".pem", ".key"), strict=True):
+            shutil.copy(source, tmp_path / f"{name}{suffix}")
+
+    def visit(name):
+        return exchange(
+            address, stdlib_context(pki), b"", server_hostname=name, answer=len("hello from \n") + len(name)
+        )
+
+    put("a.example")
+    address = "127.0.0.1", free_port()
+    with running("certificates_directory.py", tmp_path, "{}:{}".format(*address)) as server:
+        assert visit("a.example").data == b"hello from a.example\n"
+        with pytest.raises(ssl.SSLError, match=r"(?i)unrecognized.name"):
+            visit("b.example")
+        put("b.example")
+        server.send_signal(signal.SIGHUP)
+        wait_until(lambda: outcome(visit, "b.example"), "the new name to be served")
+
+
+def outcome(function, *arguments):
+    with contextlib.suppress(ssl.SSLError):
+        return function(*arguments)
+
+
+def test_certificates_on_demand_are_asked_for_once(pki):
+    asked = []
+
+    class Service(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            pem = [Path(file).read_bytes() for file in pki.issue(self.path[1:])]
+            self.send_response(200 if self.path.endswith(".ours.example") else 404)
+            self.end_headers()
+            self.wfile.write(b"".join(pem))
+
+        def log_message(self, *_):
+            pass
+
+    address = "127.0.0.1", free_port()
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Service) as service:
+        thread = threading.Thread(target=service.serve_forever)
+        thread.start()
+        url = f"http://127.0.0.1:{service.server_address[1]}"
+        try:
+            with running("certificates_on_demand.py", url, "{}:{}".format(*address)):
+                for _ in range(3):
+                    answer = exchange(address, stdlib_context(pki), b"", server_hostname="new.ours.example", answer=28)
+                    assert answer.data == b"hello from new.ours.example\n"
+                    with pytest.raises(ssl.SSLError, match=r"(?i)unrecognized.name"):
+                        exchange(address, stdlib_context(pki), server_hostname="strange.example")
+        finally:
+            service.shutdown()
+            thread.join(PATIENCE)
+    assert asked == ["/new.ours.example", "/strange.example"]
