@@ -35,11 +35,7 @@ from greentls.wire import Parser
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = {path.stem: path.read_text("utf-8") for path in sorted(DOCS.glob("*.rst"))}
-<<<<<<< HEAD
-LOGGERS = {"greentls.sessions", "greentls.events", "greentls.tickets", "greentls.ocsp"}
-=======
-LOGGERS = {"greentls.sessions", "greentls.certificates", "greentls.events", "greentls.tickets"}
->>>>>>> bc9758b (Examples and docs for certificates by name and for HTTP/2 with the hello at hand)
+LOGGERS = {"greentls.certificates", "greentls.events", "greentls.ocsp", "greentls.sessions", "greentls.tickets"}
 EVERYTHING = "\n".join(PAGES.values())
 
 

@@ -5,11 +5,8 @@ from __future__ import annotations
 import contextlib
 import http.server
 import os
-<<<<<<< HEAD
 import re
-=======
 import shutil
->>>>>>> bc9758b (Examples and docs for certificates by name and for HTTP/2 with the hello at hand)
 import signal
 import socket
 import sqlite3
