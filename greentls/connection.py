@@ -57,7 +57,7 @@ class Connection:
         self.server_side = context.server_side
         self.established = False  # the handshake is finished, or far enough for data: unfinished
         self.eof = False  # the peer's ciphertext has ended
-        self.bulky = False  # the BIOs have grown: release() is worth its while
+        self.bulky = False  # the BIOs have grown, by bulk data or by the handshake: release() is worth its while
         self._drained = False  # read() would say WANT_READ until there is more ciphertext
         self.owner: Any = None  # for the hooks: whose connection this is
         self.session_lookup: Any = None  # what a get_session hook has to tell of its last lookup
@@ -153,7 +153,7 @@ class Connection:
     def _enter_handshake(self, name: str, function: Any, *arguments: Any) -> int:
         result = self.operation.run(self, name, function, *arguments)
         if result > 0:
-            self.established = True
+            self.established = self.bulky = True
         elif self.eof:
             raise UnexpectedEOF(name)
         elif result == CLOSED:
@@ -166,7 +166,7 @@ class Connection:
         Raises WantRead, UnexpectedEOF, TLSError, or what a hook raised.
         """
         buffer = binding.read_buffer(min(max_bytes, binding.RECORD_SIZE))
-        length = self.step_read(buffer)
+        length = self.step_read(buffer, len(buffer))
         if length == WANT_READ:
             raise WantRead
         return binding.read_bytes(buffer, length) if length > 0 else b""
@@ -174,19 +174,21 @@ class Connection:
     def read_into(self, buffer: bytearray | memoryview) -> int:
         """read() into a writable buffer: its length, 0 after the peer's close_notify."""
         with binding.writable(buffer) as room:
-            length = self.step_read(room)
+            length = self.step_read(room, len(room))
         if length == WANT_READ:
             raise WantRead
         return max(length, 0)
 
-    def step_read(self, buffer: Any) -> int:
-        """Into one of binding's buffers: the number of bytes, WANT_READ, or CLOSED."""
+    def step_read(self, buffer: Any, room: int) -> int:
+        """Into one of binding's buffers, room bytes at most: the number of bytes, WANT_READ, or CLOSED.
+
+        The buffer is written to as the last thing before this returns, after all hooks: connections may share one.
+        """
         if not self.established:
             raise TLSError("read", reason="the handshake is not finished")
         if self._drained and not self.eof:
             self.operation.admit("read")
             return WANT_READ
-        room = len(buffer)
         result = self.operation.run(self, "read", lib.SSL_read, buffer, room)
         if result == WANT_READ:
             if self.eof:

@@ -37,24 +37,24 @@ class EarlyConnection(Connection):
         was_established = self.established
         while not self.established or (self.unfinished and was_established):
             buffer = binding.read_buffer(binding.RECORD_SIZE)
-            length = self._step_early("do_handshake", buffer)
+            length = self._step_early("do_handshake", buffer, binding.RECORD_SIZE)
             if length <= WANT_READ:
                 return length
             self._kept += binding.read_bytes(buffer, length - 1)
         return 1
 
-    def step_read(self, buffer: Any) -> int:
+    def step_read(self, buffer: Any, room: int) -> int:
         if self.unfinished and not self._kept:
-            length = self._step_early("read", buffer)
+            length = self._step_early("read", buffer, room)
             if length != 1:
                 return length - 1 if length > 1 else length
         if self._kept:
-            return binding.fill(buffer, self._kept)
-        return super().step_read(buffer)
+            return binding.fill(buffer, room, self._kept)
+        return super().step_read(buffer, room)
 
-    def _step_early(self, name: str, buffer: Any) -> int:
+    def _step_early(self, name: str, buffer: Any, room: int) -> int:
         """1 + n: n bytes of early data are in the buffer. 1: the handshake is finished. WANT_READ."""
-        length = self._enter_handshake(name, self._accept, buffer)
+        length = self._enter_handshake(name, self._accept, buffer, room)
         if length > 1:
             self.early_data += binding.read_bytes(buffer, length - 1)
             self.unfinished, self._encrypt = True, binding.write_early_data
@@ -62,9 +62,9 @@ class EarlyConnection(Connection):
             self.unfinished, self._encrypt = False, lib.SSL_write
         return length
 
-    def _accept(self, ssl: Any, buffer: Any) -> int:
+    def _accept(self, ssl: Any, buffer: Any, room: int) -> int:
         if self._more_early_data:
-            length = binding.read_early_data(ssl, buffer)
+            length = binding.read_early_data(ssl, buffer, room)
             if length:
                 return length + 1 if length > 0 else length
             self._more_early_data = False

@@ -128,25 +128,34 @@ class TLSStream:
 
         Raises UnexpectedEOF, TLSError, OSError, TimeoutError, or what a hook raised.
         """
-        buffer = binding.read_buffer(min(max_bytes, binding.RECORD_SIZE))
-        return binding.read_bytes(buffer, self._read(buffer))
+        plain = self._buffer.plain
+        length = self._read(plain, min(max_bytes, binding.RECORD_SIZE))
+        data = binding.read_bytes(plain, length)  # before anything switches
+        self._answer()
+        return data
 
     def read_into(self, buffer: bytearray | memoryview) -> int:
         """read() into a writable buffer; returns the length."""
         with binding.writable(buffer) as room:  # or a traceback would keep the caller's buffer exported
-            return self._read(room)
+            length = self._read(room, len(room))
+        self._answer()
+        return length
 
-    def _read(self, buffer: Any) -> int:
-        connection = self.connection
+    def _read(self, buffer: Any, room: int) -> int:
+        step = self.connection.step_read
         while True:
-            length = self._step(connection.step_read, buffer)
-            if connection.unsent or self._unsent is not None:
-                self._flush_tickets(wait=False)
+            length = self._step(step, buffer, room)
             if length > 0:
                 return length
             if length == CLOSED:
                 return 0
+            self._answer()
             self._receive()
+
+    def _answer(self) -> None:
+        """Sends what reading has brought up, a key update or an alert, unless somebody else is sending."""
+        if self.connection.unsent or self._unsent is not None:
+            self._flush_tickets(wait=False)
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Sends all of it. Raises TLSError, OSError, TimeoutError, or what a hook raised."""

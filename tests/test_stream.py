@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _socket
+import ctypes
 import random
 import socket
 
@@ -212,6 +213,44 @@ class TestTheEnd:
             mine.sendall(b"in clear")
             assert yours.recv(100) == b"in clear"
         assert here.detach() == -1
+
+
+class Mallinfo(ctypes.Structure):
+    _fields_ = [("fields", ctypes.c_size_t * 10)]
+
+
+def allocated():
+    """Bytes that malloc() has given out (mallinfo(3)): cffi's memory, and OpenSSL's."""
+    mallinfo = ctypes.CDLL(None).mallinfo2
+    mallinfo.restype = Mallinfo
+    fields = mallinfo().fields
+    return fields[4] + fields[7]  # hblkhd, uordblks
+
+
+@both_versions
+class TestBeingIdle:
+    def test_who_waits_to_read_holds_no_buffer(self, streams, version):
+        """hazard: each of ten thousand connections that were busy once holds 16 KiB while it is not."""
+        pairs = [connect(streams(version)) for _ in range(20)]
+        before = allocated()
+        jobs = [gevent.spawn(there.read, 65536) for _, there in pairs]
+        gevent.sleep(0)
+        assert (allocated() - before) / len(pairs) < 8192  # a greenlet and its stack
+        for number, (here, _) in enumerate(pairs):
+            here.write(b"%d" % number)
+        assert [job.get(timeout=PATIENCE) for job in jobs] == [b"%d" % number for number in range(len(pairs))]
+
+    @pytest.mark.parametrize("many", [1, 5000], ids=["few", "many"])
+    def test_who_waits_to_read_has_given_its_bios_back(self, streams, version, many):
+        """hazard: a BIO keeps the size of the most that it ever held: a flight of certificates, a record of data."""
+        here, there = connect(streams(version))
+        handshakes = there.connection.operation.incoming
+        for _ in range(2):
+            job = gevent.spawn(read_exactly, there, many)
+            gevent.sleep(0)
+            assert there.connection.operation.incoming != handshakes
+            here.write(bytes(many))
+            assert job.get(timeout=PATIENCE) == bytes(many)
 
 
 @both_versions

@@ -392,14 +392,17 @@ start = ffi.new("char **")  # BIO_get_mem_data() also tells where they are, whic
 
 
 class ReceiveBuffer:
-    """Memory that a socket receives into and a BIO is fed from, without a copy between and without an allocation.
+    """memory: what a socket receives into and a BIO is fed from, without a copy between and without an allocation.
+    plain: what SSL_read() fills with a record's plaintext.
 
-    May be shared by all connections of one thread, since nothing switches between a recv_into() and its feed().
+    May be shared by all connections of one thread: nothing switches between a recv_into() and its feed(), nor between
+    the end of SSL_read() and read_bytes(). A connection that waits for its peer then holds neither.
     """
 
     def __init__(self, size: int) -> None:
         self.memory = bytearray(size)
         self._c = ffi.from_buffer(self.memory)
+        self.plain = read_buffer(RECORD_SIZE)
 
     def feed(self, bio: Any, length: int) -> None:
         if lib.BIO_write(bio, self._c, length) != length:
@@ -427,9 +430,9 @@ def read_buffer(size: int) -> Any:
     return _allocate("char[]", size)
 
 
-def fill(buffer: Any, data: bytearray) -> int:
-    """Moves as much as there is room for from the start of data; returns how many bytes."""
-    length = min(len(buffer), len(data))
+def fill(buffer: Any, room: int, data: bytearray) -> int:
+    """Moves room bytes at most from the start of data; returns how many."""
+    length = min(room, len(data))
     ffi.memmove(buffer, data, length)
     del data[:length]
     return length
@@ -526,10 +529,10 @@ def check_host(ssl: Any, name: str, common_name: bool) -> None:
 _any_name = ffi.callback("int(*)(const char *, size_t)", lambda name, length: 1)
 
 
-def read_early_data(ssl: Any, buffer: Any) -> int:
-    """SSL_read_early_data(3): the number of bytes, 0 when there will be no more, -1 as SSL_read(3)."""
+def read_early_data(ssl: Any, buffer: Any, room: int) -> int:
+    """SSL_read_early_data(3): how many bytes, room at most, 0 when there will be no more, -1 as SSL_read(3)."""
     length = ffi.new("size_t *")
-    outcome = lib.SSL_read_early_data(ssl, buffer, len(buffer), length)
+    outcome = lib.SSL_read_early_data(ssl, buffer, room, length)
     return int(length[0]) if outcome == _READ_EARLY_DATA_SUCCESS else 0 if outcome else -1
 
 

@@ -123,22 +123,22 @@ class BIOConnection(Facts):
         with self._resuming():
             return self._tls.step_handshake()
 
-    def read(self, len: int = 1024, buffer: Any = None) -> bytes | int:
-        """1 to len bytes, or their number in the buffer; none after close_notify. Raises SSLWantReadError, SSLError."""
+    def read(self, size: int = 1024, buffer: Any = None) -> bytes | int:
+        """1 to size bytes, or their number in the buffer; b"" after close_notify. Raises SSLWantReadError, SSLError."""
         self._finish_handshake()
         if buffer is None:
-            if len < 0:
+            if size < 0:
                 raise ValueError("size should not be negative")
-            if not len:
+            if not size:
                 return b""
-            room = binding.read_buffer(min(len, binding.RECORD_SIZE))
-            length = self._run(self._tls.step_read, room)
+            room = binding.read_buffer(min(size, binding.RECORD_SIZE))
+            length = self._run(self._tls.step_read, room, len(room))
             return binding.read_bytes(room, max(length, 0))
-        with memoryview(buffer) as view, view.cast("B") as octets, octets[: len if len > 0 else None] as part:
+        with memoryview(buffer) as view, view.cast("B") as octets, octets[: size if size > 0 else None] as part:
             if not part:
                 return 0
             with binding.writable(part) as room:
-                return max(self._run(self._tls.step_read, room), 0)
+                return max(self._run(self._tls.step_read, room, len(room)), 0)
 
     def write(self, data: Any) -> int:
         """All of it. Raises SSLWantReadError before the handshake is finished, SSLError."""
