@@ -169,7 +169,7 @@ class Operation:
 
     __slots__ = (
         "ask", "connection", "dead", "entrant", "failure", "incoming", "kept", "lookups", "name", "occupant",
-        "psk_lookups", "server_name", "ssl", "thread",
+        "offered_psks", "psk_lookups", "server_name", "ssl", "thread",
     )  # fmt: skip
 
     def __init__(self, ssl: Any, incoming: Any) -> None:
@@ -184,6 +184,7 @@ class Operation:
         self.dead = ""  # why, once an operation failed for good
         self.lookups = self.psk_lookups = 0
         self.server_name: Any = _UNREAD  # what the client's hello says, str or None, at a server
+        self.offered_psks: bytes | None = None  # pre_shared_key of the TLS 1.3 hello that is worked on
         self.kept: Any = None  # memory that OpenSSL reads after a callback has returned
         self.thread: int | None = None
         # Who runs the bodies of callbacks, where that is not the thread that OpenSSL runs in.
@@ -221,7 +222,7 @@ class Operation:
         finally:
             del _running[ssl]
             self.occupant = 0
-            self.connection = self.kept = None
+            self.connection = self.kept = self.offered_psks = None
         failure, self.failure = self.failure, None
         if failure is None:
             self.dead = str(said)
@@ -344,6 +345,8 @@ def _on_client_hello(ssl: Any, alert: Any, _: Any) -> int:
 
 
 def _client_hello(operation: Operation, connection: Bridged, alert: Any) -> int:
+    if connection.hooks.psk_server:
+        operation.offered_psks = binding.client_hello_extension(operation.ssl, ExtensionType.pre_shared_key)
     extension = binding.client_hello_extension(operation.ssl, ExtensionType.server_name)
     try:
         name = None if extension is None else _server_name(extension)
@@ -589,17 +592,23 @@ def _on_psk_server(ssl: Any, identity: Any, key: Any, max_key: int) -> int:
 
 def _psk_server(operation: Operation, connection: Bridged, identity: Any, key: Any, max_key: int) -> int:
     hook = connection.hooks.psk_server
-    name = _identity(identity)
+    name = _identity(operation, ffi.string(identity))
+    if hook is None or name is None:
+        return 0
     operation.psk_lookups += 1
-    if hook is None or name is None or operation.psk_lookups > MAX_PSK_LOOKUPS:
+    if operation.psk_lookups > MAX_PSK_LOOKUPS:
         return 0
     return _give_key("psk_server", hook(connection, name), key, max_key)
 
 
-def _identity(identity: Any) -> str | None:
-    """RFC 4279 5.1: in UTF-8. What is not, is a TLS 1.3 ticket: OpenSSL asks for the key of each that it is offered."""
+def _identity(operation: Operation, identity: bytes) -> str | None:
+    """None for what is no identity but a TLS 1.3 session: OpenSSL asks for the key of each that is offered, up to its
+    first NUL. RFC 4279 5.1 has identities in UTF-8."""
+    offered = operation.offered_psks
+    if offered is not None and not (identity and len(identity).to_bytes(2, "big") + identity in offered):
+        return None
     try:
-        return ffi.string(identity).decode()  # type: ignore[no-any-return]
+        return identity.decode()
     except UnicodeDecodeError:
         return None
 

@@ -67,6 +67,27 @@ def handshake(client, server):
     raise AssertionError("no handshake in ten rounds")
 
 
+def hello_with_identities(pki, names):
+    """A real TLS 1.3 hello whose pre_shared_key extension is made anew with forged identities and binders."""
+    one = client(client_context(pki, VERSIONS["1.3"]))
+    attempt(one.do_handshake)
+    record = one.data_to_send()
+    body = record[9:]
+    at = 2 + 32
+    at += 1 + body[at]
+    at += 2 + int.from_bytes(body[at : at + 2], "big")
+    at += 1 + body[at]
+    extensions = body[at + 2 :]
+    identities = b"".join(len(name).to_bytes(2, "big") + name + bytes(4) for name in names)
+    binders = (b"\x20" + bytes(32)) * len(names)
+    psk = len(identities).to_bytes(2, "big") + identities + len(binders).to_bytes(2, "big") + binders
+    extensions += b"\x00\x29" + len(psk).to_bytes(2, "big") + psk
+    body = body[:at] + len(extensions).to_bytes(2, "big") + extensions
+    message = b"\x01" + len(body).to_bytes(3, "big") + body
+    fragments = [message[start : start + 16384] for start in range(0, len(message), 16384)]
+    return b"".join(b"\x16\x03\x01" + len(each).to_bytes(2, "big") + each for each in fragments)
+
+
 class Sessions:
     """Hooks that keep sessions in a dict, as bytes."""
 

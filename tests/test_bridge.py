@@ -13,7 +13,18 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 from gevent.event import Event
 from OpenSSL import SSL
-from pairs import VERSIONS, Sessions, attempt, chain, client, client_context, handshake, move, server_context
+from pairs import (
+    VERSIONS,
+    Sessions,
+    attempt,
+    chain,
+    client,
+    client_context,
+    handshake,
+    hello_with_identities,
+    move,
+    server_context,
+)
 
 from greentls import bridge
 from greentls.bridge import MAX_SESSION_LOOKUPS, Hooks
@@ -297,32 +308,11 @@ def test_one_hello_with_many_identities_costs_few_lookups(pki):
     sessions = Sessions()
     context = server_context(pki, VERSIONS["1.3"], hooks=sessions.hooks())
     other = Connection(context)
-    other.receive_data(hello_with_identities(pki, 400))
+    other.receive_data(hello_with_identities(pki, [number.to_bytes(32, "big") for number in range(400)]))
     with pytest.raises(TLSError):  # the forged binders, or no common key share; never before the cap has worked
         attempt(other.do_handshake)
         raise TLSError("do_handshake", reason="still waiting for the client")
     assert len(sessions.asked) == MAX_SESSION_LOOKUPS
-
-
-def hello_with_identities(pki, count):
-    """A real TLS 1.3 hello whose pre_shared_key extension is made anew with forged identities and binders."""
-    one = client(client_context(pki, VERSIONS["1.3"]))
-    attempt(one.do_handshake)
-    record = one.data_to_send()
-    body = record[9:]
-    at = 2 + 32
-    at += 1 + body[at]
-    at += 2 + int.from_bytes(body[at : at + 2], "big")
-    at += 1 + body[at]
-    extensions = body[at + 2 :]
-    identities = b"".join(b"\x00\x20" + index.to_bytes(32, "big") + bytes(4) for index in range(count))
-    binders = (b"\x20" + bytes(32)) * count
-    psk = len(identities).to_bytes(2, "big") + identities + len(binders).to_bytes(2, "big") + binders
-    extensions += b"\x00\x29" + len(psk).to_bytes(2, "big") + psk
-    body = body[:at] + len(extensions).to_bytes(2, "big") + extensions
-    message = b"\x01" + len(body).to_bytes(3, "big") + body
-    fragments = [message[start : start + 16384] for start in range(0, len(message), 16384)]
-    return b"".join(b"\x16\x03\x01" + len(each).to_bytes(2, "big") + each for each in fragments)
 
 
 @both_versions

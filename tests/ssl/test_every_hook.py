@@ -7,6 +7,7 @@ that neither a greenlet nor a connection is left behind.
 
 from __future__ import annotations
 
+import functools
 import gc
 import ssl
 import weakref
@@ -47,6 +48,7 @@ class Hook:
     side: whose hook it is. full, resumed: whether it is asked then. no: what the server gets for a "no", and the text
     of the client's alert; None: the handshake goes on. raised: the client's alert for what it raises; None: goes on.
     client: attributes of its context that make it ask.
+    last: the client has sent its whole handshake by then.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Hook:
     full: bool = True
     resumed: bool = True
     client: dict[str, Any] = field(default_factory=dict)
+    last: bool = False
 
 
 HOOKS: list[Hook] = []
@@ -114,6 +117,14 @@ def _(context, ask):
 
 TRY_LATER = bytes.fromhex("30030a0103")  # an OCSP response, which tells nothing (RFC 6960 4.2.1)
 
+
+@hook("verify_callback", no=(TypeError, "bad certificate"), raised="bad certificate", resumed=False, last=True)
+@hook("verify_callback", no=(TypeError, "bad record mac"), raised="bad record mac", full=False, last=True)
+def _(context, ask):
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.verify_callback = lambda sock, chain, *, resumed: False if ask() else None
+
+
 CASES = [
     pytest.param(each, version, resumed, strategy, id=f"{each.name}-{version}-{how}-{strategy}")
     for each in HOOKS
@@ -125,6 +136,11 @@ CASES = [
 every_hook = pytest.mark.parametrize(("hook", "version", "resumed", "strategy"), CASES)
 
 
+@functools.cache
+def client_certificate(pki):
+    return pki.issue("a client", client=True)
+
+
 class Trial:
     """One handshake in which the hook is asked; others before and meanwhile, in which it answers at once."""
 
@@ -134,6 +150,8 @@ class Trial:
         self.client.set_alpn_protocols(["h2", "http/1.1"])
         for name, value in hook.client.items():
             setattr(self.client, name, value)
+        self.client.load_cert_chain(*client_certificate(pki))
+        self.server.load_verify_locations(pki.ca_file)
         self.server.strategy = strategy
         self.server.session_store = Store(lambda: False)
         self.server.set_alpn_protocols(["http/1.1"])
@@ -300,6 +318,9 @@ class TestEveryHook:
         client.close()
         trial.go_on.set()
         there = jobs[1].get(timeout=PATIENCE)
+        if trial.hook.last:
+            with there:
+                there = outcome(there.recv, 1) or OSError("close_notify")
         assert isinstance(there, OSError), there  # ssl.SSLEOFError among them
 
     def test_the_context_is_changed_meanwhile(self, trial, pki):

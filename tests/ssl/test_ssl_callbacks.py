@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import ssl
 import stat
 
+import gevent
+import gevent.socket
 import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
-from ssl_pairs import both_versions, connected, contexts, failure, handshake, pair, sides, talk
+from gevent.event import Event
+from helpers import PATIENCE
+from ssl_pairs import both_versions, connected, contexts, failure, handshake, handshakes, pair, sides, talk
 
 import greentls.ssl
 
@@ -129,6 +134,118 @@ class TestKeyLog:
     def test_create_default_context_takes_it_from_the_environment(self, tmp_path, monkeypatch):
         monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "keys"))
         assert greentls.ssl.create_default_context().keylog_filename == str(tmp_path / "keys")
+
+
+@both_versions
+@pytest.mark.parametrize("side", ["client", "server"])
+class TestKeyLogCallback:
+    def test_it_gets_what_the_file_gets(self, pki, tmp_path, version, side):
+        ends = contexts(pki, version)
+        ours = ends[side == "server"]
+        seen = []
+        ours.keylog_callback = lambda sock, line: seen.append((sock, line))
+        ours.keylog_filename = str(tmp_path / "keys")
+        with connected(*ends) as socks:
+            written = [line for line in (tmp_path / "keys").read_bytes().splitlines() if line[:1] not in (b"", b"#")]
+            assert {line.split()[0].decode() for line in written} == TestKeyLog.LINES[version]
+            assert seen == [(socks[side == "server"], line) for line in written]
+
+    def test_it_needs_no_file_and_may_wait(self, pki, version, side):
+        ends = contexts(pki, version)
+        inside, go_on = Event(), Event()
+
+        def keep(sock, line):
+            inside.set()
+            assert go_on.wait(PATIENCE)
+
+        ends[side == "server"].keylog_callback = keep
+        running = gevent.spawn(handshakes, *ends)
+        assert inside.wait(PATIENCE)
+        with connected(*contexts(pki, version)):
+            pass
+        assert not running.ready()
+        go_on.set()
+        with contextlib.ExitStack() as stack:
+            here, there = map(stack.enter_context, running.get(timeout=PATIENCE))
+            talk(here, there)
+
+    @pytest.mark.parametrize("how", ["exception", "deadline"])
+    def test_what_it_raises_ends_the_handshake(self, pki, version, side, how):
+        """hazard: OpenSSL's callback returns nothing, so OpenSSL goes on whatever happens in it."""
+        broken = LookupError("of the callback")
+
+        def fail(sock, line):
+            if how == "exception":
+                raise broken
+            Event().wait()
+
+        ends = contexts(pki, version)
+        ends[side == "server"].keylog_callback = fail
+        ends[side == "server"].callback_timeout = 0.05
+        raised = failure(*ends)[side == "server"]
+        if how == "exception":
+            assert raised is broken
+        else:
+            assert isinstance(raised, TimeoutError) and "keylog_callback" in str(raised)
+
+    def test_it_is_callable_or_none(self, pki, version, side):
+        context = contexts(pki, version)[side == "server"]
+        with pytest.raises(TypeError, match="must be callable"):
+            context.keylog_callback = "a string"
+        context.keylog_callback = print
+        compiled = context.compile(side == "server")
+        context.keylog_callback = print
+        assert context.compile(side == "server") is compiled
+        context.keylog_callback = None
+        assert context.keylog_callback is None
+
+
+class TestExportedKeyingMaterial:
+    """RFC 5705, RFC 8446 7.5."""
+
+    @both_versions
+    def test_both_ends_have_the_same_and_nothing_else_has(self, pki, version):
+        with connected(*contexts(pki, version)) as (here, there), connected(*contexts(pki, version)) as (other, _):
+            made = []
+            for arguments in (("EXPERIMENTAL one", 32), ("EXPERIMENTAL two", 32), ("EXPERIMENTAL one", 32, b"context")):
+                made.append(here.export_keying_material(*arguments))
+                assert there.export_keying_material(*arguments) == made[-1]
+                assert other.export_keying_material(*arguments) != made[-1]
+            assert len(set(made)) == 3
+            assert {len(each) for each in made} == {32}
+            assert here.export_keying_material(b"EXPERIMENTAL one", 32) == made[0]
+            assert len(here.export_keying_material("EXPERIMENTAL one", 1000)) == 1000
+
+    @both_versions
+    def test_an_empty_context_is_none_only_under_tls_1_3(self, pki, version):
+        with connected(*contexts(pki, version)) as (here, _):
+            none, empty = (here.export_keying_material("EXPERIMENTAL", 32, context) for context in (None, b""))
+            assert (none == empty) is (version == "1.3")
+
+    @both_versions
+    def test_the_channel_binding_is_one_of_them(self, pki, version):
+        with connected(*contexts(pki, version)) as (here, there):
+            assert here.get_channel_binding("tls-exporter") == there.export_keying_material(LABEL, 32, b"")
+
+    def test_what_cannot_be_had(self, pki):
+        client, server = contexts(pki, "1.2")
+        with connected(client, server) as (here, _):
+            for label, length in (("master secret", 32), ("EXPERIMENTAL", 0), ("EXPERIMENTAL", -1)):
+                with pytest.raises(ValueError):
+                    here.export_keying_material(label, length)
+            assert len(here.export_keying_material("EXPERIMENTAL", 1)) == 1  # no error is left behind
+        with connected(*contexts(pki, "1.3")) as (here, _):
+            with pytest.raises(ValueError):
+                here.export_keying_material("EXPERIMENTAL", 255 * 48 + 1)  # HKDF-Expand, RFC 5869 2.3
+            with pytest.raises(UnicodeEncodeError):
+                here.export_keying_material("é", 32)
+
+    def test_there_is_none_before_the_handshake(self, pki):
+        client, _ = contexts(pki)
+        here, there = gevent.socket.socketpair()
+        sock = client.wrap_socket(here, server_hostname="localhost", do_handshake_on_connect=False)
+        with there, sock, pytest.raises(ValueError, match="handshake not done yet"):
+            sock.export_keying_material("EXPERIMENTAL", 32)
 
 
 @both_versions
