@@ -70,7 +70,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CLOSED", "MAX_PSK_LOOKUPS", "MAX_SESSION_LOOKUPS", "WANT_READ", "Bridged", "Hooks", "Operation", "do_handshake",
-    "install",
+    "install", "question",
 ]  # fmt: skip
 
 # A hello may name some 1,600 PSK identities, and OpenSSL asks for each before it checks a single binder: one cheap
@@ -160,6 +160,11 @@ class Hooks:
     message: Callable[[Any, bool, int, int, bytes], None] | None = None
 
 
+def question(connection: Any, hook: Callable[..., Any], arguments: tuple[Any, ...], bound: bool = True) -> Any:
+    """A key of Operation.answers. bound: an answer is one for the Context, and the name, that are chosen now."""
+    return id(hook), arguments, connection.session_id_context if bound else b""
+
+
 def _nobody() -> None:
     """A weak reference to nobody."""
 
@@ -168,7 +173,7 @@ class Operation:
     """What one connection's SSL* is doing. Lives as long as its connection; entered once per operation."""
 
     __slots__ = (
-        "ask", "connection", "dead", "entrant", "failure", "incoming", "kept", "lookups", "name", "occupant",
+        "answers", "ask", "connection", "dead", "entrant", "failure", "incoming", "kept", "lookups", "name", "occupant",
         "offered_psks", "psk_lookups", "server_name", "ssl", "thread",
     )  # fmt: skip
 
@@ -187,6 +192,8 @@ class Operation:
         self.offered_psks: bytes | None = None  # pre_shared_key of the TLS 1.3 hello that is worked on
         self.kept: Any = None  # memory that OpenSSL reads after a callback has returned
         self.thread: int | None = None
+        # What hooks have answered before OpenSSL was entered, by question().
+        self.answers: dict[Any, Callable[[], Any]] = {}
         # Who runs the bodies of callbacks, where that is not the thread that OpenSSL runs in.
         self.ask: Callable[..., Any] | None = None
         # Who was admitted last: a greenlet has one thread, and asking for that thread's id is a system call.
@@ -254,6 +261,19 @@ class Operation:
         elif self.thread != get_native_id():
             raise WrongThreadError(f"{name}: a connection belongs to the thread of its first operation")
         self.entrant = weakref.ref(getcurrent())
+
+    def asked(self, hook: Callable[..., Any], *arguments: Any, bound: bool = True) -> Any:
+        """What the hook answers; it may have been asked already. bound: for the Context that is chosen now."""
+        ready = self.answers.pop(question(self.connection, hook, arguments, bound), None) if self.answers else None
+        return hook(self.connection, *arguments) if ready is None else ready()
+
+    def foretell(self, server_name: str | None) -> None:
+        """A strategy has read the hello, and asks hooks what OpenSSL will ask; forget_hello() ends it."""
+        self.server_name = server_name
+        self.name = "do_handshake"  # from here on the Context is switched, and the Connection stays
+
+    def forget_hello(self) -> None:
+        self.server_name = _UNREAD
 
     @property
     def hello_read(self) -> bool:
@@ -357,7 +377,7 @@ def _client_hello(operation: Operation, connection: Bridged, alert: Any) -> int:
         return _GO_ON  # the second hello, after a HelloRetryRequest
     operation.server_name = name
     hook = connection.session_hooks.servername  # the first Context's: with the second hello there may be another
-    refusal = hook(connection, name) if hook else None
+    refusal = operation.asked(hook, name, bound=False) if hook else None
     if refusal is not None:
         alert[0] = refusal
         return _REFUSE
@@ -397,7 +417,7 @@ def _alpn(operation: Operation, connection: Bridged, out: Any, out_length: Any, 
     while rest:
         protocols.append(rest[1 : 1 + rest[0]])
         rest = rest[1 + rest[0] :]
-    chosen = hook(connection, protocols)
+    chosen = operation.asked(hook, tuple(protocols))
     if chosen is None:
         return _NOACK
     if chosen not in protocols:
@@ -418,7 +438,7 @@ def _get_session(operation: Operation, connection: Bridged, start: Any, length: 
     if hook is None or operation.lookups > MAX_SESSION_LOOKUPS:
         return ffi.NULL
     session_id = bytes(ffi.buffer(start, length))
-    session = hook(connection, session_id)
+    session = operation.asked(hook, session_id)
     if session is None or session.id != session_id:  # OpenSSL before 4.0 would be fatal about a wrong one
         return ffi.NULL
     operation.kept = session
@@ -478,7 +498,7 @@ def _on_ocsp(ssl: Any, _: Any) -> int:
 def _ocsp(operation: Operation, connection: Bridged) -> int:
     hook = connection.hooks.ocsp
     if connection.server_side:
-        staple = hook(connection, None) if hook else None
+        staple = operation.asked(hook, None) if hook else None
         if staple is None:
             return _NOACK
         binding.set_ocsp_response(operation.ssl, staple)

@@ -12,11 +12,18 @@ cannot be interrupted; it comes back by itself within a millisecond or two, and 
 
 After the handshake records are handled on the loop: to encrypt one costs a few microseconds, a trip to a thread and
 back fifty.
+
+**Prefetch** reads the ClientHello first, and asks what OpenSSL is going to ask, each question in a greenlet of its own,
+before OpenSSL has seen a byte; the callbacks then find the answers ready. Three lookups take as long as the longest of
+them. What depends on another answer is asked again if that comes out otherwise: the session, the protocol and the
+staple of the Context that the servername hook switches to. What a hello does not foretell (which of several
+certificates will be chosen, the peer's chain) waits as a coroutine.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -26,12 +33,17 @@ from gevent.monkey import get_original
 from gevent.threadpool import ThreadPool
 from greenlet import getcurrent
 
-from greentls.bridge import Operation
+from greentls.bridge import MAX_SESSION_LOOKUPS, Operation, question
 from greentls.connection import Connection
+from greentls.errors import WireError
+from greentls.wire import ClientHello
 
-__all__ = ["STRATEGIES", "Coroutine", "Strategy", "Thread"]
+__all__ = ["STRATEGIES", "Coroutine", "Prefetch", "Strategy", "Thread"]
 
 Result = TypeVar("Result")
+
+TLS13 = 0x0304
+SESSION_ID_SIZE = 32  # of OpenSSL's session ids, and of what it takes for a stateful ticket
 
 # Native threads per hub that do handshakes. One that waits for a callback's answer does nothing else: 64 lookups of
 # 20 ms at once are 3,200 handshakes a second, about what two cores can compute.
@@ -42,23 +54,30 @@ class Strategy(Protocol):
     """How a stream does the steps of its handshake."""
 
     name: str
-    elsewhere: bool  # the steps are not just done in this greenlet
+    elsewhere: bool  # call() does not just do the step in this greenlet
+    prereads: bool  # client_hello() wants to know
 
     def call(self, connection: Connection, step: Callable[[], Result]) -> Result:
         """Returns what the step returns, raises what it raises."""
+
+    def client_hello(self, connection: Connection, hello: ClientHello) -> None:
+        """Before a server's OpenSSL sees the hello. May wait; what hooks raise is raised when OpenSSL asks."""
 
 
 class Coroutine:
     """In this greenlet."""
 
     name = "coroutine"
-    elsewhere = False
+    elsewhere = prereads = False
 
     def call(self, connection: Connection, step: Callable[[], Result]) -> Result:
         return step()
 
+    def client_hello(self, connection: Connection, hello: ClientHello) -> None:
+        pass
 
-class Thread:
+
+class Thread(Coroutine):
     """In a native thread; questions come back to this hub."""
 
     name = "thread"
@@ -82,8 +101,6 @@ class _Errand:
         self._question: _Question | None = None
 
     def run(self, step: Callable[[], Result]) -> Result:
-        if self._operation.occupant:  # one of its own hooks: refused here, where that can be told
-            self._operation.admit("do_handshake")
         pool = _pools.get(self._hub)
         if pool is None:
             pool = _pools[self._hub] = ThreadPool(THREADS)
@@ -180,4 +197,75 @@ def _outcome(step: Callable[[], Any]) -> tuple[Any, BaseException | None]:
         return None, error
 
 
-STRATEGIES: dict[str, Strategy] = {each.name: each for each in (Coroutine(), Thread())}
+class Prefetch(Coroutine):
+    """In this greenlet, and what the hello foretells in others before."""
+
+    name = "prefetch"
+    prereads = True
+
+    def client_hello(self, connection: Connection, hello: ClientHello) -> None:
+        try:
+            name = hello.server_name
+            foreseen = _foreseen(connection, hello)
+        except WireError:
+            return  # OpenSSL finds it, too, and knows the alert
+        asked: dict[Any, gevent.Greenlet] = {}
+        connection.operation.foretell(name)
+        try:
+            before = connection.context
+            choose = connection.session_hooks.servername
+            if choose is not None:
+                asked[question(connection, choose, (name,), bound=False)] = _ask(connection, choose, name)
+            self._ask_all(connection, foreseen, asked)
+            if choose is not None:
+                next(iter(asked.values())).join()
+                if connection.context is not before:
+                    foreseen = _foreseen(connection, hello)
+                    stale = list(asked)[1:]
+                    gevent.killall([asked.pop(key) for key in stale])
+                    self._ask_all(connection, foreseen, asked)
+            gevent.joinall(list(asked.values()))
+        except BaseException:
+            gevent.killall(list(asked.values()), block=False)
+            raise
+        finally:
+            connection.operation.forget_hello()
+        connection.operation.answers = {key: partial(_answer, each.value) for key, each in asked.items()}
+
+    @staticmethod
+    def _ask_all(connection: Connection, foreseen: list[tuple[Any, ...]], asked: dict[Any, gevent.Greenlet]) -> None:
+        for hook, *arguments in foreseen:
+            key = question(connection, hook, tuple(arguments))
+            asked[key] = _ask(connection, hook, *arguments)
+
+
+def _foreseen(connection: Connection, hello: ClientHello) -> list[tuple[Any, ...]]:
+    """(hook, arguments) of what OpenSSL will ask, as things stand. Raises WireError."""
+    questions: list[tuple[Any, ...]] = []
+    context, hooks = connection.context, connection.hooks
+    tls13 = TLS13 in hello.supported_versions and context.maximum_version in (0, TLS13)
+    sessions = [each.identity for each in hello.psk_identities] if tls13 else [hello.legacy_session_id]
+    sessions = [each for each in sessions if len(each) == SESSION_ID_SIZE][:MAX_SESSION_LOOKUPS]
+    if (get := connection.session_hooks.get_session) is not None:
+        questions += [(get, each) for each in sessions]
+    if hooks.alpn is not None and hello.alpn_protocols and getattr(hooks.alpn, "waits", True):
+        offered = (each.encode("ascii", "surrogateescape") for each in hello.alpn_protocols)
+        questions.append((hooks.alpn, tuple(offered)))
+    resuming = bool(sessions) or (tls13 and bool(hello.psk_identities))
+    if hooks.ocsp is not None and hello.status_request is not None and len(context.certificates) == 1 and not resuming:
+        questions.append((hooks.ocsp, None))
+    return questions
+
+
+def _ask(connection: Connection, hook: Callable[..., Any], *arguments: Any) -> Any:
+    return gevent.spawn(_outcome, partial(hook, connection, *arguments))
+
+
+def _answer(outcome: Any) -> Any:
+    value, error = outcome
+    if error is None:
+        return value
+    raise error
+
+
+STRATEGIES: dict[str, Strategy] = {each.name: each for each in (Coroutine(), Thread(), Prefetch())}

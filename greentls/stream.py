@@ -2,8 +2,9 @@
 
 The pump has three rules. Enter OpenSSL once. Send what it has for the peer before receiving. Then loop or leave.
 
-Several greenlets may use one stream, typically one that reads and one that writes. Three things can be done by one of
-them at a time, and none of the three holds back the other two:
+Several greenlets may use one stream, typically one that reads and one that writes. One does the handshake, and others
+that come meanwhile wait for it. After it three things can be done by one of them at a time, and none of the three holds
+back the other two:
 
 - being inside OpenSSL: others wait only while the occupant waits in a hook, since nothing else in there switches;
 - sending: whoever sends goes on until the outgoing BIO is empty, so a reader with a key update to send leaves it to a
@@ -97,7 +98,7 @@ class TLSStream:
         self._writable: Any = None
         self._emptied = False  # the last recv_into() got less than it asked for, so the next one would have to wait
         self._unsent: memoryview[int] | None = None
-        self._inside, self._sending, self._receiving = _Turn(), _Turn(), _Turn()
+        self._handshaking, self._inside, self._sending, self._receiving = _Turn(), _Turn(), _Turn(), _Turn()
         if sock.family in (socket.AF_INET, socket.AF_INET6):
             # Flights are whole: Nagle's algorithm only makes a TLS 1.3 ticket wait for the peer's delayed ACK.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -106,6 +107,18 @@ class TLSStream:
 
     def do_handshake(self) -> None:
         """Raises TLSError, UnexpectedEOF, OSError, TimeoutError, or what a hook raised."""
+        handshaking, operation = self._handshaking, self.connection.operation
+        if operation.inside:
+            operation.admit("do_handshake")
+        while handshaking.taken:
+            handshaking.wait(self.timeout, self._late("read"))
+        handshaking.taken = True
+        try:
+            self._handshake()
+        finally:
+            handshaking.leave()
+
+    def _handshake(self) -> None:
         step = self.connection.step_handshake if self._strategy is None else self._step_elsewhere
         while self._step(step) == WANT_READ:
             self.flush()

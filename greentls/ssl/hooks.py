@@ -91,6 +91,7 @@ class ALPNChoice:
     """The first of ours that the client offers, too."""
 
     ours: tuple[bytes, ...]
+    waits = False
 
     def __call__(self, connection: Connection, offered: Sequence[bytes]) -> bytes | None:
         return next((protocol for protocol in self.ours if protocol in offered), None)

@@ -22,7 +22,7 @@ from greentls.ssl.deadline import Deadline
 from greentls.ssl.facts import Facts
 from greentls.ssl.plain import PlainSocket
 from greentls.ssl.standin import StandIn
-from greentls.strategy import STRATEGIES
+from greentls.strategy import STRATEGIES, Strategy
 from greentls.stream import TLSStream
 from greentls.wire import ClientHello, NotTLS, RecordReader, ja3, ja4
 
@@ -191,6 +191,9 @@ class SSLSocket(Facts, metaclass=StandIn):
                         passed = self._ask_client_hello_callback()
                         if passed is not None:
                             return passed
+                    strategy = STRATEGIES[self._context.strategy]
+                    if strategy.prereads:
+                        self._foretell(strategy)
                 with self._resuming():
                     self._stream.do_handshake()
         except TLSError as error:
@@ -305,6 +308,14 @@ class SSLSocket(Facts, metaclass=StandIn):
                 self._stream.refuse(_stdlib_ssl.ALERT_DESCRIPTION_INTERNAL_ERROR, f"client_hello_callback: {error!r}")
             raise
         return None
+
+    def _foretell(self, strategy: Strategy) -> None:
+        hello = self.read_client_hello()
+        try:
+            strategy.client_hello(self._connection, hello)
+        except BaseException as error:
+            self._stream.refuse(_stdlib_ssl.ALERT_DESCRIPTION_INTERNAL_ERROR, f"{error!r} before the handshake")
+            raise
 
     # -- data ----------------------------------------------------------------------------------------------------------
 
