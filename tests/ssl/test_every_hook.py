@@ -300,7 +300,8 @@ class TestEveryHook:
         here, there = trial.finish(jobs)
         assert there is expected
         assert not isinstance(here, greentls.ssl.SSLSocket)
-        refused(trial.hook, here, trial.hook.raised or "internal error")
+        before_openssl = trial.server.strategy == "prefetch" and trial.hook.side == "server"
+        refused(trial.hook, here, (not before_openssl and trial.hook.raised) or "internal error")
 
     def test_it_waits_past_its_deadline(self, trial):
         trial.server.callback_timeout = 0.05
