@@ -26,14 +26,16 @@ def tell(port):
 
 
 def https(*pair):
-    """HTTP/1.1 over TLS. It answers with the connection's number and what it was sent, and is a proxy by CONNECT."""
+    """HTTP/1.1 over TLS. It answers with the connection's number, whether that was resumed, and what it was sent, and is
+    a proxy by CONNECT."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self):
             sent = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
-            body = json.dumps({"connection": self.client_address[1], "path": self.path, "sent": sent}).encode()
+            facts = {"connection": self.client_address[1], "resumed": self.connection.session_reused}
+            body = json.dumps({**facts, "path": self.path, "sent": sent}).encode()
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()

@@ -1,8 +1,9 @@
 """Runs one function of a test module as a program of its own, with greentls beneath, and prints what it found as JSON.
 
-    python program.py patched|context MODULE FUNCTION PORT CA STRANGE_CA
+    python program.py patched|resuming|context MODULE FUNCTION PORT CA STRANGE_CA
 
 patched: after gevent.monkey.patch_all() and greentls.monkey.patch(), with the contexts that the ssl module makes.
+resuming: the same, with client_sessions.
 context: nothing is patched, and the contexts are greentls.ssl's.
 
 The function is called as function(context, ca, port): once with the CA that issued the server's certificate, and once
@@ -29,13 +30,13 @@ def facts(sock):
 
 
 def main(how, module, function, port, *authorities):
-    if how == "patched":
+    if how in ("patched", "resuming"):
         import gevent.monkey
 
         gevent.monkey.patch_all()
         import greentls.monkey
 
-        greentls.monkey.patch()
+        greentls.monkey.patch(client_sessions=how == "resuming")
         import ssl
     else:
         import greentls.ssl as ssl
