@@ -22,6 +22,7 @@ from greentls.session import Session
 from greentls.session_cache import SessionCache
 from greentls.stores.memory import MemoryStore
 from greentls.stores.sealed import SealedStore
+from greentls.tickets import TicketKey, TicketKeys
 
 both_versions = pytest.mark.parametrize("version", VERSIONS.values(), ids=VERSIONS.keys())
 ADDRESS = ("192.0.2.1", 443)
@@ -322,6 +323,21 @@ class TestTLS12:
                 offered.append(here.offered)
                 meet(here, there)
         assert offered[0] == offered[1] == offered[2]
+
+    def test_a_ticket_that_the_server_renews_takes_the_old_ones_place(self, pki):
+        """hazard, facts 4.7: OpenSSL gives up the old session, and tells nobody of the new one."""
+        old, new = TicketKey.new(), TicketKey.new()
+        keys = TicketKeys.static([old])
+
+        def ticket_key(connection, name):
+            return (keys.keys[0], False) if name is None else keys.opening(name)
+
+        party = Party(pki, self.VERSION, hooks=Hooks(ticket_key=ticket_key))
+        party.connect()
+        for held in ([new, old], [new], [new]):  # the first renews what the old one has sealed
+            keys = TicketKeys.static(held)
+            assert party.resumes()
+        assert party.sessions.count == 1
 
     def test_session_ids_too(self, pki):
         cache = SessionCache(MemoryStore())

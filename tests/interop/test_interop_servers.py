@@ -108,3 +108,19 @@ def test_resumes(setup, context, server):
         assert converse(second, serving) == serving.answer
     assert (first.session_reused, second.session_reused) == (False, True)
     assert serving.says("resumed")
+
+
+@every_server
+def test_resumes_by_itself(setup, configure, server):
+    """With a new context for each connection; the second and the third tell whether renewed tickets are kept."""
+    serving = server(setup)
+    sessions = greentls.ClientSessions()
+    reused = []
+    for _ in range(3):
+        context = configure(ssl.PROTOCOL_TLS_CLIENT)
+        context.set_alpn_protocols([ALPN])
+        context.client_sessions = sessions
+        with connect(serving, context) as sock:
+            assert converse(sock, serving) == serving.answer
+            reused.append(sock.session_reused)
+    assert reused == [False, True, True]
