@@ -239,6 +239,17 @@ class TestEither:
         party.sessions.clear()
         assert party.sessions.count == 0
 
+    def test_the_peers_that_were_used_last_stay(self, pki, version):
+        party = Party(pki, version, ClientSessions(max_peers=2))
+        first, second, third = (("192.0.2.1", port) for port in range(3))
+        party.connect(first)
+        party.connect(second)
+        with party.offering(first) as (here, there):
+            meet(here, there)  # no new session comes of it
+        party.connect(third)
+        assert [party.resumes(each) for each in (third, first)] == [True, True]
+        assert not party.resumes(second)
+
     def test_a_forked_process_begins_with_none(self, pki, version, monkeypatch):
         """hazard: parent and child offer the same ticket."""
         party = Party(pki, version)
@@ -283,6 +294,7 @@ class TestTLS13:
                 meet(here, there)  # and no ticket is read
         assert offered[0] == newest
         assert offered[2] is None
+        assert len(party.sessions._peers) == 0
         assert len({each.id for each in offered[:2]}) == 2
 
     def test_handshakes_side_by_side_have_different_ones(self, pki):
@@ -378,9 +390,15 @@ class TestStore:
         assert not one.resumes()
         assert one.sessions.count == 1
         assert one.sessions.drain(PATIENCE)
-        here, _ = two.connect()
+        with two.offering() as (here, there):
+            meet(here, there)
         assert here.session_reused
         assert here.session_lookup[:2] == ("memory", "hit")
+        assert two.sessions.drain(PATIENCE)
+        assert len(store.store) == (0 if version == VERSIONS["1.3"] else 1), (
+            "a third one need not look at a used ticket"
+        )
+        tickets(here, there)
         assert [one.resumes(), two.resumes()] == [True, True], "and each has its own"
 
     def test_a_ticket_has_one_owner(self, pki, version):
@@ -480,6 +498,9 @@ class TestStore:
         one.connect()
         assert cache.drain(PATIENCE)
         assert one.sessions.drain(PATIENCE)
+        clients = [key for key in store._sessions if key.startswith(b"client sessions:")]
+        assert len(clients) == 1
+        assert len(clients[0]) > max(len(key) for key in store._sessions if key not in clients)
         assert two.resumes()
         assert one.resumes()
 

@@ -14,7 +14,7 @@ import pytest
 from gevent.socket import create_connection
 from helpers import PATIENCE, Pki, free_port, wait_until
 from pairs import VERSIONS
-from ssl_pairs import connected, contexts, handshake, sides
+from ssl_pairs import connected, contexts, handshake, sides, talk
 from ssl_servers import server_context
 from test_ssl_client import StdlibServer, client_context, connect
 
@@ -148,22 +148,24 @@ class TestSockets:
             sock.do_handshake()
             assert sessions.count == before
 
-    def test_a_handshake_that_does_not_wait(self, pki, server, sessions, version):
-        context = client_context(pki, version, client_sessions=sessions)
-        echo(server.address, context)
-        with connect(server.address, context, do_handshake_on_connect=False) as sock:
-            sock.settimeout(0.0)
-            for _ in range(100):
-                try:
-                    sock.do_handshake()
-                    break
-                except ssl.SSLWantReadError:
-                    gevent.socket.wait_read(sock.fileno(), PATIENCE)
+    def test_a_handshake_that_does_not_wait_has_not_failed(self, pki, sessions, version):
+        client, server = contexts(pki, version)
+        client.client_sessions = sessions
+        with connected(client, server):
+            pass
+        here, there = gevent.socket.socketpair()
+        here.settimeout(0.0)
+        job = gevent.spawn(server.wrap_socket, there, server_side=True)
+        with client.wrap_socket(here, server_hostname="localhost", do_handshake_on_connect=False) as sock:
+            with pytest.raises(ssl.SSLWantReadError):
+                sock.do_handshake()
+            sock.do_handshake(block=True)
             assert sock.session_reused
-            sock.settimeout(PATIENCE)
-            sock.sendall(b"hello")
-            sock.recv(100)
-        assert echo(server.address, context)
+            with job.get(timeout=PATIENCE) as other:
+                sock.settimeout(PATIENCE)
+                talk(sock, other)
+        with connected(client, server) as (here, _):
+            assert here.session_reused
 
     def test_a_server_that_hangs_on_a_session_is_asked_without_it(self, pki, server, silent_server, sessions, version):
         """hazard: a TLS 1.2 session that a server cannot stand is offered for ever."""
