@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ClientSessions"]
 
-MAX_PEERS = 500  # Go keeps 64 of a client's, BoringSSL 1,024; one of OpenSSL's with its certificates is some 10 KB
+MAX_PEERS = 500  # Go keeps 64 of a client's, BoringSSL 1,024; a session with a small certificate in it takes 4 to 7 KB
 PER_PEER = 4  # tickets: a full handshake brings two; a pool that opens some connections at once has use for more
 
 _PREFIX = b"client sessions:"  # and 32 bytes: a server's are kept under something shorter, so the two do not meet

@@ -174,8 +174,11 @@ def main(arguments: list[str]) -> int:
         prog="python -m greentls.monkey",
         description="Runs a program under gevent.monkey.patch_all() and greentls.monkey.patch().",
         epilog="example: python -m greentls.monkey -m http.server 8000",
-        usage="%(prog)s [-h] (SCRIPT | -m MODULE) [ARGUMENT ...]",
+        usage="%(prog)s [-h] [--client-sessions] (SCRIPT | -m MODULE) [ARGUMENT ...]",
         allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--client-sessions", action="store_true", help="its TLS clients resume: SSLContext.client_sessions"
     )
     parser.add_argument("-m", dest="module", action="store_true", help="what follows is a module, as for python -m")
     parser.add_argument("program", metavar="SCRIPT", help="a Python file, or with -m a module")
@@ -184,7 +187,7 @@ def main(arguments: list[str]) -> int:
     with warnings.catch_warnings():  # that ssl has been imported already; patch() sees to that
         warnings.simplefilter("ignore", gevent.monkey.MonkeyPatchWarning)
         gevent.monkey.patch_all()
-    patch()
+    patch(options.client_sessions)
     gevent.get_hub().NOT_ERROR += (KeyboardInterrupt,)  # it is raised in the program; the hub need not print it as well
     sys.argv[:] = [options.program, *options.arguments]
     try:

@@ -219,6 +219,30 @@ print(*(each.message for each in said))
     assert bool(done.stdout.strip()) is bool(warned)
 
 
+def test_client_sessions_last_until_it_is_undone():
+    done = outcome(
+        """
+import greentls.monkey, greentls.ssl
+kept = greentls.ClientSessions()
+for given in (True, kept):
+    greentls.monkey.patch(client_sessions=given)
+    found = greentls.ssl.SSLContext.client_sessions
+    assert isinstance(found, greentls.ClientSessions)
+    assert (found is kept) == (given is kept)
+    import gevent.monkey; gevent.monkey.patch_all()
+    greentls.monkey.patch()
+    assert greentls.ssl.create_default_context().client_sessions is found
+    greentls.monkey.unpatch()
+    assert greentls.ssl.SSLContext.client_sessions is None
+greentls.monkey.patch(client_sessions=True)
+greentls.SSLContext.client_sessions = kept
+greentls.monkey.unpatch()
+assert greentls.SSLContext.client_sessions is kept, "somebody else's"
+"""
+    )
+    assert (done.stderr, done.returncode) == ("", 0)
+
+
 class TestTheCommand:
     def run(self, *arguments, **options):
         command = [sys.executable, "-m", "greentls.monkey", *map(str, arguments)]
@@ -234,6 +258,15 @@ class TestTheCommand:
         assert (done.stderr, done.returncode) == ("", 0)
         assert done.stdout.split(maxsplit=1)[0] == "__main__"
         assert done.stdout.endswith("['-x', '--help'] greentls.ssl.context gevent._socket3\n")
+
+    def test_gives_a_script_client_sessions(self, tmp_path):
+        script = tmp_path / "script.py"
+        script.write_text(
+            "import ssl, sys; print(ssl.create_default_context().client_sessions is not None, sys.argv[1:])"
+        )
+        for options, said in (([], "False []"), (["--client-sessions"], "True []")):
+            done = self.run(*options, script)
+            assert (done.stdout, done.stderr, done.returncode) == (said + "\n", "", 0)
 
     def test_runs_a_module(self, tmp_path):
         (tmp_path / "amodule.py").write_text("import sys, ssl; print(sys.argv[1:], ssl.SSLContext.__module__)")

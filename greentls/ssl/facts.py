@@ -130,14 +130,16 @@ class Facts(Observed):
     @early_data.setter
     def early_data(self, data: bytes) -> None:
         """A client's, before the handshake: sent along with the ClientHello, so that it may be replayed, if the session
-        to be resumed allows it, else not at all. Look at early_data_accepted after the handshake.
+        to be resumed allows it, else not at all. Look at early_data_accepted after the handshake. With client_sessions
+        that session is chosen now; their store may be waited for.
 
         Raises ValueError for more bytes than the session allows.
         """
         connection = self._connection
         if self.server_side or connection.started:
             raise ValueError("early_data is set at a client, before the handshake")
-        limit = connection.early_data_limit
+        with self._resuming():
+            limit = connection.early_data_limit
         if len(data) > limit > 0:
             raise ValueError(f"{len(data)} bytes of early data; the session allows {limit}")
         connection.early_data = bytes(data) if limit else b""

@@ -26,8 +26,8 @@ def tell(port):
 
 
 def https(*pair):
-    """HTTP/1.1 over TLS. It answers with the connection's number, whether that was resumed, and what it was sent, and is
-    a proxy by CONNECT."""
+    """HTTP/1.1 over TLS. It answers with the connection's number, whether it was resumed, and what it was sent; and is a
+    proxy by CONNECT."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"

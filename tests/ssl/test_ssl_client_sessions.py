@@ -17,6 +17,7 @@ from pairs import VERSIONS
 from ssl_pairs import connected, contexts, handshake, sides, talk
 from ssl_servers import server_context
 from test_ssl_client import StdlibServer, client_context, connect
+from test_ssl_early_data import REQUEST, Site
 
 import greentls
 
@@ -352,3 +353,14 @@ class TestSharedStore:
         said, log = self.client(pki, server.address, url)
         assert said == ["False error", "True None"]
         assert "session store memcached: get" in log
+
+
+def test_early_data_goes_with_what_is_kept(pki, sessions):
+    site = Site(pki)
+    site.client.client_sessions = sessions
+    with site.connected(REQUEST) as (ours, _):
+        assert (ours.session_reused, ours.early_data, ours.early_data_accepted) == (False, b"", None)
+    before = sessions.count
+    with site.connected(REQUEST) as (ours, theirs):
+        assert (ours.session_reused, ours.early_data_accepted, theirs.early_data) == (True, True, REQUEST)
+        assert sessions.count == before, "one was taken, one has come"
