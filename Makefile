@@ -28,9 +28,8 @@ lint: $(VENV)/.installed-lint  ## ruff
 types: $(VENV)/.installed-lint  ## mypy --strict on greentls/
 	$(BIN)/mypy
 
-docs: $(VENV)/bin/python  ## docs/_build/index.html
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[docs]'
-	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build
+docs: $(VENV)/.installed-docs  ## docs/_build/index.html
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build
 
 fuzz: $(VENV)/.installed-test  ## coverage-guided fuzzing of the parser; SECONDS=600
 	$(BIN)/python tests/wire/fuzz_parser.py -max_total_time=$(or $(SECONDS),600)
@@ -81,6 +80,10 @@ $(VENV)/.installed-test: $(VENV)/bin/python setup.py pyproject.toml
 $(VENV)/.installed-bench: $(VENV)/bin/python setup.py pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test,bench]'
 	@touch $@ $(VENV)/.installed $(VENV)/.installed-test
+
+$(VENV)/.installed-docs: $(VENV)/bin/python setup.py pyproject.toml
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	@touch $@ $(VENV)/.installed
 
 $(VENV)/.installed-lint: $(VENV)/bin/python setup.py pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test,lint]'
