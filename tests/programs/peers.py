@@ -26,7 +26,7 @@ def tell(port):
 
 
 def https(*pair):
-    """HTTP/1.1 over TLS. It answers with the connection's number, whether it was resumed, and what it was sent; and is a
+    """HTTP/1.1 over TLS. It answers with the connection's number, whether it was resumed, and what it was sent. It is a
     proxy by CONNECT."""
 
     class Handler(BaseHTTPRequestHandler):
