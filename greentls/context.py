@@ -10,8 +10,8 @@ OpenSSL's lock). Without them the client keeps its session itself, in a ticket t
 there is none, by a key that this Context's SSL_CTX has made for itself.
 
 The session-id context names what a session may be resumed for: OpenSSL refuses a session of another one. By default it
-is a digest of the certificates' names, of how peers are verified and of the trust anchors, so that all workers of a
-site agree on it, a renewed certificate keeps its sessions, and a session made without a client certificate, or without
+is a digest of the certificates' names, of how peers are verified, of the trust anchors and CRLs, so that all workers of
+a site agree on it, a renewed certificate keeps its sessions, and a session made without a client certificate, or without
 a verify hook, is worthless where there has to be one. (Trust anchors in files count by content, directories by path.)
 Each connection adds the server name: Connection.session_id_context.
 
@@ -136,7 +136,6 @@ class Context:
             binding.set_psk_identity_hint(context, self.psk_identity_hint)
         if self.dh_parameters:
             context.load_tmp_dh(self.dh_parameters)
-        binding.set_verify_flags(context, self.verify_flags | (CRL_CHECK if self.crls else 0))
         self._set_sessions(context)
         if self.max_early_data:
             self._set_early_data(context)
@@ -168,6 +167,8 @@ class Context:
             binding.add_trust_anchor(context, certificate)
         store = context.get_cert_store()
         assert store is not None  # it comes with the SSL_CTX
+        # The store's flags, not the SSL_CTX's: a connection that is switched here takes the store, and keeps its flags.
+        store.set_flags(self.verify_flags | (CRL_CHECK if self.crls else 0))
         for crl in self.crls:
             store.add_crl(crl)
 

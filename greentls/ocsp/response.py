@@ -122,10 +122,12 @@ def check_response(der: bytes, certificate: x509.Certificate, issuer: x509.Certi
                 raise OCSPError(f"it has the critical extension {extension.oid.dotted_string}, unknown here")
         responder = _check_signature(response, issuer, now)
         return _answer(response, certificate, issuer, now, responder)
+    except OCSPError:
+        raise
     except UnsupportedAlgorithm as error:
         raise OCSPError(f"unknown here: {error}") from error
-    except (ValueError, TypeError) as error:  # cryptography reads most fields when they are used
-        raise OCSPError(f"malformed: {error}") from error
+    except Exception as error:  # cryptography reads most fields when they are used, and has a KeyError for some
+        raise OCSPError(f"malformed: {error!r}") from error
 
 
 # -- who says it -------------------------------------------------------------------------------------------------------

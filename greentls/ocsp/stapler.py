@@ -120,7 +120,9 @@ class Stapler:
 
     def __call__(self, sock: Any) -> bytes | None:
         """The response for the certificate that the handshake has chosen. Raises StapleRequired."""
-        chain = sock.certificate_chain
+        # the standard library's SSLObject, of wrap_bio(), hides what we know behind its _sslobj
+        facts = sock if hasattr(sock, "certificate_chain") else sock._sslobj
+        chain = facts.certificate_chain
         if chain is None:
             return None
         staple = self._staple(chain)

@@ -303,11 +303,6 @@ def set_allow_early_data_callback(context: Any, callback: Any) -> None:
     hidden("SSL_CTX_set_allow_early_data_cb", signature)(context, callback, ffi.NULL)
 
 
-def set_verify_flags(context: SSL.Context, flags: int) -> None:
-    """X509_V_FLAG_* (X509_VERIFY_PARAM_set_flags(3))."""
-    lib.X509_VERIFY_PARAM_set_flags(lib.SSL_CTX_get0_param(raw_context(context)), flags)
-
-
 def set_verify_callback(context: Any, callback: Any) -> None:
     """SSL_CTX_set_cert_verify_callback(3): in the place of X509_verify_cert(), which callback has to call."""
     signature = "void (*)(SSL_CTX *, int (*)(X509_STORE_CTX *, void *), void *)"

@@ -353,8 +353,9 @@ def connect(port):
 @both_versions
 def test_over_memory_bios(authority, version):
     client, server, certificate = pair(authority, version, ocsp="require")
-    server.ocsp_callback = lambda sock: authority.respond(certificate)
+    server.ocsp_callback = stapler = Stapler(wait_for_first=True)
     handshake(*sides(client, server))
+    stapler.close()
     server.ocsp_callback = lambda sock: authority.respond(certificate, "revoked")
     here, there = sides(client, server)
     with pytest.raises(ssl.SSLCertVerificationError, match="certificate revoked at"):
@@ -647,6 +648,30 @@ def test_a_server_refuses_the_client_whom_a_crl_names(authority, version):
     assert server.compile(True).session_id_context != before  # what the old list let pass is not resumed
     _, refused = failure(client, server)
     assert isinstance(refused, ssl.SSLCertVerificationError)
+    assert refused.verify_code == 23
+
+
+@both_versions
+@pytest.mark.parametrize("how", ["crl", "verify_flags"])
+def test_the_lists_of_a_names_context_count_whatever_the_listeners_are(authority, version, how, tmp_path):
+    """SSL_set_SSL_CTX() brings another store, and leaves the flags of the connection as they were."""
+    client, server, _ = pair(authority, version)
+    mine = authority.issue()
+    client.load_cert_chain(mine.cert_file, mine.key_file)
+    _, strict, _ = pair(authority, version)
+    server.sni_callback = lambda sock, name, context: setattr(sock, "context", strict)
+    for context in (server, strict):
+        context.load_verify_locations(authority.ca_file)
+        context.verify_mode = ssl.CERT_REQUIRED
+    lists = tmp_path / "lists.pem"
+    lists.write_bytes(crl(authority, mine.certificate).public_bytes(Encoding.PEM))
+    if how == "crl":
+        strict.crl = lists
+    else:
+        strict.load_verify_locations(lists)
+        strict.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
+    _, refused = failure(client, server)
+    assert isinstance(refused, ssl.SSLCertVerificationError), refused
     assert refused.verify_code == 23
 
 
