@@ -10,9 +10,10 @@ OpenSSL's lock). Without them the client keeps its session itself, in a ticket t
 there is none, by a key that this Context's SSL_CTX has made for itself.
 
 The session-id context names what a session may be resumed for: OpenSSL refuses a session of another one. By default it
-is a digest of the certificates' names, of how peers are verified, of the trust anchors and CRLs, so that all workers of
-a site agree on it, a renewed certificate keeps its sessions, and a session made without a client certificate, or without
-a verify hook, is worthless where there has to be one. (Trust anchors in files count by content, directories by path.)
+is a digest of the certificates' names, of how peers are verified, of the trust anchors and the CRLs, so that all
+workers of a site agree on it, a renewed certificate keeps its sessions, and a session made without a client
+certificate, or without a verify hook, is worthless where there has to be one. (Trust anchors in files count by content,
+directories by path.)
 Each connection adds the server name: Connection.session_id_context.
 
 A client's sessions are bound to the Context's session_scope, if a new_session hook wants them: a digest of all settings

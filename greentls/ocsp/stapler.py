@@ -186,7 +186,8 @@ class Stapler:
 
     def _refresh(self, staple: _Staple) -> float:
         """Gets a newer response, if it is time and there is one. Returns the seconds until it will be time again."""
-        self._recall(staple, self._store)
+        for store in (self._files, self._store):
+            self._recall(staple, store)
         try:
             if staple.half_life <= self._clock():
                 self._ask(staple)

@@ -26,6 +26,7 @@ from greentls.errors import ConfigurationError, ResponderUnavailable, StapleRequ
 from greentls.ocsp import Stapler, check_response
 from greentls.ocsp import stapler as module
 from greentls.ocsp.fetch import fetch
+from greentls.ocsp.files import ResponseFiles
 from greentls.ocsp.response import MAX_RESPONSE, build_request
 from greentls.stores.memory import MemoryStore
 
@@ -494,10 +495,13 @@ def test_a_store_that_hangs_is_left(authority, responder, staplers, monkeypatch,
     assert "memory: get: no answer in 0.02 s" in logged.text
 
 
-def test_revoked_is_shared_as_well(authority, responder, staplers):
+@pytest.mark.parametrize("where", ["store", "directory"])
+def test_revoked_is_shared_as_well(authority, responder, staplers, where, tmp_path):
     """Whoever has an older "good" learns it at the next look."""
-    store, chain = MemoryStore(), chain_of(authority.issue())
-    first, second = (staplers(store=store, wait_for_first=True) for _ in range(2))
+    store = MemoryStore() if where == "store" else ResponseFiles(tmp_path / "responses")
+    settings = {"store": store} if where == "store" else {"directory": store.directory}
+    chain = chain_of(authority.issue())
+    first, second = (staplers(**settings, wait_for_first=True) for _ in range(2))
     for stapler in (first, second):
         assert ask(stapler, chain) and tried(stapler)
     authority.revoke(chain.certificate)
