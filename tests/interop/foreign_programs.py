@@ -8,8 +8,10 @@ import re
 import shutil
 import subprocess
 import threading
+from collections.abc import Iterator
 from typing import ClassVar
 
+import gevent
 from clients import in_thread
 from helpers import PATIENCE
 
@@ -75,7 +77,8 @@ class Program:
                 self.process.stdin.write(data)
                 self.process.stdin.flush()
 
-        in_thread(write)
+        with self._in_time("read"):  # a pipe takes 64 KiB and then waits
+            in_thread(write)
         return self
 
     def finish(self) -> int:
@@ -84,11 +87,26 @@ class Program:
         def wait():
             with contextlib.suppress(BrokenPipeError):
                 self.process.stdin.close()
-            for reader in self._readers:
-                reader.join(PATIENCE)
-            return self.process.wait(PATIENCE)
+            self.process.wait()
 
-        return in_thread(wait)
+        with self._in_time("end"):
+            in_thread(wait)
+        for reader in self._readers:
+            in_thread(reader.join, PATIENCE)  # a child of its own may still have the pipe
+        return self.process.returncode
+
+    @contextlib.contextmanager
+    def _in_time(self, what: str) -> Iterator[None]:
+        """Kills it after a while, so that a test which waits for it fails, with what it has said."""
+        late = gevent.Timeout(PATIENCE)
+        try:
+            with late:
+                yield
+        except gevent.Timeout as timeout:
+            self.process.kill()
+            if timeout is not late:
+                raise
+            raise AssertionError(f"{self.name} did not {what} in {PATIENCE} s, but said:\n{self.text}") from None
 
     def kill(self) -> None:
         if self.process.poll() is None:
