@@ -168,9 +168,10 @@ class Stapler:
             staple = staples[chain.der] = _Staple(chain, self._issuers)
             if staple.request:
                 self._recall(staple, self._files)
-                staple.keeper = gevent.spawn(_look_after, weakref.ref(self), staple)
             elif staple.error:
                 log.warning("%s", str(staple))
+        if staple.request and (staple.keeper is None or staple.keeper.dead):  # somebody may have killed it
+            staple.keeper = gevent.spawn(_look_after, weakref.ref(self), staple)
         return staple
 
     # -- in the background ---------------------------------------------------------------------------------------------

@@ -594,6 +594,17 @@ def test_close_and_the_collector_end_the_greenlets(authority):
     keeper.kill()  # it sleeps; when it wakes it finds nobody
 
 
+def test_a_greenlet_that_somebody_has_killed_is_replaced(authority, responder, staplers):
+    go_on, answer = Event(), responder.answer
+    responder.answer = lambda request: go_on.wait(PATIENCE) and answer(request)
+    chain, stapler = chain_of(authority.issue()), staplers(wait_for_first=True)
+    stapler.add(chain)
+    until(lambda: responder.requests)
+    stapler._staple(chain).keeper.kill()
+    go_on.set()
+    assert verdict(ask(stapler, chain), chain) == "good"
+
+
 def test_certificates_that_were_replaced_are_forgotten(authority, staplers, monkeypatch):
     monkeypatch.setattr(module, "SHORTEST_PAUSE", 0.01)
     clock = Clock()

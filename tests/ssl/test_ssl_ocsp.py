@@ -523,6 +523,26 @@ def test_a_session_is_resumed_while_its_response_is_good(authority, responder, v
 
 
 @both_versions
+def test_sessions_that_are_kept_for_a_client_end_with_the_response(authority, serve, version):
+    client, server, certificate = pair(authority, version, ocsp="require")
+    client.client_sessions = greentls.ClientSessions()
+    ends = [ago(seconds=-3600)]
+    server.ocsp_callback = lambda sock: authority.respond(certificate, ends=ends[0])
+    address = serve(server)
+
+    def resumed():
+        with client.wrap_socket(gevent.socket.create_connection(address), server_hostname="localhost") as sock:
+            sock.sendall(b"hello")
+            assert sock.recv(10) == b"hello"  # behind the tickets
+            return sock.session_reused
+
+    assert [resumed() for _ in range(3)] == [False, True, True]
+    client.client_sessions = greentls.ClientSessions()
+    ends[0] = ago(seconds=1)  # let pass by the tolerance for clocks
+    assert [resumed() for _ in range(3)] == [False, False, False]
+
+
+@both_versions
 def test_a_session_from_before_the_check_is_not_resumed(authority, version):
     client, server, certificate = pair(authority, version)
     server.ocsp_callback = lambda sock: authority.respond(certificate)
