@@ -15,7 +15,7 @@ from pairs import VERSIONS, Sessions, client, client_context, server_context
 
 from greentls import stream as stream_module
 from greentls.bridge import Hooks
-from greentls.connection import Connection
+from greentls.connection import BULKY, Connection
 from greentls.errors import ConnectionDead, TLSError, UnexpectedEOF, WrongThreadError
 from greentls.openssl import binding
 from greentls.stream import TLSStream
@@ -244,15 +244,14 @@ class TestBeingIdle:
     @pytest.mark.parametrize("many", [1, 5000], ids=["few", "many"])
     def test_who_waits_to_read_has_given_its_bios_back(self, streams, version, many, monkeypatch):
         """hazard: a BIO keeps the size of the most that it ever held: a flight of certificates, a record of data."""
-        here, there = connect(streams(version))
         given_back = []
         renew = binding.renew_bios
         monkeypatch.setattr(binding, "renew_bios", lambda ssl: given_back.append(ssl) or renew(ssl))
-        for _ in range(2):
-            given_back.clear()
+        here, there = connect(streams(version))
+        for times in (1, 2):
             job = gevent.spawn(read_exactly, there, many)
             gevent.sleep(0)
-            assert given_back == [there.connection.operation.ssl]
+            assert given_back.count(there.connection.operation.ssl) >= (times if many > BULKY else 1)
             here.write(bytes(many))
             assert job.get(timeout=PATIENCE) == bytes(many)
 
