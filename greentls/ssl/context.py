@@ -44,7 +44,6 @@ from greentls.early_data import connection_for
 from greentls.errors import ConfigurationError
 from greentls.ocsp.peer import MODES, Mode
 from greentls.openssl import binding
-from greentls.replay_guard import ReplayGuard
 from greentls.session import Session
 from greentls.session_cache import SessionCache
 from greentls.ssl import hooks as make
@@ -53,6 +52,7 @@ from greentls.ssl.deadline import Asking
 from greentls.ssl.errors import ssl_error
 from greentls.ssl.peercert import peer_certificate
 from greentls.ssl.plain import PlainSocket
+from greentls.ssl.replay_guard import ReplayGuard
 from greentls.ssl.standin import StandIn
 from greentls.stores import SessionStore
 from greentls.strategy import STRATEGIES, Coroutine

@@ -23,7 +23,6 @@ FLOORS = {
     "greentls.admission": 6,
     "greentls.stream": 5,
     "greentls.session_cache": 5,
-    "greentls.replay_guard": 5,
     "greentls.client_sessions": 5,
     "greentls.strategy": 5,
     "greentls.connection": 4,

@@ -19,9 +19,9 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
 
-import gevent
-
+from greentls.connection import Connection
 from greentls.errors import ConfigurationError
+from greentls.ssl.deadline import Asking
 
 __all__ = ["WINDOW", "ReplayGuard"]
 
@@ -54,15 +54,14 @@ class ReplayGuard:
                 'set replay_guard or session_store to an open_store("memcached://..."), or max_early_data to 0',
             )
 
-    def __call__(self, connection: Any, client_random: bytes) -> bool:
+    def __call__(self, connection: Connection, client_random: bytes) -> bool:
         """True: this first flight has not been here before."""
-        problem = f"no answer in {self.timeout} s"
-        with gevent.Timeout(self.timeout, False):
-            try:
+        try:
+            with Asking(connection, "replay_guard", self.timeout):
                 return self.store.add(f"early-data:{client_random.hex()}", b"", WINDOW) is True
-            except Exception as error:  # a kill, or the caller's own gevent.Timeout, goes where it was aimed
-                problem = repr(error)
-        if (now := monotonic()) >= self._silent_until:
-            self._silent_until = now + LOG_INTERVAL
-            log.warning("replay guard %s: %s; early data is refused", getattr(self.store, "name", "?"), problem)
-        return False
+        except Exception as error:  # a kill, or the caller's own gevent.Timeout, goes where it was aimed
+            if (now := monotonic()) >= self._silent_until:
+                self._silent_until = now + LOG_INTERVAL
+                name = getattr(self.store, "name", "?")
+                log.warning("replay guard %s: %s; early data is refused", name, repr(error))  # not its traceback
+            return False
