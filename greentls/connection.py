@@ -245,7 +245,9 @@ class Connection:
     def early_data_limit(self) -> int:
         """Bytes of early data that the session to be resumed allows."""
         session = self.session
-        return session.max_early_data if session is not None and session.remaining > 0 else 0
+        if session is None or not session.resumable or session.remaining <= 0:
+            return 0  # OpenSSL would begin a new session in silence, and then fail over the early data
+        return session.max_early_data
 
     @property
     def early_data_accepted(self) -> bool | None:

@@ -35,11 +35,14 @@ from greentls import bridge
 from greentls.bridge import Hooks
 from greentls.connection import Connection
 from greentls.context import VERIFY_PEER, TrustAnchors
+from greentls.early_data import connection_for
 from greentls.errors import TLSError
 from greentls.session_cache import SessionCache
 from greentls.stores.memory import MemoryStore
 from greentls.stream import TLSStream
 
+EARLY = "TLS 1.3 with early data"
+MOST_EARLY = 3000
 LONGEST_WAIT = 0.02  # seconds in a hook
 
 
@@ -59,10 +62,11 @@ class Plan:
     """What shall happen to one connection."""
 
     def __init__(self, rng):
-        self.version = rng.choice((TLS12, TLS13))
+        self.version = rng.choice((TLS12, TLS13, EARLY))
         self.kind = rng.choice(("clean", "clean", "hook", "kill", "timeout"))
         self.side = rng.choice(("client", "server"))
-        self.hook = rng.choice(("servername", "alpn", "verify", "ocsp", "certificate", "keylog", "message", "get"))
+        hooks = ("servername", "alpn", "verify", "ocsp", "certificate", "keylog", "message", "get", "early_data")
+        self.hook = rng.choice(hooks)
         self.after = rng.random() * LONGEST_WAIT * 4
         self.size = rng.choice((1, 1000, 40_000, 300_000))
         self.resume = rng.random() < 0.6
@@ -117,6 +121,11 @@ class Soak:
             )
             for version in (TLS12, TLS13)
         }
+        del server_hooks["verify"]  # early data is taken where clients are not verified
+        self.contexts[EARLY] = (
+            client_context(pki, TLS13, hooks=Hooks(**client_hooks), alpn_protocols=(b"h2",)),
+            server_context(pki, TLS13, hooks=Hooks(**server_hooks, early_data=self._take), max_early_data=MOST_EARLY),
+        )
 
     # -- hooks ---------------------------------------------------------------------------------------------------------
 
@@ -137,6 +146,10 @@ class Soak:
         if plan.kind == "hook" and plan.side == side and plan.hook == hook:
             self.counts["raised in a hook"] += 1
             raise Trouble(plan)
+
+    def _take(self, connection, client_random):
+        self._here(connection, "server", "early_data")
+        return self.rng.random() < 0.8
 
     def _get(self, connection, session_id):
         self._here(connection, "server", "get")
@@ -164,7 +177,10 @@ class Soak:
         streams = []
         for sock, connection in zip(
             socket.socketpair(),
-            (Connection(ours, server_hostname="localhost", session=session), Connection(theirs)),
+            (
+                Connection(ours, server_hostname="localhost", session=session),
+                connection_for(theirs, early_data=True)(theirs),
+            ),
             strict=True,
         ):
             raw = _socket.socket(sock.family, sock.type, sock.proto, fileno=sock.detach())
@@ -225,9 +241,14 @@ class Soak:
                     self.wrong.append(f"{side}: {error!r} is another connection's")
 
     def _client(self, plan, stream):
-        stream.do_handshake()
         data = self.rng.randbytes(plan.size)
-        writer = gevent.spawn(self._write, stream, data)
+        connection = stream.connection
+        if connection.early_data_limit:
+            connection.early_data = data[:MOST_EARLY]
+        stream.do_handshake()
+        early = len(connection.early_data) if connection.early_data_accepted else 0
+        self.counts["early data"] += early > 0
+        writer = gevent.spawn(self._write, stream, data[early:])
         try:
             got = bytearray()
             while len(got) < len(data):

@@ -380,6 +380,22 @@ def test_a_session_that_allows_none_sends_none(pki):
     assert (second.session_reused, second.early_data_accepted) == (True, None)
 
 
+def test_a_session_that_another_connection_has_spoilt_sends_none(site):
+    """A fatal alert ends the session, whoever else was about to resume it."""
+    other, there = site.begun()
+    move(there, other)
+    ours = client(site.client, site.session)
+    ours.early_data = REQUEST
+    other.receive_data(b"\x17\x03\x03\x00\x20" + bytes(32))
+    with pytest.raises(TLSError):
+        other.do_handshake()
+        other.read()
+    assert not site.session.resumable
+    server = EarlyConnection(site.server)
+    handshake(ours, server)
+    assert (ours.session_reused, ours.early_data_accepted, server.early_data) == (False, None, b"")
+
+
 def test_stateless_tickets_carry_early_data_too(pki):
     guard = Guard()
     server = server_context(pki, TLS13, max_early_data=1000, hooks=Hooks(early_data=guard))

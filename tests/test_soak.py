@@ -14,5 +14,10 @@ def test_three_hundred_greenlets_with_kills_and_timeouts_in_every_hook():
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     report = json.loads(done.stdout)
     assert report["most hooks waiting at once"] > 100
-    for kind in ("clean", "resumed", *(f"carried out: {each}" for each in ("Trouble", "LateTrouble", "GreenletExit"))):
+    for kind in (
+        "clean",
+        "resumed",
+        "early data",
+        *(f"carried out: {each}" for each in ("Trouble", "LateTrouble", "GreenletExit")),
+    ):
         assert report[kind] > 20, f"too few to mean something: {kind}"
