@@ -20,6 +20,8 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+from OpenSSL import SSL
+
 from greentls.bridge import CLOSED, WANT_READ, Hooks, Operation, do_handshake
 from greentls.certificates import CertificateChain
 from greentls.context import VERIFY_POST_HANDSHAKE, Context
@@ -244,9 +246,12 @@ class Connection:
     @property
     def early_data_limit(self) -> int:
         """Bytes of early data that the session to be resumed allows."""
-        session = self.session
+        # Where OpenSSL would make another session, in silence, it fails over the early data.
+        context, session = self.context, self.session
+        if context.options & SSL.OP_NO_TLSv1_3 or 0 < context.maximum_version < SSL.TLS1_3_VERSION:
+            return 0
         if session is None or not session.resumable or session.remaining <= 0:
-            return 0  # OpenSSL would begin a new session in silence, and then fail over the early data
+            return 0
         return session.max_early_data
 
     @property

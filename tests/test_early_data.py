@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from OpenSSL import SSL
 from pairs import TLS12, TLS13, Sessions, attempt, client, client_context, handshake, move, server_context
 
 from greentls.bridge import Hooks
@@ -394,6 +395,15 @@ def test_a_session_that_another_connection_has_spoilt_sends_none(site):
     server = EarlyConnection(site.server)
     handshake(ours, server)
     assert (ours.session_reused, ours.early_data_accepted, server.early_data) == (False, None, b"")
+
+
+@pytest.mark.parametrize("settings", [{"version": TLS12}, {"options": SSL.OP_NO_TLSv1_3}], ids=["version", "option"])
+def test_a_client_that_may_not_speak_tls_13_sends_none(pki, site, settings):
+    both = server_context(pki, max_early_data=1000, hooks=site.server.hooks)
+    ours, server = client(client_context(pki, **settings), site.session), EarlyConnection(both)
+    ours.early_data = REQUEST
+    handshake(ours, server)
+    assert (ours.version, ours.early_data_limit, ours.early_data_accepted) == ("TLSv1.2", 0, None)
 
 
 def test_stateless_tickets_carry_early_data_too(pki):
