@@ -27,10 +27,11 @@ handler: Callable[[dict[str, Any]], object] | None = None
 #: The events, and what is in each besides its name.
 EVENTS = {
     # A handshake has ended. error: None, or the exception that its caller gets. resumption, version, cipher, alpn:
-    # None where it failed before. lookup: None, or what became of the lookup of the session: store, outcome, seconds.
-    # hooks: {name: seconds} of those that were asked.
+    # None where it failed before. early_data: whether it was accepted, None if none was sent. lookup: None, or what
+    # became of the lookup of the session: store, outcome, seconds. hooks: {name: seconds} of those that were asked.
     "handshake": (
-        "side", "error", "seconds", "server_name", "resumption", "version", "cipher", "alpn", "lookup", "hooks",
+        "side", "error", "seconds", "server_name", "resumption", "version", "cipher", "alpn", "early_data", "lookup",
+        "hooks",
     ),
     # A call of a session store. operation: get, put, remove. outcome: of a get as in SessionLookup; else done, timeout
     # or error. error: None or the exception.

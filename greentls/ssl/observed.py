@@ -88,6 +88,7 @@ class Observed:
                 version=connection.version,
                 cipher=(connection.cipher or (None,))[0],
                 alpn=connection.alpn_protocol.decode("latin-1") or None,
+                early_data=connection.early_data_accepted,
                 lookup=None if lookup is None else lookup._asdict(),
                 hooks=self.hook_seconds,
             )

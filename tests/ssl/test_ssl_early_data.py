@@ -13,7 +13,8 @@ import pytest
 from helpers import PATIENCE
 from ssl_pairs import contexts, handshake, outcome, sides, talk
 
-import greentls
+import greentls.events
+from greentls.client_sessions import ClientSessions
 from greentls.connection import Connection
 from greentls.errors import ConfigurationError, WantRead
 from greentls.ssl.replay_guard import WINDOW
@@ -139,16 +140,30 @@ def test_a_request_comes_with_the_hello_and_is_answered_at_once(site):
         assert list(server.hook_seconds) == ["replay_guard"]
 
 
-def test_both_sides_of_ours(site):
+def test_both_sides_of_ours(site, monkeypatch):
+    told = []
+    monkeypatch.setattr(greentls.events, "handler", told.append)
     with site.connected(REQUEST, site.session) as (client, server):
         assert (client.early_data, client.early_data_accepted, client.session_reused) == (REQUEST, True, True)
         assert (server.early_data, server.early_data_accepted, server.handshake_finished) == (REQUEST, True, True)
+    facts = [(event["early_data"], event["resumption"]) for event in told if event["event"] == "handshake"]
+    assert facts == [(True, "stateful"), (True, "ticket")]
 
 
 def test_without_a_session_nothing_is_sent_early(site):
     with site.connected(REQUEST) as (client, server):
         assert (client.early_data, client.early_data_accepted) == (b"", None)
         assert (server.early_data, server.early_data_accepted) == (b"", None)
+
+
+def test_a_session_that_client_sessions_find(pki):
+    site = Site(pki)
+    site.client.client_sessions = ClientSessions()
+    accepted = []
+    for _ in range(3):
+        with site.connected(REQUEST) as (client, server):
+            accepted.append((client.early_data_accepted, server.early_data))
+    assert accepted == [(None, b"")] + [(True, REQUEST)] * 2
 
 
 def test_where_the_server_has_changed_its_mind_the_client_sends_again(site):
