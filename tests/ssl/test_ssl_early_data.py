@@ -14,11 +14,11 @@ from helpers import PATIENCE
 from ssl_pairs import contexts, handshake, outcome, sides, talk
 
 import greentls.events
-from greentls.client_sessions import ClientSessions
 from greentls.connection import Connection
 from greentls.errors import ConfigurationError, WantRead
 from greentls.ssl.replay_guard import WINDOW
 from greentls.stores.memory import MemoryStore
+from greentls.strategy import STRATEGIES
 
 REQUEST = b"GET / HTTP/1.1\r\n\r\n"
 
@@ -156,16 +156,6 @@ def test_without_a_session_nothing_is_sent_early(site):
         assert (server.early_data, server.early_data_accepted) == (b"", None)
 
 
-def test_a_session_that_client_sessions_find(pki):
-    site = Site(pki)
-    site.client.client_sessions = ClientSessions()
-    accepted = []
-    for _ in range(3):
-        with site.connected(REQUEST) as (client, server):
-            accepted.append((client.early_data_accepted, server.early_data))
-    assert accepted == [(None, b"")] + [(True, REQUEST)] * 2
-
-
 def test_where_the_server_has_changed_its_mind_the_client_sends_again(site):
     site.server.max_early_data = 0
     with site.connected(REQUEST, site.session) as (client, server):
@@ -253,7 +243,7 @@ def test_a_name_whose_clients_are_verified_takes_none(pki):
     assert site.server.replay_guard.asked == []
 
 
-@pytest.mark.parametrize("strategy", ["coroutine", "thread"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_each_strategy(pki, strategy):
     site = Site(pki, strategy=strategy)
     connection, here, there = site.offered()
