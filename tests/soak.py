@@ -102,6 +102,17 @@ class Soak:
         server_hooks["get_session"] = self._get
         client_hooks = self._hooks("client", without=("servername", "alpn"))
         self.sessions = collections.defaultdict(lambda: collections.deque(maxlen=50))
+        self.others = {  # to which the servername hook switches now and then; sessions are not shared between the two
+            version: server_context(
+                pki,
+                version,
+                hooks=Hooks(**server_hooks),
+                trust=trust,
+                verify_mode=VERIFY_PEER,
+                session_id_context=b"another",
+            )
+            for version in (TLS12, TLS13)
+        }
         self.contexts = {
             version: (
                 client_context(
@@ -160,8 +171,15 @@ class Soak:
             self._here(connection, side, "alpn")
             return offered[0]
 
-        hooks = {"alpn": alpn}
-        for name in ("servername", "verify", "ocsp", "certificate", "keylog", "message"):
+        def servername(connection, name):
+            self._here(connection, side, "servername")
+            other = self.others.get(connection.owner.version)
+            if other is not None and self.rng.random() < 0.3:
+                self.counts["context switched"] += 1
+                connection.switch_context(other)
+
+        hooks = {"alpn": alpn, "servername": servername}
+        for name in ("verify", "ocsp", "certificate", "keylog", "message"):
             hooks[name] = lambda connection, *_, name=name: self._here(connection, side, name)
         return {name: hook for name, hook in hooks.items() if name not in without}
 

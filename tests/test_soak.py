@@ -18,6 +18,7 @@ def test_three_hundred_greenlets_with_kills_and_timeouts_in_every_hook():
         "clean",
         "resumed",
         "early data",
+        "context switched",
         *(f"carried out: {each}" for each in ("Trouble", "LateTrouble", "GreenletExit")),
     ):
         assert report[kind] > 20, f"too few to mean something: {kind}"

@@ -33,7 +33,9 @@ __all__ = ["Directory"]
 
 log = logging.getLogger("greentls.certificates")
 
-INTERVAL = 10.0  # seconds between two looks: 2,000 stat() calls for 1,000 names, some milliseconds in another thread
+INTERVAL = (
+    10.0  # seconds between two looks: 2,000 stat() calls for 1,000 names, some ten milliseconds in another thread
+)
 
 _CERTIFICATES = (".pem", ".crt", ".cer")
 _KEY = ".key"
