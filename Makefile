@@ -12,7 +12,7 @@ help:  ## this list
 run: $(VENV)/.installed  ## the HTTPS demo on https://localhost:8443
 	$(BIN)/python -m greentls serve --bind localhost:8443
 
-test: $(VENV)/.installed-test memcached tools  ## every test
+test: $(VENV)/.installed-test memcached tools benchmarks/load benchmarks/floor  ## every test
 	$(BIN)/python -m pytest $(TESTS)
 
 test-all:  ## every test, on each Python from 3.10 that is installed
@@ -34,13 +34,10 @@ docs: $(VENV)/.installed-docs  ## docs/_build/index.html
 fuzz: $(VENV)/.installed-test  ## coverage-guided fuzzing of the parser; SECONDS=600
 	$(BIN)/python tests/wire/fuzz_parser.py -max_total_time=$(or $(SECONDS),600)
 
-bench: $(VENV)/.installed-bench benchmarks/load  ## what waiting and parsing cost, side by side
-	$(BIN)/python benchmarks/waiting.py
-	$(BIN)/python benchmarks/bulk.py
-	$(BIN)/python benchmarks/prereading.py
-	$(BIN)/python benchmarks/bench_parser.py
+bench: $(VENV)/.installed-bench  ## greentls beside the field, in 20 minutes: tables and drawings in docs/benchmarks/
+	$(BIN)/python -m greentls bench all --docs docs/benchmarks
 
-benchmarks/load: benchmarks/load.c
+benchmarks/load benchmarks/floor: %: %.c
 	@sh tests/need.sh cc gcc
 	@test -e /usr/include/openssl/ssl.h || sh tests/need.sh x509-headers libssl-dev
 	cc -O2 -Wall -Wextra -o $@ $< -lssl -lcrypto

@@ -10,6 +10,15 @@ exec((here / "greentls" / "_version.py").read_text(encoding="utf-8"), version)
 
 prometheus = ["prometheus-client>=0.20"]
 capture = ["dpkt>=1.9.8"]
+bench = [
+    "matplotlib>=3.8",  # draws the results
+    "eventlet>=0.36",  # who else serves TLS
+    "uvloop>=0.21",
+    "dpkt>=1.9.8",  # who else parses a ClientHello
+    "scapy>=2.6",
+    "tlslite-ng>=0.8",
+    "tls-parser>=2",
+]
 test = [
     "pytest>=8",
     "hypothesis>=6.100",
@@ -26,6 +35,7 @@ test = [
     "requests>=2.32",
     "websocket-client>=1.8",
     "websockets>=13",
+    "matplotlib>=3.8",  # tests/cli draws a benchmark's results
     "pyelftools>=0.31",  # the independent oracle for openssl/symbols.py
     "atheris>=3; python_version == '3.11'",  # coverage-guided fuzzing; wheels for few Pythons
     *capture,
@@ -58,7 +68,7 @@ setup(
         "test": test,
         "lint": ["ruff==0.17.6", "mypy==2.4.1"],
         "docs": ["sphinx>=7", *prometheus],  # autodoc imports every public module
-        "bench": ["dpkt>=1.9.8", "scapy>=2.6", "tlslite-ng>=0.8", "tls-parser>=2"],  # who else parses a ClientHello
+        "bench": bench,
     },
     entry_points={"console_scripts": ["greentls = greentls.cli:main"]},
     classifiers=[

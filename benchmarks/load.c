@@ -1,25 +1,31 @@
 /* load: TLS clients from one thread, so light that the server is what is measured.
  *
- *     load HOST PORT 1.2|1.3 full|resumed CLIENTS SECONDS
- *     load HOST PORT 1.2|1.3 echo|upload|download|idle CLIENTS SECONDS SIZE PID
+ *     load [OPTION]... full|resumed|echo|upload|download|idle HOST PORT
+ *
+ *     -v 1.2|1.3  version of TLS (1.3)         -s BYTES    of an echo or a write (64)
+ *     -c CLIENTS  at once (32)                 -i SECONDS  between two echoes of a client (0)
+ *     -t SECONDS  that count (1)               -p PID,...  of the server, whose CPU time is wanted
+ *     -w SECONDS  before them, to warm up (a quarter of -t)
+ *     -a          offers ALPN h2 and http/1.1  -o          asks for an OCSP response
  *
  * full, resumed: every client connects, does a handshake, sends close_notify, waits for the server's end, and begins
- * again. Resumed ones all resume one session, made by a first connection that exchanges a byte so that the ticket has
- * come. After a quarter of the time (at most a second) of warming up it counts for SECONDS, and prints one line of
- * JSON: handshakes, how many of them resumed, failures, seconds, and its own CPU's share of them: near 1.0 means that
- * it was the limit.
+ * again. For "resumed" each first collects sessions of its own, by full handshakes before the time begins. Of TLS 1.2
+ * it keeps the newest, which it offers again and again; of TLS 1.3 the tickets, each of which it offers once, the
+ * oldest first; having resumed, it waits for the next ticket before it goes. A server that gives none to who resumes
+ * (Node) is offered the old ones again.
  *
- * echo: each client writes SIZE bytes, reads as many, and begins again. upload: it writes SIZE bytes at a time.
- * download: it reads what comes, the first MiB as TLS; of the rest it just counts the bytes of ciphertext. Warmed up
- * likewise, it counts bytes and, of echoes, exchanges, and the seconds of CPU that the server, process PID, had
- * meanwhile. idle: each client echoes once; when all have (in SECONDS at most) the line is printed, and the connections
- * stay until standard input ends.
+ * echo: each client writes BYTES, reads as many, and begins again. upload: it writes BYTES at a time. download: it reads
+ * what comes, the first MiB as TLS; of the rest it just counts the bytes of ciphertext, since decrypting it would take a
+ * core longer than the server. idle: each client echoes once; when all have, in SECONDS at most, the result is printed,
+ * and the connections stay until standard input ends.
  *
- * Build: cc -O2 -o load load.c -lssl -lcrypto
+ * It prints one line of JSON: handshakes, how many of them resumed, failures, exchanges, bytes; seconds; the median and
+ * the 99th percentile of what a handshake (from connect() on) or an echo took, in milliseconds, null where not every
+ * client had one; the share of a core that it used itself (near 1 it was the limit); the server's CPU seconds meanwhile.
+ * Only AES-256-GCM is offered, so that all servers encrypt alike.
  */
 #include <arpa/inet.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <openssl/err.h>
@@ -33,7 +39,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum phase { CONNECTING, HANDSHAKE, CLOSING, TALKING, RESTING };
+enum phase { CONNECTING, HANDSHAKE, TICKET, CLOSING, TALKING, RESTING };
 enum mode { FULL, RESUMED, ECHO, UPLOAD, DOWNLOAD, IDLE, MODES };
 static const char *const names[MODES] = {"full", "resumed", "echo", "upload", "download", "idle"};
 
@@ -41,25 +47,42 @@ enum {
     LARGEST = 1 << 20, /* bytes of a write */
     PROVED = 1 << 20,  /* bytes of a download that are decrypted */
     TURN = 16,         /* reads or writes of one client before the next one's turn */
+    KEPT = 4,          /* sessions of a client */
+    AHEAD = 2,         /* that it has before it begins: the server's store has the older one for sure */
+    PATIENCE = 20,     /* seconds for all clients to collect them */
+    SAMPLES = 4 << 20, /* latencies that are kept, at most */
+    SERVERS = 16,      /* processes of a server */
 };
 
 struct client {
     int fd;
     SSL *ssl;
     enum phase phase;
-    int due;  /* bytes that the server has yet to echo */
-    int seen; /* bytes of a download that were decrypted */
+    int due;      /* bytes that the server has yet to echo */
+    int seen;     /* bytes of a download that were decrypted */
+    int got;      /* tickets of this connection */
+    double since; /* when the handshake or echo began; resting: when it ends */
+    SSL_SESSION *sessions[KEPT], *offered;
+    int kept;
 };
 
+/* Before "resumed" is measured: every client collects sessions, then one tries whether who resumes gets tickets. */
+enum preparation { READY, COLLECTING, TRYING };
+static const double WHILE = 0.3; /* seconds that the trial waits for its ticket */
+
 static enum mode mode;
-static int size;
+static int version = TLS1_3_VERSION, clients = 32, size = 64, alpn, staple, ready, renews = 1;
+static enum preparation preparation;
+static double seconds = 1, warm = -1, pause_between;
+static pid_t servers[SERVERS];
 static char block[LARGEST];
 static const char *cipher = "";
 static SSL_CTX *context;
-static SSL_SESSION *session;
+static struct client *all;
 static struct sockaddr_in address;
 static int poller;
-static long handshakes, resumptions, failures, exchanges, bytes;
+static long handshakes, resumptions, failures, exchanges, bytes, sampled;
+static float *samples; /* seconds */
 
 static void die(const char *what)
 {
@@ -82,26 +105,87 @@ static double cpu(void)
     return usage.ru_utime.tv_sec + usage.ru_stime.tv_sec + (usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) * 1e-6;
 }
 
-/* CPU seconds of another process: to the nanosecond, where /proc has clock ticks */
-static double cpu_of(pid_t pid)
+/* CPU seconds of the server's processes: to the nanosecond, where /proc has clock ticks */
+static double servers_cpu(void)
 {
-    clockid_t clock;
-    struct timespec time;
-    if (clock_getcpuclockid(pid, &clock) || clock_gettime(clock, &time) < 0)
-        die("the server's CPU time");
-    return time.tv_sec + time.tv_nsec * 1e-9;
+    double sum = 0;
+    for (int i = 0; i < SERVERS && servers[i]; i++) {
+        clockid_t clock;
+        struct timespec time;
+        if (clock_getcpuclockid(servers[i], &clock) || clock_gettime(clock, &time) < 0)
+            die("the server's CPU time");
+        sum += time.tv_sec + time.tv_nsec * 1e-9;
+    }
+    return sum;
 }
+
+static void sample(double since)
+{
+    if (sampled < SAMPLES)
+        samples[sampled++] = now() - since;
+}
+
+/* -- sessions ------------------------------------------------------------------------------------------------------ */
+
+static void keep(struct client *client, SSL_SESSION *session)
+{
+    int room = version == TLS1_3_VERSION ? KEPT : 1;
+    if (client->kept == room) {
+        SSL_SESSION_free(client->sessions[0]);
+        memmove(client->sessions, client->sessions + 1, --client->kept * sizeof *client->sessions);
+    }
+    client->sessions[client->kept++] = session;
+}
+
+static int on_ticket(SSL *ssl, SSL_SESSION *session)
+{
+    struct client *client = SSL_get_app_data(ssl);
+    if (SSL_version(ssl) != TLS1_3_VERSION) /* seen to once the handshake is done */
+        return 0;
+    client->got++;
+    keep(client, session);
+    return 1;
+}
+
+static void offer(struct client *client)
+{
+    if (preparation == COLLECTING || !client->kept)
+        return;
+    if (version == TLS1_2_VERSION) {
+        SSL_set_session(client->ssl, client->sessions[0]);
+    } else {
+        SSL_SESSION *copy = SSL_SESSION_dup(client->sessions[0]); /* OpenSSL makes a used one unusable */
+        SSL_set_session(client->ssl, copy);
+        SSL_SESSION_free(copy);
+        client->offered = client->sessions[0];
+        memmove(client->sessions, client->sessions + 1, --client->kept * sizeof *client->sessions);
+    }
+}
+
+static void forget_offered(struct client *client)
+{
+    if (client->offered && !renews)
+        keep(client, client->offered);
+    else
+        SSL_SESSION_free(client->offered);
+    client->offered = NULL;
+}
+
+/* -- one client ---------------------------------------------------------------------------------------------------- */
 
 static void begin(struct client *client)
 {
     int one = 1;
     struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLET, .data.ptr = client};
 
+    client->since = now();
+    client->got = client->due = client->seen = 0;
     client->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
     if (client->fd < 0)
         die("socket");
     setsockopt(client->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     client->ssl = SSL_new(context);
+    SSL_set_app_data(client->ssl, client);
     SSL_set_fd(client->ssl, client->fd);
     if (mode == UPLOAD) { /* one system call for the records of a block */
         BIO *buffer = BIO_new(BIO_f_buffer());
@@ -111,8 +195,9 @@ static void begin(struct client *client)
     }
     SSL_set_connect_state(client->ssl);
     SSL_set_tlsext_host_name(client->ssl, "localhost");
-    if (session)
-        SSL_set_session(client->ssl, session);
+    if (staple)
+        SSL_set_tlsext_status_type(client->ssl, TLSEXT_STATUSTYPE_ocsp);
+    offer(client);
     client->phase = CONNECTING;
     if (epoll_ctl(poller, EPOLL_CTL_ADD, client->fd, &event) < 0)
         die("epoll_ctl");
@@ -129,10 +214,16 @@ static void again(struct client *client, int good)
         failures++;
     }
     ERR_clear_error();
-    /* or OpenSSL would call the session bad, for all of them */
+    /* or OpenSSL would call the session bad */
     SSL_set_shutdown(client->ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
     SSL_free(client->ssl);
     close(client->fd);
+    forget_offered(client);
+    if (preparation == TRYING || (preparation && client->kept >= (version == TLS1_3_VERSION ? AHEAD : 1))) {
+        client->phase = RESTING;
+        ready++;
+        return;
+    }
     begin(client);
 }
 
@@ -142,9 +233,8 @@ static void start_talking(struct client *client)
     struct epoll_event event = {.events = mode == DOWNLOAD ? EPOLLIN : EPOLLOUT, .data.ptr = client};
 
     handshakes++;
-    cipher = SSL_get_cipher(client->ssl);
     client->phase = TALKING;
-    client->due = client->seen = 0;
+    client->since = now();
     if ((mode == UPLOAD || mode == DOWNLOAD) && epoll_ctl(poller, EPOLL_CTL_MOD, client->fd, &event) < 0)
         die("epoll_ctl");
 }
@@ -156,7 +246,7 @@ static void talk(struct client *client)
 
     for (int turn = 0; mode == ECHO || mode == IDLE || turn < TURN; turn++) {
         int reading = mode == DOWNLOAD || client->due;
-        if (client->seen >= PROVED) { /* decrypting all of it would take a core longer than the server */
+        if (client->seen >= PROVED) {
             result = recv(client->fd, NULL, LARGEST, MSG_TRUNC);
             if (result < 0 && errno == EAGAIN)
                 return;
@@ -184,13 +274,15 @@ static void talk(struct client *client)
             continue;
         }
         client->due += reading ? -result : result;
-        if (client->due == 0) {
-            exchanges++;
-            bytes += size;
-            if (mode == IDLE) {
-                client->phase = RESTING;
-                return;
-            }
+        if (client->due)
+            continue;
+        exchanges++;
+        bytes += size;
+        sample(client->since);
+        client->since = now() + pause_between;
+        if (mode == IDLE || pause_between > 0) {
+            client->phase = RESTING;
+            return;
         }
     }
 }
@@ -218,15 +310,32 @@ static void step(struct client *client)
                 again(client, 0);
             return;
         }
+        cipher = SSL_get_cipher(client->ssl);
         if (mode == FULL || mode == RESUMED) {
-            SSL_shutdown(client->ssl);
-            client->phase = CLOSING;
+            if (!preparation)
+                sample(client->since);
+            if (mode == RESUMED && version == TLS1_2_VERSION)
+                keep(client, SSL_get1_session(client->ssl));
+            client->phase = TICKET;
         } else {
             start_talking(client);
         }
     }
     if (client->phase == TALKING)
         talk(client);
+    if (client->phase == TICKET && mode == RESUMED && version == TLS1_3_VERSION && !client->got) {
+        result = SSL_read(client->ssl, scratch, sizeof scratch);
+        if (result <= 0 && SSL_get_error(client->ssl, result) != SSL_ERROR_WANT_READ) {
+            again(client, 0);
+            return;
+        }
+        if (!client->got && (renews || !SSL_session_reused(client->ssl)))
+            return;
+    }
+    if (client->phase == TICKET) { /* there, or not waited for */
+        SSL_shutdown(client->ssl);
+        client->phase = CLOSING;
+    }
     if (client->phase != CLOSING)
         return;
     for (;;) { /* until the server has ended it, so that all of its work is done */
@@ -236,119 +345,138 @@ static void step(struct client *client)
         error = SSL_get_error(client->ssl, result);
         if (error == SSL_ERROR_WANT_READ)
             return;
-        again(client, error == SSL_ERROR_ZERO_RETURN);
+        /* a server that does not read our close_notify resets */
+        again(client, error == SSL_ERROR_ZERO_RETURN || (error == SSL_ERROR_SYSCALL && errno == ECONNRESET));
         return;
     }
 }
 
-static int keep(SSL *ssl, SSL_SESSION *made)
+/* -- the program --------------------------------------------------------------------------------------------------- */
+
+static int by_size(const void *a, const void *b)
 {
-    (void)ssl;
-    if (session)
-        return 0;
-    session = made;
-    return 1;
+    float x = *(const float *)a, y = *(const float *)b;
+    return (x > y) - (x < y);
 }
 
-static void make_session(void)
+static void percentile(const char *name, double share)
 {
-    char byte = 'x';
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
-    SSL *ssl = SSL_new(context);
-
-    SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
-    SSL_CTX_sess_set_new_cb(context, keep);
-    if (connect(fd, (struct sockaddr *)&address, sizeof address) < 0)
-        die("connect");
-    SSL_set_fd(ssl, fd);
-    SSL_set_tlsext_host_name(ssl, "localhost");
-    if (SSL_connect(ssl) != 1 || SSL_write(ssl, &byte, 1) != 1 || SSL_read(ssl, &byte, 1) != 1)
-        die("the first handshake");
-    SSL_shutdown(ssl);
-    SSL_set_shutdown(ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
-    SSL_free(ssl);
-    close(fd);
-    SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
-    if (!session) {
-        fprintf(stderr, "load: the server gave no session\n");
-        exit(2);
-    }
-    usleep(200000); /* the server's store has it */
+    if (sampled < clients)
+        printf("\"%s\": null, ", name);
+    else
+        printf("\"%s\": %.4f, ", name, samples[(long)(share * (sampled - 1))] * 1e3);
 }
 
 static int usage(void)
 {
-    fprintf(stderr, "usage: load HOST PORT 1.2|1.3 full|resumed CLIENTS SECONDS\n"
-                    "       load HOST PORT 1.2|1.3 echo|upload|download|idle CLIENTS SECONDS SIZE PID\n");
+    fprintf(stderr, "usage: load [-v 1.2|1.3] [-c CLIENTS] [-t SECONDS] [-w SECONDS] [-s BYTES] [-i SECONDS]\n"
+                    "            [-p PID,...] [-a] [-o] full|resumed|echo|upload|download|idle HOST PORT\n");
     return 2;
+}
+
+static int options(int count, char **words)
+{
+    int letter, servers_named = 0;
+    while ((letter = getopt(count, words, "v:c:t:w:s:i:p:ao")) != -1) {
+        switch (letter) {
+        case 'v': version = strcmp(optarg, "1.2") ? TLS1_3_VERSION : TLS1_2_VERSION; break;
+        case 'c': clients = atoi(optarg); break;
+        case 't': seconds = atof(optarg); break;
+        case 'w': warm = atof(optarg); break;
+        case 's': size = atoi(optarg); break;
+        case 'i': pause_between = atof(optarg); break;
+        case 'a': alpn = 1; break;
+        case 'o': staple = 1; break;
+        case 'p':
+            for (char *pid = strtok(optarg, ","); pid && servers_named < SERVERS; pid = strtok(NULL, ","))
+                servers[servers_named++] = atoi(pid);
+            break;
+        default: return 0;
+        }
+    }
+    if (count - optind != 3)
+        return 0;
+    while (mode < MODES && strcmp(words[optind], names[mode]))
+        mode++;
+    if (warm < 0)
+        warm = seconds / 4;
+    address.sin_family = AF_INET;
+    address.sin_port = htons(atoi(words[optind + 2]));
+    return mode < MODES && inet_pton(AF_INET, words[optind + 1], &address.sin_addr) == 1 && clients >= 1 &&
+           seconds > 0 && size >= 1 && size <= LARGEST && pause_between >= 0;
 }
 
 int main(int count, char **words)
 {
-    if (count < 7)
+    if (!options(count, words))
         return usage();
-    int version = strcmp(words[3], "1.2") ? TLS1_3_VERSION : TLS1_2_VERSION;
-    while (mode < MODES && strcmp(words[4], names[mode]))
-        mode++;
-    if (mode == MODES || count != (mode < ECHO ? 7 : 9))
-        return usage();
-    int clients = atoi(words[5]);
-    double seconds = atof(words[6]);
-    pid_t server = 0;
-    if (mode >= ECHO) {
-        size = atoi(words[7]);
-        server = atoi(words[8]);
-    }
-
-    address.sin_family = AF_INET;
-    address.sin_port = htons(atoi(words[2]));
-    if (inet_pton(AF_INET, words[1], &address.sin_addr) != 1 || clients < 1 || seconds <= 0) {
-        fprintf(stderr, "load: HOST must be an IPv4 address, CLIENTS and SECONDS above 0\n");
-        return 2;
-    }
-    if (mode >= ECHO && (size < 1 || size > LARGEST)) {
-        fprintf(stderr, "load: SIZE must be from 1 to %d\n", LARGEST);
-        return 2;
-    }
     context = SSL_CTX_new(TLS_client_method());
     SSL_CTX_set_min_proto_version(context, version);
     SSL_CTX_set_max_proto_version(context, version);
+    SSL_CTX_set_ciphersuites(context, "TLS_AES_256_GCM_SHA384");
+    SSL_CTX_set_cipher_list(context, "ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384");
+    SSL_CTX_set_options(context, SSL_OP_IGNORE_UNEXPECTED_EOF); /* many servers just close */
+    if (mode == RESUMED) {
+        SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
+        SSL_CTX_sess_set_new_cb(context, on_ticket);
+    }
+    if (alpn)
+        SSL_CTX_set_alpn_protos(context, (const unsigned char *)"\2h2\10http/1.1", 12);
     if (mode != ECHO && mode != UPLOAD && mode != DOWNLOAD) /* there, buffers are needed again at once */
         SSL_CTX_set_mode(context, SSL_MODE_RELEASE_BUFFERS);
-    if (mode == RESUMED)
-        make_session();
     poller = epoll_create1(0);
-
-    struct client *all = calloc(clients, sizeof *all);
+    all = calloc(clients, sizeof *all);
+    samples = malloc(SAMPLES * sizeof *samples);
+    preparation = mode == RESUMED ? COLLECTING : READY;
+    double began = now(), used = cpu(), served = servers_cpu(), start = began + warm, end = start + seconds;
+    double patience = began + PATIENCE, trial = 0;
+    int counting = mode == IDLE, pacing = mode == ECHO && pause_between > 0;
     for (int i = 0; i < clients; i++)
         begin(&all[i]);
-
-    double warm = seconds / 4 < 1 ? seconds / 4 : 1;
-    double start = now() + warm, end = start + seconds, began = now(), used = cpu(), served = 0;
-    int counting = mode == IDLE;
-    while (now() < end && !(mode == IDLE && exchanges >= clients)) {
+    while (preparation || (now() < end && !(mode == IDLE && exchanges >= clients))) {
         struct epoll_event events[256];
-        int ready = epoll_wait(poller, events, 256, 100);
-        for (int i = 0; i < ready; i++)
+        int some = epoll_wait(poller, events, 256, pacing ? 1 : 50);
+        for (int i = 0; i < some; i++)
             step(events[i].data.ptr);
-        if (!counting && now() >= start) {
+        if (preparation == COLLECTING && ready == clients) {
+            preparation = TRYING;
+            trial = now() + WHILE;
+            begin(&all[0]);
+        } else if (preparation == TRYING && ready > clients) {
+            preparation = READY;
+            start = now() + warm;
+            end = start + seconds;
+            for (int i = 0; i < clients; i++)
+                begin(&all[i]);
+        } else if (preparation == TRYING && all[0].phase == TICKET && now() > trial) {
+            renews = 0;
+            step(&all[0]);
+        } else if (preparation && (now() > patience || failures > clients)) {
+            fprintf(stderr, "load: %d of %d clients have got sessions, %ld failures\n", ready, clients, failures);
+            return 1;
+        }
+        for (int i = 0; pacing && i < clients; i++)
+            if (all[i].phase == RESTING && now() >= all[i].since) {
+                all[i].phase = TALKING;
+                all[i].since = now();
+                talk(&all[i]);
+            }
+        if (!counting && !preparation && now() >= start) {
             counting = 1;
-            handshakes = resumptions = failures = exchanges = bytes = 0;
+            handshakes = resumptions = failures = exchanges = bytes = sampled = 0;
             began = now();
             used = cpu();
-            served = server ? cpu_of(server) : 0;
+            served = servers_cpu();
         }
     }
-    double elapsed = now() - began;
-    if (mode < ECHO) {
-        printf("{\"handshakes\": %ld, \"resumed\": %ld, \"failures\": %ld, \"seconds\": %.3f, "
-               "\"own_cpu\": %.2f}\n",
-               handshakes, resumptions, failures, elapsed, (cpu() - used) / elapsed);
-        return 0;
-    }
-    printf("{\"cipher\": \"%s\", \"exchanges\": %ld, \"bytes\": %ld, \"failures\": %ld, \"seconds\": %.4f, "
-           "\"own_cpu\": %.3f, \"server_cpu\": %.6f}\n",
-           cipher, exchanges, bytes, failures, elapsed, (cpu() - used) / elapsed, cpu_of(server) - served);
+    double elapsed = now() - began, own = (cpu() - used) / elapsed, theirs = servers_cpu() - served;
+    qsort(samples, sampled, sizeof *samples, by_size);
+    printf("{\"handshakes\": %ld, \"resumed\": %ld, \"failures\": %ld, \"exchanges\": %ld, \"bytes\": %ld, "
+           "\"seconds\": %.4f, ",
+           handshakes, resumptions, failures, exchanges, bytes, elapsed);
+    percentile("p50_ms", 0.5);
+    percentile("p99_ms", 0.99);
+    printf("\"own_cpu\": %.3f, \"server_cpu\": %.6f, \"cipher\": \"%s\"}\n", own, theirs, cipher);
     fflush(stdout);
     while (mode == IDLE && getchar() != EOF)
         ;

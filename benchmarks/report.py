@@ -1,28 +1,236 @@
-"""What a benchmark's figures are worth: on which machine, over which versions, how busy it was."""
+"""Results as tables (Markdown, reStructuredText) and as drawings (SVG, PNG).
+
+Results are what program.py writes: {"suites": {name: {"measured": {work: {who: [metrics of each round]}}, ...}}, ...}.
+A cell is the median of the rounds, with the least and the greatest of them.
+"""
 
 from __future__ import annotations
 
-import json
-import os
-import platform
-import ssl
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
-import cryptography
-import gevent
-from cryptography.hazmat.backends.openssl.backend import backend
+from benchmarks.suites import SUITES
+
+Results = dict[str, Any]
+
+OURS = ("greentls", "coroutine", "thread", "prefetch")  # what begins so is drawn in colour
+NEARLY_ALL = 0.95  # of a core
+NEEDED = "matplotlib is not there to draw with: pip install 'greentls[bench]'"
 
 
-def report(options, results):
-    """Prints one JSON document."""
-    document = {
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "load average": os.getloadavg()[0],
-        "python": platform.python_version(),
-        "gevent": gevent.__version__,
-        "cryptography": cryptography.__version__,
-        "openssl": backend.openssl_version_text(),
-        "the interpreter's openssl": ssl.OPENSSL_VERSION,
-        "settings": vars(options),
-        "results": results,
-    }
-    print(json.dumps(document, indent=2))
+class Metric(NamedTuple):
+    title: str
+    digits: int
+
+
+METRICS = {
+    "rate": Metric("per second", 0),
+    "cpu_us": Metric("CPU of the server, µs each", 1),
+    "cpu_ns": Metric("CPU of the server, ns per byte", 3),
+    "MiB_s": Metric("MiB/s", 0),
+    "GB_s": Metric("GB/s", 2),
+    "p50_ms": Metric("half of them within, ms", 2),
+    "p99_ms": Metric("99 of 100 within, ms", 2),
+    "KiB": Metric("KiB each", 1),
+    "KiB_parked": Metric("KiB each, while waiting", 1),
+    "KiB_established": Metric("KiB each, when established", 1),
+    "parked": Metric("waiting at once", 0),
+    "us": Metric("CPU, µs", 2),
+    "on_top_us": Metric("CPU on top by waiting, µs", 2),
+    "exponent": Metric("exponent", 2),
+    "ns_byte": Metric("ns per byte", 0),
+}
+
+
+class Table(NamedTuple):
+    title: str
+    header: list[str]
+    rows: list[list[str]]
+
+
+class Spread(NamedTuple):
+    median: float
+    least: float
+    greatest: float
+
+
+def spread(rounds: Sequence[dict[str, Any]], metric: str) -> Spread | None:
+    """None if no round has it."""
+    values = [each[metric] for each in rounds if each.get(metric) is not None]
+    return Spread(statistics.median(values), min(values), max(values)) if values else None
+
+
+def cell(rounds: Sequence[dict[str, Any]], metric: str) -> str:
+    found = spread(rounds, metric)
+    if found is None:
+        return ""
+    middle, least, greatest = (f"{each:,.{METRICS[metric].digits}f}" for each in found)
+    return middle if least == greatest else f"{middle} ({least} to {greatest})"
+
+
+def names(measured: dict[str, dict[str, Any]]) -> list[str]:
+    """Who took part in any of the works, in order of first appearance."""
+    return list(dict.fromkeys(who for by_name in measured.values() for who in by_name))
+
+
+def tables(suite: str, result: Results) -> Iterator[Table]:
+    """One of the metrics for a single work; else one for each metric, with a column for each work."""
+    measured = result["measured"]
+    for works in _alike(measured):
+        part = {work: measured[work] for work in works}
+        rounds = [each for by_name in part.values() for each in by_name.values()]
+        known = [name for name in SUITES[suite].metrics if any(cell(each, name) for each in rounds)]
+        if len(works) == 1:
+            (work,) = works
+            header = [work, *(METRICS[name].title for name in known)]
+            yield Table(
+                work, header, [[who, *(cell(each, name) for name in known)] for who, each in part[work].items()]
+            )
+            continue
+        for name in known:
+            having = [work for work in works if any(cell(each, name) for each in part[work].values())]
+            rows = [[who, *(cell(part[work].get(who, []), name) for work in having)] for who in names(part)]
+            title = METRICS[name].title
+            yield Table(title, [title, *having], [row for row in rows if any(row[1:])])
+
+
+def _alike(measured: dict[str, dict[str, Any]]) -> list[list[str]]:
+    """The works, those together whose contestants are not wholly different ones."""
+    groups: list[list[str]] = []
+    for work, by_name in measured.items():
+        for group in groups:
+            if set(names({each: measured[each] for each in group})) & set(by_name):
+                group.append(work)
+                break
+        else:
+            groups.append([work])
+    return groups
+
+
+def notes(result: Results) -> list[str]:
+    """What the tables do not show: who was absent, what failed, what was not as it should be. A sentence each."""
+    said = [f"{who}: absent, {why}" for who, why in result["absent"].items()]
+    said += [f"{each['who']}, {each['work']}: failed, {each['why'].splitlines()[0]}" for each in result["failed"]]
+    for work, by_name in result["measured"].items():
+        for who, rounds in by_name.items():
+            resumed, client = spread(rounds, "resumed"), spread(rounds, "client")
+            if resumed and "resumed" in work and resumed.median < 0.99:
+                said.append(f"{who}, {work}: only {resumed.median:.0%} resumed")
+            if client and client.median > NEARLY_ALL:
+                said.append(f"{who}, {work}: the load generator used {client.median:.0%} of its core, a limit itself")
+    return said
+
+
+def conditions(results: Results) -> list[str]:
+    """Machine and versions, a line each."""
+    before, after = results["load average"]
+    lines = [f"{name}: {value}" for name, value in {**results["machine"], **results["versions"]}.items()]
+    return [*lines, f"load average before and after: {before:.2f}, {after:.2f}", f"taken: {results['when']}"]
+
+
+# -- text --------------------------------------------------------------------------------------------------------------
+
+
+def markdown(results: Results) -> str:
+    parts = []
+    for suite, result in results["suites"].items():
+        parts.append(f"## {suite}: {result['rounds']} rounds")
+        for table in tables(suite, result):
+            parts.append("\n".join(markdown_rows(table)))
+        parts += ["\n".join(f"- {note}" for note in notes(result))] if notes(result) else []
+    parts.append("\n".join(f"- {line}" for line in conditions(results)))
+    return "\n\n".join(parts) + "\n"
+
+
+def markdown_rows(table: Table) -> Iterator[str]:
+    widths = [max(map(len, column)) for column in zip(table.header, *table.rows, strict=True)]
+
+    def line(cells: Sequence[str]) -> str:
+        padded = [f"{each:<{width}}" for each, width in zip(cells, widths, strict=True)]
+        return f"| {' | '.join(padded)} |"
+
+    yield line(table.header)
+    yield f"|{'|'.join('-' * (width + 2) for width in widths)}|"
+    yield from map(line, table.rows)
+
+
+def restructured(suite: str, result: Results) -> str:
+    """What a page includes: the drawing and the tables of a suite."""
+    parts = [f".. This file is written by greentls bench {suite} --docs.", _figure(suite)]
+    for table in tables(suite, result):
+        rows = "\n".join("   " + ",".join(f'"{each}"' for each in row) for row in [table.header, *table.rows])
+        parts.append(f".. csv-table::\n   :header-rows: 1\n   :widths: auto\n\n{rows}")
+    parts += [f"- {note}" for note in notes(result)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _figure(suite: str) -> str:
+    return f".. image:: benchmarks/{suite}.svg\n   :alt: the first of the tables below, drawn\n   :width: 100%"
+
+
+def write_docs(results: Results, directory: Path, say: Callable[[str], None]) -> None:
+    """SUITE.inc, SUITE.svg and SUITE.png of each suite, and conditions.inc."""
+    directory.mkdir(exist_ok=True)
+    for suite, result in results["suites"].items():
+        (directory / f"{suite}.inc").write_text(restructured(suite, result), encoding="utf-8")
+    lines = "\n".join(f"- {line}" for line in conditions(results))
+    (directory / "conditions.inc").write_text(f"{lines}\n", encoding="utf-8")
+    try:
+        import matplotlib
+    except ImportError:
+        say(NEEDED)
+        return
+    matplotlib.use("agg")
+    matplotlib.rcParams.update({"svg.hashsalt": "greentls", "svg.fonttype": "none", "font.size": 9})
+    for suite, result in results["suites"].items():
+        draw(suite, result, directory)
+
+
+# -- drawings ----------------------------------------------------------------------------------------------------------
+
+
+def draw(suite: str, result: Results, directory: Path) -> None:
+    """SUITE.svg and SUITE.png: bars of the suite's first metric, a panel for each work."""
+    from matplotlib import pyplot
+
+    metric = SUITES[suite].metrics[0]
+    panels = {}
+    for work, by_name in result["measured"].items():
+        spreads = {who: spread(rounds, metric) for who, rounds in by_name.items()}
+        if found := {who: each for who, each in spreads.items() if each}:
+            panels[work] = found
+    if not panels:
+        return
+    columns = min(2, len(panels))
+    heights = [max(map(len, list(panels.values())[at : at + columns])) for at in range(0, len(panels), columns)]
+    figure, axes = pyplot.subplots(
+        len(heights),
+        columns,
+        figsize=(5.2 * columns, sum(0.22 * height + 0.8 for height in heights)),
+        height_ratios=[height + 3 for height in heights],
+        squeeze=False,
+        layout="constrained",
+    )
+    for axis in axes.flat[len(panels) :]:
+        axis.set_visible(False)
+    for axis, (work, found) in zip(axes.flat, panels.items(), strict=False):
+        _panel(axis, work, found, METRICS[metric])
+    for ending, settings in (("svg", {"metadata": {"Date": None}}), ("png", {"dpi": 110})):
+        figure.savefig(directory / f"{suite}.{ending}", **settings)
+    pyplot.close(figure)
+
+
+def _panel(axis: Any, work: str, found: dict[str, Spread], metric: Metric) -> None:
+    who = list(found)[::-1]
+    middles = [found[each].median for each in who]
+    below = [found[each].median - found[each].least for each in who]
+    above = [found[each].greatest - found[each].median for each in who]
+    colours = ["#2a7d4f" if each.startswith(OURS) else "#b9bec4" for each in who]
+    axis.barh(who, middles, xerr=(below, above), color=colours, ecolor="#555555", capsize=2, error_kw={"lw": 0.8})
+    if min(middles) > 0 and max(middles) / min(middles) > 30:
+        axis.set_xscale("log")
+    axis.set_title(f"{work}: {metric.title}", fontsize=9, loc="left")
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.tick_params(axis="y", length=0)

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+import greentls.cli.bench as bench
 import greentls.cli.hello as hello
 import greentls.cli.serve as serve
 from greentls._version import __version__
@@ -31,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
     serve.add_parser(commands)
     hello.add_parser(commands)
+    bench.add_parser(commands)
     arguments, unknown = parser.parse_known_args(argv)
     command: argparse.ArgumentParser = arguments.parser
     if unknown:

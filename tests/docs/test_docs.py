@@ -9,7 +9,6 @@ import argparse
 import ast
 import doctest
 import importlib
-import json
 import os
 import re
 import shlex
@@ -26,7 +25,7 @@ from helpers import PATIENCE
 
 import greentls
 import greentls.events
-from greentls.cli import hello, serve
+from greentls.cli import bench, hello, serve
 from greentls.errors import ConfigurationError
 from greentls.stores.memory import MemoryStore
 from greentls.stores.sealed import SealedStore
@@ -39,10 +38,12 @@ LOGGERS = {"greentls.certificates", "greentls.events", "greentls.ocsp", "greentl
 EVERYTHING = "\n".join(PAGES.values())
 
 
-def directives(name):
-    """(page, argument, options, content without its indentation) of each of them."""
+def directives(name, only=None):
+    """(page, argument, options, content without its indentation) of each of them, or of one page's."""
     found = []
     for page, text in PAGES.items():
+        if only not in (None, page):
+            continue
         lines = text.splitlines()
         for number, line in enumerate(lines):
             if match := re.fullmatch(rf"\.\. {name}::\s*(.*)", line):
@@ -261,6 +262,7 @@ def command_line():
     subparsers = parser.add_subparsers()
     serve.add_parser(subparsers)
     hello.add_parser(subparsers)
+    bench.add_parser(subparsers)
     return parser, subparsers.choices
 
 
@@ -437,14 +439,11 @@ def test_the_error_tree_is_the_codes():
     assert tree.strip() in docstring
 
 
-def test_the_run_of_the_benchmarks_page_is_one_that_the_program_could_print():
-    (run,) = [json.loads(content) for page, content in blocks("json") if page == "benchmarks"]
-    source = (ROOT / "benchmarks" / "waiting.py").read_text("utf-8")
-    for setting in run["settings"]:
-        assert f'"--{setting}"' in source
-    for version in run["results"].values():
-        rates = version["handshakes per second"]
-        # the program rounds after it has divided
-        assert version["ratio"] == pytest.approx(rates["cooperative"] / rates["blocking"], rel=0.002)
-        for name in version:
-            assert f'"{name}"' in source
+def test_every_suite_of_the_benchmarks_is_on_one_page():
+    included = [path for page in ("benchmarks", "strategies") for _, path, _, _ in directives("include", page)]
+    assert sorted(included) == sorted(f"benchmarks/{name}.inc" for name in (*bench.SUITES, "conditions"))
+    for path in included:
+        written = (DOCS / path).read_text("utf-8")
+        for image in re.findall(r"^\.\. image:: (.+)$", written, re.MULTILINE):
+            assert (DOCS / image).exists()
+            assert (DOCS / image).with_suffix(".png").exists()

@@ -1,30 +1,20 @@
 """How fast ClientHellos are parsed, beside dpkt, scapy, tlslite-ng and tls-parser, and whether time is linear.
 
-    python benchmarks/bench_parser.py --rounds 300
+Parsers differ in how deep they go, so each row says what it does. Time is taken in rounds: every row's turn takes about
+a millisecond, then the next row's, and so on. Before that all parsers have to agree on what is in the hello.
 
-Parsers differ in how deep they go, so each row says what it does, and a ratio is that of two equals only where it says
-"same depth". Time is taken in rounds: every row's turn takes about a millisecond, then the next row's, and so on; a
-ratio is taken within a round, and its median over all rounds is the claim. Before that all parsers have to agree on
-what is in the hello.
-
-The second part feeds streams of up to 1 MiB, byte by byte or cut into records of one byte: if time per byte stays the
-same, time is linear, and the exponent of time = a * size ** exponent is near 1.
-
-Progress and tables go to standard error, JSON to standard output. `make bench` installs the competitors and runs this.
+--curves feeds streams of up to 1 MiB, byte by byte or cut into records of one byte: if time per byte stays the same,
+time is linear, and the exponent of time = a * size ** exponent is near 1.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
-import importlib.metadata
 import json
 import logging
 import math
-import os
-import platform
 import statistics
-import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -36,14 +26,14 @@ from greentls.wire.extensions import Body
 from greentls.wire.handshake import message_bytes
 from greentls.wire.registry import HandshakeType
 
-HELLOS = Path(__file__).parents[1] / "tests" / "data" / "hellos"
+HELLOS = Path(__file__).parents[2] / "tests" / "data" / "hellos"
 
 DEPTHS = {
-    "message": "from the record to a whole handshake message, nothing of it parsed",
-    "outline": "version, random, session id, cipher suites, compression methods; where each extension is",
-    "extensions": "the outline, and a list of every extension's type and bytes",
-    "three fields": "server_name, legacy_session_id and psk_identities, which a server needs to find a session",
-    "bodies": "the outline, and the body of every extension that the parser knows",
+    "message": "a message out of its record",
+    "outline": "all but the extensions, and where each of those is",
+    "extensions": "and a list of every extension's bytes",
+    "three fields": "server_name, session id, PSK identities",
+    "bodies": "every extension parsed",
 }
 
 
@@ -229,18 +219,18 @@ def tls_parser(stream: bytes, message: bytes) -> list[Row]:
     ]
 
 
-COMPETITORS = {"dpkt": dpkt, "scapy": scapy, "tlslite-ng": tlslite_ng, "tls-parser": tls_parser}
+COMPETITORS = (dpkt, scapy, tlslite_ng, tls_parser)
 
 
-def rows_for(stream: bytes, message: bytes) -> tuple[list[Row], list[str]]:
-    """The rows, and the names of the competitors that are not installed."""
-    rows, absent = greentls(stream, message), []
-    for name, make in COMPETITORS.items():
+def rows_for(stream: bytes, message: bytes) -> list[Row]:
+    """Of the parsers that are installed."""
+    rows = greentls(stream, message)
+    for make in COMPETITORS:
         try:
             rows += make(stream, message)
         except ImportError:
-            absent.append(name)
-    return rows, absent
+            pass
+    return rows
 
 
 def check(rows: list[Row]) -> dict[str, list[str]]:
@@ -284,41 +274,16 @@ def interleaved(functions: list[Callable[[], object]], rounds: int, turn: float)
     return times
 
 
-def middle(values: list[float], scale: float = 1.0, digits: int = 2) -> dict[str, Any]:
-    """The median, and between which values nine of ten lie."""
-    cuts = statistics.quantiles(values, n=20) if len(values) > 1 else values * 2
-    spread = [round(cuts[0] * scale, digits), round(cuts[-1] * scale, digits)]
-    return {"median": round(statistics.median(values) * scale, digits), "nine of ten": spread}
-
-
-def side_by_side(stream: bytes, options: argparse.Namespace) -> dict[str, Any]:
-    message = next(RecordReader().feed(stream))
-    rows, absent = rows_for(stream, message)
-    agreed = check(rows)
-    times = interleaved([row.parse for row in rows], options.rounds, options.turn)
-    ours = [(row, each) for row, each in zip(rows, times, strict=True) if row.parser == "greentls"]
-    theirs = [(row, each) for row, each in zip(rows, times, strict=True) if row.parser != "greentls"]
+def side_by_side(options: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Microseconds by "parser: depth"."""
+    stream = (HELLOS / f"{options.hello}.bin").read_bytes()
+    rows = rows_for(stream, next(RecordReader().feed(stream)))
+    check(rows)
+    rounds = max(1, round(options.seconds / options.turn / len(rows)))
+    times = interleaved([row.parse for row in rows], rounds, options.turn)
     return {
-        "bytes": len(message),
-        "extensions": len(ClientHello.parse(message).extensions),
-        "absent": absent,
-        "agreed on": agreed,
-        "microseconds": [
-            {"parser": row.parser, "depth": row.depth, "does": row.words, **middle(each, 1e6)}
-            for row, each in zip(rows, times, strict=True)
-        ],
-        "times faster": [
-            {
-                "greentls": our.depth,
-                "than": their.parser,
-                "same depth": our.depth == their.depth,
-                **middle([b / a for a, b in zip(our_times, their_times, strict=True)]),
-            }
-            for our, our_times in ours
-            for their, their_times in theirs
-            # "message" starts at the record, the others at the message.
-            if (our.depth == "message") == (their.depth == "message")
-        ],
+        f"{row.parser}: {DEPTHS[row.depth]}": {"us": statistics.median(each) * 1e6}
+        for row, each in zip(rows, times, strict=True)
     }
 
 
@@ -365,6 +330,9 @@ def tiny_records(size: int) -> list[bytes]:
     return [in_records(first, 5) + in_records(handshake_messages(size - 5), 1)]
 
 
+SHORTEST, LONGEST = 2**14, 2**20  # bytes of a stream
+SECONDS_PER_BYTE = 1.5e-6  # about: Parser, byte by byte
+
 CURVES = {
     "RecordReader, byte by byte": (with_record_reader, byte_by_byte),
     "Parser, byte by byte": (with_parser, byte_by_byte),
@@ -373,100 +341,42 @@ CURVES = {
 }
 
 
-def linear_time(options: argparse.Namespace, say: Callable[[str], None]) -> dict[str, Any]:
+def linear_time(options: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """The exponent of each curve. The longest streams are halved until all fit into the seconds, about."""
     results = {}
     for name, (read, cut) in CURVES.items():
-        sizes = [2**power for power in range(14, 31) if 2**power <= options.curve_bytes]
+        longest = LONGEST
+        while longest > SHORTEST * 2 and longest * SECONDS_PER_BYTE * 2 * len(CURVES) > options.seconds:
+            longest //= 2
+        sizes = [SHORTEST << power for power in range(20) if SHORTEST << power <= longest]
         pieces = [cut(size) for size in sizes]
         for size, each in zip(sizes, pieces, strict=True):
             if (got := read(each)) != size:
                 raise SystemExit(f"{name}: {got} bytes of messages came out of {size}")
-        functions = [lambda each=each, read=read: read(each) for each in pieces]
-        times = interleaved(functions, options.curve_rounds, 0.0)
-        medians = [statistics.median(each) for each in times]
-        per_byte = [median / size * 1e9 for median, size in zip(medians, sizes, strict=True)]
-        logarithms = [math.log(size) for size in sizes], [math.log(median) for median in medians]
-        exponent = statistics.linear_regression(*logarithms).slope if len(sizes) > 1 else None
+        times = interleaved([lambda each=each, read=read: read(each) for each in pieces], 1, 0.0)
+        logarithms = [math.log(size) for size in sizes], [math.log(statistics.median(each)) for each in times]
         results[name] = {
-            "exponent": exponent and round(exponent, 3),
-            "nanoseconds per byte": {
-                str(size): middle([second / size for second in each], 1e9, 0)
-                for size, each in zip(sizes, times, strict=True)
-            },
+            "exponent": statistics.linear_regression(*logarithms).slope,
+            "ns_byte": statistics.median(times[-1]) / sizes[-1] * 1e9,
         }
-        say(f"\n{name}: time = a * size ** {exponent:.2f}" if exponent else f"\n{name}")
-        for size, median, cost in zip(sizes, medians, per_byte, strict=True):
-            bar = "#" * round(30 * cost / max(per_byte))
-            say(f"  {size >> 10:>6} KiB {median * 1e3:>9.1f} ms {cost:>7.0f} ns per byte {bar}")
     return results
 
 
 # The program --------------------------------------------------------------------------------------------------------
 
 
-def table(name: str, result: dict[str, Any], say: Callable[[str], None]) -> None:
-    say(f"\n{name}: ClientHello of {result['bytes']} bytes, {result['extensions']} extensions")
-    for row in result["microseconds"]:
-        low, high = row["nine of ten"]
-        say(f"  {row['parser']:<11} {row['depth']:<13} {row['median']:>8.2f} us  ({low:.2f} to {high:.2f})")
-    for row in result["times faster"]:
-        low, high = row["nine of ten"]
-        equal = "  same depth" if row["same depth"] else ""
-        say(f"  {row['greentls']:<13} x{row['median']:<6.2f} ({low:.2f} to {high:.2f}) against {row['than']}{equal}")
-    for competitor in result["absent"]:
-        say(f"  {competitor} is absent: pip install {competitor}")
-
-
-def version_of(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    known = sorted(path.stem for path in HELLOS.glob("*.bin"))
-    parser.add_argument(
-        "--hellos",
-        nargs="+",
-        default=["chromium", "chromium-psk"],
-        choices=known,
-        metavar="NAME",
-        help=f"of tests/data/hellos: {', '.join(known)} (chromium, and chromium-psk, which offers a ticket)",
-    )
-    parser.add_argument("--rounds", type=int, default=300, help="interleaved rounds (300)")
+    parser.add_argument("--hello", default="chromium", help="of tests/data/hellos (chromium)")
+    parser.add_argument("--seconds", type=float, default=3.0, help="that all rows take together, about (3)")
     parser.add_argument("--turn", type=float, default=0.001, help="seconds of a row's turn in a round (0.001)")
-    parser.add_argument("--curve-bytes", type=int, default=2**20, help="the longest stream of the curves (1 MiB)")
-    parser.add_argument("--curve-rounds", type=int, default=3, help="interleaved rounds of each curve (3)")
+    parser.add_argument("--curves", action="store_true", help="whether time is linear, instead")
     return parser.parse_args(arguments)
-
-
-def measure(options: argparse.Namespace, say: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
-    hellos = {}
-    for name in options.hellos:
-        hellos[name] = side_by_side((HELLOS / f"{name}.bin").read_bytes(), options)
-        table(name, hellos[name], say)
-    return {"hellos": hellos, "linear time": linear_time(options, say)}
 
 
 def main() -> None:
     options = parse()
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # moving between cores costs caches
-    results = measure(options, lambda line: print(line, file=sys.stderr))
-    print(
-        json.dumps(
-            {
-                "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-                "python": platform.python_version(),
-                "packages": {name: version_of(name) or "absent" for name in ("greentls", *COMPETITORS)},
-                "depths": DEPTHS,
-                "settings": vars(options),
-                "results": results,
-            },
-            indent=2,
-        )
-    )
+    print(json.dumps(linear_time(options) if options.curves else side_by_side(options)))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,105 @@
+"""The machine: its two cores, what runs on it and what that uses, the versions of everything."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.metadata
+import os
+import platform
+import resource
+import shutil
+import signal
+import ssl
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1  # prctl(2)
+
+
+def cores() -> tuple[set[int], set[int], set[int]]:
+    """The server's, the load generator's, and all that this process may use. With one core they are the same."""
+    usable = os.sched_getaffinity(0)
+    return {min(usable)}, {max(usable)}, usable
+
+
+def on(core: set[int]) -> Callable[[], None]:
+    """For subprocess: what its child does first. It is pinned, and ends with this process however that ends."""
+    libc = ctypes.CDLL(None)
+
+    def prepare() -> None:
+        os.sched_setaffinity(0, core)
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+    return prepare
+
+
+def allow_many_files() -> int:
+    """As many descriptors as the system lets us have, for this process and what it starts."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
+
+
+def family(pid: int) -> list[int]:
+    """The process and its descendants."""
+    found = [pid]
+    for parent in found:
+        for children in Path(f"/proc/{parent}/task").glob("*/children"):
+            found += map(int, children.read_text().split())
+    return found
+
+
+def resident(pid: int) -> float:
+    """KiB of a process and its descendants, counted page by page: /proc/PID/statm may lag."""
+    total = 0
+    for each in family(pid):
+        lines = Path(f"/proc/{each}/smaps_rollup").read_text().splitlines()
+        total += next(int(line.split()[1]) for line in lines if line.startswith("Rss:"))
+    return total
+
+
+def facts() -> dict[str, str]:
+    """What every result is printed with."""
+    model = next(
+        (line.split(":", 1)[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
+        platform.machine(),
+    )
+    return {
+        "processor": f"{model}, {len(os.sched_getaffinity(0))} of {os.cpu_count()} cores",
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+    }
+
+
+def versions() -> dict[str, str]:
+    from cryptography.hazmat.backends.openssl.backend import backend
+
+    known = {
+        "Python": platform.python_version(),
+        "greentls' OpenSSL": backend.openssl_version_text(),
+        "Python's OpenSSL": ssl.OPENSSL_VERSION,
+    }
+    for package in ("greentls", "gevent", "greenlet", "cryptography", "pyopenssl", "eventlet", "uvloop"):
+        try:
+            known[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            pass
+    for name, command in {
+        "the system's OpenSSL": ["openssl", "version"],
+        "Node": ["node", "-p", "process.version + ' (OpenSSL ' + process.versions.openssl + ')'"],
+        "Go": ["go", "version"],
+        "nginx": ["nginx", "-v"],
+        "HAProxy": ["haproxy", "-v"],
+        "memcached": ["memcached", "-V"],
+    }.items():
+        if shutil.which(command[0]):
+            said = subprocess.run(command, capture_output=True, text=True, check=False)
+            known[name] = (said.stdout or said.stderr).strip().splitlines()[0]
+    return known
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []

@@ -1,0 +1,64 @@
+"""Who else serves TLS: each a program in this directory, started when what it runs on is there."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+HERE = Path(__file__).parent
+FLOOR = HERE.parent / "floor"
+
+
+class Peer(NamedTuple):
+    """absent: why it cannot be run, or "". command: what to run, before the arguments that all have."""
+
+    name: str
+    choice: str  # of --peers
+    absent: Callable[[], str]
+    command: Callable[[str], Sequence[str]]  # from a directory for what is built
+    more: Sequence[str] = ()  # arguments behind those that all have
+    echoes: bool = True  # or it is for handshakes only
+
+
+def needs_module(name: str) -> Callable[[], str]:
+    return lambda: "" if importlib.util.find_spec(name) else f"pip install {name}"
+
+
+def needs_program(name: str, package: str) -> Callable[[], str]:
+    return lambda: "" if shutil.which(name) else f"there is no {name}: apt-get install {package}"
+
+
+def python(name: str) -> Callable[[str], Sequence[str]]:
+    return lambda directory: [sys.executable, str(HERE / name)]
+
+
+def go(directory: str) -> Sequence[str]:
+    built = f"{directory}/go-server"
+    if not Path(built).exists():
+        subprocess.run(["go", "build", "-o", built, str(HERE / "server.go")], check=True, capture_output=True)
+    return [built]
+
+
+def here() -> str:
+    return ""
+
+
+PEERS = [
+    Peer("gevent.ssl", "gevent.ssl", here, python("gevent_ssl.py")),
+    Peer("gevent.ssl, TCP_NODELAY", "gevent.ssl", here, python("gevent_ssl.py"), ["--nodelay"]),
+    Peer("eventlet", "eventlet", needs_module("eventlet"), python("eventlet_ssl.py")),
+    Peer("threads", "threads", here, python("threads_ssl.py")),
+    Peer("asyncio", "asyncio", here, python("asyncio_ssl.py")),
+    Peer("uvloop", "uvloop", needs_module("uvloop"), python("asyncio_ssl.py"), ["--uvloop"]),
+    Peer("Node", "node", needs_program("node", "nodejs"), lambda directory: ["node", str(HERE / "node.js")]),
+    Peer("Go", "go", needs_program("go", "golang-go"), go),
+    Peer("nginx", "nginx", needs_program("nginx", "nginx-light"), python("nginx.py"), echoes=False),
+    Peer("HAProxy", "haproxy", needs_program("haproxy", "haproxy"), python("haproxy.py"), echoes=False),
+    Peer("C", "floor", here, lambda directory: [str(FLOOR)]),
+]
+CHOICES = tuple(dict.fromkeys(peer.choice for peer in PEERS))

@@ -1,0 +1,35 @@
+"""greentls under StreamServer, by its public API. --store: where sessions are (open_store()'s URLs), none: in tickets.
+
+--strategy: SSLContext.strategy. --hello: a client_hello_callback, which looks at server_name, at the port "reading".
+"""
+
+import ssl
+
+import gevent
+from common import announce, arguments, end_with_stdin
+from gevent_handlers import handlers, listen
+
+import greentls
+
+given = arguments(("--store", {"default": ""}), ("--strategy", {"default": ""}), ("--hello", {"action": "store_true"}))
+
+
+def context():
+    context = greentls.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(given.certificate, given.key)
+    if given.strategy:
+        context.strategy = given.strategy
+    if given.store:
+        context.session_store = greentls.open_store(given.store)
+    return context
+
+
+plain = context()
+ports = {name: listen(handle, plain) for name, handle in handlers(given.block).items()}
+if given.hello:
+    reading = context()
+    reading.client_hello_callback = lambda sock, hello: None if hello.server_name else 112  # unrecognized_name
+    ports["reading"] = listen(handlers(given.block)["echo"], reading)
+announce(ports)
+end_with_stdin()
+gevent.wait()

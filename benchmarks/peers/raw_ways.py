@@ -1,0 +1,218 @@
+"""Two ways to wait that greentls does without: here to be measured beside its own, in as few lines as they take.
+
+--way suspend: OpenSSL's callbacks that may say "later" do, SSL_do_handshake() returns, the answer is fetched, and the
+handshake is entered again. A session is asked for in the ClientHello callback (SSL_CTX_set_client_hello_cb(3)), since
+the session callback itself cannot say so; a certificate in SSL_CTX_set_cert_cb(3).
+
+--way replay: the callback notes what is asked for, SSL_do_handshake() is stopped by the same "later", its SSL is freed,
+the answer is fetched, and a new SSL is given the same bytes.
+
+Ports as those of ways.py: "session N", "certificate N", "park". There is no guard here, no deadline, and nothing is
+checked: a server for the loopback only.
+"""
+
+from __future__ import annotations
+
+import functools
+import socket as plain_socket
+from typing import Any
+
+import gevent
+from common import BACKLOG, announce, arguments, end_with_stdin
+from gevent.event import Event
+from gevent.server import StreamServer
+from OpenSSL import SSL
+
+from greentls.openssl import binding
+from greentls.openssl.binding import ffi, hidden, lib
+
+given = arguments(("--way", {"choices": ("suspend", "replay"), "required": True}), ("--milliseconds", {"default": "0"}))
+WANT_READ = 2  # SSL_get_error(3)
+LATER = -1  # SSL_CTX_set_cert_cb(3), and SSL_CLIENT_HELLO_RETRY
+GO_ON = 1
+PRE_SHARED_KEY = 41
+released = Event()
+waiting = {"now": 0, "most": 0}
+handshakes: dict[Any, Handshake] = {}  # by SSL*
+
+
+def look_up(seconds: float | None) -> None:
+    """None: until standard input says so."""
+    if seconds == 0:
+        return
+    waiting["now"] += 1
+    waiting["most"] = max(waiting.values())
+    released.wait() if seconds is None else gevent.sleep(seconds)
+    waiting["now"] -= 1
+
+
+class Service:
+    """What one port does. Its SSL_CTX asks for a session, or for a certificate."""
+
+    def __init__(self, what: str, seconds: float | None) -> None:
+        self.what, self.seconds = what, seconds
+        self.sessions: dict[bytes, bytes] = {}
+        self.context = SSL.Context(SSL.TLS_SERVER_METHOD)
+        self.context.use_certificate_chain_file(given.certificate)
+        self.context.use_privatekey_file(given.key)
+        self.context.set_session_id(b"raw")
+        raw = self.context._context
+        if what == "session":
+            self.context.set_options(SSL.OP_NO_TICKET)
+            mode = SSL.SESS_CACHE_SERVER | SSL.SESS_CACHE_NO_INTERNAL
+            self.context.set_session_cache_mode(mode)
+            hidden("SSL_CTX_set_num_tickets", "int (*)(SSL_CTX *, size_t)")(raw, 1)
+            binding.set_session_callbacks(raw, on_get_session, on_new_session, ffi.NULL)
+            if given.way == "suspend":
+                hidden("SSL_CTX_set_client_hello_cb", "void (*)(SSL_CTX *, int (*)(SSL *, int *, void *), void *)")(
+                    raw, on_client_hello, ffi.NULL
+                )
+                return
+        lib.SSL_CTX_set_cert_cb(raw, on_certificate, ffi.NULL)
+
+
+class Handshake:
+    """wanted: what a callback could not answer. answers: by session id, or True for the certificate."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self.wanted: Any = None
+        self.answers: dict[Any, bytes | None] = {}
+        self.fresh()
+
+    def fresh(self) -> None:
+        self.owner, self.ssl, self.incoming, self.outgoing = binding.new_ssl(self.service.context, True)
+
+    def answer(self) -> None:
+        look_up(self.service.seconds)
+        self.answers[self.wanted] = self.service.sessions.get(self.wanted)
+        self.wanted = None
+
+    def run(self, sock: Any) -> None:
+        """Raises OSError."""
+        received = b""
+        while True:
+            lib.ERR_clear_error()
+            handshakes[self.ssl] = self
+            result = lib.SSL_do_handshake(self.ssl)
+            del handshakes[self.ssl]
+            error = lib.SSL_get_error(self.ssl, result)
+            if self.wanted is not None:
+                self.answer()
+                if given.way == "replay":
+                    self.fresh()
+                    binding.bio_write(self.incoming, received)
+                continue
+            self.flush(sock)
+            if result == 1:
+                return
+            if error != WANT_READ:
+                raise OSError(f"SSL_get_error() is {error}")
+            data = sock.recv(65536)
+            if not data:
+                raise OSError("the client is gone")
+            received += data
+            binding.bio_write(self.incoming, data)
+
+    def flush(self, sock: Any) -> None:
+        if data := binding.bio_read(self.outgoing):
+            sock.sendall(data)
+
+    def echo(self, sock: Any) -> None:
+        scratch = ffi.new("char[]", 16384)
+        while True:
+            length = lib.SSL_read(self.ssl, scratch, 16384)
+            if length > 0:
+                lib.SSL_write(self.ssl, scratch, length)
+                self.flush(sock)
+            elif lib.SSL_get_error(self.ssl, length) == WANT_READ and (data := sock.recv(65536)):
+                binding.bio_write(self.incoming, data)
+            else:
+                return
+
+
+@ffi.callback("SSL_SESSION *(SSL *, const unsigned char *, int, int *)")
+def on_get_session(ssl: Any, start: Any, length: int, copy: Any) -> Any:
+    mine = handshakes[ssl]
+    session_id = bytes(ffi.buffer(start, length))
+    if session_id not in mine.answers:
+        mine.wanted = session_id  # the certificate callback stops it; suspend has asked before
+        return ffi.NULL
+    blob = mine.answers[session_id]
+    if blob is None:
+        return ffi.NULL
+    copy[0] = 0
+    return lib.d2i_SSL_SESSION(ffi.NULL, ffi.new("const unsigned char **", ffi.from_buffer(blob)), len(blob))
+
+
+@ffi.callback("int(SSL *, SSL_SESSION *)")
+def on_new_session(ssl: Any, session: Any) -> int:
+    handshakes[ssl].service.sessions[binding.session_id(session)] = binding.session_to_bytes(session)
+    return 0
+
+
+@ffi.callback("int(SSL *, int *, void *)")
+def on_client_hello(ssl: Any, alert: Any, _: Any) -> int:
+    mine = handshakes[ssl]
+    session_id = offered_session(ssl)
+    if not session_id or session_id in mine.answers:
+        return GO_ON
+    mine.wanted = session_id
+    return LATER
+
+
+def offered_session(ssl: Any) -> bytes:
+    """The first PSK identity, which for a stateful ticket is the session's id; or TLS 1.2's session id."""
+    start, length = ffi.new("const unsigned char **"), ffi.new("size_t *")
+    extension = hidden("SSL_client_hello_get0_ext", "int (*)(SSL *, unsigned int, const unsigned char **, size_t *)")
+    if extension(ssl, PRE_SHARED_KEY, start, length):
+        identities = bytes(ffi.buffer(start[0], length[0]))
+        return identities[4 : 4 + int.from_bytes(identities[2:4], "big")]
+    legacy = hidden("SSL_client_hello_get0_session_id", "size_t (*)(SSL *, const unsigned char **)")
+    size = legacy(ssl, start)
+    return bytes(ffi.buffer(start[0], size)) if size else b""
+
+
+@ffi.callback("int(SSL *, void *)")
+def on_certificate(ssl: Any, _: Any) -> int:
+    mine = handshakes[ssl]
+    if mine.service.what == "certificate" and True not in mine.answers:
+        mine.wanted = True
+    return LATER if mine.wanted is not None else GO_ON
+
+
+def serve(service: Service, sock: Any, address: Any) -> None:
+    sock.setsockopt(plain_socket.IPPROTO_TCP, plain_socket.TCP_NODELAY, 1)
+    mine = Handshake(service)
+    try:
+        mine.run(sock)
+        mine.echo(sock)
+    except OSError:
+        pass
+    finally:
+        lib.SSL_set_shutdown(mine.ssl, 3)
+
+
+def listen(service: Service) -> int:
+    server = StreamServer(("127.0.0.1", 0), functools.partial(serve, service), backlog=BACKLOG)
+    server.start()
+    return server.server_port
+
+
+ports = {}
+for number in given.milliseconds.split(","):
+    for what in ("session", "certificate"):
+        ports[f"{what} {number}"] = listen(Service(what, float(number) / 1e3))
+ports["park"] = listen(Service("certificate", None))
+loop = gevent.get_hub().loop
+
+
+def release() -> bool:
+    """Called in a thread."""
+    loop.run_callback_threadsafe(released.set)
+    return True
+
+
+announce(ports)
+end_with_stdin({"report": lambda: waiting, "release": release})
+gevent.wait()

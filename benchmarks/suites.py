@@ -1,0 +1,428 @@
+"""What is measured, and of whom.
+
+A suite has contestants; each is a server (or a probe, which needs none) and does some works. In every round all servers
+are started anew, then each work is done by one contestant after the other, in every other round the other way about.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks import machine, running
+from benchmarks.peers import HERE as PEERS_DIRECTORY
+from benchmarks.peers import PEERS, Peer
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+Metrics = dict[str, Any]  # a number by each metric's name (report.METRICS), None where there is none
+Measure = Callable[["Bench", "running.Server | None"], Metrics]
+
+MILLISECONDS = (0, 1, 5, 20)  # that a lookup takes
+CLIENTS = 32
+WAITING_CLIENTS = 200  # of lookups that take their time
+BLOCKED_CLIENTS = 8
+IDLE = 5000
+PARKED = 1000
+WAYS = ("coroutine", "thread", "prefetch", "suspend", "replay")
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """measures: by work. A measure gives Metrics, or Metrics by name where one program measures several things."""
+
+    name: str
+    measures: dict[str, Measure]
+    words: tuple[str, ...] = ()  # of its server; equal ones are one server
+    everywhere: bool = False  # the server may use all cores, not just its own
+    absent: str = ""  # why it cannot take part
+
+
+@dataclass
+class Bench:
+    """What a run has: settings, files, cores."""
+
+    directory: str
+    seconds: float  # of each measurement
+    connections: int = 10**9  # at most, of whatever suite
+    peers: frozenset[str] | None = None  # choices of --peers; None: all
+    memcached: str = ""  # HOST:PORT, "" without
+    files: dict[str, tuple[str, str]] = field(default_factory=dict)  # certificate and key, by kind
+    server_core: set[int] = field(default_factory=set)
+    client_core: set[int] = field(default_factory=set)
+    cores: set[int] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        from helpers import Pki
+
+        self.server_core, self.client_core, self.cores = machine.cores()
+        pki = Pki(Path(self.directory))
+        self.files = {kind: pki.issue("localhost", kind=kind) for kind in ("ec", "rsa")}
+        self.secret = Path(self.directory, "secret")
+        self.secret.write_bytes(os.urandom(32))
+
+    def many(self, count: int) -> int:
+        return min(count, self.connections)
+
+    def arguments(self, kind: str = "ec") -> tuple[str, ...]:
+        return (*self.files[kind], str(running.BLOCK))
+
+    def python(self, name: str, *more: str, kind: str = "ec") -> tuple[str, ...]:
+        return (sys.executable, str(PEERS_DIRECTORY / name), *self.arguments(kind), *more)
+
+    def load(self, mode: str, server: running.Server, port: str, **options: Any) -> Any:
+        """The load generator, as a context. port: what is served there; who does not echo does handshakes."""
+        number = server.ports["handshake" if port == "echo" and port not in server.ports else port]
+        return running.load(mode, number, machine.family(server.pid), self.client_core, **options)
+
+    def wants(self, choice: str) -> bool:
+        return self.peers is None or choice in self.peers
+
+
+@contextlib.contextmanager
+def memcached(core: set[int], directory: str) -> Iterator[str]:
+    """HOST:PORT of a memcached on that core, "" where there is none."""
+    if not shutil.which("memcached"):
+        yield ""
+        return
+    with running.server([sys.executable, str(PEERS_DIRECTORY / "memcached.py")], core, directory) as server:
+        yield f"127.0.0.1:{server.ports['memcached']}"
+
+
+# -- measures ----------------------------------------------------------------------------------------------------------
+
+
+def counted(load: running.Load, of: str) -> Metrics:
+    """What it counted, of handshakes or exchanges. Raises BenchmarkError if there were none, or if many failed."""
+    counts = load.result()
+    if not counts[of] or counts["failures"] > counts[of] / 100:
+        raise running.BenchmarkError(f"{counts[of]} {of}, {counts['failures']} failures")
+    return counts
+
+
+def handshakes(
+    mode: str, version: str, port: str = "echo", clients: int = CLIENTS, seconds: float | None = None, **options: Any
+) -> Measure:
+    def measure(bench: Bench, server: running.Server | None) -> Metrics:
+        assert server
+        options_now = {"v": version, "c": bench.many(clients), "t": seconds or bench.seconds, **options}
+        with bench.load(mode, server, port, **options_now) as load:
+            counts = counted(load, "handshakes")
+        return {
+            "rate": counts["handshakes"] / counts["seconds"],
+            "cpu_us": counts["server_cpu"] / counts["handshakes"] * 1e6,
+            "p50_ms": counts["p50_ms"],
+            "p99_ms": counts["p99_ms"],
+            "resumed": counts["resumed"] / counts["handshakes"],
+            "client": counts["own_cpu"],
+        }
+
+    return measure
+
+
+def bulk(mode: str) -> Measure:
+    def measure(bench: Bench, server: running.Server | None) -> Metrics:
+        assert server
+        with bench.load(mode, server, mode, c=bench.many(4), t=bench.seconds, s=running.BLOCK) as load:
+            counts = counted(load, "bytes")
+        return {
+            "MiB_s": counts["bytes"] / counts["seconds"] / 2**20,
+            "cpu_ns": counts["server_cpu"] / counts["bytes"] * 1e9,
+            "client": counts["own_cpu"],
+        }
+
+    return measure
+
+
+def echo(bench: Bench, server: running.Server | None) -> Metrics:
+    assert server
+    with bench.load("echo", server, "echo", c=bench.many(CLIENTS), t=bench.seconds, s=64) as load:
+        counts = counted(load, "exchanges")
+    return {
+        "rate": counts["exchanges"] / counts["seconds"],
+        "cpu_us": counts["server_cpu"] / counts["exchanges"] * 1e6,
+        "p50_ms": counts["p50_ms"],
+        "p99_ms": counts["p99_ms"],
+        "client": counts["own_cpu"],
+    }
+
+
+def idle(bench: Bench, server: running.Server | None) -> Metrics:
+    """Growth from a few connections to many, since the first ones bring code and caches with them."""
+    assert server
+    count = bench.many(IDLE)
+    with bench.load("idle", server, "echo", c=bench.many(50), t=60) as few:
+        all_there(few, bench.many(50))
+        before = machine.resident(server.pid)
+        with bench.load("idle", server, "echo", c=count, t=60) as many:
+            all_there(many, count)
+            return {"KiB": (machine.resident(server.pid) - before) / count}
+
+
+def all_there(load: running.Load, count: int) -> Metrics:
+    counts = counted(load, "exchanges")
+    if counts["exchanges"] != count:
+        raise running.BenchmarkError(f"{counts['exchanges']} of {count} connections came about")
+    return counts
+
+
+def parked(bench: Bench, server: running.Server | None) -> Metrics:
+    """Many handshakes at once, each waiting in a callback until all do; then as many whose callback does not wait."""
+    assert server
+    count = bench.many(PARKED)
+    with bench.load("idle", server, "certificate 0", c=bench.many(20), t=30) as few:
+        all_there(few, bench.many(20))
+        before = machine.resident(server.pid)
+        with bench.load("idle", server, "park", c=count, t=60) as load:
+            most = wait_until_parked(server, count)
+            while_parked = machine.resident(server.pid)
+            server.ask("release")
+            waiting = all_there(load, count)
+            established = machine.resident(server.pid)
+    with bench.load("idle", server, "certificate 0", c=count, t=60) as load:
+        not_waiting = all_there(load, count)
+    return {
+        "parked": most,
+        "KiB_parked": (while_parked - before) / count,
+        "KiB_established": (established - before) / count,
+        "cpu_us": waiting["server_cpu"] / count * 1e6,
+        "on_top_us": (waiting["server_cpu"] - not_waiting["server_cpu"]) / count * 1e6,
+    }
+
+
+def wait_until_parked(server: running.Server, count: int) -> int:
+    """How many there were in the end: a way with few threads parks no more than those."""
+    parked, still = 0, 0
+    while parked < count and still < 20:
+        time.sleep(0.1)  # asking costs the server time
+        now = server.ask("report")["now"]
+        still = still + 1 if now == parked else 0
+        parked = now
+    return parked
+
+
+def storm(bench: Bench, server: running.Server | None) -> Metrics:
+    """Four connections that echo every 5 ms, while 32 clients do full handshakes as fast as they can."""
+    assert server
+    calm_options = {"c": bench.many(4), "i": 0.005, "t": bench.seconds, "w": 0.4}
+    with (
+        bench.load("echo", server, "echo", **calm_options) as calm,
+        bench.load("full", server, "echo", c=bench.many(CLIENTS), t=bench.seconds, w=0.4) as busy,
+    ):
+        shaken = counted(busy, "handshakes")
+        echoed = counted(calm, "exchanges")
+    return {
+        "p50_ms": echoed["p50_ms"],
+        "p99_ms": echoed["p99_ms"],
+        "rate": shaken["handshakes"] / shaken["seconds"],
+        "cpu_us": shaken["server_cpu"] / shaken["handshakes"] * 1e6,
+        "client": shaken["own_cpu"],
+    }
+
+
+def probe(name: str, *words: str) -> Measure:
+    return lambda bench, server: running.probe(name, bench.server_core, *words, "--seconds", str(bench.seconds))
+
+
+# -- contestants -------------------------------------------------------------------------------------------------------
+
+
+def contestant(bench: Bench, peer: Peer, measures: dict[str, Measure]) -> Contestant:
+    absent = peer.absent()
+    if absent:
+        return Contestant(peer.name, measures, absent=absent)
+    return Contestant(peer.name, measures, (*peer.command(bench.directory), *bench.arguments(), *peer.more))
+
+
+def field_of(bench: Bench, measures: dict[str, Measure], *, talking: bool = True) -> list[Contestant]:
+    """The peers. talking: they have to do more than handshakes."""
+    return [
+        contestant(bench, peer, measures) for peer in PEERS if bench.wants(peer.choice) and (peer.echoes or not talking)
+    ]
+
+
+def greentls(bench: Bench, name: str, measures: dict[str, Measure], *more: str, **options: Any) -> Contestant:
+    return Contestant(name, measures, bench.python("greentls_ssl.py", *more, **options))
+
+
+def strategy(name: str) -> str:
+    """Why there is no such SSLContext.strategy, or ""."""
+    import ssl
+
+    from greentls import SSLContext
+
+    missing = "this greentls has no such SSLContext.strategy"
+    if not hasattr(SSLContext(ssl.PROTOCOL_TLS_SERVER), "strategy"):
+        return "" if name == "coroutine" else missing
+    try:
+        SSLContext(ssl.PROTOCOL_TLS_SERVER).strategy = name
+    except ValueError:
+        return missing
+    return ""
+
+
+def way(bench: Bench, name: str, measures: dict[str, Measure], milliseconds: Iterable[int] = (0,)) -> Contestant:
+    """A server whose lookups take their time."""
+    numbers = ",".join(map(str, milliseconds))
+    if name in ("suspend", "replay"):
+        return Contestant(name, measures, bench.python("raw_ways.py", "--way", name, "--milliseconds", numbers))
+    absent = "" if name == "blocking" else strategy(name)
+    words = bench.python("ways.py", "--way", name, "--milliseconds", numbers)
+    return Contestant(name, measures, words, absent=absent)
+
+
+# -- suites ------------------------------------------------------------------------------------------------------------
+
+
+def handshake(bench: Bench) -> Sequence[Contestant]:
+    measures = {
+        f"{mode}, TLS {version}": handshakes(mode, version)
+        for version, mode in itertools.product(("1.3", "1.2"), ("full", "resumed"))
+    }
+    secret = f"?secret_file={bench.secret}"
+    without = "" if bench.memcached else "there is no memcached: apt-get install memcached"
+    stored = Contestant("greentls, memcached", measures, absent=without)
+    if not without:
+        stored = greentls(bench, stored.name, measures, "--store", f"memcached://{bench.memcached}{secret}")
+    made = [
+        greentls(bench, "greentls, tickets", measures),
+        greentls(bench, "greentls, memory", measures, "--store", "memory://"),
+        stored,
+    ]
+    for each in field_of(bench, measures, talking=False):
+        made.append(each)
+        if each.name == "Node":
+            more = () if without or each.absent else (*each.words, "memcached", bench.memcached)
+            made.append(Contestant("Node, memcached", measures, more, absent=each.absent or without))
+    return made
+
+
+def lookup(bench: Bench) -> Sequence[Contestant]:
+    longest = MILLISECONDS[-1]
+    # work: what is asked for, how long that takes, TLS
+    works = {f"session, {each} ms": ("session", each, "1.3") for each in MILLISECONDS}
+    works[f"session, {longest} ms, TLS 1.2"] = ("session", longest, "1.2")
+    works[f"certificate, {longest} ms"] = ("certificate", longest, "1.3")
+
+    def asked(what: str, milliseconds: int, version: str) -> Measure:
+        mode = "resumed" if what == "session" else "full"
+        return handshakes(mode, version, f"{what} {milliseconds}", WAITING_CLIENTS, w=min(0.1, bench.seconds))
+
+    def blocked(what: str, milliseconds: int, version: str) -> Measure:
+        """Few clients: all of them are served in each turn of the loop, and a measurement has to see several turns.
+        The rate does not hang on their number; what a client has to wait does, and is not told."""
+        mode, seconds = "resumed" if what == "session" else "full", max(bench.seconds, 40e-3 * milliseconds)
+        one = handshakes(mode, version, f"{what} {milliseconds}", BLOCKED_CLIENTS, seconds)
+        return lambda bench, server: one(bench, server) | {"p50_ms": None, "p99_ms": None}
+
+    measures = {work: asked(*question) for work, question in works.items()}
+    made = [way(bench, "blocking", {work: blocked(*each) for work, each in works.items()}, MILLISECONDS)]
+    made += [way(bench, name, measures, MILLISECONDS) for name in WAYS]
+    node = next(peer for peer in PEERS if peer.name == "Node")
+    if bench.wants(node.choice):
+        slow = node._replace(name="Node, resumeSession", more=["lookup", str(longest)])
+        older = f"session, {longest} ms, TLS 1.2"
+        made.append(contestant(bench, slow, {older: measures[older]}))
+    return made
+
+
+def hooks(bench: Bench) -> Sequence[Contestant]:
+    longest = MILLISECONDS[-1]
+    measures = {
+        f"TLS {version}": handshakes("resumed", version, f"three {longest}", a=True) for version in ("1.3", "1.2")
+    }
+    return [way(bench, name, measures, (longest,)) for name in ("coroutine", "thread", "prefetch")]
+
+
+def bulk_data(bench: Bench) -> Sequence[Contestant]:
+    measures = {mode: bulk(mode) for mode in ("upload", "download")}
+    ciphers = Contestant("AES-256-GCM", {"AES-256-GCM alone": probe("aes.py")})
+    return [greentls(bench, "greentls", measures), *talkers(bench, measures), ciphers]
+
+
+def talkers(bench: Bench, measures: dict[str, Measure]) -> list[Contestant]:
+    """With connections that stand, TCP_NODELAY makes no difference where each write is one flight."""
+    return [each for each in field_of(bench, measures) if each.name != "gevent.ssl"]
+
+
+def echoes(bench: Bench) -> Sequence[Contestant]:
+    measures: dict[str, Measure] = {"64 bytes": echo}
+    return [greentls(bench, "greentls", measures), *talkers(bench, measures)]
+
+
+def idle_connections(bench: Bench) -> Sequence[Contestant]:
+    measures: dict[str, Measure] = {"idle": idle}
+    few = [each for each in talkers(bench, measures) if each.name not in ("threads", "eventlet", "asyncio")]
+    return [greentls(bench, "greentls", measures), *few]
+
+
+def suspended(bench: Bench) -> Sequence[Contestant]:
+    return [way(bench, name, {"parked": parked}) for name in WAYS]
+
+
+def rsa(bench: Bench) -> Sequence[Contestant]:
+    measures: dict[str, Measure] = {"storm": storm}
+    made = []
+    for name, everywhere in itertools.product(("coroutine", "thread"), (False, True)):
+        words = bench.python("greentls_ssl.py", *(("--strategy", name) if name != "coroutine" else ()), kind="rsa")
+        called = f"{name}, all cores" if everywhere else name
+        made.append(Contestant(called, measures, words, everywhere, strategy(name)))
+    if bench.wants("gevent.ssl"):
+        made.append(Contestant("gevent.ssl", measures, bench.python("gevent_ssl.py", "--nodelay", kind="rsa")))
+    return made
+
+
+def bridge(bench: Bench) -> Sequence[Contestant]:
+    return [Contestant("bridge", {"in memory": probe("bridge.py")})]
+
+
+def prereading(bench: Bench) -> Sequence[Contestant]:
+    return [
+        greentls(bench, name, {work: handshakes("full", "1.3", port, 64)}, "--hello", kind=kind)
+        for kind, work in (("ec", "P-256"), ("rsa", "RSA-2048"))
+        for name, port in (("plain", "echo"), ("pre-reading", "reading"))
+    ]
+
+
+def parser(bench: Bench) -> Sequence[Contestant]:
+    return [
+        Contestant(
+            "parser",
+            {
+                "a ClientHello of Chromium's": probe("parser.py"),
+                "linear time": probe("parser.py", "--curves"),
+            },
+        )
+    ]
+
+
+@dataclass(frozen=True)
+class Suite:
+    """seconds: of a measurement, unless told otherwise. metrics: what its tables show, the first is drawn."""
+
+    contestants: Callable[[Bench], Sequence[Contestant]]
+    seconds: float
+    metrics: tuple[str, ...]
+
+
+SUITES = {
+    "handshake": Suite(handshake, 0.75, ("cpu_us", "rate", "p99_ms")),
+    "lookup": Suite(lookup, 0.35, ("rate", "p50_ms", "p99_ms", "cpu_us")),
+    "hooks": Suite(hooks, 0.75, ("p50_ms", "p99_ms", "rate", "cpu_us")),
+    "bulk": Suite(bulk_data, 1.0, ("cpu_ns", "MiB_s", "GB_s")),
+    "echo": Suite(echoes, 0.75, ("cpu_us", "rate", "p50_ms", "p99_ms")),
+    "idle": Suite(idle_connections, 0.0, ("KiB",)),
+    "suspended": Suite(suspended, 0.0, ("KiB_parked", "KiB_established", "cpu_us", "on_top_us", "parked")),
+    "rsa": Suite(rsa, 1.5, ("p99_ms", "p50_ms", "rate", "cpu_us")),
+    "bridge": Suite(bridge, 4.0, ("us", "on_top_us")),
+    "prereading": Suite(prereading, 1.0, ("cpu_us", "rate")),
+    "parser": Suite(parser, 3.0, ("us", "exponent", "ns_byte")),
+}

@@ -1,0 +1,65 @@
+"""The ratios that greentls is to reach, and what a run says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from benchmarks.report import Table, spread
+
+
+class Target(NamedTuple):
+    """ours / theirs of a metric's medians is to be at most, or at least, the limit; theirs None: ours itself."""
+
+    suite: str
+    work: str
+    metric: str
+    ours: str
+    theirs: str | None
+    limit: float
+    at_least: bool = False
+
+
+NODELAY, NODE = "gevent.ssl, TCP_NODELAY", "Node, memcached"
+TICKETS, MEMORY, STORED = "greentls, tickets", "greentls, memory", "greentls, memcached"
+SLOW = "session, 20 ms"
+
+TARGETS = [
+    Target("handshake", "full, TLS 1.3", "cpu_us", TICKETS, NODELAY, 0.80),
+    Target("handshake", "full, TLS 1.3", "cpu_us", TICKETS, "nginx", 1.20),
+    Target("handshake", "resumed, TLS 1.3", "cpu_us", MEMORY, NODELAY, 0.65),
+    Target("handshake", "resumed, TLS 1.3", "cpu_us", MEMORY, "nginx", 1.20),
+    Target("handshake", "resumed, TLS 1.3", "cpu_us", STORED, NODELAY, 0.95),
+    Target("handshake", "resumed, TLS 1.3", "cpu_us", STORED, NODE, 0.80),
+    Target("handshake", "full, TLS 1.2", "cpu_us", TICKETS, NODELAY, 0.85),
+    Target("handshake", "resumed, TLS 1.2", "cpu_us", MEMORY, NODELAY, 0.70),
+    Target("echo", "64 bytes", "cpu_us", "greentls", NODELAY, 0.75),
+    Target("echo", "64 bytes", "cpu_us", "greentls", "Node", 1.05),
+    Target("bulk", "download", "cpu_ns", "greentls", NODELAY, 0.85),
+    Target("bulk", "upload", "cpu_ns", "greentls", NODELAY, 0.85),
+    Target("idle", "idle", "KiB", "greentls", NODELAY, 1.00),
+    Target("lookup", SLOW, "rate", "coroutine", "blocking", 100, True),
+    Target("lookup", f"{SLOW}, TLS 1.2", "rate", "coroutine", "blocking", 100, True),
+    Target("lookup", f"{SLOW}, TLS 1.2", "rate", "coroutine", "Node, resumeSession", 1.3, True),
+    Target("bridge", "in memory", "on_top_us", "waits", None, 5.0),
+]
+
+
+def table(results: dict[str, Any]) -> Table | None:
+    """Those targets whose suites have run; None if there are none."""
+    rows = list(_rows(results))
+    return Table("targets", ["target", "limit", "measured", ""], rows) if rows else None
+
+
+def _rows(results: dict[str, Any]) -> Iterator[list[str]]:
+    for target in TARGETS:
+        measured = results["suites"].get(target.suite, {}).get("measured", {})
+        ours = spread(measured.get(target.work, {}).get(target.ours, []), target.metric)
+        theirs = spread(measured.get(target.work, {}).get(target.theirs, []), target.metric)
+        if ours is None or (target.theirs and theirs is None):
+            continue
+        value = ours.median / theirs.median if theirs else ours.median
+        good = value >= target.limit if target.at_least else value <= target.limit
+        what = f"{target.suite}, {target.work}: {target.ours}" + (f" / {target.theirs}" if target.theirs else "")
+        limit = f"at {'least' if target.at_least else 'most'} {target.limit:g}"
+        yield [what, limit, f"{value:.3g}", "yes" if good else "no"]
