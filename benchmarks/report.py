@@ -6,6 +6,7 @@ A cell is the median of the rounds, with the least and the greatest of them.
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -15,8 +16,9 @@ from benchmarks.suites import SUITES
 
 Results = dict[str, Any]
 
-OURS = ("greentls", "coroutine", "thread", "prefetch")  # what begins so is drawn in colour
+OURS = ("greentls", "coroutine", "thread", "prefetch")  # drawn in colour, whatever follows a comma or a colon
 NEARLY_ALL = 0.95  # of a core
+QUIET = 1.0  # load average before the run; above it somebody else was busy
 NEEDED = "matplotlib is not there to draw with: pip install 'greentls[bench]'"
 
 
@@ -127,7 +129,10 @@ def conditions(results: Results) -> list[str]:
     """Machine and versions, a line each."""
     before, after = results["load average"]
     lines = [f"{name}: {value}" for name, value in {**results["machine"], **results["versions"]}.items()]
-    return [*lines, f"load average before and after: {before:.2f}, {after:.2f}", f"taken: {results['when']}"]
+    lines += [f"load average before and after: {before:.2f}, {after:.2f}", f"taken: {results['when']}"]
+    if before > QUIET:
+        lines.append("other programs used the cores meanwhile, so these figures are noise: take them again")
+    return lines
 
 
 # -- text --------------------------------------------------------------------------------------------------------------
@@ -227,7 +232,7 @@ def _panel(axis: Any, work: str, found: dict[str, Spread], metric: Metric) -> No
     middles = [found[each].median for each in who]
     below = [found[each].median - found[each].least for each in who]
     above = [found[each].greatest - found[each].median for each in who]
-    colours = ["#2a7d4f" if each.startswith(OURS) else "#b9bec4" for each in who]
+    colours = ["#2a7d4f" if re.split("[,:]", each)[0] in OURS else "#b9bec4" for each in who]
     axis.barh(who, middles, xerr=(below, above), color=colours, ecolor="#555555", capsize=2, error_kw={"lw": 0.8})
     if min(middles) > 0 and max(middles) / min(middles) > 30:
         axis.set_xscale("log")

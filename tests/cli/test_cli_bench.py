@@ -34,15 +34,19 @@ def run(*words, **options):
 
 @pytest.fixture(scope="module")
 def everything():
-    """All suites, as small as can be, with the peers that need nothing but Python and a compiler."""
-    done = run("all", *TINY, "--peers", "gevent.ssl,floor", "--json")
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr
-    return json.loads(done.stdout)
+    """All suites, as small as can be; handshakes with every peer that is here."""
+    suites_measured = {}
+    others = [name for name in suites.SUITES if name != "handshake"]
+    for words in (["handshake"], [*others, "--peers", "floor"]):
+        done = run(*words, *TINY, "--json")
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr
+        suites_measured |= json.loads(done.stdout)["suites"]
+    return suites_measured
 
 
 def test_every_suite_measures_what_it_says(everything):
-    assert list(everything["suites"]) == list(suites.SUITES)
-    for name, result in everything["suites"].items():
+    assert list(everything) == list(suites.SUITES)
+    for name, result in everything.items():
         assert result["failed"] == []
         assert result["measured"], name
         first = suites.SUITES[name].metrics[0]
@@ -55,33 +59,33 @@ def test_every_suite_measures_what_it_says(everything):
 
 
 def test_sessions_resume_where_they_should(everything):
-    for work, by_name in everything["suites"]["handshake"]["measured"].items():
+    for work, by_name in everything["handshake"]["measured"].items():
         assert {"greentls, tickets", "greentls, memory", "greentls, memcached", "gevent.ssl", "C"} <= set(by_name)
         for who, (metrics,) in by_name.items():
-            # a session may come too late into memcached for its client's next handshake
-            assert metrics["resumed"] > 0.5 if "resumed" in work else metrics["resumed"] == 0, (work, who)
-    for work, by_name in everything["suites"]["lookup"]["measured"].items():
+            if (work, who) == ("resumed, TLS 1.3", "Node, memcached") or "full" in work:
+                assert metrics["resumed"] == 0, (work, who)
+            else:  # a session may come too late into memcached for its client's next handshake
+                assert metrics["resumed"] > 0.5, (work, who)
+    for work, by_name in everything["lookup"]["measured"].items():
         for who, (metrics,) in by_name.items():
             assert metrics["resumed"] == (1 if "session" in work else 0), (work, who)
-    for by_name in everything["suites"]["hooks"]["measured"].values():  # whose store forgets
+    for by_name in everything["hooks"]["measured"].values():  # whose store forgets
         assert [metrics["resumed"] for (metrics,) in by_name.values()] == [0] * len(by_name)
 
 
 def test_three_lookups_take_at_least_as_long_as_the_longest(everything):
-    for by_name in everything["suites"]["hooks"]["measured"].values():
+    for by_name in everything["hooks"]["measured"].values():
         assert by_name["coroutine"][0]["p50_ms"] > 3 * 20
         assert all(metrics["p50_ms"] > 20 for (metrics,) in by_name.values())
 
 
 def test_all_that_wait_wait_at_once(everything):
-    parked = everything["suites"]["suspended"]["measured"]["parked"]
+    parked = everything["suspended"]["measured"]["parked"]
     assert [parked[way][0]["parked"] for way in ("coroutine", "suspend", "replay")] == [4, 4, 4]
 
 
-def test_every_peer_that_is_here_takes_part_and_the_others_are_named():
-    done = run("handshake", *TINY, "--json")
-    assert done.returncode == 0, done.stderr
-    (result,) = json.loads(done.stdout)["suites"].values()
+def test_every_peer_that_is_here_takes_part_and_the_others_are_named(everything):
+    result = everything["handshake"]
     took_part = set(result["measured"]["full, TLS 1.3"])
     here = {peer.name for peer in peers.PEERS if not peer.absent()}
     assert here <= took_part
@@ -143,8 +147,14 @@ def test_ctrl_c_ends_it_and_all_that_it_started():
 def load_and_servers(pid):
     """Their pids, once the load generator is among them."""
     children = [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    names = [Path(f"/proc/{each}/comm").read_text().strip() for each in children if Path(f"/proc/{each}").exists()]
-    return children if "load" in names else []
+    return children if "load" in map(name_of, children) else []
+
+
+def name_of(pid):
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:  # it has ended
+        return ""
 
 
 def test_without_its_parent_nothing_stays():
@@ -166,7 +176,7 @@ def test_without_its_parent_nothing_stays():
 def alive(pid):
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
+    except OSError:
         return False
 
 
@@ -250,7 +260,7 @@ def test_targets_are_ratios_of_medians():
 def test_targets_name_what_suites_measure(everything):
     """Where every strategy and Node are there, all of them can be decided."""
     for target in targets.TARGETS:
-        by_name = everything["suites"][target.suite]["measured"][target.work]
+        by_name = everything[target.suite]["measured"][target.work]
         assert by_name[target.ours][0][target.metric] is not None
         assert target.theirs in {None, *by_name, *(peer.name for peer in peers.PEERS)} | {
             "Node, memcached",
