@@ -27,6 +27,7 @@ lib: Any = _binding.lib
 
 # Macros of ssl.h and tls1.h that the binding does not carry.
 _CTRL_CHAIN_CERT = 89
+_CTRL_SET_GROUPS_LIST = 92
 _STATUSTYPE_OCSP = 1
 _CTRL_SESS_NUMBER = 20  # and what follows it up to 31
 _READ_EARLY_DATA_SUCCESS, _EARLY_DATA_ACCEPTED = 1, 2
@@ -259,7 +260,12 @@ def set_ciphersuites(context: SSL.Context, names: str) -> None:
 
 def set_groups(context: SSL.Context, names: str) -> None:
     """Key-exchange groups, colon-separated, best first."""
-    if lib.SSL_CTX_set1_curves_list(raw_context(context), names.encode()) != 1:
+    if hasattr(lib, "SSL_CTX_set1_curves_list"):
+        done = lib.SSL_CTX_set1_curves_list(raw_context(context), names.encode())
+    else:  # cryptography 44 and 46 do not have the macro
+        control = hidden("SSL_CTX_ctrl", "long (*)(SSL_CTX *, int, long, void *)")
+        done = control(raw_context(context), _CTRL_SET_GROUPS_LIST, 0, ffi.from_buffer(names.encode() + b"\0"))
+    if done != 1:
         lib.ERR_clear_error()
         raise ConfigurationError(f"groups {names!r}", "OpenSSL does not know one of them")
 
