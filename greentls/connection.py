@@ -71,9 +71,7 @@ class Connection:
         self.expected = server_hostname, verify_hostname  # whom a client wants to talk to
         self.vouched_until: float | None = None  # Session.good_until, from a client's ocsp hook in a full handshake
         self._original = context  # its session and servername hooks stay in force when the context is switched
-        self._ssl_owner, self._ssl, self._incoming, self._outgoing = binding.new_ssl(
-            context.ssl_context, self.server_side
-        )
+        self._ssl, self._incoming, self._outgoing = binding.new_ssl(context.ssl_context, self.server_side)
         self.operation = Operation(self._ssl, self._incoming)
         if server_hostname:
             if binding.packed_ip(server_hostname) is None:  # RFC 6066 3: no literal addresses

@@ -350,14 +350,17 @@ def ca_certificates(context: SSL.Context) -> list[bytes]:
 # -- connections -------------------------------------------------------------------------------------------------------
 
 
-def new_ssl(context: SSL.Context, server_side: bool) -> tuple[SSL.Connection, Any, Any, Any]:
-    """(owner, SSL*, incoming BIO*, outgoing BIO*): the last three live as long as the owner."""
-    owner = SSL.Connection(context, None)
+def new_ssl(context: SSL.Context, server_side: bool) -> tuple[Any, Any, Any]:
+    """(SSL*, owned; incoming BIO*, outgoing BIO*): the BIOs live until renew_bios(), or as long as the SSL*."""
+    ssl = lib.SSL_new(raw_context(context))  # which takes a reference of the context
+    if ssl == ffi.NULL:
+        raise MemoryError("SSL_new")
+    ssl = ffi.gc(ssl, lib.SSL_free)
     if server_side:
-        owner.set_accept_state()
+        lib.SSL_set_accept_state(ssl)
     else:
-        owner.set_connect_state()
-    return owner, owner._ssl, owner._into_ssl, owner._from_ssl
+        lib.SSL_set_connect_state(ssl)
+    return ssl, *renew_bios(ssl)
 
 
 def renew_bios(ssl: Any) -> tuple[Any, Any]:
