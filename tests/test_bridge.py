@@ -520,6 +520,45 @@ def test_a_verify_hook_cannot_turn_a_no_into_a_yes(pki):
 
 
 @both_versions
+@pytest.mark.parametrize("side", ["client", "server"])
+def test_a_resumption_asks_the_verify_hook_again(pki, version, side):
+    """OpenSSL verifies nothing then (facts 4.1): who was locked out since would come in."""
+    asked, refusal = [], LookupError("locked out")
+
+    def verify(connection, chain, resumed):
+        asked.append((connection.server_side, len(chain) > 0, resumed))
+        if resumed:
+            raise refusal
+
+    here = client_context(
+        pki,
+        version,
+        certificates=[chain(*client_certificate(pki))],
+        hooks=Hooks(verify=verify if side == "client" else None),
+    )
+    there = server_context(
+        pki,
+        version,
+        trust=TrustAnchors(files=(pki.ca_file,)),
+        verify_mode=VERIFY_PEER | VERIFY_FAIL_IF_NO_PEER_CERT,
+        hooks=Hooks(verify=verify if side == "server" else None),
+    )
+    one, other = client(here), Connection(there)
+    handshake(one, other)
+    one, other = client(here, one.session), Connection(there)
+    with pytest.raises(LookupError) as caught:
+        handshake(one, other)
+    assert caught.value is refusal
+    assert asked == [(side == "server", True, False), (side == "server", True, True)]
+    refused, peer = (one, other) if side == "client" else (other, one)
+    assert refused.session_reused and not refused.established
+    move(refused, peer)
+    with pytest.raises(TLSError, match="alert"):
+        attempt(peer.do_handshake)
+        peer.read()
+
+
+@both_versions
 @pytest.mark.parametrize("mode", [VERIFY_PEER, 0], ids=["verified", "unverified"])
 def test_a_verify_hook_that_verifies_others_leaves_no_errors_behind(pki, version, mode):
     """OpenSSL asks it between the marks that it has set in the error queue (facts 2.2)."""
