@@ -250,6 +250,8 @@ class Connection:
             return 0
         if session is None or not session.resumable or session.remaining <= 0:
             return 0
+        if self.hooks.verify:  # which is asked about the resumed server behind the handshake, and may say no
+            return 0
         return session.max_early_data
 
     @property

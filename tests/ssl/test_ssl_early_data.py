@@ -156,6 +156,17 @@ def test_without_a_session_nothing_is_sent_early(site):
         assert (server.early_data, server.early_data_accepted) == (b"", None)
 
 
+def test_a_client_that_asks_its_verify_callback_says_nothing_before(site):
+    """hazard: a resumption is asked about behind the handshake, when who is refused then would have the request."""
+    asked = []
+    site.client.verify_callback = lambda sock, chain, *, resumed: asked.append(resumed)
+    with site.connected(REQUEST, site.session) as (client, server):
+        assert client.session_reused
+        assert (client.early_data, client.early_data_accepted) == (b"", None)
+        assert (server.early_data, server.early_data_accepted) == (b"", None)
+    assert asked == [True]
+
+
 def test_where_the_server_has_changed_its_mind_the_client_sends_again(site):
     site.server.max_early_data = 0
     with site.connected(REQUEST, site.session) as (client, server):
