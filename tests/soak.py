@@ -133,6 +133,7 @@ class Soak:
             for version in (TLS12, TLS13)
         }
         del server_hooks["verify"]  # early data is taken where clients are not verified
+        del client_hooks["verify"]  # and sent where nobody is to be asked about the server first
         self.contexts[EARLY] = (
             client_context(pki, TLS13, hooks=Hooks(**client_hooks), alpn_protocols=(b"h2",)),
             server_context(pki, TLS13, hooks=Hooks(**server_hooks, early_data=self._take), max_early_data=MOST_EARLY),
