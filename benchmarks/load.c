@@ -6,7 +6,7 @@
  *     -c CLIENTS  at once (32)                 -i SECONDS  between two echoes of a client (0)
  *     -t SECONDS  that count (1)               -p PID,...  of the server, whose CPU time is wanted
  *     -w SECONDS  before them, to warm up (a quarter of -t)
- *     -a          offers ALPN h2 and http/1.1  -o          asks for an OCSP response
+ *     -a          offers ALPN h2, http/1.1     -o          asks for an OCSP response
  *
  * full, resumed: every client connects, does a handshake, sends close_notify, waits for the server's end, and begins
  * again. For "resumed" each first collects sessions of its own, by full handshakes before the time begins. Of TLS 1.2

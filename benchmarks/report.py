@@ -41,6 +41,7 @@ METRICS = {
     "parked": Metric("waiting at once", 0),
     "us": Metric("CPU, µs", 2),
     "on_top_us": Metric("CPU on top by waiting, µs", 2),
+    "inside_us": Metric("of that, by waiting inside OpenSSL, µs", 2),
     "exponent": Metric("exponent", 2),
     "ns_byte": Metric("ns per byte", 0),
 }

@@ -30,6 +30,7 @@ MILLISECONDS = (0, 1, 5, 20)  # that a lookup takes
 CLIENTS = 32
 WAITING_CLIENTS = 200  # of lookups that take their time
 BLOCKED_CLIENTS = 8
+FEW_CLIENTS = 8  # so that nobody waits for the processor
 IDLE = 5000
 PARKED = 1000
 WAYS = ("coroutine", "thread", "prefetch", "suspend", "replay")
@@ -187,6 +188,7 @@ def parked(bench: Bench, server: running.Server | None) -> Metrics:
             server.ask("release")
             waiting = all_there(load, count)
             established = machine.resident(server.pid)
+    machine.settle(server.pid)
     with bench.load("idle", server, "certificate 0", c=count, t=60) as load:
         not_waiting = all_there(load, count)
     return {
@@ -337,7 +339,8 @@ def lookup(bench: Bench) -> Sequence[Contestant]:
 def hooks(bench: Bench) -> Sequence[Contestant]:
     longest = MILLISECONDS[-1]
     measures = {
-        f"TLS {version}": handshakes("resumed", version, f"three {longest}", a=True) for version in ("1.3", "1.2")
+        f"TLS {version}": handshakes("full", version, f"three {longest}", FEW_CLIENTS, a=True, o=True)
+        for version in ("1.3", "1.2")
     }
     return [way(bench, name, measures, (longest,)) for name in ("coroutine", "thread", "prefetch")]
 
@@ -422,7 +425,7 @@ SUITES = {
     "idle": Suite(idle_connections, 0.0, ("KiB",)),
     "suspended": Suite(suspended, 0.0, ("KiB_parked", "KiB_established", "cpu_us", "on_top_us", "parked")),
     "rsa": Suite(rsa, 1.5, ("p99_ms", "p50_ms", "rate", "cpu_us")),
-    "bridge": Suite(bridge, 4.0, ("us", "on_top_us")),
+    "bridge": Suite(bridge, 4.0, ("us", "on_top_us", "inside_us")),
     "prereading": Suite(prereading, 1.0, ("cpu_us", "rate")),
     "parser": Suite(parser, 3.0, ("us", "exponent", "ns_byte")),
 }

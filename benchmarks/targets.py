@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from benchmarks.report import Table, spread
+from benchmarks.report import METRICS, Table, spread
 
 
 class Target(NamedTuple):
@@ -42,6 +42,7 @@ TARGETS = [
     Target("lookup", f"{SLOW}, TLS 1.2", "rate", "coroutine", "blocking", 100, True),
     Target("lookup", f"{SLOW}, TLS 1.2", "rate", "coroutine", "Node, resumeSession", 1.3, True),
     Target("bridge", "in memory", "on_top_us", "waits", None, 5.0),
+    Target("bridge", "in memory", "inside_us", "waits", None, 5.0),
 ]
 
 
@@ -60,6 +61,7 @@ def _rows(results: dict[str, Any]) -> Iterator[list[str]]:
             continue
         value = ours.median / theirs.median if theirs else ours.median
         good = value >= target.limit if target.at_least else value <= target.limit
-        what = f"{target.suite}, {target.work}: {target.ours}" + (f" / {target.theirs}" if target.theirs else "")
+        what = f"{target.suite}, {target.work}: {target.ours}"
+        what += f" / {target.theirs}" if target.theirs else f", {METRICS[target.metric].title}"
         limit = f"at {'least' if target.at_least else 'most'} {target.limit:g}"
         yield [what, limit, f"{value:.3g}", "yes" if good else "no"]

@@ -3,8 +3,8 @@
 --way blocking: callbacks sleep as they have to without greentls, and everybody with them. Others: SSLContext.strategy.
 
 Ports, for each number N of --milliseconds: "session N", whose session store takes N ms for a get(); "certificate N",
-whose sni_callback takes N ms; "three N", where a handshake asks the store in vain, and then for a name and for a
-protocol, N ms each. "park": its sni_callback waits until standard input says "release"; "report" tells how many wait.
+whose sni_callback takes N ms; "three N", where a handshake asks for a name, a protocol and a staple, N ms each. "park":
+its sni_callback waits until standard input says "release"; "report" tells how many wait.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ def look_up(seconds: float) -> None:
 
 
 class SlowStore(MemoryStore):
-    def __init__(self, seconds: float, forgetful: bool = False) -> None:
+    def __init__(self, seconds: float) -> None:
         super().__init__()
-        self._seconds, self._forgetful = seconds, forgetful
+        self._seconds = seconds
 
     def get(self, session_id: bytes) -> bytes | None:
         look_up(self._seconds)
-        return None if self._forgetful else super().get(session_id)
+        return super().get(session_id)
 
 
 def context() -> greentls.SSLContext:
@@ -78,8 +78,8 @@ def three(seconds: float) -> greentls.SSLContext:
         return offered[0]
 
     made = certificate(seconds)
-    made.session_store = SlowStore(seconds, forgetful=True)
     made.alpn_callback = choose
+    made.ocsp_callback = lambda sock: look_up(seconds)
     return made
 
 

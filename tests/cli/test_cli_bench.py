@@ -69,7 +69,7 @@ def test_sessions_resume_where_they_should(everything):
     for work, by_name in everything["lookup"]["measured"].items():
         for who, (metrics,) in by_name.items():
             assert metrics["resumed"] == (1 if "session" in work else 0), (work, who)
-    for by_name in everything["hooks"]["measured"].values():  # whose store forgets
+    for by_name in everything["hooks"]["measured"].values():
         assert [metrics["resumed"] for (metrics,) in by_name.values()] == [0] * len(by_name)
 
 
