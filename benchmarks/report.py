@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import statistics
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -115,7 +116,10 @@ def _alike(measured: dict[str, dict[str, Any]]) -> list[list[str]]:
 def notes(result: Results) -> list[str]:
     """What the tables do not show: who was absent, what failed, what was not as it should be. A sentence each."""
     said = [f"{who}: absent, {why}" for who, why in result["absent"].items()]
-    said += [f"{each['who']}, {each['work']}: failed, {each['why'].splitlines()[0]}" for each in result["failed"]]
+    failed = Counter((each["who"], each["work"]) for each in result["failed"])
+    for (who, work), count in failed.items():
+        why = next(each["why"] for each in result["failed"] if (each["who"], each["work"]) == (who, work))
+        said.append(f"{who}, {work}: failed in {count} of {result['rounds']} rounds, {why.splitlines()[0]}")
     for work, by_name in result["measured"].items():
         for who, rounds in by_name.items():
             resumed, client = spread(rounds, "resumed"), spread(rounds, "client")

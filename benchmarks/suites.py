@@ -316,7 +316,7 @@ def lookup(bench: Bench) -> Sequence[Contestant]:
 
     def asked(what: str, milliseconds: int, version: str) -> Measure:
         mode = "resumed" if what == "session" else "full"
-        return handshakes(mode, version, f"{what} {milliseconds}", WAITING_CLIENTS, w=min(0.1, bench.seconds))
+        return handshakes(mode, version, f"{what} {milliseconds}", WAITING_CLIENTS, w=min(0.08, bench.seconds))
 
     def blocked(what: str, milliseconds: int, version: str) -> Measure:
         """Few clients: all of them are served in each turn of the loop, and a measurement has to see several turns.
@@ -418,7 +418,7 @@ class Suite:
 
 SUITES = {
     "handshake": Suite(handshake, 0.75, ("cpu_us", "rate", "p99_ms")),
-    "lookup": Suite(lookup, 0.35, ("rate", "p50_ms", "p99_ms", "cpu_us")),
+    "lookup": Suite(lookup, 0.25, ("rate", "p50_ms", "p99_ms", "cpu_us")),
     "hooks": Suite(hooks, 0.75, ("p50_ms", "p99_ms", "rate", "cpu_us")),
     "bulk": Suite(bulk_data, 1.0, ("cpu_ns", "MiB_s", "GB_s")),
     "echo": Suite(echoes, 0.75, ("cpu_us", "rate", "p50_ms", "p99_ms")),

@@ -64,9 +64,7 @@ class Service:
             hidden("SSL_CTX_set_num_tickets", "int (*)(SSL_CTX *, size_t)")(raw, 1)
             binding.set_session_callbacks(raw, on_get_session, on_new_session, ffi.NULL)
             if given.way == "suspend":
-                hidden("SSL_CTX_set_client_hello_cb", "void (*)(SSL_CTX *, int (*)(SSL *, int *, void *), void *)")(
-                    raw, on_client_hello, ffi.NULL
-                )
+                binding.set_client_hello_callback(raw, on_client_hello)
                 return
         lib.SSL_CTX_set_cert_cb(raw, on_certificate, ffi.NULL)
 
@@ -81,7 +79,7 @@ class Handshake:
         self.fresh()
 
     def fresh(self) -> None:
-        self.owner, self.ssl, self.incoming, self.outgoing = binding.new_ssl(self.service.context, True)
+        self.ssl, self.incoming, self.outgoing = binding.new_ssl(self.service.context, True)
 
     def answer(self) -> None:
         look_up(self.service.seconds)

@@ -230,10 +230,10 @@ def test_several_works_are_a_table_for_each_metric():
 def test_what_is_not_as_it_should_be_is_told_beneath_the_table():
     kept = results(echo=ECHOES, handshake=HANDSHAKES)
     kept["suites"]["echo"]["absent"] = {"Go": "there is no go"}
-    kept["suites"]["echo"]["failed"] = [{"who": "Node", "work": "64 bytes", "why": "no result\nload -c 32"}]
+    kept["suites"]["echo"]["failed"] = [{"who": "Node", "work": "64 bytes", "why": "no result\nload -c 32"}] * 2
     assert report.notes(kept["suites"]["echo"]) == [
         "Go: absent, there is no go",
-        "Node, 64 bytes: failed, no result",
+        "Node, 64 bytes: failed in 2 of 3 rounds, no result",
         "gevent.ssl, TCP_NODELAY, 64 bytes: the load generator used 99% of its core, a limit itself",
     ]
     assert report.notes(kept["suites"]["handshake"]) == ["gevent.ssl, TCP_NODELAY, resumed, TLS 1.3: only 25% resumed"]
