@@ -41,6 +41,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import struct
 import weakref
 from _thread import get_native_id  # gevent patches get_ident to be the greenlet's
 from collections.abc import Callable, Sequence
@@ -55,14 +56,11 @@ from greentls.errors import (
     ConnectionDead,
     TLSError,
     UnsupportedOpenSSL,
-    WireError,
     WrongThreadError,
 )
 from greentls.openssl import binding
 from greentls.openssl.binding import ffi, lib
 from greentls.session import Session
-from greentls.wire.bodies import server_name
-from greentls.wire.reader import Reader
 from greentls.wire.registry import ExtensionType
 
 if TYPE_CHECKING:
@@ -88,6 +86,7 @@ CLOSED = -1  # the peer's close_notify has come
 _INTERNAL_ERROR = 80  # AlertDescription, RFC 8446 6.2
 _OK, _NOACK, _ALERT_FATAL = 0, 3, 2  # SSL_TLSEXT_ERR_*
 _GO_ON, _REFUSE = 1, 0  # SSL_CLIENT_HELLO_SUCCESS, SSL_CLIENT_HELLO_ERROR
+_NAME_HEADER = struct.Struct(">HBH")  # ServerNameList's length, NameType, HostName's length
 _UNREAD = object()  # in the place of a server name: no hello has been read
 _TLS13 = 0x0304
 _TICKET_IV = 16  # bytes, EVP_MAX_IV_LENGTH: what AES-CBC has
@@ -368,9 +367,8 @@ def _client_hello(operation: Operation, connection: Bridged, alert: Any) -> int:
     if connection.hooks.psk_server:
         operation.offered_psks = binding.client_hello_extension(operation.ssl, ExtensionType.pre_shared_key)
     extension = binding.client_hello_extension(operation.ssl, ExtensionType.server_name)
-    try:
-        name = None if extension is None else _server_name(extension)
-    except WireError:
+    name = None if extension is None else _server_name(extension)
+    if name is _UNREAD:
         operation.server_name = _UNREAD
         return _GO_ON  # OpenSSL reads it next, and knows the alert
     if operation.server_name is not _UNREAD and operation.server_name == name:
@@ -385,11 +383,13 @@ def _client_hello(operation: Operation, connection: Bridged, alert: Any) -> int:
     return _GO_ON
 
 
-def _server_name(extension: bytes) -> str | None:
-    reader = Reader(extension, "server_name")
-    name = server_name(reader)
-    reader.finish()
-    return name
+def _server_name(extension: bytes) -> Any:
+    """The name, _UNREAD for what is none. A ServerNameList is of one host_name and nothing else: RFC 6066 3 has no two
+    names of one type, and knows one type."""
+    size = len(extension)
+    if size <= _NAME_HEADER.size or _NAME_HEADER.unpack_from(extension) != (size - 2, 0, size - 5):
+        return _UNREAD
+    return extension[5:].decode("ascii", "surrogateescape")
 
 
 @_callback("int(SSL *, int *, void *)", _ALERT_FATAL)
@@ -659,6 +659,7 @@ def _message(
 
 # -- installing them ---------------------------------------------------------------------------------------------------
 
+_NONE = Hooks()
 _removers: dict[int, tuple[Any, Callable[[bytes, bytes], None]]] = {}  # by SSL_CTX*, since a removal has no operation
 
 
@@ -690,12 +691,14 @@ def install(owner: Any, context: Any, hooks: Hooks, server_side: bool, verify_mo
             # Nobody chooses by name, then, and sessions are bound to this one Context, but not to a name.
         if hooks.ticket_key:
             binding.set_ticket_key_callback(context, _on_ticket_key)
-        lib.SSL_CTX_set_tlsext_servername_callback(context, _on_servername)  # always: a tripwire behind get_session
+        if hooks != _NONE:  # a tripwire behind get_session
+            lib.SSL_CTX_set_tlsext_servername_callback(context, _on_servername)
         if hooks.alpn:
             lib.SSL_CTX_set_alpn_select_cb(context, _on_alpn, ffi.NULL)
         if hooks.early_data:
             binding.set_allow_early_data_callback(context, _on_early_data)
-    lib.SSL_CTX_set_cert_cb(context, _on_certificate, ffi.NULL)  # always: the other tripwire
+    if hooks.certificate or hooks.message or not server_side:  # the other tripwire; nothing else fails without a sound
+        lib.SSL_CTX_set_cert_cb(context, _on_certificate, ffi.NULL)
     lib.SSL_CTX_set_verify(context, verify_mode, ffi.NULL)
     if hooks.verify:
         binding.set_verify_callback(context, _on_verify)

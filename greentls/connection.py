@@ -18,6 +18,7 @@ OpenSSL, which would call it fatal. A fatal alert, sent or received, still remov
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from typing import Any
 
 from OpenSSL import SSL
@@ -307,11 +308,7 @@ class Connection:
         first, chosen, name = self._original, self.context, self.operation.server_name
         if not self.operation.hello_read or (name is None and chosen is first):
             return chosen.session_id_context
-        digest = hashlib.sha256(b"greentls session-id context 2")
-        host = b"" if name is None else b"n" + name.lower().encode("ascii", "surrogateescape")
-        for part in (first.session_id_context, chosen.session_id_context, host):
-            digest.update(len(part).to_bytes(2, "big") + part)
-        return digest.digest()
+        return _bound(first.session_id_context, chosen.session_id_context, name)
 
     def switch_context(self, context: Context) -> None:
         """Goes on with another Context's certificates, ALPN and trust: for the servername hook (SSL_set_SSL_CTX(3)).
@@ -433,6 +430,15 @@ class Connection:
 
 
 _BOTH = 2
+
+
+@lru_cache(1024)  # asked several times in a handshake; and most names are asked for again
+def _bound(first: bytes, chosen: bytes, name: str | None) -> bytes:
+    digest = hashlib.sha256(b"greentls session-id context 2")
+    host = b"" if name is None else b"n" + name.lower().encode("ascii", "surrogateescape")
+    for part in (first, chosen, host):
+        digest.update(len(part).to_bytes(2, "big") + part)
+    return digest.digest()
 
 
 def _shutdown(ssl: Any) -> int:

@@ -77,7 +77,8 @@ class SSLSocket(Facts, metaclass=StandIn):
         context: SSLContext,
         session: Session | None,
     ) -> SSLSocket | PlainSocket:
-        if sock.getsockopt(_stdlib_socket.SOL_SOCKET, _stdlib_socket.SO_TYPE) != _stdlib_socket.SOCK_STREAM:
+        family, kind, proto = sock.family, sock.type, sock.proto
+        if kind != _stdlib_socket.SOCK_STREAM:
             raise NotImplementedError("only stream sockets are supported")
         if server_side and server_hostname:
             raise ValueError("server_hostname can only be specified in client mode")
@@ -90,9 +91,9 @@ class SSLSocket(Facts, metaclass=StandIn):
         self.server_side = server_side
         self.do_handshake_on_connect = do_handshake_on_connect
         self.suppress_ragged_eofs = suppress_ragged_eofs
-        self.family, self.type, self.proto = sock.family, sock.type, sock.proto
+        self.family, self.type, self.proto = family, kind, proto
         timeout = sock.gettimeout()
-        self._raw = raw = _socket.socket(sock.family, sock.type, sock.proto, fileno=sock.detach())
+        self._raw = raw = _socket.socket(family, kind, proto, fileno=sock.detach())
         try:
             raw.setblocking(False)
             self.server_hostname = context._encode_hostname(server_hostname)
