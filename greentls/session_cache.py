@@ -20,7 +20,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
-from functools import partial
+from contextlib import AbstractContextManager, nullcontext
 from time import perf_counter, time
 from typing import Any, Literal, NamedTuple
 from weakref import WeakKeyDictionary
@@ -33,6 +33,7 @@ from greentls.bridge import Hooks
 from greentls.errors import ConfigurationError, SealError
 from greentls.session import Session
 from greentls.stores import SessionStore
+from greentls.stores.memory import MemoryStore
 from greentls.trouble import Trouble
 
 __all__ = ["Kept", "SessionCache", "SessionLookup", "StoredSessions", "unpack"]
@@ -48,6 +49,8 @@ MAX_QUEUED = 1_250
 
 # Bytes of the session-id context in a key. No secret and no proof: OpenSSL compares the whole of it.
 ID_CONTEXT_SIZE = 8
+
+_NO_LIMIT = nullcontext()
 
 Outcome = Literal["hit", "miss", "expired", "unsealable", "timeout", "error"]
 Kept = tuple[float, Session]  # seconds since the epoch when its line of sessions ends
@@ -74,6 +77,8 @@ class StoredSessions:
         self.timeout = timeout
         self._writers: WeakKeyDictionary[Any, tuple[_Writer, ...]] = WeakKeyDictionary()
         self._troubles: dict[str, Trouble] = {}
+        # A dict needs neither a deadline nor somebody to write to it later. What is derived from it may wait.
+        self._at_once = type(store) is MemoryStore
 
     def look_up(self, question: Callable[[], Kept | None], timeout: float | None) -> tuple[Kept | None, SessionLookup]:
         """What a function finds in the store, and how that went: nothing, if it raises an Exception or takes too long.
@@ -84,7 +89,7 @@ class StoredSessions:
         problem: Exception | None = None
         kept = None
         started = perf_counter()
-        with gevent.Timeout(timeout, False):
+        with self._limit(timeout):
             try:
                 kept = question()
                 outcome = "miss" if kept is None else "expired" if kept[0] <= time() else "hit"
@@ -105,7 +110,13 @@ class StoredSessions:
 
     def write(self, key: bytes, kept: Kept | None) -> None:
         """Puts it under the key, soon, or removes what is there. Never waits. What a key is told stays in order."""
-        _writer_of(key, self._hubs_writers()).add(key, kept)
+        if self._at_once and kept is not None:
+            self._write(key, kept)
+        else:
+            _writer_of(key, self._hubs_writers()).add(key, kept, here=True)
+
+    def _limit(self, timeout: float | None) -> AbstractContextManager[Any]:
+        return _NO_LIMIT if self._at_once else gevent.Timeout(timeout, False)
 
     def drain(self, timeout: float | None = None) -> bool:
         """Waits until this hub's queues are written, timeout seconds at most. False if they are not."""
@@ -130,7 +141,7 @@ class StoredSessions:
     def _write(self, key: bytes, kept: Kept | None) -> None:
         what = "remove" if kept is None else "put"
         outcome, problem, started = "timeout", None, perf_counter()
-        with gevent.Timeout(self.timeout, False):
+        with self._limit(self.timeout):
             try:
                 if kept is None:
                     self.store.remove(key)
@@ -230,13 +241,14 @@ class _Writer:
     """A queue and, while there is something in it, the greenlet that empties it."""
 
     def __init__(self, hub: Any, cache: StoredSessions) -> None:
-        self._start_soon = partial(hub.loop.run_callback_threadsafe, self._start)
+        self._loop = hub.loop
         self._cache = cache
         self._queue: deque[tuple[bytes, Kept | None]] = deque()
         self._greenlet: Any = None
         self._starting = False
 
-    def add(self, key: bytes, kept: Kept | None) -> None:
+    def add(self, key: bytes, kept: Kept | None, here: bool = False) -> None:
+        """here: in the hub's thread, and not in the garbage collector, so that nobody has to be woken up."""
         if len(self._queue) >= MAX_QUEUED:
             if kept is not None:  # a removal may come from where not even a log line is safe
                 self._cache._trouble("write", "the queue is full, dropped")
@@ -244,7 +256,8 @@ class _Writer:
         self._queue.append((key, kept))
         if self._greenlet is None and not self._starting:
             self._starting = True
-            self._start_soon()
+            start = self._loop.run_callback if here else self._loop.run_callback_threadsafe
+            start(self._start)
 
     def _start(self) -> None:  # in the hub
         self._starting = False

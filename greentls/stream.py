@@ -119,7 +119,10 @@ class TLSStream:
             handshaking.leave()
 
     def _handshake(self) -> None:
-        step = self.connection.step_handshake if self._strategy is None else self._step_elsewhere
+        connection = self.connection
+        step = connection.step_handshake if self._strategy is None else self._step_elsewhere
+        if connection.server_side and not (connection.started or connection.unread or connection.eof):
+            self._receive()  # OpenSSL would only say that it wants to read
         while self._step(step) == WANT_READ:
             self.flush()
             self._receive()
