@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from time import monotonic
 from typing import Any
+
+from greentls.trouble import Trouble
 
 __all__ = ["EVENTS", "emit", "handler"]
 
 log = logging.getLogger("greentls.events")
-
-LOG_INTERVAL = 10.0  # seconds between two log lines about a handler that raises
 
 #: None, or who is told.
 handler: Callable[[dict[str, Any]], object] | None = None
@@ -38,17 +37,15 @@ EVENTS = {
     "session_store": ("store", "operation", "outcome", "seconds", "error"),
 }  # fmt: skip
 
-_silent_until = 0.0
+_trouble = Trouble()
 
 
 def emit(event: str, **facts: Any) -> None:
     """Tells the handler. Look at ``handler`` first where the facts cost something."""
-    global _silent_until
     if handler is None:
         return
     try:
         handler({"event": event, **facts})
     except Exception:
-        if (now := monotonic()) >= _silent_until:
-            _silent_until = now + LOG_INTERVAL
+        if _trouble.may_be_said():
             log.warning("greentls.events.handler raises, of %s", event, exc_info=True)

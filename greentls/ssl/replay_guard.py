@@ -16,12 +16,12 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
-from time import monotonic
 from typing import Any
 
 from greentls.connection import Connection
 from greentls.errors import ConfigurationError
 from greentls.ssl.deadline import Asking
+from greentls.trouble import Trouble
 
 __all__ = ["WINDOW", "ReplayGuard"]
 
@@ -31,8 +31,6 @@ log = logging.getLogger("greentls.early_data")
 # memcached counts whole seconds, one less than asked for at worst. The rest is for clocks: a server whose clock is
 # behind takes a copy for that much longer. 45 s is far from what any synchronised clock may be wrong by.
 WINDOW = 60
-
-LOG_INTERVAL = 10.0  # seconds between two lines: an outage under load is one event
 
 
 @dataclass
@@ -44,7 +42,7 @@ class ReplayGuard:
 
     store: Any
     timeout: float | None
-    _silent_until: float = field(default=0.0, init=False, repr=False, compare=False)
+    _trouble: Trouble = field(default_factory=Trouble, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not callable(getattr(self.store, "add", None)) or getattr(self.store, "shared", False) is not True:
@@ -60,8 +58,7 @@ class ReplayGuard:
             with Asking(connection, "replay_guard", self.timeout):
                 return self.store.add(f"early-data:{client_random.hex()}", b"", WINDOW) is True
         except Exception as error:  # a kill, or the caller's own gevent.Timeout, goes where it was aimed
-            if (now := monotonic()) >= self._silent_until:
-                self._silent_until = now + LOG_INTERVAL
+            if self._trouble.may_be_said():
                 name = getattr(self.store, "name", "?")
                 log.warning("replay guard %s: %s; early data is refused", name, repr(error))  # not its traceback
             return False

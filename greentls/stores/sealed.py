@@ -19,7 +19,6 @@ from __future__ import annotations
 import hmac
 import logging
 import os
-import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -30,6 +29,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from greentls.errors import ConfigurationError, SealError
 from greentls.stores import SharedValues
+from greentls.trouble import Trouble
 
 if TYPE_CHECKING:
     from greentls.stores import SessionStore
@@ -39,7 +39,6 @@ __all__ = ["SealedStore"]
 log = logging.getLogger("greentls.stores")
 
 MIN_SECRET = 32  # bytes: what AES-256 has of security
-LOG_INTERVAL = 10.0  # seconds between two lines about blobs that do not open
 
 Kind = Literal["session", "value"]
 
@@ -60,7 +59,7 @@ class SealedStore:
         self.shared = isinstance(store, SharedValues) and store.shared
         self.private = True
         self._context = context.encode()
-        self._silent_until = 0.0
+        self._unopened = Trouble()
         self.rotate(secrets)
 
     def rotate(self, secrets: Sequence[bytes]) -> None:
@@ -95,8 +94,7 @@ class SealedStore:
     def gets(self, name: str) -> tuple[bytes | None, Any]:
         blob, token = self._values.gets(name)
         value = None if blob is None else self._open("value", name.encode(), blob)
-        if blob is not None and value is None and (now := time.monotonic()) >= self._silent_until:
-            self._silent_until = now + LOG_INTERVAL
+        if blob is not None and value is None and self._unopened.may_be_said():
             log.warning("%s", SealError(self.name, "value"))
         return value, token
 

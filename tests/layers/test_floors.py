@@ -50,7 +50,9 @@ BESIDE = {
     ("greentls.ocsp", "greentls.certificates"),
     ("greentls.stream", "greentls.strategy"),
     ("greentls.wire", "greentls.errors"),
+    ("greentls.events", "greentls.trouble"),
     ("greentls.stores", "greentls.errors"),
+    ("greentls.stores", "greentls.trouble"),
 }
 WITHOUT_GEVENT = {2, 3, 4}  # two Connections talk in memory in a test
 TOUCHES_C = ("greentls.openssl", "greentls.bridge")

@@ -12,6 +12,7 @@ from ssl_pairs import both_versions, connected, contexts, failure, pair
 import greentls.events
 from greentls.stores.memory import MemoryStore
 from greentls.stores.sealed import SealedStore
+from greentls.trouble import Trouble
 
 
 @pytest.fixture
@@ -125,7 +126,7 @@ class TestEvents:
 
     def test_a_handler_that_raises_is_logged_and_changes_nothing(self, pki, version, monkeypatch, caplog):
         monkeypatch.setattr(greentls.events, "handler", lambda event: 1 / 0)
-        monkeypatch.setattr(greentls.events, "_silent_until", 0.0)
+        monkeypatch.setattr(greentls.events, "_trouble", Trouble())
         with connected(*contexts(pki, version)):
             pass
         assert len(caplog.records) == 1
