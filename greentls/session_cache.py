@@ -6,8 +6,9 @@ What a store does to a handshake, and what it may not:
   resumption, so a full handshake, and a line in the log: never the connection. What is not the store's doing, a kill or
   the caller's own gevent.Timeout, is no miss and goes where it was aimed.
 - What is to be put or removed is queued and written by a few greenlets per hub, each session's in order, behind the
-  peer's back: the flight that announces a ticket is on the wire before the store hears of it. A removal may be asked
-  for by the garbage collector or under OpenSSL's lock, where nothing may wait.
+  peer's back: the flight that announces a ticket is on the wire before the store hears of it. So what is on its way
+  there is found here: a client may be quicker than the store. A removal may be asked for by the garbage collector or
+  under OpenSSL's lock, where nothing may wait.
 - A session is found only where it may be resumed: what it is bound to (Connection.session_id_context: settings and
   server name) is half of its key, so that a session of another name is a miss before anything is unsealed or parsed.
 - A session's lifetime counts from the full handshake that it comes from. A resumption under TLS 1.3 makes new sessions,
@@ -22,7 +23,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from time import perf_counter, time
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 from weakref import WeakKeyDictionary
 
 import gevent
@@ -51,6 +52,7 @@ MAX_QUEUED = 1_250
 ID_CONTEXT_SIZE = 8
 
 _NO_LIMIT = nullcontext()
+_NOTHING = object()
 
 Outcome = Literal["hit", "miss", "expired", "unsealable", "timeout", "error"]
 Kept = tuple[float, Session]  # seconds since the epoch when its line of sessions ends
@@ -131,6 +133,9 @@ class StoredSessions:
         self.drain(self.timeout)
         self.store.close()
 
+    def _waiting(self, key: bytes) -> Kept | object | None:
+        return _writer_of(key, self._hubs_writers()).waiting(key)
+
     def _hubs_writers(self) -> tuple[_Writer, ...]:
         hub = get_hub()
         writers = self._writers.get(hub)
@@ -191,7 +196,11 @@ class SessionCache(StoredSessions):
         """Hooks.get_session. Tells what came of it as connection.session_lookup."""
 
         def question() -> Kept | None:
-            blob = self.store.get(_key(session_id, connection.session_id_context))
+            key = _key(session_id, connection.session_id_context)
+            waiting = self._waiting(key)
+            if waiting is not _NOTHING:  # a client is quicker than the store
+                return cast("Kept | None", waiting)
+            blob = self.store.get(key)
             if blob is None:
                 return None
             kept = unpack(blob)
@@ -238,12 +247,13 @@ def _writer_of(key: bytes, writers: tuple[_Writer, ...]) -> _Writer:
 
 
 class _Writer:
-    """A queue and, while there is something in it, the greenlet that empties it."""
+    """What is to be written, under its key, and while there is something the greenlet that writes it."""
 
     def __init__(self, hub: Any, cache: StoredSessions) -> None:
         self._loop = hub.loop
         self._cache = cache
         self._queue: deque[tuple[bytes, Kept | None]] = deque()
+        self._latest: dict[bytes, Kept | None] = {}  # of what is in the queue or being written
         self._greenlet: Any = None
         self._starting = False
 
@@ -253,6 +263,7 @@ class _Writer:
             if kept is not None:  # a removal may come from where not even a log line is safe
                 self._cache._trouble("write", "the queue is full, dropped")
             return
+        self._latest[key] = kept
         self._queue.append((key, kept))
         if self._greenlet is None and not self._starting:
             self._starting = True
@@ -267,9 +278,18 @@ class _Writer:
     def _run(self) -> None:
         try:
             while self._queue:
-                self._cache._write(*self._queue.popleft())
+                key, kept = self._queue.popleft()
+                try:
+                    self._cache._write(key, kept)
+                finally:
+                    if self._latest.get(key, _NOTHING) is kept:
+                        del self._latest[key]
         finally:
             self._greenlet = None
+
+    def waiting(self, key: bytes) -> Kept | object | None:
+        """What the store is about to be told of it, _NOTHING if nothing."""
+        return self._latest.get(key, _NOTHING)
 
     @property
     def busy(self) -> bool:

@@ -197,6 +197,25 @@ class TestWriting:
             "remove",
         ] * 3
 
+    def test_a_client_that_is_quicker_than_the_store_resumes(self, pki, version):
+        """hazard: the store is behind, and every client that comes back at once has a full handshake."""
+        party = Party(pki, version)
+        go_on = Event()
+        party.store.do["put"] = go_on.wait
+        here, _ = party.connect()
+        session = here.session
+        here, there = party.connect(session)
+        assert here.session_reused
+        assert there.session_lookup.outcome == "hit"
+        assert [name for name, _ in party.store.calls if name == "get"] == []
+        there.receive_data(b"\x17\x03\x03\x00\x20" + bytes(32))
+        with pytest.raises(TLSError, match="decryption failed"):
+            there.read()
+        if version == VERSIONS["1.2"]:  # the session that was resumed has been removed
+            assert not party.connect(session)[0].session_reused
+        go_on.set()
+        assert party.cache.drain(PATIENCE)
+
     def test_a_slow_store_gets_several_puts_at_once(self, pki, version):
         """hazard: one writer puts 50 sessions a second into a store that is 20 ms away, and the queue runs over."""
         party = Party(pki, version)

@@ -237,6 +237,7 @@ class TestStoreOutage:
         address = serve(context, handle)
         client = stdlib_context(pki, version)
         first = in_thread(exchange, address, client)
+        assert context.drain_sessions(PATIENCE)  # what is on its way to the store can be resumed
         second = in_thread(exchange, address, client, session=first.session)
         assert (second.data, second.reused) == (b"hello", False)
         assert seen[1].outcome == "timeout"
