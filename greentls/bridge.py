@@ -192,7 +192,7 @@ class Operation:
         self.kept: Any = None  # memory that OpenSSL reads after a callback has returned
         self.thread: int | None = None
         # What hooks have answered before OpenSSL was entered, by question().
-        self.answers: dict[Any, Callable[[], Any]] = {}
+        self.answers: dict[Any, Callable[[], Any]] | None = None
         # Who runs the bodies of callbacks, where that is not the thread that OpenSSL runs in.
         self.ask: Callable[..., Any] | None = None
         # Who was admitted last: a greenlet has one thread, and asking for that thread's id is a system call.
@@ -387,7 +387,9 @@ def _server_name(extension: bytes) -> Any:
     """The name, _UNREAD for what is none. A ServerNameList is of one host_name and nothing else: RFC 6066 3 has no two
     names of one type, and knows one type."""
     size = len(extension)
-    if size <= _NAME_HEADER.size or _NAME_HEADER.unpack_from(extension) != (size - 2, 0, size - 5):
+    if not _NAME_HEADER.size < size <= _NAME_HEADER.size + binding.MAX_SERVER_NAME:  # what OpenSSL takes
+        return _UNREAD
+    if _NAME_HEADER.unpack_from(extension) != (size - 2, 0, size - 5):
         return _UNREAD
     return extension[5:].decode("ascii", "surrogateescape")
 

@@ -155,6 +155,7 @@ class Connection:
         result = self.operation.run(self, name, function, *arguments)
         if result > 0:
             self.established = self.bulky = True
+            self.operation.answers = None  # to what was foreseen and has not been asked
         elif self.eof:
             raise UnexpectedEOF(name)
         elif result == CLOSED:

@@ -256,6 +256,18 @@ def test_a_malformed_server_name_is_refused_by_openssl(pki, version, body):
     assert not there.established
 
 
+@both_versions
+def test_nobody_is_asked_about_a_name_that_is_too_long(pki, version):
+    """hazard: a hook, and what remembers names, gets 64 KiB of a stranger's for each hello."""
+    _, record = hello(pki, version)
+    names = []
+    there = Connection(server_context(pki, version, hooks=Hooks(servername=lambda _, name: names.append(name))))
+    there.receive_data(with_server_name(record, host_names((0, b"x" * 256))))
+    with pytest.raises(TLSError):
+        there.do_handshake()
+    assert names == []
+
+
 def test_openssl_that_takes_what_the_parser_does_not_is_refused_where_a_hook_must_be_asked(pki, monkeypatch):
     """The tripwire: a name that is in force and that nobody was asked about."""
     monkeypatch.setattr(bridge, "_server_name", lambda extension: bridge._UNREAD)

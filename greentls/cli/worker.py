@@ -61,7 +61,7 @@ def run(
     return 0
 
 
-class _Server(WSGIServer):  # type: ignore[misc]
+class _Server(WSGIServer):  # type: ignore[misc]  # gevent is untyped
     """WSGIServer that can drain, and for which a failed handshake is a line in the log, not a traceback."""
 
     draining = False
@@ -90,7 +90,7 @@ class _Server(WSGIServer):  # type: ignore[misc]
             self.pool.kill(timeout=1)
 
 
-class _Handler(WSGIHandler):  # type: ignore[misc]
+class _Handler(WSGIHandler):  # type: ignore[misc]  # gevent is untyped
     """WSGIHandler whose applications find the connection in environ["greentls.socket"]."""
 
     requests = 0
@@ -104,13 +104,13 @@ class _Handler(WSGIHandler):  # type: ignore[misc]
     def read_requestline(self) -> str:
         self.requests += 1
         if self.requests == 1:
-            return super().read_requestline()  # type: ignore[no-any-return]
+            return super().read_requestline()  # type: ignore[no-any-return]  # gevent is untyped
         if self.server.draining:
             return ""
         greenlet = gevent.getcurrent()
         self.server.idle.add(greenlet)
         try:
-            return super().read_requestline()  # type: ignore[no-any-return]
+            return super().read_requestline()  # type: ignore[no-any-return]  # gevent is untyped
         finally:
             self.server.idle.remove(greenlet)
 

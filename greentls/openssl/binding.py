@@ -57,7 +57,12 @@ def take_errors() -> list[int]:
 def describe(code: int) -> tuple[str, str]:
     """(library, reason) of a packed error: ("SSL routines", "no shared cipher")."""
     library, reason = lib.ERR_lib_error_string(code), lib.ERR_reason_error_string(code)
-    return tuple("" if text == ffi.NULL else ffi.string(text).decode() for text in (library, reason))  # type: ignore[return-value]
+    return _text(library), _text(reason)
+
+
+def _text(string: Any) -> str:
+    """Empty for NULL."""
+    return "" if string == ffi.NULL else ffi.string(string).decode()
 
 
 def save_errors() -> Any:
@@ -144,7 +149,8 @@ def session_times(session: Any) -> tuple[int, int]:
 
 def session_version(session: Any) -> int:
     """The protocol version that it was made under: 0x0304 for TLS 1.3."""
-    return hidden("SSL_SESSION_get_protocol_version", "int (*)(const SSL_SESSION *)")(session)  # type: ignore[no-any-return]
+    version: int = hidden("SSL_SESSION_get_protocol_version", "int (*)(const SSL_SESSION *)")(session)
+    return version
 
 
 def session_resumable(session: Any) -> bool:
@@ -586,7 +592,7 @@ def group_name(ssl: Any) -> str | None:
 
 
 def version(ssl: Any) -> str:
-    return ffi.string(lib.SSL_get_version(ssl)).decode()  # type: ignore[no-any-return]
+    return _text(lib.SSL_get_version(ssl))
 
 
 Cipher = tuple[str, str, int]

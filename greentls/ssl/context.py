@@ -97,7 +97,7 @@ def _property(name: str, kind: Callable[[Any], Any]) -> property:
     return property(get, set, doc=attribute.__doc__)
 
 
-class SSLContext(_Base, metaclass=StandIn):  # type: ignore[misc]
+class SSLContext(_Base, metaclass=StandIn):  # type: ignore[misc]  # _Base is found at run time
     """ssl.SSLContext with answers that may wait.
 
     certificates: a CertificateSource (greentls.certificates.Directory, Callback), asked for those of each server name.

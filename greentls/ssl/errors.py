@@ -58,6 +58,9 @@ def _unexpected_eof() -> _stdlib_ssl.SSLError:
     return _said_by(_stdlib_ssl.SSLEOFError(_stdlib_ssl.SSL_ERROR_EOF, text), "SSL", reason)
 
 
-def _said_by(error: Any, library: str | None = None, reason: str | None = None) -> _stdlib_ssl.SSLError:
-    error.library, error.reason = library, reason
-    return error  # type: ignore[no-any-return]
+def _said_by(
+    error: _stdlib_ssl.SSLError, library: str | None = None, reason: str | None = None
+) -> _stdlib_ssl.SSLError:
+    facts: Any = error  # typeshed has str for both, where there may be None
+    facts.library, facts.reason = library, reason
+    return error
