@@ -59,7 +59,7 @@ from greentls.errors import (
     WrongThreadError,
 )
 from greentls.openssl import binding
-from greentls.openssl.binding import ffi, lib
+from greentls.openssl.binding import ffi, get_error, lib, peek_error
 from greentls.session import Session
 from greentls.wire.registry import ExtensionType
 
@@ -67,8 +67,8 @@ if TYPE_CHECKING:
     from greentls.tickets import TicketKey
 
 __all__ = [
-    "CLOSED", "MAX_PSK_LOOKUPS", "MAX_SESSION_LOOKUPS", "WANT_READ", "Bridged", "Hooks", "Operation", "do_handshake",
-    "install", "question",
+    "CLOSED", "MAX_PSK_LOOKUPS", "MAX_SESSION_LOOKUPS", "WANT_READ", "Bridged", "Hooks", "Operation", "install",
+    "question", "verify_resumption",
 ]  # fmt: skip
 
 # A hello may name some 1,600 PSK identities, and OpenSSL asks for each before it checks a single binder: one cheap
@@ -83,6 +83,7 @@ MAX_PSK_LOOKUPS = 4
 WANT_READ = 0
 CLOSED = -1  # the peer's close_notify has come
 
+_ERROR_WANT_READ: int = lib.SSL_ERROR_WANT_READ
 _INTERNAL_ERROR = 80  # AlertDescription, RFC 8446 6.2
 _OK, _NOACK, _ALERT_FATAL = 0, 3, 2  # SSL_TLSEXT_ERR_*
 _GO_ON, _REFUSE = 1, 0  # SSL_CLIENT_HELLO_SUCCESS, SSL_CLIENT_HELLO_ERROR
@@ -171,34 +172,32 @@ def _nobody() -> None:
 class Operation:
     """What one connection's SSL* is doing. Lives as long as its connection; entered once per operation."""
 
-    __slots__ = (
-        "answers", "ask", "connection", "dead", "entrant", "failure", "incoming", "kept", "lookups", "name", "occupant",
-        "offered_psks", "psk_lookups", "server_name", "ssl", "thread",
-    )  # fmt: skip
+    name = ""  # of the operation that runs, or that ran last
+    lookups = psk_lookups = 0
+    server_name: Any = _UNREAD  # what the client's hello says, str or None, at a server
+    offered_psks: bytes | None = None  # pre_shared_key of the TLS 1.3 hello that is worked on
+    kept: Any = None  # memory that OpenSSL reads after a callback has returned
+    thread: int | None = None
+    # What hooks have answered before OpenSSL was entered, by question().
+    answers: dict[Any, Callable[[], Any]] | None = None
+    # Who runs the bodies of callbacks, where that is not the thread that OpenSSL runs in.
+    ask: Callable[..., Any] | None = None
 
-    def __init__(self, ssl: Any, incoming: Any) -> None:
+    def __init__(self, ssl: Any, incoming: Any, connection: Bridged) -> None:
         self.ssl = ssl
         self.incoming = incoming  # the BIO that OpenSSL reads ciphertext from
-        self.name = ""  # of the operation that runs
-        self.connection: Bridged | None = None  # while an operation runs; else this would be a cycle
+        self.connection = weakref.ref(connection)
         # The id of the greenlet that is inside, 0 for none. Not the greenlet itself: one that waits in a hook for what
         # nobody can bring about any more is collected, and ends the operation with its GreenletExit.
         self.occupant = 0
         self.failure: BaseException | None = None  # what a callback raised
         self.dead = ""  # why, once an operation failed for good
-        self.lookups = self.psk_lookups = 0
-        self.server_name: Any = _UNREAD  # what the client's hello says, str or None, at a server
-        self.offered_psks: bytes | None = None  # pre_shared_key of the TLS 1.3 hello that is worked on
-        self.kept: Any = None  # memory that OpenSSL reads after a callback has returned
-        self.thread: int | None = None
-        # What hooks have answered before OpenSSL was entered, by question().
-        self.answers: dict[Any, Callable[[], Any]] | None = None
-        # Who runs the bodies of callbacks, where that is not the thread that OpenSSL runs in.
-        self.ask: Callable[..., Any] | None = None
         # Who was admitted last: a greenlet has one thread, and asking for that thread's id is a system call.
         self.entrant: Callable[[], Any] = _nobody
+        # An event of those who wait until the occupant has left. Set once, by run().
+        self.left: Any = None
 
-    def run(self, connection: Bridged, name: str, function: Any, *arguments: Any) -> int:
+    def run(self, name: str, function: Any, *arguments: Any) -> int:
         """Calls an SSL_* function with SSL* and the arguments; its callbacks may wait.
 
         Returns the function's positive result, WANT_READ, or CLOSED. Raises what a callback raised, as itself; TLSError
@@ -208,27 +207,28 @@ class Operation:
         if self.entrant() is not getcurrent() or self.occupant or self.dead:
             self.admit(name)
         ssl = self.ssl
-        self.occupant = id(getcurrent())
-        self.connection = connection
         self.name = name
+        self.occupant = id(getcurrent())
         _running[ssl] = self
-        if lib.ERR_peek_error():
-            lib.ERR_clear_error()
         try:
+            if peek_error():
+                lib.ERR_clear_error()
             result: int = function(ssl, *arguments)
             if result > 0 and self.failure is None:
                 return result
-            error = lib.SSL_get_error(ssl, result)
+            error = get_error(ssl, result)
             if self.failure is None:
-                if error == lib.SSL_ERROR_WANT_READ:
+                if error == _ERROR_WANT_READ:
                     return WANT_READ
                 if error == lib.SSL_ERROR_ZERO_RETURN or (error == lib.SSL_ERROR_SYSCALL and self._closed_by_peer()):
                     return CLOSED
-            said = self._said(name, failed=result <= 0 and error != lib.SSL_ERROR_WANT_READ)
+            said = self._said(name, failed=result <= 0 and error != _ERROR_WANT_READ)
         finally:
             del _running[ssl]
             self.occupant = 0
-            self.connection = self.kept = self.offered_psks = None
+            if self.left is not None:
+                self.left.set()
+                self.left = None
         failure, self.failure = self.failure, None
         if failure is None:
             self.dead = str(said)
@@ -244,7 +244,7 @@ class Operation:
     def _closed_by_peer(self) -> bool:
         """Java says user_canceled before its close_notify, and SSL_get_error(3) then does not know the latter. A fatal
         alert, which sets the same flag, has left an error."""
-        return binding.received_close_notify(self.ssl) and not lib.ERR_peek_error()
+        return binding.received_close_notify(self.ssl) and not peek_error()
 
     def admit(self, name: str) -> None:
         """Raises what run() raises before OpenSSL is entered."""
@@ -261,10 +261,15 @@ class Operation:
             raise WrongThreadError(f"{name}: a connection belongs to the thread of its first operation")
         self.entrant = weakref.ref(getcurrent())
 
+    def finished(self) -> None:
+        """The handshake is: what it needed is not needed any more."""
+        self.answers = self.kept = self.offered_psks = None
+
     def asked(self, hook: Callable[..., Any], *arguments: Any, bound: bool = True) -> Any:
         """What the hook answers; it may have been asked already. bound: for the Context that is chosen now."""
-        ready = self.answers.pop(question(self.connection, hook, arguments, bound), None) if self.answers else None
-        return hook(self.connection, *arguments) if ready is None else ready()
+        connection = self.connection()
+        ready = self.answers.pop(question(connection, hook, arguments, bound), None) if self.answers else None
+        return hook(connection, *arguments) if ready is None else ready()
 
     def foretell(self, server_name: str | None) -> None:
         """A strategy has read the hello, and asks hooks what OpenSSL will ask; forget_hello() ends it."""
@@ -332,16 +337,17 @@ def _guarded(ssl: Any, fatal: Any, body: Callable[..., Any], *arguments: Any) ->
     operation = _running.get(ssl)
     if operation is None or operation.failure is not None:
         return fatal
-    saved = binding.save_errors()
+    saved = binding.save_errors() if peek_error() else None
     try:
         if operation.ask is None:
-            return body(operation, operation.connection, *arguments)
-        return operation.ask(body, operation, operation.connection, *arguments)
+            return body(operation, operation.connection(), *arguments)
+        return operation.ask(body, operation, operation.connection(), *arguments)
     except BaseException as failure:
         operation.failure = failure
         return fatal
     finally:
-        binding.restore_errors(saved)
+        if saved is not None or peek_error():
+            binding.restore_errors(saved)
 
 
 def _second_net(kind: type[BaseException], failure: BaseException, traceback: Any) -> None:
@@ -358,9 +364,9 @@ def _callback(signature: str, fatal: Any = None) -> Callable[[Callable[..., Any]
 
 
 @_callback("int(SSL *, int *, void *)", _REFUSE)
-def _on_client_hello(ssl: Any, alert: Any, _: Any) -> int:
+def _on_client_hello(ssl: Any, alert: Any, _: Any) -> Any:
     alert[0] = _INTERNAL_ERROR
-    return int(_guarded(ssl, _REFUSE, _client_hello, alert))
+    return _guarded(ssl, _REFUSE, _client_hello, alert)
 
 
 def _client_hello(operation: Operation, connection: Bridged, alert: Any) -> int:
@@ -395,9 +401,12 @@ def _server_name(extension: bytes) -> Any:
 
 
 @_callback("int(SSL *, int *, void *)", _ALERT_FATAL)
-def _on_servername(ssl: Any, alert: Any, _: Any) -> int:
+def _on_servername(ssl: Any, alert: Any, _: Any) -> Any:
+    operation = _running.get(ssl)
+    if operation is not None and operation.server_name is not _UNREAD and operation.failure is None:
+        return _NOACK if operation.server_name is None else _OK
     alert[0] = _INTERNAL_ERROR
-    return int(_guarded(ssl, _ALERT_FATAL, _servername))
+    return _guarded(ssl, _ALERT_FATAL, _servername)
 
 
 def _servername(operation: Operation, connection: Bridged) -> int:
@@ -407,8 +416,8 @@ def _servername(operation: Operation, connection: Bridged) -> int:
 
 
 @_callback("int(SSL *, unsigned char **, unsigned char *, unsigned char *, unsigned int, void *)", _ALERT_FATAL)
-def _on_alpn(ssl: Any, out: Any, out_length: Any, offered: Any, length: int, _: Any) -> int:
-    return int(_guarded(ssl, _ALERT_FATAL, _alpn, out, out_length, offered, length))
+def _on_alpn(ssl: Any, out: Any, out_length: Any, offered: Any, length: int, _: Any) -> Any:
+    return _guarded(ssl, _ALERT_FATAL, _alpn, out, out_length, offered, length)
 
 
 def _alpn(operation: Operation, connection: Bridged, out: Any, out_length: Any, offered: Any, length: int) -> int:
@@ -449,8 +458,8 @@ def _get_session(operation: Operation, connection: Bridged, start: Any, length: 
 
 
 @_callback("int(SSL *, SSL_SESSION *)", 0)
-def _on_new_session(ssl: Any, session: Any) -> int:
-    return int(_guarded(ssl, 0, _new_session, session))
+def _on_new_session(ssl: Any, session: Any) -> Any:
+    return _guarded(ssl, 0, _new_session, session)
 
 
 def _new_session(operation: Operation, connection: Bridged, session: Any) -> int:
@@ -468,8 +477,8 @@ def _on_remove_session(context: Any, session: Any) -> None:
 
 
 @_callback("int(SSL *, unsigned char *, unsigned char *, void *, void *, int)", -1)
-def _on_ticket_key(ssl: Any, name: Any, iv: Any, cipher: Any, mac: Any, seal: int) -> int:
-    return int(_guarded(ssl, -1, _ticket_key, name, iv, cipher, mac, bool(seal)))
+def _on_ticket_key(ssl: Any, name: Any, iv: Any, cipher: Any, mac: Any, seal: int) -> Any:
+    return _guarded(ssl, -1, _ticket_key, name, iv, cipher, mac, bool(seal))
 
 
 def _ticket_key(
@@ -490,11 +499,12 @@ def _ticket_key(
 
 
 @_callback("int(SSL *, void *)", -1)
-def _on_ocsp(ssl: Any, _: Any) -> int:
+def _on_ocsp(ssl: Any, _: Any) -> Any:
     # A client's 0 is the alert bad_certificate_status_response; a server's would be "go on". Neither takes -1 for good.
     operation = _running.get(ssl)
-    client = operation is not None and operation.connection is not None and not operation.connection.server_side
-    return int(_guarded(ssl, 0 if client else -1, _ocsp))
+    connection = None if operation is None else operation.connection()
+    client = connection is not None and not connection.server_side
+    return _guarded(ssl, 0 if client else -1, _ocsp)
 
 
 def _ocsp(operation: Operation, connection: Bridged) -> int:
@@ -511,8 +521,8 @@ def _ocsp(operation: Operation, connection: Bridged) -> int:
 
 
 @_callback("int(SSL *, void *)", 0)
-def _on_early_data(ssl: Any, _: Any) -> int:
-    return int(_guarded(ssl, 0, _early_data))
+def _on_early_data(ssl: Any, _: Any) -> Any:
+    return _guarded(ssl, 0, _early_data)
 
 
 def _early_data(operation: Operation, connection: Bridged) -> int:
@@ -548,12 +558,11 @@ def _verify(operation: Operation, connection: Bridged, store: Any) -> int:
     return 1
 
 
-def do_handshake(ssl: Any) -> int:
-    """SSL_do_handshake(3), for Operation.run(). A resumption verifies nothing: the verify hook is asked behind it."""
-    result: int = lib.SSL_do_handshake(ssl)
-    if result == 1 and lib.SSL_session_reused(ssl):
+def verify_resumption(ssl: Any) -> int:
+    """For Operation.run(), behind the handshake: a resumption verifies nothing, so the verify hook is asked again."""
+    if lib.SSL_session_reused(ssl):
         _guarded(ssl, None, _verify_again)  # what it raises ends the operation
-    return result
+    return 1
 
 
 def _verify_again(operation: Operation, connection: Bridged) -> None:
@@ -566,8 +575,8 @@ def _verify_again(operation: Operation, connection: Bridged) -> None:
 
 
 @_callback("int(SSL *, void *)", 0)
-def _on_certificate(ssl: Any, _: Any) -> int:
-    return int(_guarded(ssl, 0, _certificate))
+def _on_certificate(ssl: Any, _: Any) -> Any:
+    return _guarded(ssl, 0, _certificate)
 
 
 def _certificate(operation: Operation, connection: Bridged) -> int:
@@ -589,8 +598,8 @@ def _keylog(operation: Operation, connection: Bridged, line: Any) -> None:
 
 
 @_callback("unsigned int(SSL *, const char *, char *, unsigned int, unsigned char *, unsigned int)", 0)
-def _on_psk_client(ssl: Any, hint: Any, identity: Any, max_identity: int, key: Any, max_key: int) -> int:
-    return int(_guarded(ssl, 0, _psk_client, hint, identity, max_identity, key, max_key))
+def _on_psk_client(ssl: Any, hint: Any, identity: Any, max_identity: int, key: Any, max_key: int) -> Any:
+    return _guarded(ssl, 0, _psk_client, hint, identity, max_identity, key, max_key)
 
 
 def _psk_client(
@@ -608,8 +617,8 @@ def _psk_client(
 
 
 @_callback("unsigned int(SSL *, const char *, unsigned char *, unsigned int)", 0)
-def _on_psk_server(ssl: Any, identity: Any, key: Any, max_key: int) -> int:
-    return int(_guarded(ssl, 0, _psk_server, identity, key, max_key))
+def _on_psk_server(ssl: Any, identity: Any, key: Any, max_key: int) -> Any:
+    return _guarded(ssl, 0, _psk_server, identity, key, max_key)
 
 
 def _psk_server(operation: Operation, connection: Bridged, identity: Any, key: Any, max_key: int) -> int:

@@ -23,12 +23,12 @@ from typing import Any
 
 from OpenSSL import SSL
 
-from greentls.bridge import CLOSED, WANT_READ, Hooks, Operation, do_handshake
+from greentls.bridge import CLOSED, WANT_READ, Hooks, Operation, verify_resumption
 from greentls.certificates import CertificateChain
 from greentls.context import VERIFY_POST_HANDSHAKE, Context
 from greentls.errors import TLSError, UnexpectedEOF, WantRead
 from greentls.openssl import binding
-from greentls.openssl.binding import lib
+from greentls.openssl.binding import lib, pending_bytes
 from greentls.session import Session
 
 __all__ = ["CLOSED", "WANT_READ", "Connection"]
@@ -45,7 +45,18 @@ class Connection:
     """
 
     early_data = b""  # a client's to send, before its handshake; at a server what came (early_data.EarlyConnection)
+    established = False  # the handshake is finished, or far enough for data: unfinished
     unfinished = False  # established, but the client's Finished has not come: what was read may be a replay
+    eof = False  # the peer's ciphertext has ended
+    bulky = False  # the BIOs have grown, by bulk data or by certificates: release() is worth its while
+    owner: Any = None  # for the hooks: whose connection this is
+    session_lookup: Any = None  # what a get_session hook has to tell of its last lookup
+    hook_seconds: dict[str, float] | None = None  # how long the hooks took that were asked
+    external_psk = False  # a hook has given the key of one
+    session_ends = 0.0  # when the line of sessions ends that it found, seconds since the epoch
+    session_key: Any = None  # where a new_session hook is to keep what a client gets; None: nowhere
+    offered: Session | None = None  # by a client
+    vouched_until: float | None = None  # Session.good_until, from a client's ocsp hook in a full handshake
     _encrypt: Any = lib.SSL_write
 
     def __init__(
@@ -58,22 +69,12 @@ class Connection:
     ) -> None:
         self.context = context
         self.server_side = context.server_side
-        self.established = False  # the handshake is finished, or far enough for data: unfinished
-        self.eof = False  # the peer's ciphertext has ended
-        self.bulky = False  # the BIOs have grown, by bulk data or by the handshake: release() is worth its while
-        self._drained = False  # read() would say WANT_READ until there is more ciphertext
-        self.owner: Any = None  # for the hooks: whose connection this is
-        self.session_lookup: Any = None  # what a get_session hook has to tell of its last lookup
-        self.hook_seconds: dict[str, float] | None = None  # how long the hooks took that were asked
-        self.external_psk = False  # a hook has given the key of one
-        self.session_ends = 0.0  # when the line of sessions ends that it found, seconds since the epoch
-        self.session_key: Any = None  # where a new_session hook is to keep what a client gets; None: nowhere
-        self.offered: Session | None = None  # by a client
         self.expected = server_hostname, verify_hostname  # whom a client wants to talk to
-        self.vouched_until: float | None = None  # Session.good_until, from a client's ocsp hook in a full handshake
         self._original = context  # its session and servername hooks stay in force when the context is switched
         self._ssl, self._incoming, self._outgoing = binding.new_ssl(context.ssl_context, self.server_side)
-        self.operation = Operation(self._ssl, self._incoming)
+        self.operation = Operation(self._ssl, self._incoming, self)
+        # OpenSSL would only say that it wants to read, since nothing was received after it last did. A client begins.
+        self.drained = self.server_side
         if server_hostname:
             if binding.packed_ip(server_hostname) is None:  # RFC 6066 3: no literal addresses
                 binding.set_server_name(self._ssl, server_hostname)
@@ -95,30 +96,30 @@ class Connection:
         """Takes ciphertext from the peer; b"" says that there will be no more. Allowed while an operation waits."""
         if data:
             binding.bio_write(self._incoming, data)
-            self._drained = False
         else:
             self.eof = True
+        self.drained = False
 
-    def receive_from(self, buffer: binding.ReceiveBuffer, length: int) -> None:
-        """receive_data() from a buffer that a socket has just filled with length bytes."""
+    def receive_from(self, buffers: binding.Buffers, length: int) -> None:
+        """receive_data() from where a socket has just received length bytes."""
         if length:
-            buffer.feed(self._incoming, length)
-            self._drained = False
+            buffers.feed(self._incoming, length)
             if length > BULKY:
                 self.bulky = True
         else:
             self.eof = True
+        self.drained = False
 
     def data_to_send(self) -> bytes:
         """The ciphertext for the peer, b"" if there is none. Allowed while an operation waits."""
         return bytes(binding.bio_read(self._outgoing))
 
-    def take_outgoing(self) -> bytearray:
-        """data_to_send() without its copy."""
-        data = binding.bio_read(self._outgoing)
-        if len(data) > BULKY:
+    def take_outgoing(self, buffers: binding.Buffers) -> int:
+        """data_to_send() to where a socket sends from: how many bytes; as many as have room there, or it is all."""
+        length = buffers.take(self._outgoing)
+        if length > BULKY:
             self.bulky = True
-        return data
+        return length
 
     def release(self) -> None:
         """Gives back the memory of the BIOs, if they are empty: they keep the size of the most that they ever held.
@@ -133,7 +134,7 @@ class Connection:
     @property
     def unsent(self) -> int:
         """Bytes of ciphertext that data_to_send() would give."""
-        length: int = lib.BIO_get_mem_data(self._outgoing, binding.start)
+        length: int = pending_bytes(self._outgoing, binding.start)
         return length
 
     # -- operations ----------------------------------------------------------------------------------------------------
@@ -148,14 +149,20 @@ class Connection:
         if self.established:
             return 1
         if self.early_data and not self.started and len(self.early_data) <= self.early_data_limit:
-            self.operation.run(self, "do_handshake", binding.write_early_data, self.early_data, len(self.early_data))
-        return self._enter_handshake("do_handshake", do_handshake)
+            self.operation.run("do_handshake", binding.write_early_data, self.early_data, len(self.early_data))
+        return self._enter_handshake("do_handshake", lib.SSL_do_handshake)
 
     def _enter_handshake(self, name: str, function: Any, *arguments: Any) -> int:
-        result = self.operation.run(self, name, function, *arguments)
+        operation = self.operation
+        result = operation.run(name, function, *arguments)
         if result > 0:
-            self.established = self.bulky = True
-            self.operation.answers = None  # to what was foreseen and has not been asked
+            if result == 1 and self.context.hooks.verify is not None:
+                operation.run(name, verify_resumption)
+            self.established = True
+            self.bulky = self.bulky or not self.session_reused
+            if result == 1:
+                self.drained = not (self.eof or pending_bytes(self._incoming, binding.start))
+            operation.finished()
         elif self.eof:
             raise UnexpectedEOF(name)
         elif result == CLOSED:
@@ -181,36 +188,40 @@ class Connection:
             raise WantRead
         return max(length, 0)
 
+    def _too_early(self, name: str) -> TLSError:
+        self.operation.admit(name)  # what is inside may be the handshake
+        return TLSError(name, reason="the handshake is not finished")
+
     def step_read(self, buffer: Any, room: int) -> int:
         """Into one of binding's buffers, room bytes at most: the number of bytes, WANT_READ, or CLOSED.
 
         The buffer is written to as the last thing before this returns, after all hooks: connections may share one.
         """
         if not self.established:
-            raise TLSError("read", reason="the handshake is not finished")
-        if self._drained and not self.eof:
+            raise self._too_early("read")
+        if self.drained:
             self.operation.admit("read")
             return WANT_READ
-        result = self.operation.run(self, "read", lib.SSL_read, buffer, room)
+        result = self.operation.run("read", lib.SSL_read, buffer, room)
         if result == WANT_READ:
             if self.eof:
                 raise UnexpectedEOF("read")
-            self._drained = True
+            self.drained = True
         elif 0 < result < room:  # the rest of a record, then: OpenSSL has none of it any more
-            self._drained = not lib.BIO_get_mem_data(self._incoming, binding.start)
+            self.drained = not (self.eof or pending_bytes(self._incoming, binding.start))
         return result
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
         """Encrypts all of it; returns its length. Raises TLSError, or what a hook raised."""
         if not self.established:  # SSL_write() would do the handshake itself, and nobody would have the peer's answer
-            raise TLSError("write", reason="the handshake is not finished")
+            raise self._too_early("write")
         if not data:
             return 0
         if isinstance(data, bytes):
-            result = self.operation.run(self, "write", self._encrypt, data, len(data))
+            result = self.operation.run("write", self._encrypt, data, len(data))
         else:
             with binding.readable(data) as readable:
-                result = self.operation.run(self, "write", self._encrypt, readable, len(readable))
+                result = self.operation.run("write", self._encrypt, readable, len(readable))
         if result <= 0:  # only a renegotiation waits to read, and there is none
             raise TLSError("write", reason="OpenSSL did not take the data")
         return result
@@ -222,8 +233,8 @@ class Connection:
         Raises TLSError if there is such data, UnexpectedEOF.
         """
         if not self.established:
-            raise TLSError("shutdown", reason="the handshake is not finished")
-        result = self.operation.run(self, "shutdown", _shutdown)
+            raise self._too_early("shutdown")
+        result = self.operation.run("shutdown", _shutdown)
         if result == WANT_READ and self.eof:
             raise UnexpectedEOF("shutdown")
         return result in (_BOTH, CLOSED)

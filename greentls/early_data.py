@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from greentls.bridge import WANT_READ, do_handshake
+from greentls.bridge import WANT_READ
 from greentls.connection import Connection
 from greentls.context import Context
 from greentls.openssl import binding
@@ -69,7 +69,8 @@ class EarlyConnection(Connection):
                 return length + 1 if length > 0 else length
             self._more_early_data = False
         # At once: what is wrong with the client's Finished has been found by now, and SSL_read_early_data() hides it.
-        return do_handshake(ssl)
+        result: int = lib.SSL_do_handshake(ssl)
+        return result
 
     def release(self) -> None:
         if not self.unfinished:

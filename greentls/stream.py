@@ -19,20 +19,19 @@ or a kill never tears a record.
 from __future__ import annotations
 
 import _socket
-import socket
 import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
-from weakref import WeakKeyDictionary
 
 from gevent import get_hub
 from gevent.event import Event
+from gevent.monkey import get_original
 from gevent.socket import cancel_wait_ex
 from gevent.socket import wait as wait_on
 from greenlet import getcurrent
 
 from greentls.connection import CLOSED, WANT_READ, Connection
-from greentls.errors import TLSError, WouldBlock, WrongThreadError
+from greentls.errors import ConcurrentUseError, TLSError, WouldBlock, WrongThreadError
 from greentls.openssl import binding
 from greentls.strategy import Strategy
 
@@ -42,34 +41,13 @@ Result = TypeVar("Result")
 
 RECEIVE_SIZE = 65536  # bytes a recv_into() asks for: four full records; more does not get faster, fewer costs calls
 FLIGHT_SIZE = 131072  # plaintext bytes encrypted before they are sent; bounds what one sendall() holds as ciphertext
+SEND_SIZE = FLIGHT_SIZE + 4096  # bytes of ciphertext that a send() is given: a flight and what its records add
 
 _READ, _WRITE = 1, 2  # libev's events
+_TAKEN = object()
 
-# One buffer a hub: between a recv_into() and the feeding of the BIO nothing switches, but another thread might run.
-_buffers: WeakKeyDictionary[Any, binding.ReceiveBuffer] = WeakKeyDictionary()
-
-
-class _Turn:
-    """Something that one greenlet does at a time. Taken and left by setting an attribute; waited for by an Event."""
-
-    __slots__ = ("_left", "taken")
-
-    def __init__(self) -> None:
-        self.taken = False
-        self._left: Any = None
-
-    def wait(self, timeout: float | None, error: BaseException) -> None:
-        """Until it may be free. Raises error after timeout seconds."""
-        if self._left is None:
-            self._left = Event()
-        if not self._left.wait(timeout):
-            raise error
-
-    def leave(self) -> None:
-        self.taken = False
-        if self._left is not None:
-            self._left.set()
-            self._left = None
+# .buffers: one thread's, as binding.Buffers says.
+_here: Any = get_original("_thread", "_local")()
 
 
 class TLSStream:
@@ -80,6 +58,17 @@ class TLSStream:
     go on. 0: no wait at all, WouldBlock instead. strategy: how the handshake is done; None: in the greenlet.
     """
 
+    closed = False
+    _readable: Any = None  # io watchers, made at the first wait
+    _writable: Any = None
+    _emptied = False  # the last recv_into() got less than it asked for, so the next one would have to wait
+    _unsent: memoryview[int] | None = None  # what the last send() did not take
+    # What one greenlet does at a time. None: nobody does; _TAKEN, or the Event of those who wait for their turn.
+    _handshaking: Any = None
+    _sending: Any = None
+    _receiving: Any = None
+    _elsewhere: Any = None  # a step of the handshake, by the strategy
+
     def __init__(
         self,
         sock: _socket.socket,
@@ -88,41 +77,38 @@ class TLSStream:
         strategy: Strategy | None = None,
     ) -> None:
         self.connection = connection
-        self._strategy = strategy if strategy is not None and strategy.elsewhere else None
         self.timeout = timeout
-        self.closed = False
+        self._strategy = strategy if strategy is not None and strategy.elsewhere else None
         self._socket = sock
-        self._hub = hub = get_hub()
-        self._buffer = _buffers.get(hub) or _buffers.setdefault(hub, binding.ReceiveBuffer(RECEIVE_SIZE))
-        self._readable: Any = None  # io watchers, made at the first wait
-        self._writable: Any = None
-        self._emptied = False  # the last recv_into() got less than it asked for, so the next one would have to wait
-        self._unsent: memoryview[int] | None = None
-        self._handshaking, self._inside, self._sending, self._receiving = _Turn(), _Turn(), _Turn(), _Turn()
-        if sock.family in (socket.AF_INET, socket.AF_INET6):
+        self._hub = get_hub()
+        try:
+            self._buffers: binding.Buffers = _here.buffers
+        except AttributeError:
+            self._buffers = _here.buffers = binding.Buffers(RECEIVE_SIZE, SEND_SIZE)
+        if sock.family in (_socket.AF_INET, _socket.AF_INET6):
             # Flights are whole: Nagle's algorithm only makes a TLS 1.3 ticket wait for the peer's delayed ACK.
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
 
     # -- operations ----------------------------------------------------------------------------------------------------
 
     def do_handshake(self) -> None:
         """Raises TLSError, UnexpectedEOF, OSError, TimeoutError, or what a hook raised."""
-        handshaking, operation = self._handshaking, self.connection.operation
-        if operation.inside:
+        operation = self.connection.operation
+        if operation.occupant and operation.inside:
             operation.admit("do_handshake")
-        while handshaking.taken:
-            handshaking.wait(self.timeout, self._late("read"))
-        handshaking.taken = True
+        while self._handshaking is not None:
+            self._await("_handshaking", self._late("read"))
+        self._handshaking = _TAKEN
         try:
             self._handshake()
         finally:
-            handshaking.leave()
+            self._leave("_handshaking")
 
     def _handshake(self) -> None:
         connection = self.connection
         step = connection.step_handshake if self._strategy is None else self._step_elsewhere
-        if connection.server_side and not (connection.started or connection.unread or connection.eof):
-            self._receive()  # OpenSSL would only say that it wants to read
+        if connection.drained and not connection.established:
+            self._receive()
         while self._step(step) == WANT_READ:
             self.flush()
             self._receive()
@@ -137,15 +123,15 @@ class TLSStream:
             if not self.connection.server_side:
                 raise
             self._unsent = None
-            self.connection.take_outgoing()
+            self.connection.data_to_send()
 
     def read(self, max_bytes: int) -> bytes:
         """1 to max_bytes bytes, or b"" after the peer's close_notify.
 
         Raises UnexpectedEOF, TLSError, OSError, TimeoutError, or what a hook raised.
         """
-        plain = self._buffer.plain
-        length = self._read(plain, min(max_bytes, binding.RECORD_SIZE))
+        plain = self._buffers.plain
+        length = self._read(plain, max_bytes if max_bytes < binding.RECORD_SIZE else binding.RECORD_SIZE)
         data = binding.read_bytes(plain, length)  # before anything switches
         self._answer()
         return data
@@ -218,7 +204,7 @@ class TLSStream:
 
     def receive(self) -> bytes:
         """Ciphertext as it comes from the socket, b"" at its end; the connection has it too. Before the handshake."""
-        return bytes(self._buffer.memory[: self._receive()])
+        return bytes(self._buffers.received[: self._receive()])
 
     def refuse(self, alert: int, reason: str) -> None:
         """Connection.refuse(), and the alert on its way if the socket takes it at once."""
@@ -228,7 +214,7 @@ class TLSStream:
     def refuse_in_clear(self, answer: bytes, reason: str) -> None:
         """The same for a peer that does not speak TLS."""
         self.connection.refuse(0, reason)
-        self.connection.take_outgoing()
+        self.connection.data_to_send()
         try:
             self._socket.send(answer)
         except OSError:
@@ -276,93 +262,109 @@ class TLSStream:
         """One operation of the connection, when it is this greenlet's turn."""
         if getcurrent() is self._hub:
             raise WrongThreadError("the hub must never wait: spawn a greenlet for TLS operations")
-        inside = self._inside
-        while ((entered := self.connection.operation).occupant or inside.taken) and not entered.inside:
-            inside.wait(self.timeout, self._late("write"))
-        try:
-            return operation(*arguments)
-        except BaseException:
-            self._last_words()
-            raise
-        finally:
-            if inside._left is not None:
-                inside.leave()
+        while True:
+            if self._elsewhere is not None:
+                self._await_entry()
+            try:
+                return operation(*arguments)
+            except ConcurrentUseError:
+                entered = self.connection.operation
+                if not entered.occupant or entered.inside:
+                    self._last_words()
+                    raise
+            except BaseException:
+                self._last_words()
+                raise
+            self._await_entry()
+
+    def _await_entry(self) -> None:
+        """Waits as long as another greenlet is inside OpenSSL, in a hook."""
+        operation = self.connection.operation
+        while (operation.occupant or self._elsewhere is not None) and not operation.inside:
+            late = self._late("write")
+            if self._elsewhere is not None:
+                self._await("_elsewhere", late)
+                continue
+            if operation.left is None:
+                operation.left = Event()
+            if not operation.left.wait(self.timeout):
+                raise late
 
     def _step_elsewhere(self) -> int:
         """A step of the handshake by the strategy. Until OpenSSL is entered there, it is as good as entered."""
-        inside, connection = self._inside, self.connection
-        inside.taken = True
+        self._elsewhere = _TAKEN
         try:
             assert self._strategy is not None
-            return self._strategy.call(connection, connection.step_handshake)
+            return self._strategy.call(self.connection, self.connection.step_handshake)
         finally:
-            inside.taken = False
+            self._leave("_elsewhere")
 
     def flush(self, wait: bool = True, late: TimeoutError | None = None) -> None:
         """Sends all that the connection has for the peer. wait: also for another greenlet that is sending.
 
         late: what to raise after the timeout, instead of a new TimeoutError or WouldBlock.
         """
-        sending = self._sending
-        while sending.taken:
+        while self._sending is not None:
             if not wait:
                 return
-            sending.wait(self.timeout, late or self._late("write"))
-        sending.taken = True
+            self._await("_sending", late or self._late("write"))
+        if self._send():
+            return
+        self._sending = _TAKEN
         try:
-            while data := self._unsent or self.connection.take_outgoing():
-                if self._send(data, late):
-                    return  # nothing has switched, so there can be no more
+            if self._writable is None:
+                self._writable = self._hub.loop.io(self._socket.fileno(), _WRITE)
+            while True:
+                self._wait(self._writable, "write", late)
+                if self._send():
+                    return
         finally:
-            sending.taken = False
-            if sending._left is not None:
-                sending.leave()
+            self._leave("_sending")
 
-    def _send(self, data: bytearray | memoryview, late: TimeoutError | None) -> bool:
-        """True: all that the BIO had is gone, without a wait. False: there may be more."""
-        try:
-            sent = self._socket.send(data)
-        except BlockingIOError:
-            sent = 0
-        if sent == len(data):
-            left, self._unsent = self._unsent, None
-            return left is None
-        self._unsent = memoryview(data)[sent:]
-        if self._writable is None:
-            self._writable = self._hub.loop.io(self._socket.fileno(), _WRITE)
-        self._wait(self._writable, "write", late)
-        return False
+    def _send(self) -> bool:
+        """True: all that there is was sent. False: the socket takes no more for now. Nothing switches."""
+        while True:
+            unsent = self._unsent
+            data = unsent or self._buffers.outgoing[: self.connection.take_outgoing(self._buffers)]
+            if not data:
+                return True
+            try:
+                sent = self._socket.send(data)
+            except BlockingIOError:
+                sent = 0
+            if sent < len(data):
+                self._unsent = data[sent:] if unsent else memoryview(bytes(data[sent:]))  # the buffer is everybody's
+                return False
+            self._unsent = None
+            if sent < SEND_SIZE and not unsent:
+                return True  # the BIO is empty
 
     def _receive(self) -> int:
         """Ciphertext from the socket, or its end, to the connection. How many bytes, 0 if somebody else received."""
-        receiving = self._receiving
-        if receiving.taken:
-            receiving.wait(self.timeout, self._late("read"))
+        if self._receiving is not None:
+            self._await("_receiving", self._late("read"))
             return 0
-        receiving.taken = True
+        self._receiving = _TAKEN
         try:
-            # As a rule the socket has nothing then, and an exception costs more than a wait that ends at once.
-            empty = self._emptied and self.timeout is None
             while True:
-                if not empty:
+                # As a rule the socket has nothing then, and an exception costs more than a wait that ends at once.
+                if not self._emptied or self.timeout is not None:
                     try:
-                        length = self._socket.recv_into(self._buffer.memory)
+                        length = self._socket.recv_into(self._buffers.received)
                     except BlockingIOError:
                         pass
                     else:
                         self._emptied = 0 < length < RECEIVE_SIZE
-                        self.connection.receive_from(self._buffer, length)
+                        self.connection.receive_from(self._buffers, length)
                         return length
                 if self.connection.bulky:
                     self.connection.release()
                 if self._readable is None:
                     self._readable = self._hub.loop.io(self._socket.fileno(), _READ)
                 self._wait(self._readable, "read")
-                empty = False
+                self._emptied = False
         finally:
-            receiving.taken = False
-            if receiving._left is not None:
-                receiving.leave()
+            self._leave("_receiving")
 
     def _wait(self, watcher: Any, what: str, late: TimeoutError | None = None) -> None:
         if self.timeout is None:
@@ -376,15 +378,26 @@ class TLSStream:
             raise WouldBlock(what)
         return TimeoutError(f"The {what} operation timed out")
 
+    def _await(self, turn: str, late: BaseException) -> None:
+        """Until it may be free. turn: an attribute. Raises late after the timeout."""
+        left = getattr(self, turn)
+        if left is _TAKEN:
+            left = Event()
+            setattr(self, turn, left)
+        if not left.wait(self.timeout):
+            raise late
+
+    def _leave(self, turn: str) -> None:
+        left = getattr(self, turn)
+        setattr(self, turn, None)
+        if left is not _TAKEN:
+            left.set()
+
     def _last_words(self) -> None:
         """An alert, or a close_notify, if the socket takes it at once: nobody waits for a connection that failed."""
-        if self._sending.taken:
+        if self._sending is not None:
             return  # whoever sends will send it too
-        data = self._unsent or self.connection.take_outgoing()
-        while data:
-            try:
-                if self._socket.send(data) != len(data):
-                    return
-            except OSError:
-                return
-            self._unsent, data = None, self.connection.take_outgoing()
+        try:
+            self._send()
+        except OSError:
+            pass

@@ -25,6 +25,13 @@ _binding = Binding()
 ffi: Any = _binding.ffi
 lib: Any = _binding.lib
 
+# What is called several times for each record.
+peek_error: Any = lib.ERR_peek_error
+get_error: Any = lib.SSL_get_error
+pending_bytes: Any = lib.BIO_get_mem_data
+read_bio: Any = lib.BIO_read
+write_bio: Any = lib.BIO_write
+
 # Macros of ssl.h and tls1.h that the binding does not carry.
 _CTRL_CHAIN_CERT = 89
 _CTRL_SET_GROUPS_LIST = 92
@@ -369,9 +376,12 @@ def new_ssl(context: SSL.Context, server_side: bool) -> tuple[Any, Any, Any]:
     return ssl, *renew_bios(ssl)
 
 
+_MEMORY = lib.BIO_s_mem()
+
+
 def renew_bios(ssl: Any) -> tuple[Any, Any]:
     """Empty memory BIOs instead of those that it has: one keeps the size of the most that it ever held."""
-    incoming, outgoing = lib.BIO_new(lib.BIO_s_mem()), lib.BIO_new(lib.BIO_s_mem())
+    incoming, outgoing = lib.BIO_new(_MEMORY), lib.BIO_new(_MEMORY)
     if incoming == ffi.NULL or outgoing == ffi.NULL:
         raise MemoryError("BIO_new")
     lib.SSL_set_bio(ssl, incoming, outgoing)  # frees the old ones, owns the new ones
@@ -401,22 +411,31 @@ def bio_pending(bio: Any) -> int:
 start = ffi.new("char **")  # BIO_get_mem_data() also tells where they are, which nobody asks
 
 
-class ReceiveBuffer:
-    """memory: what a socket receives into and a BIO is fed from, without a copy between and without an allocation.
-    plain: what SSL_read() fills with a record's plaintext.
+class Buffers:
+    """received: what a socket receives into and a BIO is fed from. outgoing: what a BIO is taken into and a socket sends
+    from. Without a copy between and without an allocation. plain: what SSL_read() fills with a record's plaintext.
 
-    May be shared by all connections of one thread: nothing switches between a recv_into() and its feed(), nor between
-    the end of SSL_read() and read_bytes(). A connection that waits for its peer then holds neither.
+    May be shared by all connections of one thread: nothing switches between a recv_into() and its feed(), between
+    take() and its send(), nor between the end of SSL_read() and read_bytes(). A connection that waits for its peer then
+    holds none of them.
     """
 
-    def __init__(self, size: int) -> None:
-        self.memory = bytearray(size)
-        self._c = ffi.from_buffer(self.memory)
+    def __init__(self, receive_size: int, send_size: int) -> None:
+        self.received = bytearray(receive_size)
+        self._received = ffi.from_buffer(self.received)
+        self.outgoing = memoryview(bytearray(send_size))
+        self._outgoing = ffi.from_buffer(self.outgoing)
+        self._send_size = send_size
         self.plain = read_buffer(RECORD_SIZE)
 
     def feed(self, bio: Any, length: int) -> None:
-        if lib.BIO_write(bio, self._c, length) != length:
+        if write_bio(bio, self._received, length) != length:
             raise MemoryError("BIO_write")
+
+    def take(self, bio: Any) -> int:
+        """How many bytes: all that the memory BIO has, or as many as there is room for."""
+        length: int = read_bio(bio, self._outgoing, self._send_size)
+        return length if length > 0 else 0  # -1: it is empty
 
 
 _allocate = ffi.new_allocator(should_clear_after_alloc=False)  # what SSL_read() fills need not be zero before

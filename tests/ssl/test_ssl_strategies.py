@@ -59,10 +59,10 @@ class TestThread:
         server.sni_callback = lambda *_: threads["hooks"].add(get_native_id())
         run = Operation.run
 
-        def look(self, connection, name, *arguments):
-            if connection.server_side:
+        def look(self, name, *arguments):
+            if self.connection().server_side:
                 threads["openssl"].add((name, get_native_id()))
-            return run(self, connection, name, *arguments)
+            return run(self, name, *arguments)
 
         monkeypatch.setattr(Operation, "run", look)
         with connected(client, server):
