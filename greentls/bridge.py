@@ -43,7 +43,6 @@ import atexit
 import os
 import struct
 import weakref
-from _thread import get_native_id  # gevent patches get_ident to be the greenlet's
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -177,7 +176,7 @@ class Operation:
     server_name: Any = _UNREAD  # what the client's hello says, str or None, at a server
     offered_psks: bytes | None = None  # pre_shared_key of the TLS 1.3 hello that is worked on
     kept: Any = None  # memory that OpenSSL reads after a callback has returned
-    thread: int | None = None
+    thread: Callable[[], Any] | None = None  # a thread's root greenlet: to ask for the thread's id is a system call
     # What hooks have answered before OpenSSL was entered, by question().
     answers: dict[Any, Callable[[], Any]] | None = None
     # Who runs the bodies of callbacks, where that is not the thread that OpenSSL runs in.
@@ -192,7 +191,7 @@ class Operation:
         self.occupant = 0
         self.failure: BaseException | None = None  # what a callback raised
         self.dead = ""  # why, once an operation failed for good
-        # Who was admitted last: a greenlet has one thread, and asking for that thread's id is a system call.
+        # Who was admitted last: a greenlet has one thread.
         self.entrant: Callable[[], Any] = _nobody
         # An event of those who wait until the occupant has left. Set once, by run().
         self.left: Any = None
@@ -255,9 +254,12 @@ class Operation:
             raise ConcurrentUseError(f"{name}: {who} is inside {self.name} of this connection")
         if self.dead:
             raise ConnectionDead(name, reason=self.dead)
+        root = getcurrent()
+        while root.parent is not None:
+            root = root.parent
         if self.thread is None:
-            self.thread = get_native_id()
-        elif self.thread != get_native_id():
+            self.thread = weakref.ref(root)
+        elif self.thread() is not root:
             raise WrongThreadError(f"{name}: a connection belongs to the thread of its first operation")
         self.entrant = weakref.ref(getcurrent())
 

@@ -387,6 +387,11 @@ class Connection:
         return binding.alpn_protocol(self._ssl)
 
     @property
+    def tls13(self) -> bool:
+        """TLS 1.3, agreed on or, before that, to be offered."""
+        return bool(lib.SSL_version(self._ssl) >= SSL.TLS1_3_VERSION)
+
+    @property
     def version(self) -> str | None:
         """ "TLSv1.3", ...; None before the handshake is finished."""
         return binding.version(self._ssl) if self.established else None

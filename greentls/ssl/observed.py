@@ -44,19 +44,21 @@ class Observed:
         connection = self._connection
         if not connection.established:
             return None
-        if connection.external_psk and (connection.session_reused or connection.version != "TLSv1.3"):
+        reused = connection.session_reused
+        if connection.external_psk and (reused or not connection.tls13):
             return "psk"
-        if not connection.session_reused:
+        if not reused:
             return "full"
         if self.server_side:
             found = connection.session_lookup is not None and connection.session_lookup.outcome == "hit"
-            return ("stateful" if connection.version == "TLSv1.3" else "session_id") if found else "ticket"
+            return ("stateful" if connection.tls13 else "session_id") if found else "ticket"
         session = connection.session
         return "session_id" if session is not None and not session.has_ticket else "ticket"
 
     def _observed(self, handshake: Callable[[], Result]) -> Result:
         """The handshake, or a step of it; its end is counted and told, once."""
-        if self._ended or self._connection.busy:
+        connection = self._connection
+        if self._ended or connection.busy:
             return handshake()
         self._began = self._began or perf_counter()
         try:
@@ -66,7 +68,7 @@ class Observed:
         except BaseException as error:
             self._tell(error)
             raise
-        if self._connection.established:  # and not passed through
+        if self._connection.established:  # and not passed through; it may be another connection than before
             self._tell(None)
         return result
 

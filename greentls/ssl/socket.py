@@ -96,7 +96,7 @@ class SSLSocket(Facts, metaclass=StandIn):
         self._raw = raw = _socket.socket(family, kind, proto, fileno=sock.detach())
         try:
             raw.setblocking(False)
-            self.server_hostname = context._encode_hostname(server_hostname)
+            self.server_hostname = None if server_hostname is None else context._encode_hostname(server_hostname)
             connection = context.connection(server_side, self.server_hostname, session, self, self._takes_early_data)
             self._stream = TLSStream(raw, connection, timeout, STRATEGIES[context.strategy])
             if isinstance(sock, PlainSocket) and sock.ahead:
@@ -184,24 +184,35 @@ class SSLSocket(Facts, metaclass=StandIn):
             )
 
     def _handshake(self) -> PlainSocket | None:
+        stream = self._stream
         try:
             with Deadline(self._context.handshake_timeout, "The handshake operation timed out"):
-                if self.server_side and not self._stream.connection.started:
-                    self._context.check_server()
-                    if self._context.client_hello_callback is not None:
-                        passed = self._ask_client_hello_callback()
-                        if passed is not None:
-                            return passed
-                    strategy = STRATEGIES[self._context.strategy]
-                    if strategy.prereads:
-                        self._foretell(strategy)
-                with self._resuming():
-                    self._stream.do_handshake()
+                if not self.server_side:
+                    with self._resuming():
+                        stream.do_handshake()
+                    return None
+                if not stream.connection.started:
+                    passed = self._begin()
+                    if passed is not None:
+                        return passed
+                stream.do_handshake()
         except TLSError as error:
             answer = self._context.plain_http_answer
             if self.server_side and answer is not None and error.reason == "http request":
-                self._stream.refuse_in_clear(answer, str(error))
+                stream.refuse_in_clear(answer, str(error))
             raise self._as_stdlib(error) from error
+        return None
+
+    def _begin(self) -> PlainSocket | None:
+        """What a server does before OpenSSL has seen a byte."""
+        self._context.check_server()
+        if self._context.client_hello_callback is not None:
+            passed = self._ask_client_hello_callback()
+            if passed is not None:
+                return passed
+        strategy = STRATEGIES[self._context.strategy]
+        if strategy.prereads:
+            self._foretell(strategy)
         return None
 
     def _peer_address(self) -> Any:
@@ -327,7 +338,8 @@ class SSLSocket(Facts, metaclass=StandIn):
 
     def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
         """1 to buflen bytes, b"" at the end."""
-        self._refuse_flags("recv", flags)
+        if flags:
+            raise self._no_flags("recv")
         if not buflen:
             return b""
         if buflen < 0:
@@ -345,7 +357,8 @@ class SSLSocket(Facts, metaclass=StandIn):
 
     def recv_into(self, buffer: Any, nbytes: int | None = None, flags: int = 0) -> int:
         """recv() into a buffer; nbytes at most. Returns the length, 0 at the end."""
-        self._refuse_flags("recv_into", flags)
+        if flags:
+            raise self._no_flags("recv_into")
         limit = nbytes if nbytes and nbytes > 0 else None
         with memoryview(buffer) as view, view.cast("B") as octets, octets[:limit] as room:
             if not room:
@@ -368,7 +381,8 @@ class SSLSocket(Facts, metaclass=StandIn):
 
     def send(self, data: Any, flags: int = 0) -> int:
         """Sends some of it, 128 KiB at most; returns how many bytes. After an error none of it was taken."""
-        self._refuse_flags("send", flags)
+        if flags:
+            raise self._no_flags("send")
         try:
             if not self._stream.connection.established:
                 self._finish_handshake()
@@ -378,7 +392,8 @@ class SSLSocket(Facts, metaclass=StandIn):
 
     def sendall(self, data: Any, flags: int = 0) -> None:
         """Sends all of it; after an error nobody knows how much."""
-        self._refuse_flags("sendall", flags)
+        if flags:
+            raise self._no_flags("sendall")
         try:
             if not self._stream.connection.established:
                 self._finish_handshake()
@@ -540,9 +555,8 @@ class SSLSocket(Facts, metaclass=StandIn):
         self._raw.setsockopt(*arguments)
 
     @staticmethod
-    def _refuse_flags(method: str, flags: int) -> None:
-        if flags:
-            raise ValueError(f"non-zero flags not allowed in calls to {method}() on {SSLSocket}")
+    def _no_flags(method: str) -> ValueError:
+        return ValueError(f"non-zero flags not allowed in calls to {method}() on {SSLSocket}")
 
     # -- facts ---------------------------------------------------------------------------------------------------------
 
