@@ -181,6 +181,8 @@ class Operation:
     answers: dict[Any, Callable[[], Any]] | None = None
     # Who runs the bodies of callbacks, where that is not the thread that OpenSSL runs in.
     ask: Callable[..., Any] | None = None
+    # A greenlet that must not wait, and so must not enter. It may say close_notify, which asks nobody anything.
+    hub: Any = None
 
     def __init__(self, ssl: Any, incoming: Any, connection: Bridged) -> None:
         self.ssl = ssl
@@ -247,13 +249,15 @@ class Operation:
 
     def admit(self, name: str) -> None:
         """Raises what run() raises before OpenSSL is entered."""
-        if self.entrant() is getcurrent() and not self.occupant and not self.dead:
-            return
         if self.occupant:
             who = "this greenlet's own callback" if self.inside else "another greenlet"
             raise ConcurrentUseError(f"{name}: {who} is inside {self.name} of this connection")
         if self.dead:
             raise ConnectionDead(name, reason=self.dead)
+        if self.entrant() is getcurrent():
+            return
+        if getcurrent() is self.hub and name != "shutdown":
+            raise WrongThreadError(f"{name}: the hub must never wait: spawn a greenlet for TLS operations")
         root = getcurrent()
         while root.parent is not None:
             root = root.parent
@@ -261,7 +265,8 @@ class Operation:
             self.thread = weakref.ref(root)
         elif self.thread() is not root:
             raise WrongThreadError(f"{name}: a connection belongs to the thread of its first operation")
-        self.entrant = weakref.ref(getcurrent())
+        if getcurrent() is not self.hub:
+            self.entrant = weakref.ref(getcurrent())
 
     def finished(self) -> None:
         """The handshake is: what it needed is not needed any more."""

@@ -28,7 +28,7 @@ from greentls.certificates import CertificateChain
 from greentls.context import VERIFY_POST_HANDSHAKE, Context
 from greentls.errors import TLSError, UnexpectedEOF, WantRead
 from greentls.openssl import binding
-from greentls.openssl.binding import lib, pending_bytes
+from greentls.openssl.binding import lib, pending_bytes, read_bio, write_bio
 from greentls.session import Session
 
 __all__ = ["CLOSED", "WANT_READ", "Connection"]
@@ -103,7 +103,8 @@ class Connection:
     def receive_from(self, buffers: binding.Buffers, length: int) -> None:
         """receive_data() from where a socket has just received length bytes."""
         if length:
-            buffers.feed(self._incoming, length)
+            if write_bio(self._incoming, buffers.c_received, length) != length:
+                raise MemoryError("BIO_write")
             if length > BULKY:
                 self.bulky = True
         else:
@@ -116,10 +117,10 @@ class Connection:
 
     def take_outgoing(self, buffers: binding.Buffers) -> int:
         """data_to_send() to where a socket sends from: how many bytes; as many as have room there, or it is all."""
-        length = buffers.take(self._outgoing)
+        length: int = read_bio(self._outgoing, buffers.c_outgoing, buffers.send_size)
         if length > BULKY:
             self.bulky = True
-        return length
+        return length if length > 0 else 0  # -1: it is empty
 
     def release(self) -> None:
         """Gives back the memory of the BIOs, if they are empty: they keep the size of the most that they ever held.

@@ -28,10 +28,9 @@ from gevent.event import Event
 from gevent.monkey import get_original
 from gevent.socket import cancel_wait_ex
 from gevent.socket import wait as wait_on
-from greenlet import getcurrent
 
 from greentls.connection import CLOSED, WANT_READ, Connection
-from greentls.errors import ConcurrentUseError, TLSError, WouldBlock, WrongThreadError
+from greentls.errors import ConcurrentUseError, TLSError, WouldBlock
 from greentls.openssl import binding
 from greentls.strategy import Strategy
 
@@ -76,11 +75,11 @@ class TLSStream:
         timeout: float | None = None,
         strategy: Strategy | None = None,
     ) -> None:
-        self.connection = connection
         self.timeout = timeout
         self._strategy = strategy if strategy is not None and strategy.elsewhere else None
         self._socket = sock
         self._hub = get_hub()
+        self.use(connection)
         try:
             self._buffers: binding.Buffers = _here.buffers
         except AttributeError:
@@ -88,6 +87,11 @@ class TLSStream:
         if sock.family in (_socket.AF_INET, _socket.AF_INET6):
             # Flights are whole: Nagle's algorithm only makes a TLS 1.3 ticket wait for the peer's delayed ACK.
             sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
+
+    def use(self, connection: Connection) -> None:
+        """Another one instead, before the handshake."""
+        self.connection = connection
+        connection.operation.hub = self._hub
 
     # -- operations ----------------------------------------------------------------------------------------------------
 
@@ -260,8 +264,6 @@ class TLSStream:
 
     def _step(self, operation: Callable[..., Result], *arguments: Any) -> Result:
         """One operation of the connection, when it is this greenlet's turn."""
-        if getcurrent() is self._hub:
-            raise WrongThreadError("the hub must never wait: spawn a greenlet for TLS operations")
         while True:
             if self._elsewhere is not None:
                 self._await_entry()

@@ -415,27 +415,17 @@ class Buffers:
     """received: what a socket receives into and a BIO is fed from. outgoing: what a BIO is taken into and a socket sends
     from. Without a copy between and without an allocation. plain: what SSL_read() fills with a record's plaintext.
 
-    May be shared by all connections of one thread: nothing switches between a recv_into() and its feed(), between
-    take() and its send(), nor between the end of SSL_read() and read_bytes(). A connection that waits for its peer then
-    holds none of them.
+    May be shared by all connections of one thread: nothing switches between a recv_into() and its BIO_write(), between
+    a BIO_read() and its send(), nor between the end of SSL_read() and read_bytes(). A connection that waits for its
+    peer then holds none of them.
     """
 
     def __init__(self, receive_size: int, send_size: int) -> None:
         self.received = bytearray(receive_size)
-        self._received = ffi.from_buffer(self.received)
         self.outgoing = memoryview(bytearray(send_size))
-        self._outgoing = ffi.from_buffer(self.outgoing)
-        self._send_size = send_size
+        self.send_size = send_size
+        self.c_received, self.c_outgoing = ffi.from_buffer(self.received), ffi.from_buffer(self.outgoing)
         self.plain = read_buffer(RECORD_SIZE)
-
-    def feed(self, bio: Any, length: int) -> None:
-        if write_bio(bio, self._received, length) != length:
-            raise MemoryError("BIO_write")
-
-    def take(self, bio: Any) -> int:
-        """How many bytes: all that the memory BIO has, or as many as there is room for."""
-        length: int = read_bio(bio, self._outgoing, self._send_size)
-        return length if length > 0 else 0  # -1: it is empty
 
 
 _allocate = ffi.new_allocator(should_clear_after_alloc=False)  # what SSL_read() fills need not be zero before

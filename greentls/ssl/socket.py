@@ -565,7 +565,7 @@ class SSLSocket(Facts, metaclass=StandIn):
         return self._stream.connection
 
     def _replace_connection(self, connection: Connection) -> None:
-        self._stream.connection = connection
+        self._stream.use(connection)
 
     def version(self) -> str | None:
         return None if self.fileno() == -1 else super().version()
