@@ -168,6 +168,14 @@ def _nobody() -> None:
     """A weak reference to nobody."""
 
 
+def _root() -> Any:
+    """The greenlet that this thread has begun with: what tells threads apart without a system call."""
+    root = getcurrent()
+    while root.parent is not None:
+        root = root.parent
+    return root
+
+
 class Operation:
     """What one connection's SSL* is doing. Lives as long as its connection; entered once per operation."""
 
@@ -176,11 +184,13 @@ class Operation:
     server_name: Any = _UNREAD  # what the client's hello says, str or None, at a server
     offered_psks: bytes | None = None  # pre_shared_key of the TLS 1.3 hello that is worked on
     kept: Any = None  # memory that OpenSSL reads after a callback has returned
-    thread: Callable[[], Any] | None = None  # a thread's root greenlet: to ask for the thread's id is a system call
+    thread: Callable[[], Any] | None = None  # that of the first operation: its root
     # What hooks have answered before OpenSSL was entered, by question().
     answers: dict[Any, Callable[[], Any]] | None = None
     # Who runs the bodies of callbacks, where that is not the thread that OpenSSL runs in.
     ask: Callable[..., Any] | None = None
+    # The root of the thread that waits for another one's operation, from before that begins until it is back.
+    waits: Any = None
     # A greenlet that must not wait, and so must not enter. It may say close_notify, which asks nobody anything.
     hub: Any = None
 
@@ -195,11 +205,11 @@ class Operation:
         self.dead = ""  # why, once an operation failed for good
         # Who was admitted last: a greenlet has one thread.
         self.entrant: Callable[[], Any] = _nobody
-        # An event of those who wait until the occupant has left. Set once, by run().
+        # An event of those who wait until nobody is inside any more. Set once.
         self.left: Any = None
 
-    def run(self, name: str, function: Any, *arguments: Any) -> int:
-        """Calls an SSL_* function with SSL* and the arguments; its callbacks may wait.
+    def run(self, name: str, function: Any, arguments: tuple[Any, ...]) -> int:
+        """Calls an SSL_* function with the arguments, of which SSL* is the first; its callbacks may wait.
 
         Returns the function's positive result, WANT_READ, or CLOSED. Raises what a callback raised, as itself; TLSError
         if OpenSSL failed; ConcurrentUseError, WrongThreadError or ConnectionDead before OpenSSL is entered.
@@ -214,7 +224,7 @@ class Operation:
         try:
             if peek_error():
                 lib.ERR_clear_error()
-            result: int = function(ssl, *arguments)
+            result: int = function(*arguments)
             if result > 0 and self.failure is None:
                 return result
             error = get_error(ssl, result)
@@ -228,8 +238,7 @@ class Operation:
             del _running[ssl]
             self.occupant = 0
             if self.left is not None:
-                self.left.set()
-                self.left = None
+                self.tell_those_who_wait()
         failure, self.failure = self.failure, None
         if failure is None:
             self.dead = str(said)
@@ -258,9 +267,9 @@ class Operation:
             return
         if getcurrent() is self.hub and name != "shutdown":
             raise WrongThreadError(f"{name}: the hub must never wait: spawn a greenlet for TLS operations")
-        root = getcurrent()
-        while root.parent is not None:
-            root = root.parent
+        root = _root()
+        if root is self.waits:
+            raise ConcurrentUseError(f"{name}: another thread is inside {self.name} of this connection")
         if self.thread is None:
             self.thread = weakref.ref(root)
         elif self.thread() is not root:
@@ -296,10 +305,24 @@ class Operation:
         """The running greenlet is the occupant: this is one of its hooks."""
         return self.occupant == id(getcurrent())
 
-    def leave_thread(self) -> None:
-        """The next operation may come in another thread. Between operations only."""
-        self.thread = None
-        self.entrant = _nobody
+    @property
+    def taken(self) -> bool:
+        """Somebody is inside, or this thread waits for another one's operation."""
+        return self.occupant != 0 or self.waits is not None
+
+    def go_elsewhere(self) -> None:
+        """The next operation comes in another thread, and this thread's come again after come_back(). Between
+        operations only, as come_back()."""
+        self.thread, self.entrant, self.waits = None, _nobody, _root()
+
+    def come_back(self) -> None:
+        self.thread, self.entrant, self.waits = None, _nobody, None
+        self.tell_those_who_wait()
+
+    def tell_those_who_wait(self) -> None:
+        if self.left is not None and self.waits is None:  # an event is set in the thread of those who wait for it
+            self.left.set()
+            self.left = None
 
     def check_entry(self, name: str) -> None:
         """For what changes an SSL* without being an operation: the occupant's own callbacks may, others may not."""

@@ -150,15 +150,16 @@ class Connection:
         if self.established:
             return 1
         if self.early_data and not self.started and len(self.early_data) <= self.early_data_limit:
-            self.operation.run("do_handshake", binding.write_early_data, self.early_data, len(self.early_data))
-        return self._enter_handshake("do_handshake", lib.SSL_do_handshake)
+            early = self._ssl, self.early_data, len(self.early_data)
+            self.operation.run("do_handshake", binding.write_early_data, early)
+        return self._enter_handshake("do_handshake", lib.SSL_do_handshake, (self._ssl,))
 
-    def _enter_handshake(self, name: str, function: Any, *arguments: Any) -> int:
+    def _enter_handshake(self, name: str, function: Any, arguments: tuple[Any, ...]) -> int:
         operation = self.operation
-        result = operation.run(name, function, *arguments)
+        result = operation.run(name, function, arguments)
         if result > 0:
             if result == 1 and self.context.hooks.verify is not None:
-                operation.run(name, verify_resumption)
+                operation.run(name, verify_resumption, (self._ssl,))
             self.established = True
             self.bulky = self.bulky or not self.session_reused
             if result == 1:
@@ -203,7 +204,7 @@ class Connection:
         if self.drained:
             self.operation.admit("read")
             return WANT_READ
-        result = self.operation.run("read", lib.SSL_read, buffer, room)
+        result = self.operation.run("read", _read, (self._ssl, buffer, room))
         if result == WANT_READ:
             if self.eof:
                 raise UnexpectedEOF("read")
@@ -219,10 +220,10 @@ class Connection:
         if not data:
             return 0
         if isinstance(data, bytes):
-            result = self.operation.run("write", self._encrypt, data, len(data))
+            result = self.operation.run("write", self._encrypt, (self._ssl, data, len(data)))
         else:
             with binding.readable(data) as readable:
-                result = self.operation.run("write", self._encrypt, readable, len(readable))
+                result = self.operation.run("write", self._encrypt, (self._ssl, readable, len(readable)))
         if result <= 0:  # only a renegotiation waits to read, and there is none
             raise TLSError("write", reason="OpenSSL did not take the data")
         return result
@@ -235,7 +236,7 @@ class Connection:
         """
         if not self.established:
             raise self._too_early("shutdown")
-        result = self.operation.run("shutdown", _shutdown)
+        result = self.operation.run("shutdown", _shutdown, (self._ssl,))
         if result == WANT_READ and self.eof:
             raise UnexpectedEOF("shutdown")
         return result in (_BOTH, CLOSED)
@@ -448,6 +449,7 @@ class Connection:
 
 
 _BOTH = 2
+_read: Any = lib.SSL_read
 
 
 @lru_cache(1024)  # asked several times in a handshake; and most names are asked for again

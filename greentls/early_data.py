@@ -54,7 +54,7 @@ class EarlyConnection(Connection):
 
     def _step_early(self, name: str, buffer: Any, room: int) -> int:
         """1 + n: n bytes of early data are in the buffer. 1: the handshake is finished. WANT_READ."""
-        length = self._enter_handshake(name, self._accept, buffer, room)
+        length = self._enter_handshake(name, self._accept, (self._ssl, buffer, room))
         if length > 1:
             self.early_data += binding.read_bytes(buffer, length - 1)
             self.unfinished, self._encrypt = True, binding.write_early_data

@@ -105,6 +105,7 @@ class _Errand:
         if pool is None:
             pool = _pools[self._hub] = ThreadPool(THREADS)
         self._operation.ask = self._ask
+        self._operation.go_elsewhere()
         try:
             task = pool.spawn(_outcome, step)
             while not task.ready():
@@ -115,7 +116,7 @@ class _Errand:
             result, error = task.get()
         finally:
             self._operation.ask = None
-            self._operation.leave_thread()
+            self._operation.come_back()
         failure = error if self._interrupt is None else self._interrupt
         if failure is None:
             return result  # type: ignore[no-any-return]

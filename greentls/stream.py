@@ -66,7 +66,6 @@ class TLSStream:
     _handshaking: Any = None
     _sending: Any = None
     _receiving: Any = None
-    _elsewhere: Any = None  # a step of the handshake, by the strategy
 
     def __init__(
         self,
@@ -137,20 +136,26 @@ class TLSStream:
         plain = self._buffers.plain
         length = self._read(plain, max_bytes if max_bytes < binding.RECORD_SIZE else binding.RECORD_SIZE)
         data = binding.read_bytes(plain, length)  # before anything switches
-        self._answer()
+        if not self.connection.server_side:
+            self._answer()
         return data
 
     def read_into(self, buffer: bytearray | memoryview) -> int:
         """read() into a writable buffer; returns the length."""
         with binding.writable(buffer) as room:  # or a traceback would keep the caller's buffer exported
             length = self._read(room, len(room))
-        self._answer()
+        if not self.connection.server_side:
+            self._answer()
         return length
 
     def _read(self, buffer: Any, room: int) -> int:
         step = self.connection.step_read
         while True:
-            length = self._step(step, buffer, room)
+            try:
+                length = step(buffer, room)
+            except BaseException as error:
+                self._failed(error)
+                continue
             if length > 0:
                 return length
             if length == CLOSED:
@@ -159,20 +164,24 @@ class TLSStream:
             self._receive()
 
     def _answer(self) -> None:
-        """Sends what reading has brought up, a key update or an alert, unless somebody else is sending."""
+        """Sends what reading has brought up, a key update or an alert, unless somebody else is sending.
+
+        Before a wait for more. And at a client at once, as it may be its certificate that the server waits for (RFC
+        8446 4.6.2); the answer to a key update has only to go before the next data (4.6.3).
+        """
         if self.connection.unsent or self._unsent is not None:
             self._flush_tickets(wait=False)
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Sends all of it. Raises TLSError, OSError, TimeoutError, or what a hook raised."""
         if len(data) <= FLIGHT_SIZE and isinstance(data, bytes):
-            self._step(self.connection.write, data)
+            self._encrypt(data)
             self.flush()
             return
         with memoryview(data) as view, view.cast("B") as octets:
             for start in range(0, len(octets), FLIGHT_SIZE):
                 with octets[start : start + FLIGHT_SIZE] as piece:
-                    self._step(self.connection.write, piece)
+                    self._encrypt(piece)
                 self.flush()
 
     def send(self, data: bytes | bytearray | memoryview) -> int:
@@ -183,7 +192,7 @@ class TLSStream:
         """
         self.flush()
         with memoryview(data) as view, view.cast("B") as octets, octets[:FLIGHT_SIZE] as piece:
-            length = self._step(self.connection.write, piece)
+            length = self._encrypt(piece)
         enough = TimeoutError()
         try:
             self.flush(late=enough)
@@ -262,44 +271,38 @@ class TLSStream:
 
     # -- the pump ------------------------------------------------------------------------------------------------------
 
-    def _step(self, operation: Callable[..., Result], *arguments: Any) -> Result:
+    def _step(self, operation: Callable[[], Result]) -> Result:
         """One operation of the connection, when it is this greenlet's turn."""
         while True:
-            if self._elsewhere is not None:
-                self._await_entry()
             try:
-                return operation(*arguments)
-            except ConcurrentUseError:
-                entered = self.connection.operation
-                if not entered.occupant or entered.inside:
-                    self._last_words()
-                    raise
-            except BaseException:
-                self._last_words()
-                raise
-            self._await_entry()
+                return operation()
+            except BaseException as error:
+                self._failed(error)
 
-    def _await_entry(self) -> None:
-        """Waits as long as another greenlet is inside OpenSSL, in a hook."""
+    def _encrypt(self, data: bytes | memoryview) -> int:
+        while True:
+            try:
+                return self.connection.write(data)
+            except BaseException as error:
+                self._failed(error)
+
+    def _failed(self, error: BaseException) -> None:
+        """What an operation has raised: returns if it can be tried again, since another greenlet was inside OpenSSL, in
+        a hook, and has left. Else raises it."""
         operation = self.connection.operation
-        while (operation.occupant or self._elsewhere is not None) and not operation.inside:
-            late = self._late("write")
-            if self._elsewhere is not None:
-                self._await("_elsewhere", late)
-                continue
+        if not isinstance(error, ConcurrentUseError) or not operation.taken or operation.inside:
+            self._last_words()
+            raise error
+        while operation.taken:
             if operation.left is None:
                 operation.left = Event()
             if not operation.left.wait(self.timeout):
-                raise late
+                raise self._late("write")
 
     def _step_elsewhere(self) -> int:
-        """A step of the handshake by the strategy. Until OpenSSL is entered there, it is as good as entered."""
-        self._elsewhere = _TAKEN
-        try:
-            assert self._strategy is not None
-            return self._strategy.call(self.connection, self.connection.step_handshake)
-        finally:
-            self._leave("_elsewhere")
+        """A step of the handshake, by the strategy."""
+        assert self._strategy is not None
+        return self._strategy.call(self.connection, self.connection.step_handshake)
 
     def flush(self, wait: bool = True, late: TimeoutError | None = None) -> None:
         """Sends all that the connection has for the peer. wait: also for another greenlet that is sending.
@@ -366,7 +369,9 @@ class TLSStream:
                 self._wait(self._readable, "read")
                 self._emptied = False
         finally:
-            self._leave("_receiving")
+            left, self._receiving = self._receiving, None
+            if left is not _TAKEN:
+                left.set()
 
     def _wait(self, watcher: Any, what: str, late: TimeoutError | None = None) -> None:
         if self.timeout is None:

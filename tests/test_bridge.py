@@ -206,8 +206,8 @@ def test_a_second_greenlet_that_writes_during_a_handshake_puts_no_plaintext_on_t
     assert waiting.inside.wait(10)
     for operation in (
         other.do_handshake,
-        lambda: other.operation.run("write", lib.SSL_write, ffi.from_buffer(b"TOP-SECRET"), 10),
-        lambda: other.operation.run("shutdown", lib.SSL_shutdown),
+        lambda: other.operation.run("write", lib.SSL_write, (other.operation.ssl, ffi.from_buffer(b"TOP-SECRET"), 10)),
+        lambda: other.operation.run("shutdown", lib.SSL_shutdown, (other.operation.ssl,)),
         lambda: other.switch_context(party.server_context),
     ):
         with pytest.raises(ConcurrentUseError, match="another greenlet is inside do_handshake"):
