@@ -198,13 +198,15 @@ class Operation:
         self.ssl = ssl
         self.incoming = incoming  # the BIO that OpenSSL reads ciphertext from
         self.connection = weakref.ref(connection)
-        # The id of the greenlet that is inside, 0 for none. Not the greenlet itself: one that waits in a hook for what
-        # nobody can bring about any more is collected, and ends the operation with its GreenletExit.
+        # The id of the greenlet that is inside, 0 for none. Not the greenlet itself, nor is there a variable for it in
+        # run(), whose frame it would keep alive: one that waits in a hook for what nobody can bring about any more is
+        # collected, and ends the operation with its GreenletExit.
         self.occupant = 0
         self.failure: BaseException | None = None  # what a callback raised
         self.dead = ""  # why, once an operation failed for good
         # Who was admitted last: a greenlet has one thread.
         self.entrant: Callable[[], Any] = _nobody
+        self.entrant_id = 0
         # An event of those who wait until nobody is inside any more. Set once.
         self.left: Any = None
 
@@ -214,12 +216,11 @@ class Operation:
         Returns the function's positive result, WANT_READ, or CLOSED. Raises what a callback raised, as itself; TLSError
         if OpenSSL failed; ConcurrentUseError, WrongThreadError or ConnectionDead before OpenSSL is entered.
         """
-        # No variable for the greenlet: its own frame would keep alive one that waits for what never comes.
         if self.entrant() is not getcurrent() or self.occupant or self.dead:
             self.admit(name)
         ssl = self.ssl
         self.name = name
-        self.occupant = id(getcurrent())
+        self.occupant = self.entrant_id
         _running[ssl] = self
         try:
             if peek_error():
@@ -274,8 +275,7 @@ class Operation:
             self.thread = weakref.ref(root)
         elif self.thread() is not root:
             raise WrongThreadError(f"{name}: a connection belongs to the thread of its first operation")
-        if getcurrent() is not self.hub:
-            self.entrant = weakref.ref(getcurrent())
+        self.entrant, self.entrant_id = weakref.ref(getcurrent()), id(getcurrent())
 
     def finished(self) -> None:
         """The handshake is: what it needed is not needed any more."""

@@ -57,6 +57,7 @@ class Connection:
     session_key: Any = None  # where a new_session hook is to keep what a client gets; None: nowhere
     offered: Session | None = None  # by a client
     vouched_until: float | None = None  # Session.good_until, from a client's ocsp hook in a full handshake
+    _said_goodbye = False  # close_notify
     _encrypt: Any = lib.SSL_write
 
     def __init__(
@@ -87,7 +88,7 @@ class Connection:
 
     def __del__(self) -> None:
         operation = getattr(self, "operation", None)
-        if operation is not None and not operation.dead:
+        if operation is not None and not operation.dead and not self._said_goodbye:
             binding.quiet(self._ssl)
 
     # -- ciphertext ----------------------------------------------------------------------------------------------------
@@ -237,6 +238,7 @@ class Connection:
         if not self.established:
             raise self._too_early("shutdown")
         result = self.operation.run("shutdown", _shutdown, (self._ssl,))
+        self._said_goodbye = True
         if result == WANT_READ and self.eof:
             raise UnexpectedEOF("shutdown")
         return result in (_BOTH, CLOSED)
