@@ -176,7 +176,7 @@ class StoredSessions:
     def _hubs_writers(self) -> tuple[_Writer, ...]:
         here, hub = self._here, get_hub()
         if here.hub is not hub:
-            count = 0 if self._at_once else 1 if self._batches else WRITERS
+            count = 0 if self._at_once else 1 if self._batches is not None else WRITERS
             writers = tuple(_Writer(hub, self, MAX_QUEUED * WRITERS // count) for _ in range(count))
             here.hub, here.writers = hub, self._writers.setdefault(hub, writers)
         return here.writers
@@ -198,7 +198,7 @@ class StoredSessions:
             now = time()
             changes = [_change(key, kept, now) for key, kept in batch]
             with deadline:
-                write_many = self._batches.write_many if self._batches else self._one_by_one
+                write_many = self._batches.write_many if self._batches is not None else self._one_by_one
                 for index, failure in write_many(changes):
                     self._written(unknown.pop(index), started, failure)
         except Exception as error:
@@ -347,7 +347,7 @@ class _Writer:
             self._greenlet = gevent.spawn(self._run)
 
     def _run(self) -> None:
-        most = MAX_BATCH if self._cache._batches else 1
+        most = MAX_BATCH if self._cache._batches is not None else 1
         try:
             while self._queue:
                 batch = [self._queue.popleft() for _ in range(min(len(self._queue), most))]

@@ -60,7 +60,7 @@ class SealedStore:
         self.private = True
         self._batches = store if isinstance(store, BatchStore) else None
         #: BatchStore.write_many(); None: the store has none.
-        self.write_many = self._write_many if self._batches else None
+        self.write_many = self._write_many if self._batches is not None else None
         self._context = context.encode()
         self._unopened = Trouble()
         self.rotate(secrets)
