@@ -171,7 +171,7 @@ class StoredSessions:
 
     def _waiting(self, key: bytes) -> Kept | object | None:
         """What the store is about to be told of a key; _NOTHING if nothing."""
-        return _NOTHING if self._at_once else _writer_of(key, self._hubs_writers()).waiting(key)
+        return _writer_of(key, self._hubs_writers()).waiting(key)
 
     def _hubs_writers(self) -> tuple[_Writer, ...]:
         here, hub = self._here, get_hub()
@@ -184,7 +184,7 @@ class StoredSessions:
     def _write_at_once(self, key: bytes, kept: Kept | None) -> None:
         started, problem = perf_counter(), None
         try:
-            _write(self.store, _change(key, kept, time()))
+            _write(self.store, *_change(key, kept, time()))
         except Exception as error:
             problem = error
         self._written(kept, started, problem)
@@ -208,7 +208,7 @@ class StoredSessions:
 
     def _one_by_one(self, changes: Sequence[Change]) -> Iterator[tuple[int, Exception | None]]:
         for index, change in enumerate(changes):
-            _write(self.store, change)
+            _write(self.store, *change)
             yield index, None
 
     def _written(self, kept: Kept | None, started: float, problem: Exception | None, late: bool = False) -> None:
@@ -268,9 +268,10 @@ class SessionCache(StoredSessions):
 
     def _find(self, session_id: bytes, id_context: bytes) -> Kept | None:
         key = _key(session_id, id_context)
-        waiting = self._waiting(key)
-        if waiting is not _NOTHING:  # a client is quicker than the store
-            return cast("Kept | None", waiting)
+        if not self._at_once:
+            waiting = self._waiting(key)
+            if waiting is not _NOTHING:  # a client is quicker than the store
+                return cast("Kept | None", waiting)
         blob = self.store.get(key)
         if blob is None:
             return None
@@ -287,8 +288,7 @@ def _change(key: bytes, kept: Kept | None, now: float) -> Change:
     return key, int(ends).to_bytes(8, "big") + session.to_bytes(), ends - now
 
 
-def _write(store: SessionStore, change: Change) -> None:
-    key, session, lifetime = change
+def _write(store: SessionStore, key: bytes, session: bytes | None, lifetime: float) -> None:
     if session is None:
         store.remove(key)
     elif lifetime > 0:

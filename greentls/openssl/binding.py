@@ -96,8 +96,9 @@ def restore_errors(saved: Any) -> None:
 
 
 _SESSION_FUNCTIONS = {
-    "SSL_SESSION_get0_id_context": "const unsigned char *(*)(const SSL_SESSION *, unsigned int *)",
-    "SSL_SESSION_get_id": "const unsigned char *(*)(const SSL_SESSION *, unsigned int *)",
+    # char, not unsigned char, so that ffi.unpack() makes bytes of it
+    "SSL_SESSION_get0_id_context": "const char *(*)(const SSL_SESSION *, unsigned int *)",
+    "SSL_SESSION_get_id": "const char *(*)(const SSL_SESSION *, unsigned int *)",
     "SSL_SESSION_get_protocol_version": "int (*)(const SSL_SESSION *)",
     "SSL_SESSION_get_ticket_lifetime_hint": "unsigned long (*)(const SSL_SESSION *)",
     "SSL_SESSION_get_time": "long (*)(const SSL_SESSION *)",
@@ -152,15 +153,15 @@ def shared_session(session: Any) -> Any:
 def session_id(session: Any) -> bytes:
     """The session's id, empty if it has none."""
     length = ffi.new("unsigned int *")
-    start = _sessions.SSL_SESSION_get_id(session, length)
-    return bytes(ffi.buffer(start, length[0]))
+    octets: bytes = ffi.unpack(_sessions.SSL_SESSION_get_id(session, length), length[0])
+    return octets
 
 
 def session_id_context(session: Any) -> bytes:
     """What the session is bound to (SSL_CTX_set_session_id_context(3)); empty: nothing, as a client's."""
     length = ffi.new("unsigned int *")
-    start = _sessions.SSL_SESSION_get0_id_context(session, length)
-    return bytes(ffi.buffer(start, length[0]))
+    octets: bytes = ffi.unpack(_sessions.SSL_SESSION_get0_id_context(session, length), length[0])
+    return octets
 
 
 def session_max_early_data(session: Any) -> int:

@@ -317,7 +317,7 @@ class _Wire:
             self._sock.sendall(memoryview(data)[sent:])
 
     def recv(self, size: int) -> bytes:
-        self._timer.start(getcurrent().throw, TimeoutError("timed out"), update=True)
+        self._timer.start(getcurrent().throw, TimeoutError, "timed out", update=True)
         try:
             get_hub().wait(self._readable)
         finally:

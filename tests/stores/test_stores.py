@@ -385,8 +385,11 @@ def test_answers_that_do_not_fit_a_batch_end_the_connection(answer):
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve():
-            for _ in range(2):
-                sock, _ = listener.accept()
+            while True:
+                try:
+                    sock, _ = listener.accept()
+                except OSError:
+                    return
                 with sock:
                     accepted.append(sock.recv(4096))
                     sock.sendall(answer if len(accepted) == 1 else b"STORED\r\n")
@@ -403,6 +406,8 @@ def test_answers_that_do_not_fit_a_batch_end_the_connection(answer):
             store.put(ID, b"3", 60)
             assert len(accepted) == 2
         store.close()
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join(PATIENCE)
 
 
 class TestMemory:
