@@ -59,9 +59,12 @@ class BatchStore(Protocol):
     """What a SessionStore may offer besides: many puts and removals for about the price of one."""
 
     def write_many(self, changes: Sequence[Change]) -> Iterator[tuple[int, Exception | None]]:
-        """Does as put() and remove() would, in this order, and tells of each change, by its index and in any order, as
-        soon as it is known, what went wrong: None if nothing did. Nothing is done before the iteration begins, and
-        whoever leaves it early does not know of the rest."""
+        """Does as put() and remove() would: each change is a session id, the session or None, and its lifetime.
+
+        Those of one session stay in order. As soon as it is known, and in any order, tells of each, by its index, what
+        went wrong: None if nothing did. May be left, and may raise, wherever it waits: what it has not told of is taken
+        for failed. It is one call under the caller's deadline.
+        """
 
 
 @runtime_checkable

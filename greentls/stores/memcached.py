@@ -5,8 +5,8 @@ pymemcache's Client speaks to a node. Its pools and its HashClient are not used:
 - A greenlet that is killed, or runs out of time, while it waits for an answer must not leave a connection behind that
   answers the next one with this one's data. pymemcache 4.0's ObjectPool.get_and_release() looks for Exception, which
   GreenletExit and gevent.Timeout are not, and would count that connection as in use for ever.
-- HashClient chooses a node by a hash in Python, for one node too: it took a third of a resumption's bytecode, more than
-  TLS. Here a key belongs to the node whose BLAKE2 digest with it is the highest (rendezvous hashing): while that one is
+- HashClient chooses a node by a hash in Python, for one node too: it took a third of a resumption's bytecode.
+  Here a key belongs to the node whose BLAKE2 digest with it is the highest (rendezvous hashing): while that one is
   down to the next, and no other key moves.
 
 What is to be put and removed goes out many at a time, for one wait (write_many).
