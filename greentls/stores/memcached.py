@@ -309,7 +309,7 @@ class _Wire:
         self._sock = sock
         self._sock.settimeout(timeout)
         self._readable = loop.io(sock.fileno(), 1)
-        self._timer = loop.timer(timeout)
+        self._timer = loop.timer(timeout, timeout)
 
     def sendall(self, data: bytes) -> None:
         sent = self._sock.send(data)
@@ -317,7 +317,8 @@ class _Wire:
             self._sock.sendall(memoryview(data)[sent:])
 
     def recv(self, size: int) -> bytes:
-        self._timer.start(getcurrent().throw, TimeoutError, "timed out", update=True)
+        # Not start(): in libev a timer that was stopped goes on with what time it had left.
+        self._timer.again(getcurrent().throw, TimeoutError, "timed out", update=True)
         try:
             get_hub().wait(self._readable)
         finally:

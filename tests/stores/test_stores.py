@@ -575,6 +575,24 @@ class TestMemcached:
             store.get(ID)
         store.close()
 
+    def test_the_timeout_is_each_answers_own(self):
+        """hazard: a connection's waits add up, and a good one times out."""
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+
+            def serve():
+                with listener.accept()[0] as sock:
+                    while sock.recv(4096):
+                        released.wait(0.05)
+                        sock.sendall(b"END\r\n")
+
+            released = threading.Event()
+            thread = threading.Thread(target=serve, daemon=True)
+            thread.start()
+            store = MemcachedStore([listener.getsockname()], timeout=0.5)
+            assert [store.get(ID) for _ in range(15)] == [None] * 15
+            store.close()
+            thread.join(PATIENCE)
+
     def test_more_greenlets_than_the_pool_wait_for_their_turn(self, memcached):
         store = MemcachedStore([(memcached.host, memcached.port)], pool=3)
         jobs = [gevent.spawn(store.get, ID) for _ in range(100)]
