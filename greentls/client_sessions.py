@@ -258,7 +258,7 @@ class ClientSessions:
                 return None
             return ends, session
 
-        kept, lookup = stored.look_up(question, timeout)
+        kept, lookup = stored.look_up(timeout, question)
         if kept is not None and kept[1].single_use:
             self._write(key, None)
         elif kept is not None:

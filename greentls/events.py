@@ -33,7 +33,7 @@ EVENTS = {
         "hooks",
     ),
     # A call of a session store. operation: get, put, remove. outcome: of a get as in SessionLookup; else done, timeout
-    # or error. error: None or the exception.
+    # or error. error: None or the exception. seconds: of what is written in one batch, since that began.
     "session_store": ("store", "operation", "outcome", "seconds", "error"),
 }  # fmt: skip
 

@@ -77,6 +77,11 @@ class Session:
         return binding.session_times(self.pointer)[1]
 
     @property
+    def expires(self) -> int:
+        """When that is over, seconds since the epoch."""
+        return sum(binding.session_times(self.pointer))
+
+    @property
     def has_ticket(self) -> bool:
         return binding.session_ticket(self.pointer)[0]
 
@@ -93,7 +98,8 @@ class Session:
     @property
     def ends(self) -> float:
         """When it may not be resumed any more, seconds since the epoch: by its own timeout or its ticket's lifetime."""
-        return self.time + min(self.timeout, self.ticket_lifetime_hint or self.timeout)
+        made, timeout = binding.session_times(self.pointer)
+        return made + min(timeout, self.ticket_lifetime_hint or timeout)
 
     @property
     def remaining(self) -> float:

@@ -7,8 +7,11 @@ What a store does to a handshake, and what it may not:
   the caller's own gevent.Timeout, is no miss and goes where it was aimed.
 - What is to be put or removed is queued and written by a few greenlets per hub, each session's in order, behind the
   peer's back: the flight that announces a ticket is on the wire before the store hears of it. So what is on its way
-  there is found here: a client may be quicker than the store. A removal may be asked for by the garbage collector or
-  under OpenSSL's lock, where nothing may wait.
+  there is found here: a client may be quicker than the store. Where the store takes many at a time (BatchStore), one
+  greenlet is enough. A removal may be asked for by the garbage collector or under OpenSSL's lock, where nothing may
+  wait.
+- A MemoryStore needs none of that: it is asked, and told, on the spot. Only a removal is noted, since the garbage
+  collector may run while the store's own lock is held, and done before the store is used next.
 - A session is found only where it may be resumed: what it is bound to (Connection.session_id_context: settings and
   server name) is half of its key, so that a session of another name is a miss before anything is unsealed or parsed.
 - A session's lifetime counts from the full handshake that it comes from. A resumption under TLS 1.3 makes new sessions,
@@ -19,9 +22,9 @@ What a store does to a handshake, and what it may not:
 from __future__ import annotations
 
 import logging
+import threading
 from collections import deque
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
 from time import perf_counter, time
 from typing import Any, Literal, NamedTuple, cast
 from weakref import WeakKeyDictionary
@@ -31,9 +34,10 @@ from gevent import get_hub
 
 from greentls import events
 from greentls.bridge import Hooks
+from greentls.deadline import Deadline
 from greentls.errors import ConfigurationError, SealError
 from greentls.session import Session
-from greentls.stores import SessionStore
+from greentls.stores import BatchStore, Change, SessionStore
 from greentls.stores.memory import MemoryStore
 from greentls.trouble import Trouble
 
@@ -45,13 +49,15 @@ log = logging.getLogger("greentls.sessions")
 WRITERS = 8
 
 # Puts and removals that wait for each of them: some 4 MiB in all. What comes on top is dropped and logged; it costs a
-# full handshake.
+# full handshake. The one writer of a store that takes many at a time has all the room.
 MAX_QUEUED = 1_250
+
+# Puts and removals that such a store takes at a time: 200 KiB, so that its answers come well within the timeout.
+MAX_BATCH = 100
 
 # Bytes of the session-id context in a key. No secret and no proof: OpenSSL compares the whole of it.
 ID_CONTEXT_SIZE = 8
 
-_NO_LIMIT = nullcontext()
 _NOTHING = object()
 
 Outcome = Literal["hit", "miss", "expired", "unsealable", "timeout", "error"]
@@ -77,51 +83,65 @@ class StoredSessions:
     def __init__(self, store: SessionStore, timeout: float | None = 1.0) -> None:
         self.store = store
         self.timeout = timeout
-        self._writers: WeakKeyDictionary[Any, tuple[_Writer, ...]] = WeakKeyDictionary()
-        self._troubles: dict[str, Trouble] = {}
         # A dict needs neither a deadline nor somebody to write to it later. What is derived from it may wait.
         self._at_once = type(store) is MemoryStore
+        self._noted: deque[bytes] = deque()  # what is to be removed from it
+        self._batches = store if isinstance(store, BatchStore) else None
+        self._here = _Here()
+        self._writers: WeakKeyDictionary[Any, tuple[_Writer, ...]] = WeakKeyDictionary()  # by hub
+        self._troubles: dict[str, Trouble] = {}
 
-    def look_up(self, question: Callable[[], Kept | None], timeout: float | None) -> tuple[Kept | None, SessionLookup]:
+    def look_up(
+        self, timeout: float | None, question: Callable[..., Kept | None], *arguments: Any
+    ) -> tuple[Kept | None, SessionLookup]:
         """What a function finds in the store, and how that went: nothing, if it raises an Exception or takes too long.
 
         timeout: seconds, None for ever.
         """
-        outcome: Outcome | None = None
+        outcome: Outcome
         problem: Exception | None = None
-        kept = None
+        kept = deadline = None
         started = perf_counter()
-        with self._limit(timeout):
-            try:
-                kept = question()
-                outcome = "miss" if kept is None else "expired" if kept[0] <= time() else "hit"
-            except SealError as error:
-                outcome, problem = "unsealable", error
-                self._trouble("open", str(error))
-            except Exception as error:
+        try:
+            if self._at_once:
+                if self._noted:
+                    self._remove_noted()
+                kept = question(*arguments)
+            else:
+                deadline = Deadline(timeout, "no answer in {} s")
+                with deadline:
+                    kept = question(*arguments)
+        except SealError as error:
+            outcome, problem = "unsealable", error
+            self._trouble("open", str(error))
+        except Exception as error:
+            if deadline is not None and deadline.passed:
+                outcome = "timeout"
+                self._trouble("get", str(error))
+            else:
                 outcome, problem = "error", error
                 self._trouble("get", repr(error))
-        if outcome is None:
-            outcome = "timeout"
-            self._trouble("get", f"no answer in {timeout} s")
-        elif outcome != "error":
+        else:
+            outcome = "miss" if kept is None else "expired" if kept[0] <= time() else "hit"
+        if self._troubles and outcome not in ("error", "timeout"):
             self._well("get")
         seconds = perf_counter() - started
-        self._tell("get", outcome, seconds, problem)
+        if events.handler is not None:
+            self._tell("get", outcome, seconds, problem)
         return kept if outcome == "hit" else None, SessionLookup(self.store.name, outcome, seconds)
 
     def write(self, key: bytes, kept: Kept | None) -> None:
         """Puts it under the key, soon, or removes what is there. Never waits. What a key is told stays in order."""
-        if self._at_once and kept is not None:
-            self._write(key, kept)
+        if self._at_once:
+            if self._noted:
+                self._remove_noted()
+            self._write_at_once(key, kept)
         else:
             _writer_of(key, self._hubs_writers()).add(key, kept, here=True)
 
-    def _limit(self, timeout: float | None) -> AbstractContextManager[Any]:
-        return _NO_LIMIT if self._at_once else gevent.Timeout(timeout, False)
-
     def drain(self, timeout: float | None = None) -> bool:
         """Waits until this hub's queues are written, timeout seconds at most. False if they are not."""
+        self._remove_noted()
         writers = self._hubs_writers()
         with gevent.Timeout(timeout, False):
             for writer in writers:
@@ -133,44 +153,77 @@ class StoredSessions:
         self.drain(self.timeout)
         self.store.close()
 
+    def _remove(self, key: bytes) -> None:
+        """Removes what is under the key, soon. In any thread; where nothing may wait, be locked or be logged."""
+        if self._at_once:
+            self._noted.append(key)
+            return
+        for writers in list(self._writers.values()):  # one hub's as a rule; with several, who put it is not known
+            _writer_of(key, writers).add(key, None)
+
+    def _remove_noted(self) -> None:
+        while self._noted:
+            try:
+                key = self._noted.popleft()
+            except IndexError:  # another thread was quicker
+                return
+            self._write_at_once(key, None)
+
     def _waiting(self, key: bytes) -> Kept | object | None:
+        """What the store is about to be told of a key; _NOTHING if nothing."""
         return _writer_of(key, self._hubs_writers()).waiting(key)
 
     def _hubs_writers(self) -> tuple[_Writer, ...]:
-        hub = get_hub()
-        writers = self._writers.get(hub)
-        if writers is None:
-            writers = self._writers[hub] = tuple(_Writer(hub, self) for _ in range(WRITERS))
-        return writers
+        here, hub = self._here, get_hub()
+        if here.hub is not hub:
+            count = 0 if self._at_once else 1 if self._batches is not None else WRITERS
+            writers = tuple(_Writer(hub, self, MAX_QUEUED * WRITERS // count) for _ in range(count))
+            here.hub, here.writers = hub, self._writers.setdefault(hub, writers)
+        return here.writers
 
-    def _write(self, key: bytes, kept: Kept | None) -> None:
+    def _write_at_once(self, key: bytes, kept: Kept | None) -> None:
+        started, problem = perf_counter(), None
+        try:
+            _write(self.store, *_change(key, kept, time()))
+        except Exception as error:
+            problem = error
+        self._written(kept, started, problem)
+
+    def _write(self, batch: list[tuple[bytes, Kept | None]]) -> None:
+        """Under one deadline, as batches of more than one are a BatchStore's."""
+        unknown = dict(enumerate(kept for _, kept in batch))  # what has become of them
+        deadline = Deadline(self.timeout, "no answer in {} s")
+        started, problem = perf_counter(), None
+        try:
+            now = time()
+            changes = [_change(key, kept, now) for key, kept in batch]
+            with deadline:
+                write_many = self._batches.write_many if self._batches is not None else self._one_by_one
+                for index, failure in write_many(changes):
+                    self._written(unknown.pop(index), started, failure)
+        except Exception as error:
+            problem = error
+        for kept in unknown.values():
+            self._written(kept, started, problem, deadline.passed)
+
+    def _one_by_one(self, changes: Sequence[Change]) -> Iterator[tuple[int, Exception | None]]:
+        for index, change in enumerate(changes):
+            _write(self.store, *change)
+            yield index, None
+
+    def _written(self, kept: Kept | None, started: float, problem: Exception | None, late: bool = False) -> None:
         what = "remove" if kept is None else "put"
-        outcome, problem, started = "timeout", None, perf_counter()
-        with self._limit(self.timeout):
-            try:
-                if kept is None:
-                    self.store.remove(key)
-                elif (remaining := kept[0] - time()) > 0:
-                    self.store.put(key, _pack(*kept), remaining)
-                outcome = "done"
-            except Exception as error:
-                outcome, problem = "error", error
-        if outcome == "done":
+        if problem is not None:
+            self._trouble(what, str(problem) if late else repr(problem))
+        elif self._troubles:
             self._well(what)
-        else:
-            self._trouble(what, repr(problem) if problem else f"no answer in {self.timeout} s")
-        self._tell(what, outcome, perf_counter() - started, problem)
+        if events.handler is not None:
+            outcome = "timeout" if late else "error" if problem else "done"
+            self._tell(what, outcome, perf_counter() - started, None if late else problem)
 
     def _tell(self, operation: str, outcome: str, seconds: float, error: Exception | None) -> None:
-        if events.handler is not None:
-            events.emit(
-                "session_store",
-                store=self.store.name,
-                operation=operation,
-                outcome=outcome,
-                seconds=seconds,
-                error=error,
-            )
+        name = self.store.name
+        events.emit("session_store", store=name, operation=operation, outcome=outcome, seconds=seconds, error=error)
 
     def _trouble(self, what: str, problem: str) -> None:
         trouble = self._troubles.setdefault(what, Trouble())
@@ -179,7 +232,7 @@ class StoredSessions:
             log.warning("session store %s: %s: %s (%d so far)", self.store.name, what, problem, trouble.count)
 
     def _well(self, what: str) -> None:
-        trouble = self._troubles.get(what) if self._troubles else None
+        trouble = self._troubles.get(what)
         if trouble is not None and trouble.may_be_said():
             log.warning("session store %s: %s works again after %d failures", self.store.name, what, trouble.count)
             del self._troubles[what]
@@ -194,21 +247,9 @@ class SessionCache(StoredSessions):
 
     def get(self, connection: Any, session_id: bytes) -> Session | None:
         """Hooks.get_session. Tells what came of it as connection.session_lookup."""
-
-        def question() -> Kept | None:
-            key = _key(session_id, connection.session_id_context)
-            waiting = self._waiting(key)
-            if waiting is not _NOTHING:  # a client is quicker than the store
-                return cast("Kept | None", waiting)
-            blob = self.store.get(key)
-            if blob is None:
-                return None
-            kept = unpack(blob)
-            if kept[1].id != session_id:
-                raise ConfigurationError("session", "the store answered with another one's")
-            return kept
-
-        kept, connection.session_lookup = self.look_up(question, self.timeout)
+        kept, connection.session_lookup = self.look_up(
+            self.timeout, self._find, session_id, connection.session_id_context
+        )
         if kept is None:
             return None
         connection.session_ends, session = kept
@@ -216,20 +257,42 @@ class SessionCache(StoredSessions):
 
     def put(self, connection: Any, session: Session) -> None:
         """Hooks.new_session. Never waits."""
-        ends: float = session.time + session.timeout
+        ends: float = session.expires
         if connection.session_reused:
             ends = min(ends, connection.session_ends)
         self.write(_key(session.id, session.id_context), (ends, session))
 
     def remove(self, session_id: bytes, id_context: bytes) -> None:
         """Hooks.remove_session. Never waits, never raises; may be called in the hub and in any thread."""
+        self._remove(_key(session_id, id_context))
+
+    def _find(self, session_id: bytes, id_context: bytes) -> Kept | None:
         key = _key(session_id, id_context)
-        for writers in list(self._writers.values()):  # one hub's as a rule; with several, who put it is not known
-            _writer_of(key, writers).add(key, None)
+        if not self._at_once:
+            waiting = self._waiting(key)
+            if waiting is not _NOTHING:  # a client is quicker than the store
+                return cast("Kept | None", waiting)
+        blob = self.store.get(key)
+        if blob is None:
+            return None
+        kept = unpack(blob)
+        if kept[1].id != session_id:
+            raise ConfigurationError("session", "the store answered with another one's")
+        return kept
 
 
-def _pack(ends: float, session: Session) -> bytes:
-    return int(ends).to_bytes(8, "big") + session.to_bytes()
+def _change(key: bytes, kept: Kept | None, now: float) -> Change:
+    if kept is None:
+        return key, None, 0
+    ends, session = kept
+    return key, int(ends).to_bytes(8, "big") + session.to_bytes(), ends - now
+
+
+def _write(store: SessionStore, key: bytes, session: bytes | None, lifetime: float) -> None:
+    if session is None:
+        store.remove(key)
+    elif lifetime > 0:
+        store.put(key, session, lifetime)
 
 
 def unpack(blob: bytes) -> Kept:
@@ -243,15 +306,23 @@ def _key(session_id: bytes, id_context: bytes) -> bytes:
 
 def _writer_of(key: bytes, writers: tuple[_Writer, ...]) -> _Writer:
     """Always the same one, so that what is done to a session stays in order."""
-    return writers[sum(key[-1:]) % len(writers)]
+    return writers[0] if len(writers) == 1 else writers[sum(key[-1:]) % len(writers)]
+
+
+class _Here(threading.local):
+    """This thread's hub, and its writers: found quicker than by a weak key."""
+
+    hub: Any = None
+    writers: tuple[_Writer, ...] = ()
 
 
 class _Writer:
     """What is to be written, under its key, and while there is something the greenlet that writes it."""
 
-    def __init__(self, hub: Any, cache: StoredSessions) -> None:
+    def __init__(self, hub: Any, cache: StoredSessions, room: int) -> None:
         self._loop = hub.loop
         self._cache = cache
+        self._room = room
         self._queue: deque[tuple[bytes, Kept | None]] = deque()
         self._latest: dict[bytes, Kept | None] = {}  # of what is in the queue or being written
         self._greenlet: Any = None
@@ -259,7 +330,7 @@ class _Writer:
 
     def add(self, key: bytes, kept: Kept | None, here: bool = False) -> None:
         """here: in the hub's thread, and not in the garbage collector, so that nobody has to be woken up."""
-        if len(self._queue) >= MAX_QUEUED:
+        if len(self._queue) >= self._room:
             if kept is not None:  # a removal may come from where not even a log line is safe
                 self._cache._trouble("write", "the queue is full, dropped")
             return
@@ -276,14 +347,16 @@ class _Writer:
             self._greenlet = gevent.spawn(self._run)
 
     def _run(self) -> None:
+        most = MAX_BATCH if self._cache._batches is not None else 1
         try:
             while self._queue:
-                key, kept = self._queue.popleft()
+                batch = [self._queue.popleft() for _ in range(min(len(self._queue), most))]
                 try:
-                    self._cache._write(key, kept)
+                    self._cache._write(batch)
                 finally:
-                    if self._latest.get(key, _NOTHING) is kept:
-                        del self._latest[key]
+                    for key, kept in batch:
+                        if self._latest.get(key, _NOTHING) is kept:
+                            del self._latest[key]
         finally:
             self._greenlet = None
 

@@ -11,7 +11,7 @@ from gevent.event import Event
 from helpers import PATIENCE
 from pairs import VERSIONS, client, client_context, handshake, server_context
 
-from greentls import session_cache
+from greentls import events, session_cache
 from greentls.connection import Connection
 from greentls.errors import TLSError
 from greentls.session_cache import SessionCache
@@ -293,6 +293,192 @@ class TestWriting:
         party.connect()
         assert party.cache.drain(PATIENCE)
         assert greenlets() <= before
+
+
+class Batching(MemoryStore):
+    """A BatchStore. told(index, change): called before each change; may raise, wait, or give what it fails with."""
+
+    def __init__(self, told=lambda index, change: None):
+        super().__init__()
+        self.batches = []
+        self.told = told
+
+    def write_many(self, changes):
+        self.batches.append([(key, session is not None) for key, session, _ in changes])
+        for index, (key, session, lifetime) in enumerate(changes):
+            failure = self.told(index, (key, session, lifetime))
+            if failure is None:
+                self.remove(key) if session is None else self.put(key, session, lifetime)
+            yield index, failure
+
+
+@pytest.fixture
+def happened(monkeypatch):
+    """(operation, outcome) of the writes."""
+    told = []
+
+    def handler(event):
+        if event["event"] == "session_store" and event["operation"] != "get":
+            told.append((event["operation"], event["outcome"]))
+
+    monkeypatch.setattr(events, "handler", handler)
+    return told
+
+
+class TestBatches:
+    """A BatchStore gets all that has gathered, and tells of each."""
+
+    def party(self, pki, store, timeout=PATIENCE, connections=5):
+        """A cache with puts on their way, and the sessions."""
+        cache = SessionCache(store, timeout)
+        contexts = (
+            client_context(pki, VERSIONS["1.3"]),
+            server_context(pki, VERSIONS["1.3"], hooks=cache.hooks, num_tickets=1),
+        )
+        sessions = []
+        for _ in range(connections):
+            here, there = client(contexts[0]), Connection(contexts[1])
+            handshake(here, there)
+            sessions.append(here.session)
+        return cache, contexts, sessions
+
+    def resumed(self, contexts, session):
+        here, there = client(contexts[0], session), Connection(contexts[1])
+        handshake(here, there)
+        return here.session_reused
+
+    def test_what_has_gathered_is_written_at_once_and_what_comes_meanwhile_next(self, pki, happened):
+        inside, go_on = Event(), Event()
+        store = Batching(lambda index, _: inside.set() or (go_on.wait() and None))
+        cache, contexts, sessions = self.party(pki, store)
+        inside.wait(PATIENCE)
+        assert [len(batch) for batch in store.batches] == [5]
+        assert self.resumed(contexts, sessions[4]), "a client is quicker than the store"
+        cache.remove(b"an id", b"")
+        go_on.set()
+        assert cache.drain(PATIENCE)
+        assert [len(batch) for batch in store.batches] == [5, 2]
+        assert happened == [("put", "done")] * 6 + [("remove", "done")]
+        assert all(self.resumed(contexts, each) for each in sessions)
+        assert cache.drain(PATIENCE)
+
+    def test_a_batch_is_bounded(self, pki, monkeypatch):
+        monkeypatch.setattr(session_cache, "MAX_BATCH", 2)
+        store = Batching()
+        cache, _, _ = self.party(pki, store)
+        assert cache.drain(PATIENCE)
+        assert [len(batch) for batch in store.batches] == [2, 2, 1]
+
+    def test_the_changes_of_a_session_keep_their_order(self, pki):
+        store = Batching()
+        cache, contexts, _ = self.party(pki, store, connections=0)
+        there = Connection(contexts[1])
+        handshake(client(contexts[0]), there)
+        session = there.session
+        key = session.id_context[: session_cache.ID_CONTEXT_SIZE] + session.id
+        for _ in range(3):
+            cache.put(there, session)
+            cache.remove(session.id, session.id_context)
+        assert cache.drain(PATIENCE)
+        assert [each for batch in store.batches for each in batch][-6:] == [(key, True), (key, False)] * 3
+        assert store.get(key) is None
+
+    def test_what_one_fails_with_is_not_charged_to_the_others(self, pki, happened, caplog):
+        store = Batching(lambda index, _: ValueError("too large") if index == 2 else None)
+        cache, contexts, sessions = self.party(pki, store)
+        assert cache.drain(PATIENCE)
+        assert happened == [("put", "done")] * 2 + [("put", "error")] + [("put", "done")] * 2
+        assert "session store memory: put: ValueError('too large') (1 so far)" in caplog.text
+        assert [self.resumed(contexts, each) for each in sessions] == [True, True, False, True, True]
+        assert cache.drain(PATIENCE)
+
+    @pytest.mark.parametrize(
+        ("do", "outcome", "said"),
+        [
+            (fail(OSError("down")), "error", "OSError('down')"),
+            (lambda: gevent.sleep(PATIENCE), "timeout", "no answer in"),
+        ],
+        ids=["raises", "late"],
+    )
+    def test_of_a_batch_that_ends_early_the_rest_has_failed(self, pki, happened, caplog, do, outcome, said):
+        store = Batching(lambda index, change: do() if index == 3 and change[1] else None)
+        cache, contexts, sessions = self.party(pki, store, timeout=0.05)
+        cache.remove(b"an id", b"")
+        assert cache.drain(PATIENCE)
+        assert happened == [("put", "done")] * 3 + [("put", outcome)] * 2 + [("remove", outcome)]
+        assert f"put: {said}" in caplog.text
+        assert [self.resumed(contexts, each) for each in sessions] == [True] * 3 + [False] * 2
+        assert cache.drain(PATIENCE)
+
+    def test_a_kill_in_the_middle_takes_its_batch_and_the_queue_goes_on(self, pki):
+        """hazard: a program kills all its greenlets, and no session is written any more."""
+        inside = Event()
+        store = Batching(lambda *_: inside.set() or gevent.sleep(PATIENCE))
+        cache, contexts, sessions = self.party(pki, store)
+        inside.wait(PATIENCE)
+        (writer,) = cache._hubs_writers()
+        cache.remove(b"an id", b"")
+        writer._greenlet.kill()
+        store.told = lambda *_: None
+        assert cache.drain(PATIENCE)
+        assert store.batches[1:] == [[(b"an id", False)]]
+        assert not self.resumed(contexts, sessions[0])
+        assert cache.drain(PATIENCE)
+
+
+class TestMemory:
+    """A MemoryStore itself is asked and told on the spot."""
+
+    def test_a_session_is_there_when_the_handshake_is(self, pki):
+        cache = SessionCache(MemoryStore())
+        context = server_context(pki, VERSIONS["1.2"], hooks=cache.hooks)
+        handshake(client(client_context(pki, VERSIONS["1.2"])), Connection(context))
+        assert len(cache.store) == 1
+
+    @pytest.mark.parametrize("drained", [False, True])
+    def test_a_removal_is_done_before_the_next_lookup(self, pki, drained):
+        """hazard: a session that died of a fatal alert is resumed."""
+        cache = SessionCache(MemoryStore())
+        contexts = client_context(pki, VERSIONS["1.2"]), server_context(pki, VERSIONS["1.2"], hooks=cache.hooks)
+        here, there = client(contexts[0]), Connection(contexts[1])
+        handshake(here, there)
+        if drained:
+            assert cache.drain(PATIENCE)
+        there.receive_data(b"\x17\x03\x03\x00\x20" + bytes(32))
+        with pytest.raises(TLSError, match="decryption failed"):
+            there.read()
+        again = client(contexts[0], here.session)
+        handshake(again, Connection(contexts[1]))
+        assert not again.session_reused
+
+    def test_a_removal_waits_for_nothing(self):
+        """hazard: the garbage collector frees a connection while this thread holds the store's lock."""
+        cache = SessionCache(MemoryStore())
+        cache.write(b"contextaan id", (session_cache.time() + 60, Noted()))
+        with cache.store._lock:
+            cache.remove(b"an id", b"contexta")
+        assert cache.drain(PATIENCE)
+        assert len(cache.store) == 0
+
+    def test_what_is_removed_and_put_again_stays(self):
+        """hazard: a removal is overtaken by the put that follows it."""
+        cache = SessionCache(MemoryStore())
+        kept = session_cache.time() + 60, Noted()
+        for _ in range(2):
+            cache.write(b"key", kept)
+            cache.remove(b"y", b"ke")
+            cache.write(b"key", None)
+            cache.remove(b"y", b"ke")
+            cache.write(b"key", kept)
+        assert cache.drain(PATIENCE)
+        assert cache.store.get(b"key")[8:] == b"DER"
+
+
+class Noted:
+    """A Session, as far as a put goes."""
+
+    def to_bytes(self):
+        return b"DER"
 
 
 class TestLifetime:

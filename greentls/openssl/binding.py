@@ -102,19 +102,50 @@ def restore_errors(saved: Any) -> None:
 # -- sessions (d2i_SSL_SESSION(3), SSL_CTX_sess_set_get_cb(3)) ---------------------------------------------------------
 
 
+_SESSION_FUNCTIONS = {
+    # char, not unsigned char, so that ffi.unpack() makes bytes of it
+    "SSL_SESSION_get0_id_context": "const char *(*)(const SSL_SESSION *, unsigned int *)",
+    "SSL_SESSION_get_id": "const char *(*)(const SSL_SESSION *, unsigned int *)",
+    "SSL_SESSION_get_protocol_version": "int (*)(const SSL_SESSION *)",
+    "SSL_SESSION_get_ticket_lifetime_hint": "unsigned long (*)(const SSL_SESSION *)",
+    "SSL_SESSION_get_time": "long (*)(const SSL_SESSION *)",
+    "SSL_SESSION_get_timeout": "long (*)(const SSL_SESSION *)",
+    "SSL_SESSION_has_ticket": "int (*)(const SSL_SESSION *)",
+    "SSL_SESSION_is_resumable": "int (*)(const SSL_SESSION *)",
+    "SSL_SESSION_up_ref": "int (*)(SSL_SESSION *)",
+}
+
+
+class _Sessions:
+    """Those functions as attributes, each hidden() until its first use: a resumption takes six, and has no time to look
+    for any of them twice."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in _SESSION_FUNCTIONS:
+            raise AttributeError(name)
+        function = hidden(name, _SESSION_FUNCTIONS[name])
+        setattr(self, name, function)
+        return function
+
+
+_sessions = _Sessions()
+
+
 def session_to_bytes(session: Any) -> bytes:
     """DER of an SSL_SESSION*. It holds the master secret in clear."""
-    length = lib.i2d_SSL_SESSION(session, ffi.NULL)
-    buffer = ffi.new("unsigned char[]", length)
-    lib.i2d_SSL_SESSION(session, ffi.new("unsigned char **", buffer))
-    return bytes(ffi.buffer(buffer, length))
+    start = ffi.new("unsigned char **")  # NULL: OpenSSL allocates
+    length = lib.i2d_SSL_SESSION(session, start)
+    try:
+        return bytes(ffi.buffer(start[0], length))
+    finally:
+        lib.OPENSSL_free(start[0])
 
 
 def session_from_bytes(blob: bytes) -> Any:
     """A new SSL_SESSION*, owned, or None if the bytes are not one."""
     data = ffi.from_buffer(blob)
     session = lib.d2i_SSL_SESSION(ffi.NULL, ffi.new("const unsigned char **", data), len(blob))
-    if session == ffi.NULL:
+    if not session:
         lib.ERR_clear_error()
         return None
     return ffi.gc(session, lib.SSL_SESSION_free)
@@ -122,24 +153,22 @@ def session_from_bytes(blob: bytes) -> Any:
 
 def shared_session(session: Any) -> Any:
     """The same SSL_SESSION*, owned: with a reference more."""
-    hidden("SSL_SESSION_up_ref", "int (*)(SSL_SESSION *)")(session)
+    _sessions.SSL_SESSION_up_ref(session)
     return ffi.gc(session, lib.SSL_SESSION_free)
 
 
 def session_id(session: Any) -> bytes:
     """The session's id, empty if it has none."""
     length = ffi.new("unsigned int *")
-    get_id = hidden("SSL_SESSION_get_id", "const unsigned char *(*)(const SSL_SESSION *, unsigned int *)")
-    start = get_id(session, length)
-    return bytes(ffi.buffer(start, length[0]))
+    octets: bytes = ffi.unpack(_sessions.SSL_SESSION_get_id(session, length), length[0])
+    return octets
 
 
 def session_id_context(session: Any) -> bytes:
     """What the session is bound to (SSL_CTX_set_session_id_context(3)); empty: nothing, as a client's."""
     length = ffi.new("unsigned int *")
-    get = hidden("SSL_SESSION_get0_id_context", "const unsigned char *(*)(const SSL_SESSION *, unsigned int *)")
-    start = get(session, length)
-    return bytes(ffi.buffer(start, length[0]))
+    octets: bytes = ffi.unpack(_sessions.SSL_SESSION_get0_id_context(session, length), length[0])
+    return octets
 
 
 def session_max_early_data(session: Any) -> int:
@@ -149,26 +178,22 @@ def session_max_early_data(session: Any) -> int:
 
 def session_times(session: Any) -> tuple[int, int]:
     """(made at, seconds since the epoch; lifetime, seconds)."""
-    made = hidden("SSL_SESSION_get_time", "long (*)(const SSL_SESSION *)")
-    lifetime = hidden("SSL_SESSION_get_timeout", "long (*)(const SSL_SESSION *)")
-    return made(session), lifetime(session)
+    return _sessions.SSL_SESSION_get_time(session), _sessions.SSL_SESSION_get_timeout(session)
 
 
 def session_version(session: Any) -> int:
     """The protocol version that it was made under: 0x0304 for TLS 1.3."""
-    version: int = hidden("SSL_SESSION_get_protocol_version", "int (*)(const SSL_SESSION *)")(session)
+    version: int = _sessions.SSL_SESSION_get_protocol_version(session)
     return version
 
 
 def session_resumable(session: Any) -> bool:
-    return bool(hidden("SSL_SESSION_is_resumable", "int (*)(const SSL_SESSION *)")(session))
+    return bool(_sessions.SSL_SESSION_is_resumable(session))
 
 
 def session_ticket(session: Any) -> tuple[bool, int]:
     """(there is one; its lifetime hint in seconds)."""
-    has = hidden("SSL_SESSION_has_ticket", "int (*)(const SSL_SESSION *)")
-    hint = hidden("SSL_SESSION_get_ticket_lifetime_hint", "unsigned long (*)(const SSL_SESSION *)")
-    return bool(has(session)), hint(session)
+    return bool(_sessions.SSL_SESSION_has_ticket(session)), _sessions.SSL_SESSION_get_ticket_lifetime_hint(session)
 
 
 def set_session_callbacks(context: Any, get: Any, new: Any, remove: Any) -> None:

@@ -11,12 +11,15 @@ Beside sessions a store keeps shared values: few and small, by name, on which al
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from greentls.errors import ConfigurationError
 from greentls.stores.urls import open_store
 
-__all__ = ["SessionStore", "SharedValues", "check_value", "open_store"]
+__all__ = ["BatchStore", "Change", "SessionStore", "SharedValues", "check_value", "open_store"]
+
+Change = tuple[bytes, "bytes | None", float]  # session id, the session or None to remove it, its lifetime
 
 _VALUE_NAME = re.compile(r"[A-Za-z0-9._:-]{1,160}")  # with the longest context a key of memcached's 250 bytes at most
 
@@ -49,6 +52,19 @@ class SessionStore(Protocol):
 
     def close(self) -> None:
         """Gives back what the store holds of the system. It may be used again, or closed again."""
+
+
+@runtime_checkable
+class BatchStore(Protocol):
+    """What a SessionStore may offer besides: many puts and removals for about the price of one."""
+
+    def write_many(self, changes: Sequence[Change]) -> Iterator[tuple[int, Exception | None]]:
+        """Does as put() and remove() would: each change is a session id, the session or None, and its lifetime.
+
+        Those of one session stay in order. As soon as it is known, and in any order, tells of each, by its index, what
+        went wrong: None if nothing did. May be left, and may raise, wherever it waits: what it has not told of is taken
+        for failed. It is one call under the caller's deadline.
+        """
 
 
 @runtime_checkable

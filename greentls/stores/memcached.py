@@ -1,9 +1,15 @@
 """MemcachedStore: sessions and shared values in memcached, one node or many, through pymemcache over gevent's sockets.
 
-pymemcache's HashClient spreads the keys over the nodes and leaves out a node that failed. Its pool is not used: a
-greenlet that is killed, or runs out of time, while it waits for an answer must not leave a connection behind that
-answers the next one with this one's data. pymemcache 4.0's ObjectPool.get_and_release() looks for Exception, which
-GreenletExit and gevent.Timeout are not, and would count that connection as in use for ever.
+pymemcache's Client speaks to a node. Its pools and its HashClient are not used:
+
+- A greenlet that is killed, or runs out of time, while it waits for an answer must not leave a connection behind that
+  answers the next one with this one's data. pymemcache 4.0's ObjectPool.get_and_release() looks for Exception, which
+  GreenletExit and gevent.Timeout are not, and would count that connection as in use for ever.
+- HashClient chooses a node by a hash in Python, for one node too: it took a third of a resumption's bytecode.
+  Here a key belongs to the node whose BLAKE2 digest with it is the highest (rendezvous hashing): while that one is
+  down to the next, and no other key moves.
+
+What is to be put and removed goes out many at a time, for one wait (write_many).
 """
 
 from __future__ import annotations
@@ -11,20 +17,20 @@ from __future__ import annotations
 import math
 import os
 import re
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from hashlib import blake2b
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from gevent import get_hub, socket
 from gevent.lock import BoundedSemaphore
+from greenlet import getcurrent
 from pymemcache.client.base import Client
-from pymemcache.client.hash import HashClient
-from pymemcache.client.rendezvous import RendezvousHash
-from pymemcache.exceptions import MemcacheUnexpectedCloseError
+from pymemcache.exceptions import MemcacheServerError, MemcacheUnexpectedCloseError, MemcacheUnknownError
 
 from greentls.errors import ConfigurationError
-from greentls.stores import check_value
+from greentls.stores import Change, check_value
 
 __all__ = ["MemcachedStore"]
 
@@ -36,6 +42,8 @@ POOL = 32  # connections to a node per process: 20 workers stay below memcached'
 
 # memcached takes a longer relative time for a date in 1970: https://github.com/memcached/memcached/wiki/Programming
 RELATIVE_LIMIT = 30 * 86400
+
+_WRITTEN = {b"STORED", b"DELETED", b"NOT_FOUND"}  # answers to a set or a delete that has done what it should
 
 _CONTEXT = re.compile(r"[A-Za-z0-9._-]{1,64}")  # a key is 250 bytes at most, without blanks
 
@@ -69,56 +77,93 @@ class MemcachedStore:
             )
         if pool < 1:
             raise ConfigurationError(f"memcached store: pool={pool}", "must be 1 or more")
-        self._prefix = f"greentls:1:{context}:"
+        self._prefix = f"greentls:1:{context}:".encode()
         self._nodes = tuple(nodes)
         self._options = {"connect_timeout": connect_timeout, "timeout": timeout, "pool": pool}
-        # Sockets belong to the hub that made them, and to the process: a forked worker must not share them.
-        self._clusters: WeakKeyDictionary[Any, tuple[int, _Cluster]] = WeakKeyDictionary()
+        self._here = _Here()
 
     def get(self, session_id: bytes) -> bytes | None:
-        value: bytes | None = self._cluster().get(self._key(session_id))
+        key = self._key(session_id)
+        value: bytes | None = self._cluster().node(key).run(_Client.get, key)
         return value
 
     def put(self, session_id: bytes, session: bytes, lifetime: float) -> None:
-        if lifetime > 0:
-            self._cluster().set(self._key(session_id), session, _expiry(lifetime))
+        self._write((session_id, session, lifetime))
 
     def remove(self, session_id: bytes) -> None:
-        self._cluster().delete(self._key(session_id))
+        self._write((session_id, None, 0))
+
+    def write_many(self, changes: Sequence[Change]) -> Iterator[tuple[int, Exception | None]]:
+        cluster = self._cluster()
+        shares: dict[_Node, list[tuple[int, bytes]]] = {}
+        for index, (session_id, session, lifetime) in enumerate(changes):
+            key = self._key(session_id)
+            if session is None:
+                command = b"delete %b\r\n" % key
+            elif lifetime > 0:
+                command = b"set %b 0 %d %d\r\n%b\r\n" % (key, _expiry(lifetime), len(session), session)
+            else:
+                yield index, None
+                continue
+            try:
+                shares.setdefault(cluster.node(key), []).append((index, command))
+            except ConnectionError as error:
+                yield index, error
+        for node, share in shares.items():
+            try:
+                answers = node.run(_Client.write, [command for _, command in share])
+            except Exception as error:
+                answers = [error] * len(share)
+            for (index, _), answer in zip(share, answers, strict=True):
+                yield index, answer
 
     def gets(self, name: str) -> tuple[bytes | None, bytes | None]:
-        found: tuple[bytes | None, bytes | None] = self._cluster().gets(self._value_key(name))
+        key = self._value_key(name)
+        found: tuple[bytes | None, bytes | None] = self._cluster().node(key).run(_Client.gets, key)
         return found
+
+    # Repeated after a connection broke, these two may meet their own work and answer with no: never twice with yes.
 
     def cas(self, name: str, value: bytes, token: bytes | None, lifetime: float) -> bool:
         key = self._value_key(name, lifetime)
+        node = self._cluster().node(key)
         if token is None:
-            return bool(self._cluster().add(key, value, _expiry(lifetime)))
-        return bool(self._cluster().cas(key, value, token, _expiry(lifetime)))
+            return bool(node.run(_Client.add, key, value, _expiry(lifetime), False))
+        return bool(node.run(_Client.cas, key, value, token, _expiry(lifetime), False))
 
     def add(self, name: str, value: bytes, lifetime: float) -> bool:
-        return bool(self._cluster().add_at_home(self._value_key(name, lifetime), value, _expiry(lifetime)))
+        key = self._value_key(name, lifetime)
+        return bool(self._cluster().home(key).run(_Client.add, key, value, _expiry(lifetime), False))
 
     def close(self) -> None:
         """Ends this hub's connections; another thread's hub has its own, which end with it."""
-        _, cluster = self._clusters.pop(get_hub(), (0, None))
-        if cluster is not None:
-            cluster.close()
+        self._cluster().close()
 
-    def _key(self, session_id: bytes) -> str:
-        return f"{self._prefix}s:{session_id.hex()}"
+    def _write(self, change: Change) -> None:
+        for _, error in self.write_many([change]):
+            if error is not None:
+                raise error
 
-    def _value_key(self, name: str, lifetime: float = 1) -> str:
+    def _key(self, session_id: bytes) -> bytes:
+        return b"%bs:%b" % (self._prefix, session_id.hex().encode())
+
+    def _value_key(self, name: str, lifetime: float = 1) -> bytes:
         check_value(name, lifetime)
-        return f"{self._prefix}v:{name}"
+        return b"%bv:%b" % (self._prefix, name.encode())
 
     def _cluster(self) -> _Cluster:
-        hub, process = get_hub(), os.getpid()
-        owner, cluster = self._clusters.get(hub, (0, None))
-        if cluster is None or owner != process:
-            cluster = _Cluster(self._nodes, self._options)
-            self._clusters[hub] = process, cluster
-        return cluster
+        here, hub, process = self._here, get_hub(), os.getpid()
+        if here.hub is not hub or here.process != process:
+            here.hub, here.process, here.cluster = hub, process, _Cluster(self._nodes, self._options)
+        return here.cluster
+
+
+class _Here(threading.local):
+    """Sockets belong to the hub that made them, and to the process: a forked worker must not share them."""
+
+    hub: Any = None
+    process = 0
+    cluster: _Cluster
 
 
 def _expiry(lifetime: float) -> int:
@@ -126,54 +171,80 @@ def _expiry(lifetime: float) -> int:
     return seconds if seconds <= RELATIVE_LIMIT else int(time.time()) + seconds
 
 
+class _Cluster:
+    """The nodes. One that failed is left out for a while."""
+
+    def __init__(self, nodes: Sequence[tuple[str, int]], options: dict[str, Any]) -> None:
+        self._nodes = [_Node(node, **options) for node in nodes]
+
+    def node(self, key: bytes) -> _Node:
+        """The key's home, or while that one is down the next best. Raises ConnectionError if all are down."""
+        home = _home(key, self._nodes)
+        if not home.down:
+            return home
+        up = [each for each in self._nodes if not each.down]
+        if not up:
+            raise ConnectionError("memcached: all nodes are down")
+        return _home(key, up)
+
+    def home(self, key: bytes) -> _Node:
+        """The node that has the key while all are well. Raises ConnectionError if it is down."""
+        home = _home(key, self._nodes)
+        if home.down:
+            raise ConnectionError(f"{home} failed less than {DEAD_SECONDS} s ago")
+        return home
+
+    def close(self) -> None:
+        for node in self._nodes:
+            node.close()
+
+
+def _home(key: bytes, nodes: list[_Node]) -> _Node:
+    if len(nodes) == 1:
+        return nodes[0]
+    return max(nodes, key=lambda node: blake2b(node.name + key, digest_size=8).digest())
+
+
 class _Node:
-    """One memcached and the connections to it. Has the methods of pymemcache's Client that HashClient calls."""
+    """One memcached and the connections to it."""
 
     def __init__(self, server: tuple[str, int], connect_timeout: float, timeout: float, pool: int) -> None:
-        self.server = server
+        self._server = server
+        self.name = b"%b:%d-" % (server[0].encode(), server[1])
         self._connect_timeout, self._timeout = connect_timeout, timeout
         self._places = BoundedSemaphore(pool)
-        self._idle: list[Client] = []
+        self._idle: list[_Client] = []
+        self._down_until = 0.0
 
-    def get(self, key: str, default: None) -> Any:
-        return self._run(Client.get, key)
+    def __str__(self) -> str:
+        return f"memcached {self._server[0]}:{self._server[1]}"
 
-    def set(self, key: str, value: bytes, expires: int) -> None:
-        self._run(
-            Client.set, key, value, expires, False
-        )  # an answer is awaited: it may be "too large", "out of memory"
+    @property
+    def down(self) -> bool:
+        return self._down_until > 0 and time.monotonic() < self._down_until
 
-    def delete(self, key: str) -> None:
-        self._run(Client.delete, key, False)
-
-    def gets(self, key: str) -> Any:
-        return self._run(Client.gets, key)
-
-    # Repeated after a connection broke, these two may meet their own work and answer with no: never twice with yes.
-
-    def cas(self, key: str, value: bytes, token: bytes, expires: int) -> Any:
-        return self._run(Client.cas, key, value, token, expires, False)
-
-    def add(self, key: str, value: bytes, expires: int) -> Any:
-        return self._run(Client.add, key, value, expires, False)
+    def run(self, command: Any, *arguments: Any) -> Any:
+        """What a _Client's method answers. An OSError takes the node out of use."""
+        try:
+            with self._places:
+                if self._idle:
+                    try:
+                        return self._run_on(self._idle.pop(), command, *arguments)
+                    except (ConnectionError, MemcacheUnexpectedCloseError):
+                        self.close()  # memcached was started anew: the others are as dead as this one
+                try:
+                    return self._run_on(self._connected(), command, *arguments)
+                except MemcacheUnexpectedCloseError as error:
+                    raise ConnectionResetError(f"{self} hung up") from error
+        except OSError:
+            self._down_until = time.monotonic() + DEAD_SECONDS
+            raise
 
     def close(self) -> None:
         while self._idle:
             self._idle.pop().close()
 
-    def _run(self, command: Any, *arguments: Any) -> Any:
-        with self._places:
-            if self._idle:
-                try:
-                    return self._run_on(self._idle.pop(), command, *arguments)
-                except (ConnectionError, MemcacheUnexpectedCloseError):
-                    self.close()  # memcached was started anew: the others are as dead as this one
-            try:
-                return self._run_on(self._connected(), command, *arguments)
-            except MemcacheUnexpectedCloseError as error:
-                raise ConnectionResetError(f"memcached {self.server[0]}:{self.server[1]} hung up") from error
-
-    def _run_on(self, client: Client, command: Any, *arguments: Any) -> Any:
+    def _run_on(self, client: _Client, command: Any, *arguments: Any) -> Any:
         try:
             result = command(client, *arguments)
         except BaseException:  # an answer may still be on its way
@@ -182,59 +253,80 @@ class _Node:
         self._idle.append(client)
         return result
 
-    def _connected(self) -> Client:
+    def _connected(self) -> _Client:
         # Client's own connect looks at a name's first address only, and keeps its socket open when it is killed.
-        client = Client(self.server, timeout=self._timeout, socket_module=socket)
-        client.sock = sock = _connect(self.server, self._connect_timeout)
-        sock.settimeout(self._timeout)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        client = _Client(self._server)
+        client.sock = _Wire(self._connect(), self._timeout)
         return client
 
+    def _connect(self) -> Any:
+        problem: OSError | None = None
+        for family, kind, protocol, _, address in socket.getaddrinfo(*self._server, type=socket.SOCK_STREAM):
+            sock = socket.socket(family, kind, protocol)
+            try:
+                sock.settimeout(self._connect_timeout)
+                sock.connect(address)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                return sock
+            except OSError as error:
+                sock.close()
+                problem = error
+            except BaseException:
+                sock.close()
+                raise
+        raise ConnectionError(f"{self}: {problem}") from problem
 
-def _connect(server: tuple[str, int], timeout: float) -> Any:
-    problem: OSError | None = None
-    for family, kind, protocol, _, address in socket.getaddrinfo(*server, type=socket.SOCK_STREAM):
-        sock = socket.socket(family, kind, protocol)
+
+class _Client(Client):  # type: ignore[misc]
+    """pymemcache's, with what it has no method for: sets of different lifetimes, and deletes, for one wait."""
+
+    def check_key(self, key: bytes, key_prefix: bytes) -> bytes:
+        return key  # a session's is hexadecimal, and a value's has been checked
+
+    def write(self, commands: list[bytes]) -> list[Exception | None]:
+        """What went wrong with each. Raises if what memcached says leaves in doubt which command it is of."""
+        self.sock.sendall(b"".join(commands))
+        answers = b""
+        while answers.count(b"\r\n") < len(commands):
+            received = self.sock.recv(4096)
+            if not received:
+                raise MemcacheUnexpectedCloseError
+            answers += received
+        *lines, rest = answers.split(b"\r\n")
+        strange = [each for each in lines if each not in _WRITTEN and not each.startswith(b"SERVER_ERROR ")]
+        if strange or rest or len(lines) > len(commands):
+            raise MemcacheUnknownError(b"".join(strange)[:32] or b"an answer too many")
+        return [None if each in _WRITTEN else MemcacheServerError(each[13:]) for each in lines]
+
+
+class _Wire:
+    """The part of a socket that Client uses. It waits before it receives, not after having received nothing: memcached
+    never has answered already. One timer serves all the waits; a gevent.Timeout for each took as long as its system
+    calls."""
+
+    def __init__(self, sock: Any, timeout: float) -> None:
+        loop = get_hub().loop
+        self._sock = sock
+        self._sock.settimeout(timeout)
+        self._readable = loop.io(sock.fileno(), 1)
+        self._timer = loop.timer(timeout, timeout)
+
+    def sendall(self, data: bytes) -> None:
+        sent = self._sock.send(data)
+        if sent < len(data):
+            self._sock.sendall(memoryview(data)[sent:])
+
+    def recv(self, size: int) -> bytes:
+        # Not start(): in libev a timer that was stopped goes on with what time it had left.
+        self._timer.again(getcurrent().throw, TimeoutError, "timed out", update=True)
         try:
-            sock.settimeout(timeout)
-            sock.connect(address)
-            return sock
-        except OSError as error:
-            sock.close()
-            problem = error
-        except BaseException:
-            sock.close()
-            raise
-    raise ConnectionError(f"memcached {server[0]}:{server[1]}: {problem}") from problem
-
-
-class _Cluster(HashClient):  # type: ignore[misc]
-    """HashClient that leaves a node out at its first failure, and may be used by many greenlets."""
-
-    def __init__(self, nodes: Sequence[tuple[str, int]], options: dict[str, Any]) -> None:
-        self._made = {node: _Node(node, **options) for node in nodes}
-        self._homes = RendezvousHash()
-        for node in nodes:
-            self._homes.add_node(self._make_client_key(node))
-        super().__init__(list(nodes), retry_attempts=0, dead_timeout=DEAD_SECONDS)
-
-    def client_class(self, server: tuple[str, int], **_: Any) -> _Node:
-        return self._made[server]
-
-    def _mark_failed_server(self, server: tuple[str, int]) -> None:
-        if server not in self._dead_clients:  # the second greenlet that finds the same node dead
-            super()._mark_failed_server(server)
-
-    def add_at_home(self, key: str, value: bytes, expires: int) -> Any:
-        """add() on the node that has the key while all are well, or not at all."""
-        if self._dead_clients:
-            self._retry_dead()
-        home = self._homes.get_node(key)
-        node = next(each for server, each in self._made.items() if self._make_client_key(server) == home)
-        if node.server in self._dead_clients:
-            raise ConnectionError(f"memcached {home} failed less than {DEAD_SECONDS} s ago")
-        return self._safely_run_func(node, node.add, False, key, value, expires)
+            get_hub().wait(self._readable)
+        finally:
+            self._timer.stop()
+        received: bytes = self._sock.recv(size)
+        return received
 
     def close(self) -> None:
-        for node in self._made.values():
-            node.close()
+        self._readable.close()
+        self._timer.close()
+        self._sock.close()

@@ -55,7 +55,8 @@ class MemoryStore:
 
     def put(self, session_id: bytes, session: bytes, lifetime: float) -> None:
         with self._lock:
-            self._drop(session_id)
+            if session_id in self._sessions:
+                self._drop(session_id)
             if lifetime > 0:
                 self._sessions[session_id] = bytes(session), time.monotonic() + lifetime
                 self._bytes += len(session) + ENTRY_OVERHEAD

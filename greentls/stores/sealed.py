@@ -19,7 +19,7 @@ from __future__ import annotations
 import hmac
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from cryptography.exceptions import InvalidTag
@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from greentls.errors import ConfigurationError, SealError
-from greentls.stores import SharedValues
+from greentls.stores import BatchStore, Change, SharedValues
 from greentls.trouble import Trouble
 
 if TYPE_CHECKING:
@@ -58,6 +58,9 @@ class SealedStore:
         self.name = store.name
         self.shared = isinstance(store, SharedValues) and store.shared
         self.private = True
+        self._batches = store if isinstance(store, BatchStore) else None
+        #: BatchStore.write_many(); None: the store has none.
+        self.write_many = self._write_many if self._batches is not None else None
         self._context = context.encode()
         self._unopened = Trouble()
         self.rotate(secrets)
@@ -90,6 +93,15 @@ class SealedStore:
 
     def remove(self, session_id: bytes) -> None:
         self.store.remove(session_id)
+
+    def _write_many(self, changes: Sequence[Change]) -> Iterator[tuple[int, Exception | None]]:
+        assert self._batches is not None
+        return self._batches.write_many(
+            [
+                (session_id, None if session is None else self._seal("session", session_id, session), lifetime)
+                for session_id, session, lifetime in changes
+            ]
+        )
 
     def gets(self, name: str) -> tuple[bytes | None, Any]:
         blob, token = self._values.gets(name)

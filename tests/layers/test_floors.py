@@ -34,6 +34,7 @@ FLOORS = {
     "greentls.certificates": 1,
     "greentls.ocsp": 1,
     "greentls.tickets": 1,
+    "greentls.deadline": 0,
     "greentls.errors": 0,
     "greentls.events": 0,
     "greentls.trouble": 0,
