@@ -22,7 +22,6 @@ What a store does to a handshake, and what it may not:
 from __future__ import annotations
 
 import logging
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from time import perf_counter, time
@@ -31,6 +30,7 @@ from weakref import WeakKeyDictionary
 
 import gevent
 from gevent import get_hub
+from gevent.monkey import get_original
 
 from greentls import events
 from greentls.bridge import Hooks
@@ -58,6 +58,7 @@ MAX_BATCH = 100
 # Bytes of the session-id context in a key. No secret and no proof: OpenSSL compares the whole of it.
 ID_CONTEXT_SIZE = 8
 
+_local: Any = get_original("_thread", "_local")  # each thread's own, and not each greenlet's, as gevent patches it
 _NOTHING = object()
 
 Outcome = Literal["hit", "miss", "expired", "unsealable", "timeout", "error"]
@@ -309,7 +310,7 @@ def _writer_of(key: bytes, writers: tuple[_Writer, ...]) -> _Writer:
     return writers[0] if len(writers) == 1 else writers[sum(key[-1:]) % len(writers)]
 
 
-class _Here(threading.local):
+class _Here(_local):  # type: ignore[misc]
     """This thread's hub, and its writers: found quicker than by a weak key."""
 
     hub: Any = None

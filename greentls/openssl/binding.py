@@ -438,7 +438,7 @@ start = ffi.new("char **")  # BIO_get_mem_data() also tells where they are, whic
 
 class Buffers:
     """received: what a socket receives into and a BIO is fed from. outgoing: what a BIO is emptied into and a socket
-    sends from. Without a copy between and without an allocation. plain: what SSL_read() fills with a record's plaintext.
+    sends from. Without a copy between, and without an allocation. plain: what SSL_read() fills with plaintext.
 
     May be shared by all connections of one thread: nothing switches between a recv_into() and its BIO_write(), between
     a BIO_read() and its send(), nor between the end of SSL_read() and read_bytes(). A connection that waits for its

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import random
 import socket
+import subprocess
+import sys
+import textwrap
 import threading
 
 import gevent
@@ -599,6 +602,23 @@ class TestMemcached:
         gevent.joinall(jobs, timeout=30, raise_error=True)
         assert int(memcached.stats()["total_connections"]) < 3 + 20  # some are the fixture's own
         store.close()
+
+    def test_greenlets_of_a_patched_program_share_connections(self, memcached):
+        """hazard: gevent makes of threading.local what each greenlet has its own of: a pool for each connection."""
+        program = """
+            from gevent import monkey; monkey.patch_all()
+            import sys, gevent
+            from greentls.stores.memcached import MemcachedStore
+            from greentls.session_cache import SessionCache
+            store = MemcachedStore([("127.0.0.1", int(sys.argv[1]))])
+            for _ in range(40):
+                gevent.spawn(store.get, bytes(32)).get()
+            cache = SessionCache(store)
+            assert gevent.spawn(cache._hubs_writers).get() is gevent.spawn(cache._hubs_writers).get()
+        """
+        before = int(memcached.stats()["total_connections"])
+        subprocess.run([sys.executable, "-c", textwrap.dedent(program), str(memcached.port)], check=True)
+        assert int(memcached.stats()["total_connections"]) - before < 5
 
     @pytest.mark.parametrize(
         "answer",
