@@ -311,7 +311,7 @@ class _Wire:
         self._sock = sock
         self._sock.settimeout(timeout)
         self._readable = loop.io(sock.fileno(), 1)
-        self._timer = loop.timer(timeout, timeout)
+        self._timer = loop.timer(timeout, timeout, priority=-1)  # an answer that came in time goes first
 
     def sendall(self, data: bytes) -> None:
         sent = self._sock.send(data)

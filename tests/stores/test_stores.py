@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 
 import gevent
 import pytest
@@ -595,6 +596,16 @@ class TestMemcached:
             assert [store.get(ID) for _ in range(15)] == [None] * 15
             store.close()
             thread.join(PATIENCE)
+
+    def test_an_answer_that_came_in_time_counts_however_late_it_is_read(self, memcached):
+        """hazard: a process that is busy for longer than the timeout takes a good node for dead."""
+        store = MemcachedStore([(memcached.host, memcached.port)], timeout=0.2)
+        store.put(ID, SESSION, 60)
+        job = gevent.spawn(store.get, ID)
+        gevent.sleep(0)  # it has asked, and waits
+        time.sleep(0.4)
+        assert job.get(timeout=PATIENCE) == SESSION
+        store.close()
 
     def test_more_greenlets_than_the_pool_wait_for_their_turn(self, memcached):
         store = MemcachedStore([(memcached.host, memcached.port)], pool=3)
