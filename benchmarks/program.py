@@ -54,7 +54,10 @@ def main(options: Options) -> int:
         if reached := targets.table(results):
             print("\n" + "\n".join(report.markdown_rows(reached)))
     if options.docs is not None:
-        report.write_docs(results, Path(options.docs), lambda line: print(line, file=sys.stderr))
+        directory = Path(options.docs)
+        report.write_docs(results, directory, lambda line: print(line, file=sys.stderr))
+        if aims := targets.table(results):
+            (directory / "targets.inc").write_text(f"{report.restructured_table(aims)}\n", encoding="utf-8")
     return FAILED if any(result["failed"] for result in results["suites"].values()) else 0
 
 
@@ -103,7 +106,9 @@ def measure(options: Options) -> dict[str, Any]:
         bench = Bench(directory, 0.0, options.connections or 10**9, options.peers, memcached)
         for name in options.suites:
             bench.seconds = SUITES[name].seconds if options.seconds is None else options.seconds
+            began = time.monotonic()
             results["suites"][name] = run(name, bench, options.rounds, progress)
+            results["suites"][name]["took"] = time.monotonic() - began
     results["load average"] = [*busy, os.getloadavg()[0]]
     return results
 

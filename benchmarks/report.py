@@ -146,7 +146,8 @@ def conditions(results: Results) -> list[str]:
 def markdown(results: Results) -> str:
     parts = []
     for suite, result in results["suites"].items():
-        parts.append(f"## {suite}: {result['rounds']} rounds")
+        took = f", {result['took']:.0f} s" if "took" in result else ""
+        parts.append(f"## {suite}: {result['rounds']} rounds{took}")
         for table in tables(suite, result):
             parts.append("\n".join(markdown_rows(table)))
         parts += ["\n".join(f"- {note}" for note in notes(result))] if notes(result) else []
@@ -169,11 +170,14 @@ def markdown_rows(table: Table) -> Iterator[str]:
 def restructured(suite: str, result: Results) -> str:
     """What a page includes: the drawing and the tables of a suite."""
     parts = [f".. This file is written by greentls bench {suite} --docs.", _figure(suite)]
-    for table in tables(suite, result):
-        rows = "\n".join("   " + ",".join(f'"{each}"' for each in row) for row in [table.header, *table.rows])
-        parts.append(f".. csv-table::\n   :header-rows: 1\n   :widths: auto\n\n{rows}")
+    parts += [restructured_table(table) for table in tables(suite, result)]
     parts += [f"- {note}" for note in notes(result)]
     return "\n\n".join(parts) + "\n"
+
+
+def restructured_table(table: Table) -> str:
+    rows = "\n".join("   " + ",".join(f'"{each}"' for each in row) for row in [table.header, *table.rows])
+    return f".. csv-table::\n   :header-rows: 1\n   :widths: auto\n\n{rows}"
 
 
 def _figure(suite: str) -> str:

@@ -425,7 +425,7 @@ SUITES = {
     "idle": Suite(idle_connections, 0.0, ("KiB",)),
     "suspended": Suite(suspended, 0.0, ("KiB_parked", "KiB_established", "cpu_us", "on_top_us", "parked")),
     "rsa": Suite(rsa, 1.5, ("p99_ms", "p50_ms", "rate", "cpu_us")),
-    "bridge": Suite(bridge, 4.0, ("us", "on_top_us", "inside_us")),
+    "bridge": Suite(bridge, 3.0, ("us", "on_top_us", "inside_us")),
     "prereading": Suite(prereading, 1.0, ("cpu_us", "rate")),
-    "parser": Suite(parser, 3.0, ("us", "exponent", "ns_byte")),
+    "parser": Suite(parser, 1.5, ("us", "exponent", "ns_byte")),
 }

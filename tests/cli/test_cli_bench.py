@@ -191,7 +191,7 @@ def results(**measured):
         "versions": {"Python": "3.11"},
         "load average": [0.5, 1.25],
         "suites": {
-            suite: {"rounds": 3, "seconds": 1.0, "absent": {}, "failed": [], "measured": works}
+            suite: {"rounds": 3, "seconds": 1.0, "took": 9.9, "absent": {}, "failed": [], "measured": works}
             for suite, works in measured.items()
         },
     }
@@ -207,6 +207,7 @@ HANDSHAKES = {
     "resumed, TLS 1.3": {
         "greentls, memory": [{"cpu_us": 60.0, "resumed": 1.0}],
         "gevent.ssl, TCP_NODELAY": [{"cpu_us": 100.0, "resumed": 0.25}],
+        "C": [{"cpu_us": 50.0, "resumed": 1.0}],
     },
     "full, TLS 1.3": {"gevent.ssl, TCP_NODELAY": [{"cpu_us": 200.0, "resumed": 0.0, "p99_ms": None}]},
 }
@@ -224,7 +225,11 @@ def test_a_work_is_a_table_with_a_column_for_each_metric():
 def test_several_works_are_a_table_for_each_metric():
     (table,) = report.tables("handshake", results(handshake=HANDSHAKES)["suites"]["handshake"])
     assert table.header == ["CPU of the server, µs each", "resumed, TLS 1.3", "full, TLS 1.3"]
-    assert table.rows == [["greentls, memory", "60.0", ""], ["gevent.ssl, TCP_NODELAY", "100.0", "200.0"]]
+    assert table.rows == [
+        ["greentls, memory", "60.0", ""],
+        ["gevent.ssl, TCP_NODELAY", "100.0", "200.0"],
+        ["C", "50.0", ""],
+    ]
 
 
 def test_what_is_not_as_it_should_be_is_told_beneath_the_table():
@@ -251,8 +256,14 @@ def test_markdown_has_tables_machine_and_versions():
 def test_targets_are_ratios_of_medians():
     table = targets.table(results(echo=ECHOES, handshake=HANDSHAKES))
     assert table.rows == [
-        ["handshake, resumed, TLS 1.3: greentls, memory / gevent.ssl, TCP_NODELAY", "at most 0.65", "0.6", "yes"],
-        ["echo, 64 bytes: greentls / gevent.ssl, TCP_NODELAY", "at most 0.75", "0.55", "yes"],
+        [
+            "handshake, resumed, TLS 1.3: greentls, memory / gevent.ssl, TCP_NODELAY",
+            "at most 0.65",
+            "0.6",
+            "yes",
+            "0.5",
+        ],
+        ["echo, 64 bytes: greentls / gevent.ssl, TCP_NODELAY", "at most 0.75", "0.55", "yes", ""],
     ]
     assert targets.table(results(rsa={})) is None
 
@@ -273,10 +284,10 @@ def test_documentation_is_written_from_a_kept_result(tmp_path):
     kept.write_text(json.dumps(results(echo=ECHOES, handshake=HANDSHAKES)))
     done = run("--read", str(kept), "--docs", str(tmp_path / "docs"))
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("## echo: 3 rounds\n\n| 64 bytes ")
+    assert done.stdout.startswith("## echo: 3 rounds, 10 s\n\n| 64 bytes ")
     written = {path.name: path for path in (tmp_path / "docs").iterdir()}
     names = {f"{suite}.{ending}" for suite in ("echo", "handshake") for ending in ("inc", "svg", "png")}
-    assert set(written) == names | {"conditions.inc"}
+    assert set(written) == names | {"conditions.inc", "targets.inc"}
     assert '   "greentls","11.0 (10.0 to 14.0)","8,000 (7 to 9,000)"\n' in written["echo.inc"].read_text("utf-8")
     assert ".. image:: benchmarks/echo.svg\n" in written["echo.inc"].read_text("utf-8")
     assert written["echo.png"].read_bytes().startswith(b"\x89PNG")
