@@ -16,6 +16,7 @@ import argparse
 import importlib.util
 import os
 import runpy
+import signal
 import ssl as _stdlib_ssl
 import sys
 import types
@@ -168,6 +169,17 @@ def _over(member: Any, names: dict[str, Any]) -> Any:
     return member
 
 
+def _wake_for_signals() -> None:
+    """gevent asks for signals, then sleeps until there is an event: one that comes in between, or to another thread, it
+    sees when something else happens, be that never. Python writes a byte for each signal, which is an event."""
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    os.set_blocking(writing, False)
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    watcher = gevent.get_hub().loop.io(reading, 1, ref=False)
+    watcher.start(os.read, reading, 4096)  # in C: KeyboardInterrupt raised in a function of ours would end the watcher
+
+
 def main(arguments: list[str]) -> int:
     """The command line."""
     parser = argparse.ArgumentParser(
@@ -189,6 +201,7 @@ def main(arguments: list[str]) -> int:
         gevent.monkey.patch_all()
     patch(options.client_sessions)
     gevent.get_hub().NOT_ERROR += (KeyboardInterrupt,)  # it is raised in the program; the hub need not print it as well
+    _wake_for_signals()
     sys.argv[:] = [options.program, *options.arguments]
     try:
         if options.module:

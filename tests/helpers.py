@@ -28,6 +28,15 @@ def free_port() -> int:
         return sock.getsockname()[1]
 
 
+def loopback_only(directory: Path) -> dict[str, str]:
+    """Environment for a program that listens on every address and cannot be told otherwise: whoever else is on the
+    network has no business with what the tests start."""
+    library = directory / "loopback.so"
+    source = Path(__file__).with_name("loopback.c")
+    subprocess.run(["cc", "-shared", "-fPIC", "-Wall", "-Wextra", "-o", library, source], check=True)
+    return {"LD_PRELOAD": str(library)}
+
+
 def wait_until(condition, what, timeout=PATIENCE):
     """Polls until condition() is true, and returns its value."""
     end = time.monotonic() + timeout

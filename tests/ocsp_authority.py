@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import http.server
 import subprocess
+import threading
 from pathlib import Path
 
 import gevent
@@ -13,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509 import ocsp
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID, NameOID
 from gevent.server import StreamServer
-from helpers import PATIENCE, free_port, wait_until
+from helpers import PATIENCE, free_port
 
 PEM = serialization.Encoding.PEM
 USES = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
@@ -170,32 +172,44 @@ class Authority:
 
 
 class OpenSSLResponder:
-    """`openssl ocsp` as a server. It reads the database once, when it starts."""
+    """`openssl ocsp` behind HTTP of ours: as a server itself it listens on every address, and cannot be told otherwise.
+
+    In a thread, for tests that wait without a hub and for clients in other processes.
+    """
 
     def __init__(self) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self.process = None
+        self._server = None
 
     def start(self, authority: Authority, signer: Issued | None = None, minutes: int = 60) -> None:
+        """Says what is true now, whoever is revoked later on."""
         signer = signer or authority.ca
-        self.process = subprocess.Popen(
-            [
-                *("openssl", "ocsp", "-port", str(self.port), "-index", authority.index()),
-                *("-CA", authority.ca_file, "-rsigner", signer.cert_file, "-rkey", signer.key_file),
-                *("-nmin", str(minutes), "-ignore_err"),
-            ],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        wait_until(lambda: "waiting for OCSP client" in self.process.stderr.readline(), "the responder")
+        command = [
+            *("openssl", "ocsp", "-index", authority.index(), "-CA", authority.ca_file, "-nmin", str(minutes)),
+            *("-rsigner", signer.cert_file, "-rkey", signer.key_file, "-reqin", "-", "-respout", "-"),
+        ]
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                request = self.rfile.read(int(self.headers["Content-Length"]))
+                done = subprocess.run(command, input=request, capture_output=True, timeout=PATIENCE)
+                self.send_response(200 if done.returncode == 0 else 500)
+                self.send_header("Content-Type", "application/ocsp-response")
+                self.end_headers()
+                self.wfile.write(done.stdout)
+
+            def log_message(self, *_: object) -> None:
+                """Tests look at standard error."""
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
+        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
 
     def stop(self) -> None:
-        if self.process is not None:
-            self.process.kill()
-            self.process.communicate()
-            self.process = None
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+            self._server = None
 
 
 class FakeResponder(StreamServer):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
+import threading
+from pathlib import Path
 
 import pytest
-from helpers import PATIENCE
+from helpers import PATIENCE, wait_until
 
 # Steps of a program; what it prints says which SSLContext each way of asking gives.
 STEPS = {
@@ -278,12 +279,31 @@ class TestTheCommand:
         assert done.returncode == 2
         assert done.stderr.splitlines()[-1].endswith(f"{tmp_path / 'none.py'}: No such file or directory")
 
-    def test_ends_cleanly_at_ctrl_c(self, tmp_path):
+    @pytest.mark.parametrize("interrupted", [True, False], ids=["its sleep", "another thread"])
+    def test_ends_cleanly_at_ctrl_c(self, tmp_path, interrupted):
+        """One that another thread gets interrupts no sleep, as if it came between gevent's last look and its sleep."""
         script = tmp_path / "script.py"
-        script.write_text("import time\nprint('here', flush=True)\ntime.sleep(1000)")
+        script.write_text(
+            "import signal, sys, time\n"
+            "from gevent.monkey import get_original\n"
+            "start, allocate = get_original('_thread', ['start_new_thread', 'allocate_lock'])\n"
+            "lock = allocate()\n"
+            "lock.acquire()\n"
+            "start(lock.acquire, ())\n"
+            + ("" if interrupted else "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])\n")
+            + "print('here', flush=True)\n"
+            "time.sleep(1000)\n"
+        )
         command = [sys.executable, "-m", "greentls.monkey", str(script)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-            assert process.stdout.readline() == "here\n"
-            os.kill(process.pid, signal.SIGINT)
-            assert process.communicate(timeout=PATIENCE)[1] == ""
-            assert process.returncode == 130
+            late = threading.Timer(PATIENCE, process.kill)  # whatever it is waited for below, that ends then
+            late.start()
+            try:
+                assert process.stdout.readline() == "here\n"
+                wait_until(lambda: " S " in Path(f"/proc/{process.pid}/stat").read_text(), "it to sleep")
+                process.send_signal(signal.SIGINT)
+                assert process.communicate() == ("", "")
+                assert process.returncode == 130
+            finally:
+                late.cancel()
+                process.kill()  # an assertion that fails must not wait for it

@@ -13,7 +13,7 @@ import sys
 
 import pytest
 from cli_clients import GET_JSON, answer, client_context, connect, documents, fetch, handshakes, run, s_client
-from helpers import wait_until
+from helpers import loopback_only, wait_until
 
 APP = """
 import os, time
@@ -103,7 +103,9 @@ def test_an_ipv6_address(serve, tmp_path):
     assert handshakes(run("env", "-C", tmp_path, "sh", "-c", second)) == ["Reused"]
 
 
-def test_all_addresses(serve, tmp_path):
+def test_all_addresses(serve, tmp_path, monkeypatch):
+    for name, value in loopback_only(tmp_path).items():
+        monkeypatch.setenv(name, value)
     server = serve("--bind", "0.0.0.0:0")
     assert f"listening on https://localhost:{server.port}/ " in server.out
     assert not fetch(server.port, client_context(str(tmp_path / "demo-ca" / "ca.pem")))[0]["resumed"]

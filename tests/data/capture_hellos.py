@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import shutil
 import socket
 import ssl
@@ -30,7 +31,7 @@ from OpenSSL import SSL
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from helpers import Pki, free_port, wait_until  # noqa: E402
+from helpers import Pki, free_port, loopback_only, wait_until  # noqa: E402
 
 NAME = "www.example.com"
 ALPN = ["h2", "http/1.1"]
@@ -375,11 +376,15 @@ def nss_hello(captures: Captures) -> None:
 class Serving:
     """A server program on a port of its own."""
 
-    def __init__(self, *command: object, port: int) -> None:
+    def __init__(self, *command: object, port: int, **environment: str) -> None:
         self.port = port
         words = [str(word) for word in command]
         self._process = subprocess.Popen(
-            words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            words,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, **environment},
         )
         wait_until(self._listens, f"{command[0]} to listen")
 
@@ -606,7 +611,7 @@ def gnutls_flight(captures: Captures, pki: Pki) -> None:
         certificate, key = pki.issue(NAME, kind="rsa")
         command = ["gnutls-serv", "--http", "--disable-client-cert", f"--x509certfile={certificate}"]
         command += [f"--x509keyfile={key}", "--priority=NORMAL:-VERS-ALL:+VERS-TLS1.2", f"--port={port}"]
-        with Serving(*command, port=port):
+        with Serving(*command, port=port, **loopback_only(pki.directory)):
             tap = Tap(port)
             run("openssl", "s_client", "-connect", f"127.0.0.1:{tap.port}", "-servername", NAME)
         der = ssl.PEM_cert_to_DER_cert(Path(certificate).read_text())

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from foreign_clients import ALPN, HERE, nss_database
 from foreign_programs import Program
-from helpers import free_port
+from helpers import free_port, loopback_only
 
 
 @dataclass
@@ -68,6 +68,7 @@ def gnutls(setup: Setup) -> Serving:
         *("--priority", f"NORMAL:-VERS-ALL:+VERS-TLS{setup.version}"),
         *("--x509certfile", setup.certificate[0], "--x509keyfile", setup.certificate[1]),
         *(auth if setup.client_auth else ["--disable-client-cert"]),
+        **loopback_only(setup.directory),
     )
     program.wait_for(r"Echo Server listening on IPv4 0\.0\.0\.0 port \d+\.\.\.done")
     words = {
@@ -90,6 +91,7 @@ def nss(setup: Setup) -> Serving:
     program = Program(
         *("selfserv", "-n", "own", "-e", "own", "-p", port, "-d", database, "-V", f"{tls}:{tls}", "-u", "-v", "-Q"),
         *(["-r", "-r"] if setup.client_auth else []),
+        **loopback_only(setup.directory),
     )
     program.wait_for("About to call accept")
     head = b"HTTP/1.0 200 OK\r\nServer: Generic Web Server\r\nDate: Tue, 26 Aug 1997 22:10:05 GMT\r\n"
