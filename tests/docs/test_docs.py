@@ -441,7 +441,7 @@ def test_the_error_tree_is_the_codes():
 
 def test_every_suite_of_the_benchmarks_is_on_one_page():
     included = [path for page in ("benchmarks", "strategies") for _, path, _, _ in directives("include", page)]
-    assert sorted(included) == sorted(f"benchmarks/{name}.inc" for name in (*bench.SUITES, "conditions"))
+    assert sorted(included) == sorted(f"benchmarks/{name}.inc" for name in (*bench.SUITES, "conditions", "targets"))
     for path in included:
         written = (DOCS / path).read_text("utf-8")
         for image in re.findall(r"^\.\. image:: (.+)$", written, re.MULTILINE):
