@@ -30,7 +30,6 @@ from weakref import WeakKeyDictionary
 
 import gevent
 from gevent import get_hub
-from gevent.monkey import get_original
 
 from greentls import events
 from greentls.bridge import Hooks
@@ -39,6 +38,7 @@ from greentls.errors import ConfigurationError, SealError
 from greentls.session import Session
 from greentls.stores import BatchStore, Change, SessionStore
 from greentls.stores.memory import MemoryStore
+from greentls.thread_local import ThreadLocal
 from greentls.trouble import Trouble
 
 __all__ = ["Kept", "SessionCache", "SessionLookup", "StoredSessions", "unpack"]
@@ -58,7 +58,6 @@ MAX_BATCH = 100
 # Bytes of the session-id context in a key. No secret and no proof: OpenSSL compares the whole of it.
 ID_CONTEXT_SIZE = 8
 
-_local: Any = get_original("_thread", "_local")  # each thread's own, and not each greenlet's, as gevent patches it
 _NOTHING = object()
 
 Outcome = Literal["hit", "miss", "expired", "unsealable", "timeout", "error"]
@@ -310,7 +309,7 @@ def _writer_of(key: bytes, writers: tuple[_Writer, ...]) -> _Writer:
     return writers[0] if len(writers) == 1 else writers[sum(key[-1:]) % len(writers)]
 
 
-class _Here(_local):  # type: ignore[misc]
+class _Here(ThreadLocal):
     """This thread's hub, and its writers: found quicker than by a weak key."""
 
     hub: Any = None

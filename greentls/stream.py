@@ -25,7 +25,6 @@ from typing import Any, TypeVar
 
 from gevent import get_hub
 from gevent.event import Event
-from gevent.monkey import get_original
 from gevent.socket import cancel_wait_ex
 from gevent.socket import wait as wait_on
 
@@ -33,6 +32,7 @@ from greentls.connection import CLOSED, WANT_READ, Connection
 from greentls.errors import ConcurrentUseError, TLSError, WouldBlock
 from greentls.openssl import binding
 from greentls.strategy import Strategy
+from greentls.thread_local import ThreadLocal
 
 __all__ = ["TLSStream"]
 
@@ -45,8 +45,12 @@ SEND_SIZE = FLIGHT_SIZE + 4096  # bytes of ciphertext that a send() is given: a 
 _READ, _WRITE = 1, 2  # libev's events
 _TAKEN = object()
 
-# .buffers: one thread's, as binding.Buffers says.
-_here: Any = get_original("_thread", "_local")()
+
+class _Here(ThreadLocal):
+    buffers: binding.Buffers | None = None
+
+
+_here = _Here()
 
 
 class TLSStream:
@@ -79,10 +83,9 @@ class TLSStream:
         self._socket = sock
         self._hub = get_hub()
         self.use(connection)
-        try:
-            self._buffers: binding.Buffers = _here.buffers
-        except AttributeError:
-            self._buffers = _here.buffers = binding.Buffers(RECEIVE_SIZE, SEND_SIZE)
+        if _here.buffers is None:
+            _here.buffers = binding.Buffers(RECEIVE_SIZE, SEND_SIZE)
+        self._buffers = _here.buffers
         if sock.family in (_socket.AF_INET, _socket.AF_INET6):
             # Flights are whole: Nagle's algorithm only makes a TLS 1.3 ticket wait for the peer's delayed ACK.
             sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
@@ -134,7 +137,7 @@ class TLSStream:
         Raises UnexpectedEOF, TLSError, OSError, TimeoutError, or what a hook raised.
         """
         plain = self._buffers.plain
-        length = self._read(plain, max_bytes if max_bytes < binding.RECORD_SIZE else binding.RECORD_SIZE)
+        length = self._read(plain, min(max_bytes, binding.RECORD_SIZE))
         data = binding.read_bytes(plain, length)  # before anything switches
         if not self.connection.server_side:
             self._answer()
@@ -369,9 +372,7 @@ class TLSStream:
                 self._wait(self._readable, "read")
                 self._emptied = False
         finally:
-            left, self._receiving = self._receiving, None
-            if left is not _TAKEN:
-                left.set()
+            self._leave("_receiving")
 
     def _wait(self, watcher: Any, what: str, late: TimeoutError | None = None) -> None:
         if self.timeout is None:

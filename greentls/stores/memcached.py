@@ -24,13 +24,13 @@ from typing import Any
 
 from gevent import get_hub, socket
 from gevent.lock import BoundedSemaphore
-from gevent.monkey import get_original
 from greenlet import getcurrent
 from pymemcache.client.base import Client
 from pymemcache.exceptions import MemcacheServerError, MemcacheUnexpectedCloseError, MemcacheUnknownError
 
 from greentls.errors import ConfigurationError
 from greentls.stores import Change, check_value
+from greentls.thread_local import ThreadLocal
 
 __all__ = ["MemcachedStore"]
 
@@ -42,8 +42,6 @@ POOL = 32  # connections to a node per process: 20 workers stay below memcached'
 
 # memcached takes a longer relative time for a date in 1970: https://github.com/memcached/memcached/wiki/Programming
 RELATIVE_LIMIT = 30 * 86400
-
-_local: Any = get_original("_thread", "_local")  # each thread's own, and not each greenlet's, as gevent patches it
 
 _WRITTEN = {b"STORED", b"DELETED", b"NOT_FOUND"}  # answers to a set or a delete that has done what it should
 
@@ -160,7 +158,7 @@ class MemcachedStore:
         return here.cluster
 
 
-class _Here(_local):  # type: ignore[misc]
+class _Here(ThreadLocal):
     """Sockets belong to the hub that made them, and to the process: a forked worker must not share them."""
 
     hub: Any = None

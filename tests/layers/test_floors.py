@@ -35,6 +35,7 @@ FLOORS = {
     "greentls.ocsp": 1,
     "greentls.tickets": 1,
     "greentls.deadline": 0,
+    "greentls.thread_local": 0,
     "greentls.errors": 0,
     "greentls.events": 0,
     "greentls.trouble": 0,
@@ -53,6 +54,7 @@ BESIDE = {
     ("greentls.wire", "greentls.errors"),
     ("greentls.events", "greentls.trouble"),
     ("greentls.stores", "greentls.errors"),
+    ("greentls.stores", "greentls.thread_local"),
     ("greentls.stores", "greentls.trouble"),
 }
 WITHOUT_GEVENT = {2, 3, 4}  # two Connections talk in memory in a test
