@@ -58,7 +58,7 @@ from greentls.errors import (
     WrongThreadError,
 )
 from greentls.openssl import binding
-from greentls.openssl.binding import ffi, get_error, lib, peek_error
+from greentls.openssl.binding import ffi, lib
 from greentls.session import Session
 from greentls.wire.registry import ExtensionType
 
@@ -82,7 +82,6 @@ MAX_PSK_LOOKUPS = 4
 WANT_READ = 0
 CLOSED = -1  # the peer's close_notify has come
 
-_ERROR_WANT_READ: int = lib.SSL_ERROR_WANT_READ
 _INTERNAL_ERROR = 80  # AlertDescription, RFC 8446 6.2
 _OK, _NOACK, _ALERT_FATAL = 0, 3, 2  # SSL_TLSEXT_ERR_*
 _GO_ON, _REFUSE = 1, 0  # SSL_CLIENT_HELLO_SUCCESS, SSL_CLIENT_HELLO_ERROR
@@ -206,7 +205,6 @@ class Operation:
         self.dead = ""  # why, once an operation failed for good
         # Who was admitted last: a greenlet has one thread.
         self.entrant: Callable[[], Any] = _nobody
-        self.entrant_id = 0
         # An event of those who wait until nobody is inside any more. Set once.
         self.left: Any = None
 
@@ -220,21 +218,21 @@ class Operation:
             self.admit(name)
         ssl = self.ssl
         self.name = name
-        self.occupant = self.entrant_id
+        self.occupant = id(getcurrent())
         _running[ssl] = self
         try:
-            if peek_error():
+            if lib.ERR_peek_error():
                 lib.ERR_clear_error()
             result: int = function(*arguments)
             if result > 0 and self.failure is None:
                 return result
-            error = get_error(ssl, result)
+            error = lib.SSL_get_error(ssl, result)
             if self.failure is None:
-                if error == _ERROR_WANT_READ:
+                if error == lib.SSL_ERROR_WANT_READ:
                     return WANT_READ
                 if error == lib.SSL_ERROR_ZERO_RETURN or (error == lib.SSL_ERROR_SYSCALL and self._closed_by_peer()):
                     return CLOSED
-            said = self._said(name, failed=result <= 0 and error != _ERROR_WANT_READ)
+            said = self._said(name, failed=result <= 0 and error != lib.SSL_ERROR_WANT_READ)
         finally:
             del _running[ssl]
             self.occupant = 0
@@ -255,7 +253,7 @@ class Operation:
     def _closed_by_peer(self) -> bool:
         """Java says user_canceled before its close_notify, and SSL_get_error(3) then does not know the latter. A fatal
         alert, which sets the same flag, has left an error."""
-        return binding.received_close_notify(self.ssl) and not peek_error()
+        return binding.received_close_notify(self.ssl) and not lib.ERR_peek_error()
 
     def admit(self, name: str) -> None:
         """Raises what run() raises before OpenSSL is entered."""
@@ -275,7 +273,7 @@ class Operation:
             self.thread = weakref.ref(root)
         elif self.thread() is not root:
             raise WrongThreadError(f"{name}: a connection belongs to the thread of its first operation")
-        self.entrant, self.entrant_id = weakref.ref(getcurrent()), id(getcurrent())
+        self.entrant = weakref.ref(getcurrent())
 
     def finished(self) -> None:
         """The handshake is: what it needed is not needed any more."""
@@ -367,7 +365,7 @@ def _guarded(ssl: Any, fatal: Any, body: Callable[..., Any], *arguments: Any) ->
     operation = _running.get(ssl)
     if operation is None or operation.failure is not None:
         return fatal
-    saved = binding.save_errors() if peek_error() else None
+    saved = binding.save_errors() if lib.ERR_peek_error() else None
     try:
         if operation.ask is None:
             return body(operation, operation.connection(), *arguments)
@@ -376,7 +374,7 @@ def _guarded(ssl: Any, fatal: Any, body: Callable[..., Any], *arguments: Any) ->
         operation.failure = failure
         return fatal
     finally:
-        if saved is not None or peek_error():
+        if saved is not None or lib.ERR_peek_error():
             binding.restore_errors(saved)
 
 

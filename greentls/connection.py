@@ -28,7 +28,7 @@ from greentls.certificates import CertificateChain
 from greentls.context import VERIFY_POST_HANDSHAKE, Context
 from greentls.errors import TLSError, UnexpectedEOF, WantRead
 from greentls.openssl import binding
-from greentls.openssl.binding import lib, pending_bytes, read_bio, write_bio
+from greentls.openssl.binding import lib
 from greentls.session import Session
 
 __all__ = ["CLOSED", "WANT_READ", "Connection"]
@@ -57,7 +57,6 @@ class Connection:
     session_key: Any = None  # where a new_session hook is to keep what a client gets; None: nowhere
     offered: Session | None = None  # by a client
     vouched_until: float | None = None  # Session.good_until, from a client's ocsp hook in a full handshake
-    _said_goodbye = False  # close_notify
     _encrypt: Any = lib.SSL_write
 
     def __init__(
@@ -88,7 +87,7 @@ class Connection:
 
     def __del__(self) -> None:
         operation = getattr(self, "operation", None)
-        if operation is not None and not operation.dead and not self._said_goodbye:
+        if operation is not None and not operation.dead:
             binding.quiet(self._ssl)
 
     # -- ciphertext ----------------------------------------------------------------------------------------------------
@@ -104,7 +103,7 @@ class Connection:
     def receive_from(self, buffers: binding.Buffers, length: int) -> None:
         """receive_data() from where a socket has just received length bytes."""
         if length:
-            if write_bio(self._incoming, buffers.c_received, length) != length:
+            if lib.BIO_write(self._incoming, buffers.c_received, length) != length:
                 raise MemoryError("BIO_write")
             if length > BULKY:
                 self.bulky = True
@@ -118,7 +117,7 @@ class Connection:
 
     def take_outgoing(self, buffers: binding.Buffers) -> int:
         """data_to_send() to where a socket sends from: how many bytes; as many as have room there, or it is all."""
-        length: int = read_bio(self._outgoing, buffers.c_outgoing, buffers.send_size)
+        length: int = lib.BIO_read(self._outgoing, buffers.c_outgoing, buffers.send_size)
         if length > BULKY:
             self.bulky = True
         return length if length > 0 else 0  # -1: it is empty
@@ -136,7 +135,7 @@ class Connection:
     @property
     def unsent(self) -> int:
         """Bytes of ciphertext that data_to_send() would give."""
-        length: int = pending_bytes(self._outgoing, binding.start)
+        length: int = lib.BIO_get_mem_data(self._outgoing, binding.start)
         return length
 
     # -- operations ----------------------------------------------------------------------------------------------------
@@ -164,7 +163,7 @@ class Connection:
             self.established = True
             self.bulky = self.bulky or not self.session_reused
             if result == 1:
-                self.drained = not (self.eof or pending_bytes(self._incoming, binding.start))
+                self.drained = not (self.eof or lib.BIO_get_mem_data(self._incoming, binding.start))
             operation.finished()
         elif self.eof:
             raise UnexpectedEOF(name)
@@ -205,13 +204,13 @@ class Connection:
         if self.drained:
             self.operation.admit("read")
             return WANT_READ
-        result = self.operation.run("read", _read, (self._ssl, buffer, room))
+        result = self.operation.run("read", lib.SSL_read, (self._ssl, buffer, room))
         if result == WANT_READ:
             if self.eof:
                 raise UnexpectedEOF("read")
             self.drained = True
         elif 0 < result < room:  # the rest of a record, then: OpenSSL has none of it any more
-            self.drained = not (self.eof or pending_bytes(self._incoming, binding.start))
+            self.drained = not (self.eof or lib.BIO_get_mem_data(self._incoming, binding.start))
         return result
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
@@ -238,7 +237,6 @@ class Connection:
         if not self.established:
             raise self._too_early("shutdown")
         result = self.operation.run("shutdown", _shutdown, (self._ssl,))
-        self._said_goodbye = True
         if result == WANT_READ and self.eof:
             raise UnexpectedEOF("shutdown")
         return result in (_BOTH, CLOSED)
@@ -451,7 +449,6 @@ class Connection:
 
 
 _BOTH = 2
-_read: Any = lib.SSL_read
 
 
 @lru_cache(1024)  # asked several times in a handshake; and most names are asked for again

@@ -25,13 +25,6 @@ _binding = Binding()
 ffi: Any = _binding.ffi
 lib: Any = _binding.lib
 
-# What is called several times for each record.
-peek_error: Any = lib.ERR_peek_error
-get_error: Any = lib.SSL_get_error
-pending_bytes: Any = lib.BIO_get_mem_data
-read_bio: Any = lib.BIO_read
-write_bio: Any = lib.BIO_write
-
 # Macros of ssl.h and tls1.h that the binding does not carry.
 _CTRL_CHAIN_CERT = 89
 _CTRL_SET_GROUPS_LIST = 92
