@@ -120,7 +120,6 @@ class SSLContext(_Base, metaclass=StandIn):  # type: ignore[misc]  # _Base is fo
     """
 
     client_sessions: ClientSessions | None = None
-    _side: bool | None = None  # the only one that the protocol allows: True, a server's
     _stands_in_for = (_Base,)
 
     options = _property("options", lambda value: _stdlib_ssl.Options(value))
@@ -129,7 +128,7 @@ class SSLContext(_Base, metaclass=StandIn):  # type: ignore[misc]  # _Base is fo
     minimum_version = _property("minimum_version", lambda value: _stdlib_ssl.TLSVersion(value))
     maximum_version = _property("maximum_version", lambda value: _stdlib_ssl.TLSVersion(value))
 
-    def __init__(self, *_: Any, **__: Any) -> None:
+    def __init__(self, protocol: int | None = None, *_: Any, **__: Any) -> None:
         self._changes = 0
         self._compiled: dict[bool, tuple[Any, Any, Context]] = {}  # changes when compiled, settings, Context
         self._by_certificates = _ByCertificates()
@@ -147,9 +146,6 @@ class SSLContext(_Base, metaclass=StandIn):  # type: ignore[misc]  # _Base is fo
         self._message_callback: Callable[..., Any] | None = None
         self._cache: SessionCache | None = None
         self._strategy = Coroutine.name
-        protocol = self.protocol
-        if protocol in (_stdlib_ssl.PROTOCOL_TLS_CLIENT, _stdlib_ssl.PROTOCOL_TLS_SERVER):
-            self._side = protocol == _stdlib_ssl.PROTOCOL_TLS_SERVER
         #: What became of handshakes: "full", "session_id", "ticket", "stateful", "psk", "failed"; and of lookups:
         #: "lookup hit", "lookup miss" and so on, as in SessionLookup.
         self.counters: Counter[str] = Counter()
@@ -450,7 +446,8 @@ class SSLContext(_Base, metaclass=StandIn):  # type: ignore[misc]  # _Base is fo
                 )
         if session is not None and not isinstance(session, Session):
             raise TypeError("Value is not a SSLSession.")
-        if self._side is not None and self._side is not server_side:
+        refused = _stdlib_ssl.PROTOCOL_TLS_CLIENT if server_side else _stdlib_ssl.PROTOCOL_TLS_SERVER
+        if _C.protocol.__get__(self) == refused:  # the number: to make an enum of it for each connection is slow
             side = "server" if server_side else "client"
             raise ssl_error(f"Cannot create a {side} socket with a {self.protocol.name} context")
         try:

@@ -8,7 +8,7 @@ from typing import Any
 from greentls.connection import Connection
 from greentls.deadline import Deadline
 
-__all__ = ["Asking", "Deadline"]
+__all__ = ["Asking"]
 
 
 class Asking(Deadline):

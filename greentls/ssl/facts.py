@@ -109,7 +109,8 @@ class Facts(Observed):
     @property
     def session_lookup(self) -> SessionLookup | None:
         """What became of the last lookup in the session store: .store, .outcome, .seconds; None if there was none."""
-        return self._connection.session_lookup  # type: ignore[no-any-return]
+        lookup: SessionLookup | None = self._connection.session_lookup
+        return lookup
 
     @property
     def certificate_chain(self) -> CertificateChain | None:

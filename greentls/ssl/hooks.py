@@ -167,7 +167,7 @@ class MessageCallback:
             version = message[1] << 8 | message[2]
         where, kind = _MESSAGE_TYPES.get(content_type, (None, "_TLSMessageType"))
         if content_type == _CHANGE_CIPHER_SPEC:
-            number = _stdlib_ssl._TLSMessageType.CHANGE_CIPHER_SPEC  # type: ignore[attr-defined]
+            number = _stdlib_ssl._TLSMessageType.CHANGE_CIPHER_SPEC  # type: ignore[attr-defined]  # not in typeshed
         else:
             number = -1 if where is None else message[where]
         self.callback(
@@ -182,9 +182,10 @@ class MessageCallback:
 
 def _member(kind: str, number: int) -> int:
     try:
-        return getattr(_stdlib_ssl, kind)(number)  # type: ignore[no-any-return]
+        member: int = getattr(_stdlib_ssl, kind)(number)
     except ValueError:
         return number
+    return member
 
 
 # SSL_CTX_set_msg_callback(3): content types of records, and two of OpenSSL's own.

@@ -16,9 +16,9 @@ import gevent.socket
 import gevent.ssl
 
 from greentls.connection import Connection
+from greentls.deadline import Deadline
 from greentls.errors import ConcurrentUseError, TLSError, UnexpectedEOF, WireError
 from greentls.session import Session
-from greentls.ssl.deadline import Deadline
 from greentls.ssl.facts import Facts
 from greentls.ssl.plain import PlainSocket
 from greentls.ssl.standin import StandIn
