@@ -47,17 +47,19 @@ def main(options: Options) -> int:
         results = measure(options)
         if not options.json:
             keep(results)
+    reached = targets.table(results)
     if options.json:
         print(json.dumps(results, indent=1))
     else:
         print(report.markdown(results), end="")
-        if reached := targets.table(results):
+        if reached:
             print("\n" + "\n".join(report.markdown_rows(reached)))
     if options.docs is not None:
         directory = Path(options.docs)
         report.write_docs(results, directory, lambda line: print(line, file=sys.stderr))
-        if aims := targets.table(results):
-            (directory / "targets.inc").write_text(f"{report.restructured_table(aims)}\n", encoding="utf-8")
+        if reached:
+            text = f"{report.written_by('all')}\n\n{report.restructured_table(reached)}\n"
+            (directory / "targets.inc").write_text(text, encoding="utf-8")
     return FAILED if any(result["failed"] for result in results["suites"].values()) else 0
 
 

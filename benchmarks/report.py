@@ -169,10 +169,14 @@ def markdown_rows(table: Table) -> Iterator[str]:
 
 def restructured(suite: str, result: Results) -> str:
     """What a page includes: the drawing and the tables of a suite."""
-    parts = [f".. This file is written by greentls bench {suite} --docs.", _figure(suite)]
+    parts = [written_by(suite), _figure(suite)]
     parts += [restructured_table(table) for table in tables(suite, result)]
     parts += [f"- {note}" for note in notes(result)]
     return "\n\n".join(parts) + "\n"
+
+
+def written_by(suite: str) -> str:
+    return f".. This file is written by greentls bench {suite} --docs."
 
 
 def restructured_table(table: Table) -> str:

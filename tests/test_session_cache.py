@@ -351,7 +351,7 @@ class TestBatches:
         inside, go_on = Event(), Event()
         store = Batching(lambda index, _: inside.set() or (go_on.wait() and None))
         cache, contexts, sessions = self.party(pki, store)
-        inside.wait(PATIENCE)
+        assert inside.wait(PATIENCE)
         assert [len(batch) for batch in store.batches] == [5]
         assert self.resumed(contexts, sessions[4]), "a client is quicker than the store"
         cache.remove(b"an id", b"")
@@ -415,7 +415,7 @@ class TestBatches:
         inside = Event()
         store = Batching(lambda *_: inside.set() or gevent.sleep(PATIENCE))
         cache, contexts, sessions = self.party(pki, store)
-        inside.wait(PATIENCE)
+        assert inside.wait(PATIENCE)
         (writer,) = cache._hubs_writers()
         cache.remove(b"an id", b"")
         writer._greenlet.kill()

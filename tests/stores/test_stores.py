@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import socket
@@ -50,6 +51,25 @@ def read_all(memcached):
             values[key] = file.read(int(header[3]) + 2)[:-2]
             assert file.readline() == b"END\r\n"
         return values
+
+
+@contextlib.contextmanager
+def talking(talk):
+    """The address of a server in a thread that talks to one client after the other."""
+
+    def serve():
+        with contextlib.suppress(OSError):  # it listens no more
+            while True:
+                with listener.accept()[0] as sock:
+                    talk(sock)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield listener.getsockname()
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
 
 
 @pytest.fixture
@@ -386,23 +406,15 @@ def test_a_node_that_is_down_fails_for_its_own_share_of_a_batch(memcacheds):
 def test_answers_that_do_not_fit_a_batch_end_the_connection(answer):
     """hazard: an answer that is left over is taken for the next one's."""
     accepted = []
-    with socket.create_server(("127.0.0.1", 0)) as listener:
 
-        def serve():
-            while True:
-                try:
-                    sock, _ = listener.accept()
-                except OSError:
-                    return
-                with sock:
-                    accepted.append(sock.recv(4096))
-                    sock.sendall(answer if len(accepted) == 1 else b"STORED\r\n")
-                    sock.shutdown(socket.SHUT_WR)
-                    sock.recv(4096)
+    def talk(sock):
+        accepted.append(sock.recv(4096))
+        sock.sendall(answer if len(accepted) == 1 else b"STORED\r\n")
+        sock.shutdown(socket.SHUT_WR)
+        sock.recv(4096)
 
-        thread = threading.Thread(target=serve, daemon=True)
-        thread.start()
-        store = MemcachedStore([listener.getsockname()], timeout=5)
+    with talking(talk) as address:
+        store = MemcachedStore([address], timeout=5)
         outcomes = dict(store.write_many([(ID, b"1", 60), (OTHER, b"2", 60)]))
         assert set(outcomes) == {0, 1}
         assert all(outcomes.values())
@@ -410,8 +422,6 @@ def test_answers_that_do_not_fit_a_batch_end_the_connection(answer):
             store.put(ID, b"3", 60)
             assert len(accepted) == 2
         store.close()
-        listener.shutdown(socket.SHUT_RDWR)
-        thread.join(PATIENCE)
 
 
 class TestMemory:
@@ -643,27 +653,12 @@ class TestMemcached:
         ],
     )
     def test_an_answer_that_is_none_is_an_error_and_not_a_session(self, answer):
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-
-            def serve():
-                while True:
-                    try:
-                        sock, _ = listener.accept()
-                    except OSError:
-                        return
-                    with sock:
-                        sock.recv(4096)
-                        sock.sendall(answer)
-
-            thread = threading.Thread(target=serve, daemon=True)
-            thread.start()
-            store = MemcachedStore([listener.getsockname()], timeout=5)
+        with talking(lambda sock: sock.recv(4096) and sock.sendall(answer)) as address:
+            store = MemcachedStore([address], timeout=5)
             with pytest.raises(Exception) as caught:
                 store.get(ID)
             assert isinstance(caught.value, Exception)
             store.close()
-            listener.shutdown(socket.SHUT_RDWR)
-            thread.join(30)
 
     def test_a_fork_does_not_share_connections(self, memcached):
         """hazard: two processes read each other's answers from one socket."""
