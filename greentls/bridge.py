@@ -197,13 +197,12 @@ class Operation:
         self.ssl = ssl
         self.incoming = incoming  # the BIO that OpenSSL reads ciphertext from
         self.connection = weakref.ref(connection)
-        # The id of the greenlet that is inside, 0 for none. Not the greenlet itself, nor is there a variable for it in
-        # run(), whose frame it would keep alive: one that waits in a hook for what nobody can bring about any more is
-        # collected, and ends the operation with its GreenletExit.
-        self.occupant = 0
+        self.busy = False  # the entrant is inside OpenSSL
         self.failure: BaseException | None = None  # what a callback raised
         self.dead = ""  # why, once an operation failed for good
-        # Who was admitted last: a greenlet has one thread.
+        # The greenlet that was admitted last, which has one thread. Weak, nor is there a variable for it in run(), whose
+        # frame would keep it alive: one that waits in a hook for what nobody can bring about any more is collected, and
+        # ends the operation with its GreenletExit.
         self.entrant: Callable[[], Any] = _nobody
         # An event of those who wait until nobody is inside any more. Set once.
         self.left: Any = None
@@ -214,11 +213,11 @@ class Operation:
         Returns the function's positive result, WANT_READ, or CLOSED. Raises what a callback raised, as itself; TLSError
         if OpenSSL failed; ConcurrentUseError, WrongThreadError or ConnectionDead before OpenSSL is entered.
         """
-        if self.entrant() is not getcurrent() or self.occupant or self.dead:
+        if self.entrant() is not getcurrent() or self.busy or self.dead:
             self.admit(name)
         ssl = self.ssl
         self.name = name
-        self.occupant = id(getcurrent())
+        self.busy = True
         _running[ssl] = self
         try:
             if lib.ERR_peek_error():
@@ -235,7 +234,7 @@ class Operation:
             said = self._said(name, failed=result <= 0 and error != lib.SSL_ERROR_WANT_READ)
         finally:
             del _running[ssl]
-            self.occupant = 0
+            self.busy = False
             if self.left is not None:
                 self.tell_those_who_wait()
         failure, self.failure = self.failure, None
@@ -257,7 +256,7 @@ class Operation:
 
     def admit(self, name: str) -> None:
         """Raises what run() raises before OpenSSL is entered."""
-        if self.occupant:
+        if self.busy:
             who = "this greenlet's own callback" if self.inside else "another greenlet"
             raise ConcurrentUseError(f"{name}: {who} is inside {self.name} of this connection")
         if self.dead:
@@ -300,13 +299,13 @@ class Operation:
 
     @property
     def inside(self) -> bool:
-        """The running greenlet is the occupant: this is one of its hooks."""
-        return self.occupant == id(getcurrent())
+        """The running greenlet is inside OpenSSL: this is one of its hooks."""
+        return self.busy and self.entrant() is getcurrent()
 
     @property
     def taken(self) -> bool:
         """Somebody is inside, or this thread waits for another one's operation."""
-        return self.occupant != 0 or self.waits is not None
+        return self.busy or self.waits is not None
 
     def go_elsewhere(self) -> None:
         """The next operation comes in another thread, and this thread's come again after come_back(). Between
@@ -324,7 +323,7 @@ class Operation:
 
     def check_entry(self, name: str) -> None:
         """For what changes an SSL* without being an operation: the occupant's own callbacks may, others may not."""
-        if self.occupant and not self.inside:
+        if self.busy and not self.inside:
             raise ConcurrentUseError(f"{name}: another greenlet is inside {self.name} of this connection")
 
     def _said(self, name: str, failed: bool) -> TLSError:

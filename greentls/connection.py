@@ -21,6 +21,7 @@ import hashlib
 from functools import lru_cache
 from typing import Any
 
+from greenlet import getcurrent
 from OpenSSL import SSL
 
 from greentls.bridge import CLOSED, WANT_READ, Hooks, Operation, verify_resumption
@@ -32,8 +33,6 @@ from greentls.openssl.binding import lib
 from greentls.session import Session
 
 __all__ = ["CLOSED", "WANT_READ", "Connection"]
-
-BULKY = 4096  # bytes of ciphertext at once, from which on a BIO's memory is worth giving back
 
 
 class Connection:
@@ -48,7 +47,6 @@ class Connection:
     established = False  # the handshake is finished, or far enough for data: unfinished
     unfinished = False  # established, but the client's Finished has not come: what was read may be a replay
     eof = False  # the peer's ciphertext has ended
-    bulky = False  # the BIOs have grown, by bulk data or by certificates: release() is worth its while
     owner: Any = None  # for the hooks: whose connection this is
     session_lookup: Any = None  # what a get_session hook has to tell of its last lookup
     hook_seconds: dict[str, float] | None = None  # how long the hooks took that were asked
@@ -71,8 +69,9 @@ class Connection:
         self.server_side = context.server_side
         self.expected = server_hostname, verify_hostname  # whom a client wants to talk to
         self._original = context  # its session and servername hooks stay in force when the context is switched
-        self._ssl, self._incoming, self._outgoing = binding.new_ssl(context.ssl_context, self.server_side)
-        self.operation = Operation(self._ssl, self._incoming, self)
+        # incoming, outgoing: the BIOs, for a pump that moves ciphertext without a copy between them and its socket.
+        self._ssl, self.incoming, self.outgoing = binding.new_ssl(context.ssl_context, self.server_side)
+        self.operation = Operation(self._ssl, self.incoming, self)
         # OpenSSL would only say that it wants to read, since nothing was received after it last did. A client begins.
         self.drained = self.server_side
         if server_hostname:
@@ -95,47 +94,30 @@ class Connection:
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
         """Takes ciphertext from the peer; b"" says that there will be no more. Allowed while an operation waits."""
         if data:
-            binding.bio_write(self._incoming, data)
-        else:
-            self.eof = True
-        self.drained = False
-
-    def receive_from(self, buffers: binding.Buffers, length: int) -> None:
-        """receive_data() from where a socket has just received length bytes."""
-        if length:
-            if lib.BIO_write(self._incoming, buffers.c_received, length) != length:
-                raise MemoryError("BIO_write")
-            if length > BULKY:
-                self.bulky = True
+            binding.bio_write(self.incoming, data)
         else:
             self.eof = True
         self.drained = False
 
     def data_to_send(self) -> bytes:
         """The ciphertext for the peer, b"" if there is none. Allowed while an operation waits."""
-        return bytes(binding.bio_read(self._outgoing))
+        return bytes(binding.bio_read(self.outgoing))
 
-    def take_outgoing(self, buffers: binding.Buffers) -> int:
-        """data_to_send() to where a socket sends from: how many bytes; as many as have room there, or it is all."""
-        length: int = lib.BIO_read(self._outgoing, buffers.c_outgoing, buffers.send_size)
-        if length > BULKY:
-            self.bulky = True
-        return length if length > 0 else 0  # -1: it is empty
-
-    def release(self) -> None:
+    def release(self) -> bool:
         """Gives back the memory of the BIOs, if they are empty: they keep the size of the most that they ever held.
 
         Not in the handshake, when OpenSSL has a buffer of its own in front of the outgoing one.
         """
-        if self.established and not self.operation.occupant and not self.unread and not self.unsent:
-            self._incoming, self._outgoing = binding.renew_bios(self._ssl)
-            self.operation.incoming = self._incoming
-            self.bulky = False
+        if not self.established or self.operation.busy or self.unread or self.unsent:
+            return False
+        self.incoming, self.outgoing = binding.renew_bios(self._ssl)
+        self.operation.incoming = self.incoming
+        return True
 
     @property
     def unsent(self) -> int:
         """Bytes of ciphertext that data_to_send() would give."""
-        length: int = lib.BIO_get_mem_data(self._outgoing, binding.start)
+        length: int = lib.BIO_get_mem_data(self.outgoing, binding.start)
         return length
 
     # -- operations ----------------------------------------------------------------------------------------------------
@@ -161,9 +143,8 @@ class Connection:
             if result == 1 and self.context.hooks.verify is not None:
                 operation.run(name, verify_resumption, (self._ssl,))
             self.established = True
-            self.bulky = self.bulky or not self.session_reused
             if result == 1:
-                self.drained = not (self.eof or lib.BIO_get_mem_data(self._incoming, binding.start))
+                self.drained = not (self.eof or lib.BIO_get_mem_data(self.incoming, binding.start))
             operation.finished()
         elif self.eof:
             raise UnexpectedEOF(name)
@@ -201,16 +182,18 @@ class Connection:
         """
         if not self.established:
             raise self._too_early("read")
+        operation = self.operation
         if self.drained:
-            self.operation.admit("read")
+            if operation.entrant() is not getcurrent() or operation.busy or operation.dead:
+                operation.admit("read")
             return WANT_READ
-        result = self.operation.run("read", lib.SSL_read, (self._ssl, buffer, room))
+        result = operation.run("read", lib.SSL_read, (self._ssl, buffer, room))
         if result == WANT_READ:
             if self.eof:
                 raise UnexpectedEOF("read")
             self.drained = True
         elif 0 < result < room:  # the rest of a record, then: OpenSSL has none of it any more
-            self.drained = not (self.eof or lib.BIO_get_mem_data(self._incoming, binding.start))
+            self.drained = not (self.eof or lib.BIO_get_mem_data(self.incoming, binding.start))
         return result
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
@@ -289,7 +272,7 @@ class Connection:
         alert: an AlertDescription. reason: what later operations raise ConnectionDead with.
         """
         self.operation.check_entry("refuse")
-        binding.bio_write(self._outgoing, b"\x15\x03\x03\x00\x02\x02" + bytes([alert]))
+        binding.bio_write(self.outgoing, b"\x15\x03\x03\x00\x02\x02" + bytes([alert]))
         self.operation.dead = reason
 
     @property
@@ -302,7 +285,7 @@ class Connection:
     @property
     def busy(self) -> bool:
         """An operation is inside OpenSSL, waiting in a hook."""
-        return self.operation.occupant != 0
+        return self.operation.busy
 
     @property
     def hooks(self) -> Hooks:
@@ -350,11 +333,11 @@ class Connection:
     @property
     def unread(self) -> int:
         """Ciphertext bytes that were received and not yet read by OpenSSL."""
-        return binding.bio_pending(self._incoming)
+        return binding.bio_pending(self.incoming)
 
     def take_unread(self) -> bytes:
         """The same bytes, taken away: behind the peer's close_notify they are no ciphertext any more."""
-        return bytes(binding.bio_read(self._incoming))
+        return bytes(binding.bio_read(self.incoming))
 
     @property
     def closed_by_peer(self) -> bool:

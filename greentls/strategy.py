@@ -25,7 +25,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol, TypeVar
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 import gevent
 from gevent import get_hub
@@ -174,13 +174,13 @@ class _Question:
             self._greenlet.kill(error, block=False)
 
     def _run(self) -> None:
-        thread, self._operation.occupant = self._operation.occupant, id(getcurrent())
+        thread, self._operation.entrant = self._operation.entrant, ref(getcurrent())
         try:
             self.value = self._body(*self._arguments)
         except BaseException as error:
             self.error = error
         finally:
-            self._operation.occupant = thread
+            self._operation.entrant = thread
 
     def _done(self, greenlet: Any) -> None:
         self._greenlet = None

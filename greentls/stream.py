@@ -31,6 +31,7 @@ from gevent.socket import wait as wait_on
 from greentls.connection import CLOSED, WANT_READ, Connection
 from greentls.errors import ConcurrentUseError, TLSError, WouldBlock
 from greentls.openssl import binding
+from greentls.openssl.binding import lib
 from greentls.strategy import Strategy
 from greentls.thread_local import ThreadLocal
 
@@ -41,6 +42,8 @@ Result = TypeVar("Result")
 RECEIVE_SIZE = 65536  # bytes a recv_into() asks for: four full records; more does not get faster, fewer costs calls
 FLIGHT_SIZE = 131072  # plaintext bytes encrypted before they are sent; bounds what one sendall() holds as ciphertext
 SEND_SIZE = FLIGHT_SIZE + 4096  # bytes of ciphertext that a send() is given: a flight and what its records add
+
+BULKY = 4096  # bytes of ciphertext at once, from which on a BIO's memory is worth giving back
 
 _READ, _WRITE = 1, 2  # libev's events
 _TAKEN = object()
@@ -66,6 +69,7 @@ class TLSStream:
     _writable: Any = None
     _emptied = False  # the last recv_into() got less than it asked for, so the next one would have to wait
     _unsent: memoryview[int] | None = None  # what the last send() did not take
+    _bulky = False  # the BIOs have grown, by bulk data or by certificates: release() is worth its while
     # What one greenlet does at a time. None: nobody does; _TAKEN, or the Event of those who wait for their turn.
     _handshaking: Any = None
     _sending: Any = None
@@ -100,7 +104,7 @@ class TLSStream:
     def do_handshake(self) -> None:
         """Raises TLSError, UnexpectedEOF, OSError, TimeoutError, or what a hook raised."""
         operation = self.connection.operation
-        if operation.occupant and operation.inside:
+        if operation.inside:
             operation.admit("do_handshake")
         while self._handshaking is not None:
             self._await("_handshaking", self._late("read"))
@@ -118,6 +122,8 @@ class TLSStream:
         while self._step(step) == WANT_READ:
             self.flush()
             self._receive()
+        if not connection.session_reused:
+            self._bulky = True
         self._flush_tickets()
 
     def _flush_tickets(self, wait: bool = True) -> None:
@@ -152,10 +158,10 @@ class TLSStream:
         return length
 
     def _read(self, buffer: Any, room: int) -> int:
-        step = self.connection.step_read
+        connection = self.connection
         while True:
             try:
-                length = step(buffer, room)
+                length = connection.step_read(buffer, room)
             except BaseException as error:
                 self._failed(error)
                 continue
@@ -163,7 +169,8 @@ class TLSStream:
                 return length
             if length == CLOSED:
                 return 0
-            self._answer()
+            if connection.unsent or self._unsent is not None:
+                self._flush_tickets(wait=False)
             self._receive()
 
     def _answer(self) -> None:
@@ -323,7 +330,7 @@ class TLSStream:
             if self._writable is None:
                 self._writable = self._hub.loop.io(self._socket.fileno(), _WRITE)
             while True:
-                self._wait(self._writable, "write", late)
+                wait_on(self._writable, self.timeout, late or self._late("write"))
                 if self._send():
                     return
         finally:
@@ -332,10 +339,14 @@ class TLSStream:
     def _send(self) -> bool:
         """True: all that there is was sent. False: the socket takes no more for now. Nothing switches."""
         while True:
-            unsent = self._unsent
-            data = unsent or self._buffers.outgoing[: self.connection.take_outgoing(self._buffers)]
-            if not data:
-                return True
+            data = unsent = self._unsent
+            if data is None:
+                length = lib.BIO_read(self.connection.outgoing, self._buffers.c_outgoing, SEND_SIZE)
+                if length <= 0:
+                    return True
+                if length > BULKY:
+                    self._bulky = True
+                data = self._buffers.outgoing[:length]
             try:
                 sent = self._socket.send(data)
             except BlockingIOError:
@@ -343,42 +354,48 @@ class TLSStream:
             if sent < len(data):
                 self._unsent = data[sent:] if unsent else memoryview(bytes(data[sent:]))  # the buffer is everybody's
                 return False
-            self._unsent = None
-            if sent < SEND_SIZE and not unsent:
+            if unsent is None and sent < SEND_SIZE:
                 return True  # the BIO is empty
+            self._unsent = None
 
     def _receive(self) -> int:
         """Ciphertext from the socket, or its end, to the connection. How many bytes, 0 if somebody else received."""
-        if self._receiving is not None:
-            self._await("_receiving", self._late("read"))
-            return 0
-        self._receiving = _TAKEN
-        try:
-            while True:
-                # As a rule the socket has nothing then, and an exception costs more than a wait that ends at once.
-                if not self._emptied or self.timeout is not None:
-                    try:
-                        length = self._socket.recv_into(self._buffers.received)
-                    except BlockingIOError:
-                        pass
+        while self._receiving is None:
+            # As a rule the socket has nothing then, and an exception costs more than a wait that ends at once.
+            if not self._emptied or self.timeout is not None:
+                try:
+                    length = self._socket.recv_into(self._buffers.received)
+                except BlockingIOError:
+                    pass
+                else:
+                    connection = self.connection
+                    if length:
+                        if lib.BIO_write(connection.incoming, self._buffers.c_received, length) != length:
+                            raise MemoryError("BIO_write")
+                        if length > BULKY:
+                            self._bulky = True
+                        self._emptied = length < RECEIVE_SIZE
                     else:
-                        self._emptied = 0 < length < RECEIVE_SIZE
-                        self.connection.receive_from(self._buffers, length)
-                        return length
-                if self.connection.bulky:
-                    self.connection.release()
-                if self._readable is None:
-                    self._readable = self._hub.loop.io(self._socket.fileno(), _READ)
-                self._wait(self._readable, "read")
-                self._emptied = False
-        finally:
-            self._leave("_receiving")
-
-    def _wait(self, watcher: Any, what: str, late: TimeoutError | None = None) -> None:
-        if self.timeout is None:
-            self._hub.wait(watcher)
-        else:
-            wait_on(watcher, self.timeout, late or self._late(what))
+                        connection.eof = True
+                    connection.drained = False
+                    return length
+            if self._bulky and self.connection.release():
+                self._bulky = False
+            if self._readable is None:
+                self._readable = self._hub.loop.io(self._socket.fileno(), _READ)
+            self._receiving = _TAKEN
+            try:
+                if self.timeout is None:
+                    self._hub.wait(self._readable)
+                else:
+                    wait_on(self._readable, self.timeout, self._late("read"))
+            finally:
+                left, self._receiving = self._receiving, None
+                if left is not _TAKEN:
+                    left.set()
+            self._emptied = False
+        self._await("_receiving", self._late("read"))
+        return 0
 
     def _late(self, what: str) -> TimeoutError:
         """What a wait raises that takes too long. Raises WouldBlock if there must not be one."""

@@ -15,7 +15,7 @@ from pairs import VERSIONS, Sessions, client, client_context, server_context
 
 from greentls import stream as stream_module
 from greentls.bridge import Hooks
-from greentls.connection import BULKY, Connection
+from greentls.connection import Connection
 from greentls.errors import ConnectionDead, TLSError, UnexpectedEOF, WrongThreadError
 from greentls.openssl import binding
 from greentls.stream import TLSStream
@@ -252,7 +252,7 @@ class TestBeingIdle:
             job = gevent.spawn(read_exactly, there, many)
             gevent.sleep(0)
             made = 1  # with the connection itself
-            assert given_back.count(there.connection.operation.ssl) - made >= (times if many > BULKY else 1)
+            assert given_back.count(there.connection.operation.ssl) - made >= (times if many > stream_module.BULKY else 1)
             here.write(bytes(many))
             assert job.get(timeout=PATIENCE) == bytes(many)
 

@@ -475,9 +475,7 @@ def fill(buffer: Any, room: int, data: bytearray) -> int:
     return length
 
 
-def read_bytes(buffer: Any, length: int) -> bytes:
-    data: bytes = ffi.unpack(buffer, length)
-    return data
+read_bytes: Callable[[Any, int], bytes] = ffi.unpack  # the first bytes of a char[]
 
 
 def quiet(ssl: Any) -> None:
