@@ -200,9 +200,9 @@ class Operation:
         self.busy = False  # the entrant is inside OpenSSL
         self.failure: BaseException | None = None  # what a callback raised
         self.dead = ""  # why, once an operation failed for good
-        # The greenlet that was admitted last, which has one thread. Weak, nor is there a variable for it in run(), whose
-        # frame would keep it alive: one that waits in a hook for what nobody can bring about any more is collected, and
-        # ends the operation with its GreenletExit.
+        # The greenlet that was admitted last, which has one thread. Weak, nor is there a variable for it in run(), for
+        # a frame would keep it alive: one that waits in a hook for what nobody can bring about any more is collected,
+        # and ends the operation with its GreenletExit.
         self.entrant: Callable[[], Any] = _nobody
         # An event of those who wait until nobody is inside any more. Set once.
         self.left: Any = None

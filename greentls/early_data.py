@@ -72,9 +72,8 @@ class EarlyConnection(Connection):
         result: int = lib.SSL_do_handshake(ssl)
         return result
 
-    def release(self) -> None:
-        if not self.unfinished:
-            super().release()
+    def release(self) -> bool:
+        return not self.unfinished and super().release()
 
     @property
     def pending(self) -> int:

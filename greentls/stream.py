@@ -31,7 +31,6 @@ from gevent.socket import wait as wait_on
 from greentls.connection import CLOSED, WANT_READ, Connection
 from greentls.errors import ConcurrentUseError, TLSError, WouldBlock
 from greentls.openssl import binding
-from greentls.openssl.binding import lib
 from greentls.strategy import Strategy
 from greentls.thread_local import ThreadLocal
 
@@ -341,7 +340,7 @@ class TLSStream:
         while True:
             data = unsent = self._unsent
             if data is None:
-                length = lib.BIO_read(self.connection.outgoing, self._buffers.c_outgoing, SEND_SIZE)
+                length = binding.read_bio(self.connection.outgoing, self._buffers.c_outgoing, SEND_SIZE)
                 if length <= 0:
                     return True
                 if length > BULKY:
@@ -368,15 +367,14 @@ class TLSStream:
                 except BlockingIOError:
                     pass
                 else:
+                    self._emptied = 0 < length < RECEIVE_SIZE
                     connection = self.connection
-                    if length:
-                        if lib.BIO_write(connection.incoming, self._buffers.c_received, length) != length:
-                            raise MemoryError("BIO_write")
-                        if length > BULKY:
-                            self._bulky = True
-                        self._emptied = length < RECEIVE_SIZE
-                    else:
+                    if not length:
                         connection.eof = True
+                    elif binding.write_bio(connection.incoming, self._buffers.c_received, length) != length:
+                        raise MemoryError("BIO_write")
+                    elif length > BULKY:
+                        self._bulky = True
                     connection.drained = False
                     return length
             if self._bulky and self.connection.release():

@@ -252,7 +252,9 @@ class TestBeingIdle:
             job = gevent.spawn(read_exactly, there, many)
             gevent.sleep(0)
             made = 1  # with the connection itself
-            assert given_back.count(there.connection.operation.ssl) - made >= (times if many > stream_module.BULKY else 1)
+            assert given_back.count(there.connection.operation.ssl) - made >= (
+                times if many > stream_module.BULKY else 1
+            )
             here.write(bytes(many))
             assert job.get(timeout=PATIENCE) == bytes(many)
 
