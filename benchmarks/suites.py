@@ -304,6 +304,9 @@ def handshake(bench: Bench) -> Sequence[Contestant]:
         if each.name == "Node":
             more = () if without or each.absent else (*each.words, "memcached", bench.memcached)
             made.append(Contestant("Node, memcached", measures, more, absent=each.absent or without))
+        if each.name == "lean pump":
+            resumed = {work: measure for work, measure in measures.items() if "resumed" in work}
+            made.append(Contestant("lean pump, memory", resumed, (*each.words, "--store")))
     return made
 
 
@@ -361,7 +364,8 @@ def echoes(bench: Bench) -> Sequence[Contestant]:
 
 def idle_connections(bench: Bench) -> Sequence[Contestant]:
     measures: dict[str, Measure] = {"idle": idle}
-    few = [each for each in talkers(bench, measures) if each.name not in ("threads", "eventlet", "asyncio")]
+    without = ("threads", "eventlet", "asyncio", "lean pump")
+    few = [each for each in talkers(bench, measures) if each.name not in without]
     return [greentls(bench, "greentls", measures), *few]
 
 
@@ -415,11 +419,11 @@ class Suite:
 
 
 SUITES = {
-    "handshake": Suite(handshake, 0.75, ("cpu_us", "rate", "p99_ms")),
+    "handshake": Suite(handshake, 0.7, ("cpu_us", "rate", "p99_ms")),
     "lookup": Suite(lookup, 0.24, ("rate", "p50_ms", "p99_ms", "cpu_us")),
     "hooks": Suite(hooks, 0.75, ("p50_ms", "p99_ms", "rate", "cpu_us")),
     "bulk": Suite(bulk_data, 1.0, ("cpu_ns", "MiB_s", "GB_s")),
-    "echo": Suite(echoes, 0.75, ("cpu_us", "rate", "p50_ms", "p99_ms")),
+    "echo": Suite(echoes, 0.7, ("cpu_us", "rate", "p50_ms", "p99_ms")),
     "idle": Suite(idle_connections, 0.0, ("KiB",)),
     "suspended": Suite(suspended, 0.0, ("KiB_parked", "KiB_established", "cpu_us", "on_top_us", "parked")),
     "rsa": Suite(rsa, 1.5, ("p99_ms", "p50_ms", "rate", "cpu_us")),

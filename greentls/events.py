@@ -35,6 +35,15 @@ EVENTS = {
     # A call of a session store. operation: get, put, remove. outcome: of a get as in SessionLookup; else done, timeout
     # or error. error: None or the exception. seconds: of what is written in one batch, since that began.
     "session_store": ("store", "operation", "outcome", "seconds", "error"),
+    # An OCSP responder was asked. side: server by a Stapler, client under SSLContext.ocsp. names: the certificate's,
+    # None at a client, where they are the peer's. status: good, revoked or, at a client, unknown; None if there is an
+    # error. seconds: of the question and its answer. next_refresh: when a Stapler wants to ask again, seconds since the
+    # epoch; None at a client. error: None, or why there is no response that counts.
+    "ocsp_fetch": ("side", "names", "status", "seconds", "next_refresh", "error"),
+    # TicketKeys that are now others, or could not be refreshed and stay. Nothing is told while they are the same.
+    # source: the files' paths, or the store's name. added, removed: names of keys, in hexadecimal. error: None or what
+    # went wrong, as text: an exception's traceback leads to the keys themselves.
+    "ticket_keys": ("source", "added", "removed", "error"),
 }  # fmt: skip
 
 _trouble = Trouble()

@@ -35,7 +35,8 @@ import struct
 import time
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -43,6 +44,8 @@ import gevent
 from gevent import get_hub
 from gevent.event import Event
 
+from greentls import events
+from greentls.deadline import Deadline
 from greentls.errors import ConfigurationError
 from greentls.stores import SharedValues
 
@@ -165,19 +168,60 @@ class _StaticKeys(TicketKeys):
         return 0.0
 
 
+class _Changing(TicketKeys):
+    """Keys that may become others: greentls.events is told of it, once for each change, and of what fails."""
+
+    _source: str
+    _told: tuple[TicketKey, ...] = ()
+
+    @property
+    @abstractmethod
+    def _held_now(self) -> tuple[TicketKey, ...]:
+        """All that open, in any order that changes only when they do. Looks nowhere."""
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Round what may change them, or raise."""
+        try:
+            yield
+        except Exception as error:
+            # as text: whoever keeps a traceback, or sends it somewhere, has its frames, and the keys that are in them
+            self._tell(error=f"{type(error).__name__}: {error}")
+            raise
+        # not since the block began: another greenlet may have told of a change meanwhile
+        before, after = self._told, self._held_now
+        if after != before:
+            self._told = after
+            self._tell(_names(after, before), _names(before, after))
+
+    def _tell(self, added: tuple[str, ...] = (), removed: tuple[str, ...] = (), error: str | None = None) -> None:
+        events.emit("ticket_keys", source=self._source, added=added, removed=removed, error=error)
+
+
+def _names(keys: tuple[TicketKey, ...], others: tuple[TicketKey, ...]) -> tuple[str, ...]:
+    """Of those that are not among the others."""
+    return tuple(each.name.hex() for each in keys if each not in others)
+
+
 # -- files -------------------------------------------------------------------------------------------------------------
 
 
-class _FileKeys(TicketKeys):
+class _FileKeys(_Changing):
     def __init__(self, paths: Sequence[Path], clock: Callable[[], float]) -> None:
         self._paths, self._clock = paths, clock
+        self._source = ", ".join(os.fspath(path) for path in paths)
         self._silent_until = -math.inf
         self._contents: list[bytes] | None = None
+        self._keys: tuple[TicketKey, ...] = ()
         self.refresh()
 
     @property
     def keys(self) -> tuple[TicketKey, ...]:
         self._look(self._clock())
+        return self._keys
+
+    @property
+    def _held_now(self) -> tuple[TicketKey, ...]:
         return self._keys
 
     @property
@@ -198,10 +242,11 @@ class _FileKeys(TicketKeys):
 
     def refresh(self) -> None:
         self._looked = self._clock()
-        contents = [_contents(path) for path in self._paths]
-        if contents != self._contents:  # not the time of change: two changes may share it
-            self._keys = _parse_files(self._paths, contents)
-            self._contents = contents
+        with self._telling():
+            contents = [_contents(path) for path in self._paths]
+            if contents != self._contents:  # not the time of change: two changes may share it
+                self._keys = _parse_files(self._paths, contents)
+                self._contents = contents
         self._good = self._looked
 
 
@@ -253,7 +298,7 @@ class _Agreed(NamedTuple):
     key: TicketKey
 
 
-class _SharedKeys(TicketKeys):
+class _SharedKeys(_Changing):
     def __init__(self, store: SharedValues, rotation: float, lifetime: float, clock: Callable[[], float]) -> None:
         if not isinstance(store, SharedValues):
             raise ConfigurationError(
@@ -270,6 +315,7 @@ class _SharedKeys(TicketKeys):
             )
         self._store, self._rotation, self._lifetime, self._clock = store, rotation, lifetime, clock
         self._held: tuple[_Agreed, ...] = ()  # the one that begins last comes first; replaced, never changed
+        self._source = store.name
         self._agreed = -math.inf
         self._failures = 0
         self._refreshers: weakref.WeakKeyDictionary[Any, _Refresher] = weakref.WeakKeyDictionary()  # by hub
@@ -278,10 +324,15 @@ class _SharedKeys(TicketKeys):
     def keys(self) -> tuple[TicketKey, ...]:
         now = self._clock()
         if not self._held:
-            self._held = (self._new(now),)
+            with self._telling():
+                self._held = (self._new(now),)
         held = self._held
         sealing = next((each for each in held if each.begins <= now), held[-1])
         return (sealing.key, *(each.key for each in held if each is not sealing))
+
+    @property
+    def _held_now(self) -> tuple[TicketKey, ...]:
+        return tuple(each.key for each in self._held)
 
     @property
     def age(self) -> float:
@@ -297,13 +348,13 @@ class _SharedKeys(TicketKeys):
 
     def look(self) -> None:
         """refresh(), but in time, and what goes wrong is logged."""
-        problem = f"no answer in {STORE_TIMEOUT} s"
-        with gevent.Timeout(STORE_TIMEOUT, False):
-            try:
-                self.refresh()
-                problem = ""
-            except Exception as error:
-                problem = repr(error)
+        problem = ""
+        deadline = Deadline(STORE_TIMEOUT, "no answer in {} s")
+        try:
+            with self._telling(), deadline:
+                self._agree()
+        except Exception as error:
+            problem = str(error) if deadline.passed else repr(error)
         if problem:
             self._failures += 1
             age = f"agreed on {self.age:.0f} s ago" if self.age < math.inf else "never agreed on"
@@ -314,6 +365,10 @@ class _SharedKeys(TicketKeys):
             self._failures = 0
 
     def refresh(self) -> None:
+        with self._telling():
+            self._agree()
+
+    def _agree(self) -> None:
         for _ in range(ATTEMPTS):
             value, token = self._store.gets(_NAME)
             found = () if value is None else _unpack(value)

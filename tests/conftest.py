@@ -16,6 +16,14 @@ def stderr_is_empty(request, capfd):
         assert capfd.readouterr().err == ""
 
 
+@pytest.fixture
+def told(monkeypatch):
+    """The events that greentls.events tells during the test."""
+    events = []
+    monkeypatch.setattr("greentls.events.handler", events.append)
+    return events
+
+
 @pytest.fixture(scope="session")
 def pki(tmp_path_factory):
     return Pki(tmp_path_factory.mktemp("pki"))

@@ -59,6 +59,7 @@ PEERS = [
     Peer("Go", "go", needs_program("go", "golang-go"), go),
     Peer("nginx", "nginx", needs_program("nginx", "nginx-light"), python("nginx.py"), echoes=False),
     Peer("HAProxy", "haproxy", needs_program("haproxy", "haproxy"), python("haproxy.py"), echoes=False),
+    Peer("lean pump", "lean", here, python("lean_pump.py")),
     Peer("C", "floor", here, lambda directory: [str(FLOOR)]),
 ]
 CHOICES = tuple(dict.fromkeys(peer.choice for peer in PEERS))

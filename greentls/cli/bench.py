@@ -28,7 +28,7 @@ SUITES = {
     "prereading": "CPU of reading the ClientHello before OpenSSL does",
     "parser": "ClientHellos by greentls.wire and four other parsers",
 }
-PEERS = ("gevent.ssl", "eventlet", "threads", "asyncio", "uvloop", "node", "go", "nginx", "haproxy", "floor")
+PEERS = ("gevent.ssl", "eventlet", "threads", "asyncio", "uvloop", "node", "go", "nginx", "haproxy", "lean", "floor")
 
 DESCRIPTION = """\
 Measures greentls beside other TLS servers on this machine: each in turn, round after round, the server on one core and

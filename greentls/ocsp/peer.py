@@ -14,14 +14,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from time import perf_counter
 from typing import Literal
 
 from cryptography import x509
 
+from greentls import events
 from greentls.certificates import demands_staple
 from greentls.errors import CertificateError, OCSPError, ResponderUnavailable
 from greentls.ocsp.fetch import fetch
-from greentls.ocsp.response import build_request, check_response, responder_url
+from greentls.ocsp.response import CheckedResponse, Status, build_request, check_response, responder_url
 
 __all__ = ["MODES", "Mode", "vouched_until"]
 
@@ -47,7 +49,7 @@ def vouched_until(mode: Mode, chain: Sequence[x509.Certificate], staple: bytes |
         raise _refusal(_FAILED, problem) if mode == "require" else ResponderUnavailable(problem)
     try:
         if staple is not None:
-            return _good_until(staple, certificate, issuer)
+            return _good_until(_checked(staple, certificate, issuer))
     except ResponderUnavailable as error:  # Apache staples "try later" while its responder is down
         if mode == "require":
             raise _refusal(_FAILED, str(error)) from error
@@ -59,16 +61,38 @@ def vouched_until(mode: Mode, chain: Sequence[x509.Certificate], staple: bytes |
     url = responder_url(certificate)
     if url is None:
         raise ResponderUnavailable("the certificate names none")
-    return _good_until(fetch(url, build_request(certificate, issuer), timeout), certificate, issuer)
-
-
-def _good_until(der: bytes, certificate: x509.Certificate, issuer: x509.Certificate) -> float:
+    request, began = build_request(certificate, issuer), perf_counter()
     try:
-        response = check_response(der, certificate, issuer, time.time())
+        response = _checked(fetch(url, request, timeout), certificate, issuer)
+    except Exception as error:
+        _tell(began, error=error)
+        raise
+    _tell(began, response.status)
+    return _good_until(response)
+
+
+def _tell(began: float, status: Status | None = None, error: Exception | None = None) -> None:
+    events.emit(
+        "ocsp_fetch",
+        side="client",
+        names=None,
+        status=status,
+        seconds=perf_counter() - began,
+        next_refresh=None,
+        error=error,
+    )
+
+
+def _checked(der: bytes, certificate: x509.Certificate, issuer: x509.Certificate) -> CheckedResponse:
+    try:
+        return check_response(der, certificate, issuer, time.time())
     except ResponderUnavailable:
         raise
     except OCSPError as error:
         raise _refusal(_FAILED, str(error)) from error
+
+
+def _good_until(response: CheckedResponse) -> float:
     if response.status == "revoked":
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(response.revoked_at))
         reason = response.reason or "no reason given"

@@ -22,6 +22,7 @@ import random
 import time
 import weakref
 from collections.abc import Callable, Iterable
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import gevent
@@ -29,6 +30,7 @@ from cryptography import x509
 from gevent import get_hub
 from gevent.event import Event
 
+from greentls import events
 from greentls.errors import ConfigurationError, OCSPError, StapleRequired
 from greentls.ocsp.fetch import fetch
 from greentls.ocsp.files import ResponseFiles
@@ -189,10 +191,12 @@ class Stapler:
         """Gets a newer response, if it is time and there is one. Returns the seconds until it will be time again."""
         for store in (self._files, self._store):
             self._recall(staple, store)
+        asks, problem = staple.half_life <= self._clock(), None
         try:
-            if staple.half_life <= self._clock():
+            if asks:
                 self._ask(staple)
         except Exception as error:  # a fetch() of somebody else's may raise anything
+            problem = error
             staple.error = str(error)
             staple.failures += 1
             log.warning("%s", str(staple))
@@ -206,10 +210,25 @@ class Stapler:
             pause = max(SHORTEST_PAUSE, pause)
         staple.next_refresh = self._clock() + pause
         staple.tried.set()
+        if asks and events.handler is not None:
+            events.emit(
+                "ocsp_fetch",
+                side="server",
+                names=staple.names,
+                status=staple.response.status if staple.response and problem is None else None,
+                seconds=staple.seconds,
+                next_refresh=staple.next_refresh,
+                error=problem,
+            )
+        del problem  # its traceback has this frame, and that the Stapler
         return pause
 
     def _ask(self, staple: _Staple) -> None:
-        der = self._fetch(staple.url, staple.request, FETCH_TIMEOUT)
+        began = perf_counter()
+        try:
+            der = self._fetch(staple.url, staple.request, FETCH_TIMEOUT)
+        finally:
+            staple.seconds = perf_counter() - began
         response = self._adopt(staple, der)
         if response is not None:
             for store in (self._files, self._store):
@@ -277,6 +296,7 @@ class _Staple:
         self.response: CheckedResponse | None = None  # the newest, whatever it says and however old
         self.error = ""
         self.failures = 0  # since the last success
+        self.seconds = 0.0  # that the last fetch took
         self.tried = Event()  # there is a response, or there has been a failure
         self.next_refresh: float | None = None
         self.used = 0.0  # by a handshake, seconds since the epoch

@@ -37,7 +37,7 @@ def everything():
     """All suites, as small as can be; handshakes with every peer that is here."""
     suites_measured = {}
     others = [name for name in suites.SUITES if name != "handshake"]
-    for words in (["handshake"], [*others, "--peers", "floor"]):
+    for words in (["handshake"], [*others, "--peers", "lean,floor"]):
         done = run(*words, *TINY, "--json")
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr
         suites_measured |= json.loads(done.stdout)["suites"]
@@ -60,7 +60,9 @@ def test_every_suite_measures_what_it_says(everything):
 
 def test_sessions_resume_where_they_should(everything):
     for work, by_name in everything["handshake"]["measured"].items():
-        assert {"greentls, tickets", "greentls, memory", "greentls, memcached", "gevent.ssl", "C"} <= set(by_name)
+        always = {"greentls, tickets", "greentls, memory", "greentls, memcached", "gevent.ssl", "lean pump", "C"}
+        assert always <= set(by_name)
+        assert ("lean pump, memory" in by_name) == ("resumed" in work)
         for who, (metrics,) in by_name.items():
             if (work, who) == ("resumed, TLS 1.3", "Node, memcached") or "full" in work:
                 assert metrics["resumed"] == 0, (work, who)
@@ -261,11 +263,45 @@ def test_targets_are_ratios_of_medians():
             "at most 0.65",
             "0.6",
             "yes",
+            "—",
             "0.5",
         ],
-        ["echo, 64 bytes: greentls / gevent.ssl, TCP_NODELAY", "at most 0.75", "0.55", "yes", ""],
+        ["echo, 64 bytes: greentls / gevent.ssl, TCP_NODELAY", "at most 0.75", "0.55", "yes", "—", "—"],
     ]
     assert targets.table(results(rsa={})) is None
+
+
+def test_beside_a_target_stands_what_the_floors_come_to():
+    def measured(**others):
+        return {name: [{"cpu_us": microseconds}] for name, microseconds in {targets.NODELAY: 200.0, **others}.items()}
+
+    floors = {"lean pump": 150.0, "lean pump, memory": 140.0, "C": 100.0}
+    kept = results(
+        handshake={
+            "full, TLS 1.3": measured(**{"greentls, tickets": 180.0}, **floors),
+            "resumed, TLS 1.3": measured(**{"greentls, memory": 180.0, "greentls, memcached": 190.0}, **floors),
+        },
+        echo={"64 bytes": measured(greentls=180.0, **floors)},
+        bridge={"in memory": {"waits": [{"on_top_us": 4.0}]}},
+    )
+    table = targets.table(kept)
+    assert table.header == ["target", "limit", "measured", "", "lean pump", "C"]
+    assert [row[2:] for row in table.rows] == [
+        ["0.9", "no", "0.75", "0.5"],  # sessions in tickets
+        ["0.9", "no", "0.7", "0.5"],  # in a store
+        ["0.95", "yes", "0.7", "0.5"],
+        ["0.9", "no", "0.75", "0.5"],
+        ["4", "yes", "—", "—"],
+    ]
+
+
+def test_the_lean_pump_does_handshakes_echoes_and_bulk(everything):
+    for suite in ("handshake", "echo"):
+        for by_name in everything[suite]["measured"].values():
+            assert by_name["lean pump"][0]["cpu_us"] > 0
+    for work in ("upload", "download"):
+        assert everything["bulk"]["measured"][work]["lean pump"][0]["cpu_ns"] > 0
+    assert "lean pump" not in everything["idle"]["measured"]["idle"]
 
 
 def test_targets_name_what_suites_measure(everything):

@@ -15,13 +15,6 @@ from greentls.stores.sealed import SealedStore
 from greentls.trouble import Trouble
 
 
-@pytest.fixture
-def told(monkeypatch):
-    events = []
-    monkeypatch.setattr(greentls.events, "handler", events.append)
-    return events
-
-
 def named(events, name):
     return [event for event in events if event["event"] == name]
 
@@ -180,3 +173,24 @@ def test_prometheus_counts_them(pki, monkeypatch):
     labels = {"store": "memory", "operation": "put", "outcome": "done"}
     assert registry.get_sample_value("greentls_session_store_seconds_count", labels) == 2
     Metrics(CollectorRegistry())({"event": "something of tomorrow"})
+
+
+def test_prometheus_counts_ocsp_fetches_and_ticket_keys(monkeypatch):
+    from prometheus_client import CollectorRegistry
+
+    from greentls.prometheus import Metrics
+
+    registry = CollectorRegistry()
+    monkeypatch.setattr(greentls.events, "handler", Metrics(registry))
+    for status, error in (("good", None), ("revoked", None), (None, OSError("down"))):
+        facts = {"names": ("localhost",), "status": status, "seconds": 0.5, "next_refresh": 1e9, "error": error}
+        greentls.events.emit("ocsp_fetch", side="server", **facts)
+    for outcome in ("good", "revoked", "error"):
+        labels = {"side": "server", "outcome": outcome}
+        assert registry.get_sample_value("greentls_ocsp_fetch_seconds_count", labels) == 1
+        assert registry.get_sample_value("greentls_ocsp_fetch_seconds_sum", labels) == 0.5
+    for added, error in ((("a",), None), ((), "OSError: down"), ((), "OSError: down")):
+        greentls.events.emit("ticket_keys", source="memcached", added=added, removed=(), error=error)
+    for outcome, count in (("changed", 1), ("error", 2)):
+        labels = {"source": "memcached", "outcome": outcome}
+        assert registry.get_sample_value("greentls_ticket_key_refreshes_total", labels) == count

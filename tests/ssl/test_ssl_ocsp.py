@@ -21,7 +21,8 @@ from ocsp_authority import Authority, FakeResponder, OpenSSLResponder, ago
 from ssl_pairs import both_versions, carry, connected, contexts, failure, handshake, handshakes, sides
 
 import greentls
-from greentls.errors import CertificateError, ConfigurationError, StapleRequired
+import greentls.events
+from greentls.errors import CertificateError, ConfigurationError, ResponderUnavailable, StapleRequired
 from greentls.ocsp import Stapler
 from greentls.ocsp.peer import vouched_until
 from greentls.stores.memory import MemoryStore
@@ -427,6 +428,49 @@ def test_check_goes_on_and_says_so_where_nobody_has_an_answer(authority, respond
     (line,) = [each.getMessage() for each in logged.records if "is not checked" in each.getMessage()]
     assert re.search(said, line)
     go_on.set()
+
+
+class TestTold:
+    """greentls.events: that the responder was asked, and what it said."""
+
+    def fetches(self, told):
+        return [each for each in told if each["event"] == "ocsp_fetch"]
+
+    @pytest.mark.parametrize("status", ["good", "revoked", "unknown"])
+    def test_an_answer(self, authority, responder, told, status):
+        client, server, certificate = pair(authority, ocsp="check")
+        responder.answer = lambda request: authority.respond(certificate, status)
+        failure(client, server)
+        (event,) = self.fetches(told)
+        assert set(event) == {"event", *greentls.events.EVENTS["ocsp_fetch"]}
+        assert (event["side"], event["status"], event["error"]) == ("client", status, None)
+        assert (event["names"], event["next_refresh"]) == (None, None), "the names are the peer's"
+        assert event["seconds"] >= 0
+
+    @pytest.mark.parametrize(
+        ("answer", "kind", "said"),
+        [
+            (b"HTTP/1.1 503 Overloaded\r\n\r\n", ResponderUnavailable, "503 Overloaded"),
+            (b"garbage", CertificateError, "malformed"),
+        ],
+        ids=["none", "garbage"],
+    )
+    def test_none_that_counts(self, authority, responder, told, answer, kind, said):
+        responder.answer = lambda request: answer
+        client, server, _ = pair(authority, ocsp="check")
+        failure(client, server)
+        (event,) = self.fetches(told)
+        assert (event["side"], event["status"]) == ("client", None)
+        assert type(event["error"]) is kind
+        assert said in str(event["error"])
+
+    @pytest.mark.parametrize("url", [..., None], ids=["stapled", "no url"])
+    def test_nothing_where_nobody_is_asked(self, authority, told, url):
+        client, server, certificate = pair(authority, issued=authority.issue(url=url), ocsp="check")
+        server.ocsp_callback = lambda sock: authority.respond(certificate) if url is ... else None
+        with connected(client, server):
+            pass
+        assert self.fetches(told) == []
 
 
 def test_check_asks_where_the_staple_says_try_later(authority, responder):
