@@ -23,7 +23,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from gevent import get_hub
+from gevent import get_hub, getcurrent
 from gevent.event import Event
 from gevent.socket import cancel_wait_ex
 from gevent.socket import wait as wait_on
@@ -379,15 +379,18 @@ class TLSStream:
                     return length
             if self._bulky and self.connection.release():
                 self._bulky = False
-            if self._readable is None:
-                self._readable = self._hub.loop.io(self._socket.fileno(), _READ)
+            readable = self._readable
+            if readable is None:
+                readable = self._readable = self._hub.loop.io(self._socket.fileno(), _READ)
             self._receiving = _TAKEN
             try:
-                if self.timeout is None:
-                    self._hub.wait(self._readable)
+                if self.timeout is None:  # hub.wait() without its Waiter: who is woken by mistake only looks again
+                    readable.start(getcurrent().switch)
+                    self._hub.switch()
                 else:
-                    wait_on(self._readable, self.timeout, self._late("read"))
+                    wait_on(readable, self.timeout, self._late("read"))
             finally:
+                readable.stop()
                 left, self._receiving = self._receiving, None
                 if left is not _TAKEN:
                     left.set()

@@ -241,6 +241,18 @@ class TestBeingIdle:
             here.write(b"%d" % number)
         assert [job.get(timeout=PATIENCE) for job in jobs] == [b"%d" % number for number in range(len(pairs))]
 
+    def test_who_is_woken_by_mistake_waits_on(self, streams, version):
+        """hazard: a switch by somebody else, with any value, is taken for the socket's."""
+        here, there = connect(streams(version, timeout=None))
+        job = gevent.spawn(there.read, 100)
+        gevent.sleep(0)
+        for value in (None, b"not from the socket", 7):
+            gevent.get_hub().loop.run_callback(job.switch, value)
+            gevent.sleep(0)
+        assert not job.ready()
+        here.write(b"from the socket")
+        assert job.get(timeout=PATIENCE) == b"from the socket"
+
     @pytest.mark.parametrize("many", [1, 5000], ids=["few", "many"])
     def test_who_waits_to_read_has_given_its_bios_back(self, streams, version, many, monkeypatch):
         """hazard: a BIO keeps the size of the most that it ever held: a flight of certificates, a record of data."""
