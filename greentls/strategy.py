@@ -1,7 +1,7 @@
 """Strategies: ways for a handshake to wait for the answer to one of OpenSSL's questions.
 
 **Coroutine** waits where it stands: the callback switches to the hub with OpenSSL's frames on its stack. It needs no
-code of its own; everything else here is measured against it.
+code, here or in the stream; everything else is measured against it.
 
 **Thread** does each step of a handshake in a native thread, so that its private-key operation leaves the loop and other
 cores are used. User code never runs there: a question is posted to the hub, a greenlet answers it, and the native
@@ -9,6 +9,10 @@ thread sleeps until then, which is why there is a pool of them and why a lookup 
 The greenlet that does the handshake waits for the thread; what is thrown into it meanwhile (a kill, a timeout) goes to
 the greenlet that answers, comes out of the hook there, and the bridge carries it as always. A thread that computes
 cannot be interrupted; it comes back by itself within a millisecond or two, and only then does the caller go on.
+
+A native thread that has nothing to do ends, since it holds its hub: threads that come and go, each with a hub that it
+destroys, leave nothing behind. If one is destroyed while a hook waits, nobody will ever answer, and the native thread
+that waits for that stays, with hub and connection.
 
 After the handshake records are handled on the loop: to encrypt one costs a few microseconds, a trip to a thread and
 back fifty.
@@ -22,10 +26,11 @@ certificates will be chosen, the peer's chain) waits as a coroutine.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol, TypeVar
-from weakref import WeakKeyDictionary, ref
+from typing import Any, NamedTuple
+from weakref import ref
 
 import gevent
 from gevent import get_hub
@@ -36,59 +41,53 @@ from greenlet import getcurrent
 from greentls.bridge import MAX_SESSION_LOOKUPS, Operation, question
 from greentls.connection import Connection
 from greentls.errors import WireError
+from greentls.thread_local import ThreadLocal
 from greentls.wire import ClientHello
 
-__all__ = ["STRATEGIES", "Coroutine", "Prefetch", "Strategy", "Thread"]
-
-Result = TypeVar("Result")
+__all__ = ["STRATEGIES", "Strategy"]
 
 TLS13 = 0x0304
 SESSION_ID_SIZE = 32  # of OpenSSL's session ids, and of what it takes for a stateful ticket
 
-# Native threads per hub that do handshakes. One that waits for a callback's answer does nothing else: 64 lookups of
+# Native threads that do a hub's handshakes. One that waits for a callback's answer does nothing else: 64 lookups of
 # 20 ms at once are 3,200 handshakes a second, about what two cores can compute.
 THREADS = 64
+IDLE = 10.0  # seconds until a native thread ends that has nothing to do
 
 
-class Strategy(Protocol):
+class Strategy(NamedTuple):
     """How a stream does the steps of its handshake."""
 
     name: str
-    elsewhere: bool  # call() does not just do the step in this greenlet
-    prereads: bool  # client_hello() wants to know
-
-    def call(self, connection: Connection, step: Callable[[], Result]) -> Result:
-        """Returns what the step returns, raises what it raises."""
-
-    def client_hello(self, connection: Connection, hello: ClientHello) -> None:
-        """Before a server's OpenSSL sees the hello. May wait; what hooks raise is raised when OpenSSL asks."""
+    #: (connection, step): returns what the step returns, raises what it raises. None: the stream does it itself.
+    call: Callable[[Connection, Callable[[], int]], int] | None = None
+    #: (connection, hello), before a server's OpenSSL sees the hello. May wait; what hooks raise is raised when OpenSSL
+    #: asks. None: the hello need not be read.
+    client_hello: Callable[[Connection, ClientHello], None] | None = None
 
 
-class Coroutine:
-    """In this greenlet."""
-
-    name = "coroutine"
-    elsewhere = prereads = False
-
-    def call(self, connection: Connection, step: Callable[[], Result]) -> Result:
-        return step()
-
-    def client_hello(self, connection: Connection, hello: ClientHello) -> None:
-        pass
-
-
-class Thread(Coroutine):
-    """In a native thread; questions come back to this hub."""
-
-    name = "thread"
-    elsewhere = True
-
-    def call(self, connection: Connection, step: Callable[[], Result]) -> Result:
-        return _Errand(connection.operation).run(step)
-
+# -- thread ------------------------------------------------------------------------------------------------------------
 
 _allocate_lock = get_original("_thread", "allocate_lock")
-_pools: WeakKeyDictionary[Any, ThreadPool] = WeakKeyDictionary()  # one a hub
+
+
+class _Here(ThreadLocal):
+    pool: ThreadPool | None = None
+
+
+_here = _Here()
+os.register_at_fork(after_in_child=partial(setattr, _here, "pool", None))  # whose threads the child has not
+
+
+def _spawn(step: Callable[[], int]) -> Any:
+    """The AsyncResult of a task of this hub's pool. Not of hub.threadpool's, which hooks may want for a name's address
+    while handshakes have taken it up."""
+    pool = _here.pool
+    if pool is None or pool.hub is not get_hub():
+        pool = _here.pool = ThreadPool(THREADS, idle_task_timeout=IDLE)
+    task = pool.spawn(_outcome, step)
+    pool.fork_watcher.stop()  # which keeps the pool, and so the hub, also when that is destroyed
+    return task
 
 
 class _Errand:
@@ -100,14 +99,11 @@ class _Errand:
         self._interrupt: BaseException | None = None  # what was thrown into the greenlet that waits
         self._question: _Question | None = None
 
-    def run(self, step: Callable[[], Result]) -> Result:
-        pool = _pools.get(self._hub)
-        if pool is None:
-            pool = _pools[self._hub] = ThreadPool(THREADS)
+    def run(self, step: Callable[[], int]) -> int:
         self._operation.ask = self._ask
         self._operation.go_elsewhere()
         try:
-            task = pool.spawn(_outcome, step)
+            task = _spawn(step)
             while not task.ready():
                 try:
                     task.wait()
@@ -191,53 +187,54 @@ class _Question:
 
 
 def _outcome(step: Callable[[], Any]) -> tuple[Any, BaseException | None]:
-    """gevent would print what a task raises."""
+    """gevent would print what it raises, in a thread or in a greenlet."""
     try:
         return step(), None
     except BaseException as error:
         return None, error
 
 
-class Prefetch(Coroutine):
-    """In this greenlet, and what the hello foretells in others before."""
+def _in_a_thread(connection: Connection, step: Callable[[], int]) -> int:
+    return _Errand(connection.operation).run(step)
 
-    name = "prefetch"
-    prereads = True
 
-    def client_hello(self, connection: Connection, hello: ClientHello) -> None:
-        try:
-            name = hello.server_name
-            foreseen = _foreseen(connection, hello)
-        except WireError:
-            return  # OpenSSL finds it, too, and knows the alert
-        asked: dict[Any, gevent.Greenlet] = {}
-        connection.operation.foretell(name)
-        try:
-            before = connection.context
-            choose = connection.session_hooks.servername
-            if choose is not None:
-                asked[question(connection, choose, (name,), bound=False)] = _ask(connection, choose, name)
-            self._ask_all(connection, foreseen, asked)
-            if choose is not None:
-                next(iter(asked.values())).join()
-                if connection.context is not before:
-                    foreseen = _foreseen(connection, hello)
-                    stale = list(asked)[1:]
-                    gevent.killall([asked.pop(key) for key in stale])
-                    self._ask_all(connection, foreseen, asked)
-            gevent.joinall(list(asked.values()))
-        except BaseException:
-            gevent.killall(list(asked.values()), block=False)
-            raise
-        finally:
-            connection.operation.forget_hello()
-        connection.operation.answers = {key: partial(_answer, each.value) for key, each in asked.items()}
+# -- prefetch ----------------------------------------------------------------------------------------------------------
 
-    @staticmethod
-    def _ask_all(connection: Connection, foreseen: list[tuple[Any, ...]], asked: dict[Any, gevent.Greenlet]) -> None:
-        for hook, *arguments in foreseen:
-            key = question(connection, hook, tuple(arguments))
-            asked[key] = _ask(connection, hook, *arguments)
+
+def _prefetch(connection: Connection, hello: ClientHello) -> None:
+    try:
+        name = hello.server_name
+        foreseen = _foreseen(connection, hello)
+    except WireError:
+        return  # OpenSSL finds it, too, and knows the alert
+    asked: dict[Any, gevent.Greenlet] = {}
+    connection.operation.foretell(name)
+    try:
+        before = connection.context
+        choose = connection.session_hooks.servername
+        if choose is not None:
+            asked[question(connection, choose, (name,), bound=False)] = _ask(connection, choose, name)
+        _ask_all(connection, foreseen, asked)
+        if choose is not None:
+            next(iter(asked.values())).join()
+            if connection.context is not before:
+                foreseen = _foreseen(connection, hello)
+                stale = list(asked)[1:]
+                gevent.killall([asked.pop(key) for key in stale])
+                _ask_all(connection, foreseen, asked)
+        gevent.joinall(list(asked.values()))
+    except BaseException:
+        gevent.killall(list(asked.values()), block=False)
+        raise
+    finally:
+        connection.operation.forget_hello()
+    connection.operation.answers = {key: partial(_answer, each.value) for key, each in asked.items()}
+
+
+def _ask_all(connection: Connection, foreseen: list[tuple[Any, ...]], asked: dict[Any, gevent.Greenlet]) -> None:
+    for hook, *arguments in foreseen:
+        key = question(connection, hook, tuple(arguments))
+        asked[key] = _ask(connection, hook, *arguments)
 
 
 def _foreseen(connection: Connection, hello: ClientHello) -> list[tuple[Any, ...]]:
@@ -269,4 +266,11 @@ def _answer(outcome: Any) -> Any:
     raise error
 
 
-STRATEGIES: dict[str, Strategy] = {each.name: each for each in (Coroutine(), Thread(), Prefetch())}
+STRATEGIES = {
+    each.name: each
+    for each in (
+        Strategy("coroutine"),
+        Strategy("thread", call=_in_a_thread),
+        Strategy("prefetch", client_hello=_prefetch),
+    )
+}

@@ -21,6 +21,7 @@ from __future__ import annotations
 import _socket
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from gevent import get_hub, getcurrent
@@ -82,7 +83,7 @@ class TLSStream:
         strategy: Strategy | None = None,
     ) -> None:
         self.timeout = timeout
-        self._strategy = strategy if strategy is not None and strategy.elsewhere else None
+        self._call = strategy.call if strategy is not None else None
         self._socket = sock
         self._hub = get_hub()
         self.use(connection)
@@ -115,7 +116,9 @@ class TLSStream:
 
     def _handshake(self) -> None:
         connection = self.connection
-        step = connection.step_handshake if self._strategy is None else self._step_elsewhere
+        step = connection.step_handshake
+        if self._call is not None:
+            step = partial(self._call, connection, step)
         if connection.drained and not connection.established:
             self._receive()
         while self._step(step) == WANT_READ:
@@ -307,11 +310,6 @@ class TLSStream:
                 operation.left = Event()
             if not operation.left.wait(self.timeout):
                 raise self._late("write")
-
-    def _step_elsewhere(self) -> int:
-        """A step of the handshake, by the strategy."""
-        assert self._strategy is not None
-        return self._strategy.call(self.connection, self.connection.step_handshake)
 
     def flush(self, wait: bool = True, late: TimeoutError | None = None) -> None:
         """Sends all that the connection has for the peer. wait: also for another greenlet that is sending.

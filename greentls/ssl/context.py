@@ -55,7 +55,7 @@ from greentls.ssl.plain import PlainSocket
 from greentls.ssl.replay_guard import ReplayGuard
 from greentls.ssl.standin import StandIn
 from greentls.stores import SessionStore
-from greentls.strategy import STRATEGIES, Coroutine
+from greentls.strategy import STRATEGIES
 from greentls.tickets import TicketKeys
 from greentls.wire import ClientHello
 
@@ -145,7 +145,7 @@ class SSLContext(_Base, metaclass=StandIn):  # type: ignore[misc]  # _Base is fo
         self._psk_identity_hint = b""
         self._message_callback: Callable[..., Any] | None = None
         self._cache: SessionCache | None = None
-        self._strategy = Coroutine.name
+        self._strategy = "coroutine"
         #: What became of handshakes: "full", "session_id", "ticket", "stateful", "psk", "failed"; and of lookups:
         #: "lookup hit", "lookup miss" and so on, as in SessionLookup.
         self.counters: Counter[str] = Counter()

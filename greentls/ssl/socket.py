@@ -7,7 +7,7 @@ import errno
 import socket as _stdlib_socket
 import ssl as _stdlib_ssl
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from greentls.session import Session
 from greentls.ssl.facts import Facts
 from greentls.ssl.plain import PlainSocket
 from greentls.ssl.standin import StandIn
-from greentls.strategy import STRATEGIES, Strategy
+from greentls.strategy import STRATEGIES
 from greentls.stream import TLSStream
 from greentls.wire import ClientHello, NotTLS, RecordReader, ja3, ja4
 
@@ -210,9 +210,8 @@ class SSLSocket(Facts, metaclass=StandIn):
             passed = self._ask_client_hello_callback()
             if passed is not None:
                 return passed
-        strategy = STRATEGIES[self._context.strategy]
-        if strategy.prereads:
-            self._foretell(strategy)
+        if (foretell := STRATEGIES[self._context.strategy].client_hello) is not None:
+            self._foretell(foretell)
         return None
 
     def _peer_address(self) -> Any:
@@ -321,10 +320,10 @@ class SSLSocket(Facts, metaclass=StandIn):
             raise
         return None
 
-    def _foretell(self, strategy: Strategy) -> None:
+    def _foretell(self, foretell: Callable[[Connection, ClientHello], None]) -> None:
         hello = self.read_client_hello()
         try:
-            strategy.client_hello(self._connection, hello)
+            foretell(self._connection, hello)
         except BaseException as error:
             self._stream.refuse(_stdlib_ssl.ALERT_DESCRIPTION_INTERNAL_ERROR, f"{error!r} before the handshake")
             raise

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import ssl
+import subprocess
+import sys
+import threading
+import weakref
 from _thread import get_native_id
+from pathlib import Path
 
 import gevent
 import gevent.socket
 import pytest
 from gevent.event import Event
-from helpers import PATIENCE
+from helpers import PATIENCE, wait_until
 from ssl_pairs import both_versions, connected, contexts, failure, outcome, talk
 
 import greentls.ssl
@@ -156,6 +163,117 @@ class TestThread:
             greentls.strategy.gevent.spawn = spawn
         assert len(killed) == 1 and not called
         assert isinstance(client_job.get(timeout=PATIENCE), ssl.SSLError)
+
+
+def native_threads():
+    return set(os.listdir("/proc/self/task"))  # threading knows nothing of those that it has not begun
+
+
+class TestTheThreadsOfThread:
+    """hazard: a program whose threads come and go, each with a hub, keeps what each of them had: hub and threads."""
+
+    @pytest.fixture(autouse=True)
+    def soon_idle(self, monkeypatch):
+        monkeypatch.setattr(greentls.strategy, "IDLE", 0.05)
+
+    def with_a_hub(self, pki):
+        """Three handshakes at once, so by three native threads. Returns the hub, weakly."""
+        client, server = contexts(pki)
+        server.strategy = "thread"
+        server.callback_timeout = PATIENCE
+        together = Together(3)
+        server.sni_callback = lambda sock, name, context: together(name)
+
+        def one():
+            with connected(client, server):
+                pass
+
+        gevent.joinall([gevent.spawn(one) for _ in range(3)], PATIENCE, raise_error=True)
+        assert len(together.asked) == 3
+        return weakref.ref(gevent.get_hub())
+
+    def destroy_hub(self):
+        hub = gevent.get_hub()
+        hub.join()  # or gevent itself keeps a hub whose loop some greenlet has left for destroy()
+        hub.destroy()
+
+    def in_a_thread(self, function):
+        done = []
+        thread = threading.Thread(target=lambda: done.append(function()))
+        thread.start()
+        thread.join(PATIENCE)
+        return done[0]
+
+    def test_end_with_a_thread_that_destroys_its_hub(self, pki):
+        before = native_threads()
+
+        def one():
+            hub = self.with_a_hub(pki)
+            assert len(native_threads() - before) >= 4
+            self.destroy_hub()
+            return hub
+
+        hubs = [self.in_a_thread(one) for _ in range(5)]
+        wait_until(lambda: not native_threads() - before, "the native threads to end")
+        gc.collect()
+        assert [hub() for hub in hubs] == [None] * 5
+
+    def test_end_with_a_thread_that_does_not(self, pki):
+        before = native_threads()
+        for _ in range(5):
+            self.in_a_thread(lambda: self.with_a_hub(pki))
+        wait_until(lambda: not native_threads() - before, "the native threads to end")
+
+    def test_do_not_hold_the_hubs_of_a_thread_that_goes_on(self, pki):
+        before = native_threads()
+
+        def all_of_them():
+            hubs = []
+            for _ in range(5):
+                hubs.append(self.with_a_hub(pki))
+                self.destroy_hub()
+            wait_until(lambda: len(native_threads() - before) <= 1, "the native threads to end")
+            gc.collect()
+            return [hub() for hub in hubs[:-1]]  # the last one's pool waits for the next
+
+        assert self.in_a_thread(all_of_them) == [None] * 4
+
+    @pytest.mark.stderr  # gevent says it
+    def test_end_if_the_hub_is_destroyed_while_one_computes(self, pki, monkeypatch):
+        """hazard: it comes back to a loop that is none any more."""
+        inside, go_on, before = threading.Event(), threading.Event(), native_threads()
+        run, hooks = Operation.run, []
+
+        def compute(self, *arguments):
+            if self.connection().server_side and not inside.is_set():
+                inside.set()
+                assert go_on.wait(PATIENCE)
+            return run(self, *arguments)
+
+        monkeypatch.setattr(Operation, "run", compute)
+
+        def one():
+            client, server = contexts(pki)
+            server.strategy = "thread"
+            server.sni_callback = lambda *_: hooks.append(1)
+            pair = gevent.socket.socketpair()
+            gevent.spawn(client.wrap_socket, pair[0], server_hostname="localhost")
+            gevent.spawn(server.wrap_socket, pair[1], server_side=True)
+            while not inside.is_set():
+                gevent.sleep(0.001)
+            gevent.get_hub().destroy()
+
+        self.in_a_thread(one)
+        assert inside.is_set() and native_threads() - before
+        go_on.set()
+        wait_until(lambda: not native_threads() - before, "the native thread to end")
+        assert not hooks
+
+    def test_are_another_processs_own(self):
+        """hazard: a forked worker's handshakes stand in line for threads that only its parent has."""
+        program = Path(__file__).with_name("forked_threads.py")
+        done = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=PATIENCE, check=False)
+        assert (done.returncode, done.stdout) == (0, "parent\nchild\nparent\n"), done.stderr
 
 
 def outcome_of(function, *arguments, **options):
