@@ -93,21 +93,24 @@ def _spawn(step: Callable[[], int]) -> Any:
 class _Errand:
     """One step, from the greenlet that wants it done to a native thread and back."""
 
-    def __init__(self, operation: Operation) -> None:
-        self._operation = operation
+    def __init__(self, operation: Operation, step: Callable[[], int]) -> None:
+        self._operation, self._step = operation, step
         self._hub = get_hub()
+        self._taken = _allocate_lock()  # by the native thread, or by the greenlet that does not want it any more
         self._interrupt: BaseException | None = None  # what was thrown into the greenlet that waits
         self._question: _Question | None = None
 
-    def run(self, step: Callable[[], int]) -> int:
+    def run(self) -> int:
         self._operation.ask = self._ask
         self._operation.go_elsewhere()
         try:
-            task = _spawn(step)
+            task = _spawn(self._do)
             while not task.ready():
                 try:
                     task.wait()
                 except BaseException as interrupt:
+                    if self._taken.acquire(False):  # it stands in line
+                        raise
                     self._cancel(interrupt)
             result, error = task.get()
         finally:
@@ -120,6 +123,10 @@ class _Errand:
             raise failure
         finally:
             del failure, error  # the traceback holds this frame
+
+    def _do(self) -> int:
+        """In the native thread."""
+        return self._step() if self._taken.acquire(False) else 0
 
     def _cancel(self, interrupt: BaseException) -> None:
         if self._interrupt is None:
@@ -195,7 +202,7 @@ def _outcome(step: Callable[[], Any]) -> tuple[Any, BaseException | None]:
 
 
 def _in_a_thread(connection: Connection, step: Callable[[], int]) -> int:
-    return _Errand(connection.operation).run(step)
+    return _Errand(connection.operation, step).run()
 
 
 # -- prefetch ----------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ import gevent.socket
 import pytest
 from gevent.event import Event
 from helpers import PATIENCE, wait_until
-from ssl_pairs import both_versions, connected, contexts, failure, outcome, talk
+from ssl_pairs import both_versions, connected, contexts, failure, handshakes, outcome, talk
 
 import greentls.ssl
 from greentls.bridge import Operation
@@ -108,6 +108,43 @@ class TestThread:
         jobs = [gevent.spawn(one) for _ in range(100)]
         gevent.joinall(jobs, PATIENCE, raise_error=True)
         assert done == [f"TLSv{version}"] * 100
+
+    def test_one_that_stands_in_line_and_is_killed_leaves_it(self, pki, version, monkeypatch):
+        """hazard: a deadline that passes in line is heeded when the line has moved on."""
+        monkeypatch.setattr(greentls.strategy, "THREADS", 1)
+        monkeypatch.setattr(greentls.strategy, "_here", greentls.strategy._Here())
+        client, server = contexts(pki, version)
+        server.strategy = "thread"
+        server.callback_timeout = PATIENCE
+        inside, go_on, called = Event(), Event(), []
+
+        def hook(*_):
+            called.append(1)
+            inside.set()
+            assert go_on.wait(PATIENCE)
+
+        server.sni_callback = hook
+        first = gevent.spawn(handshakes, client, server)
+        assert inside.wait(PATIENCE)
+        pair = gevent.socket.socketpair()
+        in_line = Event()
+        spawn = greentls.strategy._spawn
+        monkeypatch.setattr(greentls.strategy, "_spawn", lambda step: in_line.set() or spawn(step))
+        second = gevent.spawn(outcome_of, server.wrap_socket, pair[1], server_side=True)
+        second_client = gevent.spawn(outcome, client.wrap_socket, pair[0], server_hostname="localhost")
+        assert in_line.wait(PATIENCE)
+        second.kill(block=False)
+        assert isinstance(second.get(timeout=PATIENCE), gevent.GreenletExit)
+        assert isinstance(second_client.get(timeout=PATIENCE), OSError)
+        go_on.set()
+        ends = first.get(timeout=PATIENCE)
+        talk(*ends)
+        for end in ends:
+            end.close()
+        assert called == [1]
+        with connected(client, server):
+            pass
+        assert called == [1, 1]
 
     def test_a_hook_that_uses_its_own_connection_is_refused(self, pki, version):
         """hazard: the thread is inside OpenSSL, and the hook's greenlet would wait for it for ever."""
