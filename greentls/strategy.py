@@ -10,9 +10,9 @@ The greenlet that does the handshake waits for the thread; what is thrown into i
 the greenlet that answers, comes out of the hook there, and the bridge carries it as always. A thread that computes
 cannot be interrupted; it comes back by itself within a millisecond or two, and only then does the caller go on.
 
-A native thread that has nothing to do ends, since it holds its hub: threads that come and go, each with a hub that it
-destroys, leave nothing behind. If one is destroyed while a hook waits, nobody will ever answer, and the native thread
-that waits for that stays, with hub and connection.
+A native thread that has nothing to do ends, with gevent 26.9 and later, since it holds its hub: threads that come and
+go, each with a hub that it destroys, leave nothing behind. If one is destroyed while a hook waits, nobody will ever
+answer, and the native thread that waits for that stays, with hub and connection.
 
 After the handshake records are handled on the loop: to encrypt one costs a few microseconds, a trip to a thread and
 back fifty.
@@ -52,7 +52,9 @@ SESSION_ID_SIZE = 32  # of OpenSSL's session ids, and of what it takes for a sta
 # Native threads that do a hub's handshakes. One that waits for a callback's answer does nothing else: 64 lookups of
 # 20 ms at once are 3,200 handshakes a second, about what two cores can compute.
 THREADS = 64
-IDLE = 10.0  # seconds until a native thread ends that has nothing to do
+# Seconds until a native thread ends that has nothing to do. -1: never, since an older gevent loses the task that comes
+# while one is on its way out.
+IDLE = 10.0 if tuple(map(int, gevent.__version__.split(".")[:2])) >= (26, 9) else -1
 
 
 class Strategy(NamedTuple):
