@@ -21,7 +21,6 @@ import hashlib
 from functools import lru_cache
 from typing import Any
 
-from greenlet import getcurrent
 from OpenSSL import SSL
 
 from greentls.bridge import CLOSED, WANT_READ, Hooks, Operation, verify_resumption
@@ -182,12 +181,10 @@ class Connection:
         """
         if not self.established:
             raise self._too_early("read")
-        operation = self.operation
         if self.drained:
-            if operation.entrant() is not getcurrent() or operation.busy or operation.dead:
-                operation.admit("read")
+            self.operation.admit("read")
             return WANT_READ
-        result = operation.run("read", lib.SSL_read, (self._ssl, buffer, room))
+        result = self.operation.run("read", lib.SSL_read, (self._ssl, buffer, room))
         if result == WANT_READ:
             if self.eof:
                 raise UnexpectedEOF("read")

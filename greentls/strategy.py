@@ -120,7 +120,7 @@ class _Errand:
             self._operation.come_back()
         failure = error if self._interrupt is None else self._interrupt
         if failure is None:
-            return result  # type: ignore[no-any-return]
+            return result  # type: ignore[no-any-return]  # gevent is untyped
         try:
             raise failure
         finally:

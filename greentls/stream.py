@@ -171,8 +171,7 @@ class TLSStream:
                 return length
             if length == CLOSED:
                 return 0
-            if connection.unsent or self._unsent is not None:
-                self._flush_tickets(wait=False)
+            self._answer()
             self._receive()
 
     def _answer(self) -> None:

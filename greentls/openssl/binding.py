@@ -447,7 +447,6 @@ class Buffers:
     def __init__(self, receive_size: int, send_size: int) -> None:
         self.received = bytearray(receive_size)
         self.outgoing = memoryview(bytearray(send_size))
-        self.send_size = send_size
         self.c_received, self.c_outgoing = ffi.from_buffer(self.received), ffi.from_buffer(self.outgoing)
         self.plain = read_buffer(RECORD_SIZE)
 

@@ -30,18 +30,11 @@ CHANNEL_BINDING_TYPES = ["tls-unique", "tls-exporter", "tls-server-end-point"]
 class Facts(Observed):
     """Over self._connection and self._context."""
 
-    server_side: bool
-    server_hostname: str | None
-    _context: SSLContext
     _takes_early_data = False  # it is told apart from other data
-
-    @property
-    def _connection(self) -> Connection:
-        raise NotImplementedError
 
     def _replace_connection(self, connection: Connection) -> None:
         """Before the handshake: another one takes its place, with what was received so far."""
-        raise NotImplementedError
+        raise NotImplementedError  # what has the facts knows where its connection is
 
     def _as_stdlib(self, error: TLSError | WireError) -> _stdlib_ssl.SSLError:
         return as_stdlib(error, self.server_hostname)

@@ -29,7 +29,7 @@ class Observed:
 
     @property
     def _connection(self) -> Connection:
-        raise NotImplementedError
+        raise NotImplementedError  # what is observed knows where its connection is
 
     @property
     def hook_seconds(self) -> dict[str, float]:

@@ -11,7 +11,7 @@ from greentls.wire import ClientHello
 __all__ = ["PlainSocket"]
 
 
-class PlainSocket(socket.socket):  # type: ignore[misc]
+class PlainSocket(socket.socket):  # type: ignore[misc]  # gevent is untyped
     """A gevent socket that gives ``ahead`` before anything else.
 
     TLS may end on a connection that goes on in clear (FTP's CCC, LDAP): what the peer sent behind its close_notify may
@@ -27,7 +27,7 @@ class PlainSocket(socket.socket):  # type: ignore[misc]
 
     def recv(self, bufsize: int, flags: int = 0) -> bytes:
         if not self.ahead:
-            return super().recv(bufsize, flags)  # type: ignore[no-any-return]
+            return super().recv(bufsize, flags)  # type: ignore[no-any-return]  # gevent is untyped
         data = self.ahead[:bufsize]
         if not flags & socket.MSG_PEEK:
             self.ahead = self.ahead[bufsize:]
@@ -35,7 +35,7 @@ class PlainSocket(socket.socket):  # type: ignore[misc]
 
     def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
         if not self.ahead:
-            return super().recv_into(buffer, nbytes, flags)  # type: ignore[no-any-return]
+            return super().recv_into(buffer, nbytes, flags)  # type: ignore[no-any-return]  # gevent is untyped
         with memoryview(buffer) as view, view.cast("B") as octets:
             data = self.recv(nbytes or len(octets), flags)
             octets[: len(data)] = data

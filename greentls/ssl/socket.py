@@ -140,7 +140,7 @@ class SSLSocket(Facts, metaclass=StandIn):
             warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
             raw.close()
 
-    @property  # type: ignore[misc]
+    @property  # type: ignore[misc]  # mypy has no property in its place
     def __class__(self) -> Any:
         """What ssl.SSLSocket is at the moment, so that isinstance(sock, ssl.SSLSocket) holds, patched by gevent or not;
         and where it is this class, what it was before, so that isinstance(sock, socket.socket) holds too.
@@ -400,8 +400,8 @@ class SSLSocket(Facts, metaclass=StandIn):
         except TLSError as error:
             raise self._as_stdlib(error) from error
 
-    _check_sendfile_params = _stdlib_socket.socket._check_sendfile_params  # type: ignore[attr-defined]
-    sendfile = _stdlib_socket.socket._sendfile_use_send  # type: ignore[attr-defined]
+    _check_sendfile_params = _stdlib_socket.socket._check_sendfile_params  # type: ignore[attr-defined]  # not in typeshed
+    sendfile = _stdlib_socket.socket._sendfile_use_send  # type: ignore[attr-defined]  # not in typeshed
 
     def recvfrom(self, *_: Any) -> Any:
         self._check_connected()
