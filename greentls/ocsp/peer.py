@@ -7,7 +7,7 @@ responder's answers away: "check" is for those who want to learn of revocations 
 must not be fooled.
 
 What is refused under either: a certificate that is revoked, one that the responder does not know, a response that does
-not hold, and a certificate that demands a staple (RFC 7633) without one.
+not hold. A certificate that demands a staple (RFC 7633) makes "require" of "check".
 """
 
 from __future__ import annotations
@@ -44,23 +44,17 @@ def vouched_until(mode: Mode, chain: Sequence[x509.Certificate], staple: bytes |
         raise _refusal(_NEEDED, "the server has shown no certificate")
     certificate = chain[0]
     issuer = chain[1] if len(chain) > 1 else certificate
-    if certificate.issuer != issuer.subject:
-        problem = "its certificate is trusted itself, and who issued it is not known"
-        raise _refusal(_FAILED, problem) if mode == "require" else ResponderUnavailable(problem)
-    try:
-        if staple is not None:
+    if mode == "require" or demands_staple(certificate):
+        return _stapled(certificate, issuer, staple)
+    if staple is not None:
+        try:
             return _good_until(_checked(staple, certificate, issuer))
-    except ResponderUnavailable as error:  # Apache staples "try later" while its responder is down
-        if mode == "require":
-            raise _refusal(_FAILED, str(error)) from error
-    else:
-        if mode == "require":
-            raise _refusal(_NEEDED, "the server has sent no OCSP response")
-        if demands_staple(certificate):
-            raise _refusal(_NEEDED, "the certificate demands an OCSP response, and the server has sent none")
+        except ResponderUnavailable:  # Apache staples "try later" while its responder is down
+            pass
     url = responder_url(certificate)
     if url is None:
         raise ResponderUnavailable("the certificate names none")
+    _check_issued(certificate, issuer)
     request, began = build_request(certificate, issuer), perf_counter()
     try:
         response = _checked(fetch(url, request, timeout), certificate, issuer)
@@ -69,6 +63,18 @@ def vouched_until(mode: Mode, chain: Sequence[x509.Certificate], staple: bytes |
         raise
     _tell(began, response.status)
     return _good_until(response)
+
+
+def _stapled(certificate: x509.Certificate, issuer: x509.Certificate, staple: bytes | None) -> float:
+    """As vouched_until(), where nothing but a good staple counts: the holder of a stolen key chooses what is stapled,
+    and an OCSP error such as "try later" is not even signed. Raises CertificateError, never ResponderUnavailable."""
+    if staple is None:
+        demanded = ", which its certificate demands" if demands_staple(certificate) else ""
+        raise _refusal(_NEEDED, f"the server has sent no OCSP response{demanded}")
+    try:
+        return _good_until(_checked(staple, certificate, issuer))
+    except ResponderUnavailable as error:
+        raise _refusal(_FAILED, str(error)) from error
 
 
 def _tell(began: float, status: Status | None = None, error: Exception | None = None) -> None:
@@ -84,12 +90,18 @@ def _tell(began: float, status: Status | None = None, error: Exception | None = 
 
 
 def _checked(der: bytes, certificate: x509.Certificate, issuer: x509.Certificate) -> CheckedResponse:
+    _check_issued(certificate, issuer)
     try:
         return check_response(der, certificate, issuer, time.time())
     except ResponderUnavailable:
         raise
     except OCSPError as error:
         raise _refusal(_FAILED, str(error)) from error
+
+
+def _check_issued(certificate: x509.Certificate, issuer: x509.Certificate) -> None:
+    if certificate.issuer != issuer.subject:
+        raise ResponderUnavailable("its certificate is trusted itself, and who issued it is not known")
 
 
 def _good_until(response: CheckedResponse) -> float:

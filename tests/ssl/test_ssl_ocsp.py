@@ -7,6 +7,7 @@ import logging
 import re
 import ssl
 import subprocess
+import time
 from types import SimpleNamespace
 
 import gevent
@@ -485,8 +486,55 @@ def test_check_asks_where_the_staple_says_try_later(authority, responder):
 def test_check_refuses_a_certificate_that_demands_a_staple_and_has_none(authority, responder):
     client, server, _ = pair(authority, issued=authority.issue(must_staple=True), ocsp="check")
     refused, _ = failure(client, server)
-    assert "the certificate demands an OCSP response, and the server has sent none" in str(refused)
+    assert "the server has sent no OCSP response, which its certificate demands" in str(refused)
     assert responder.requests == []
+
+
+@both_versions
+@pytest.mark.parametrize("status", [1, 2, 3, 5, 6])
+def test_a_certificate_that_demands_a_staple_is_refused_with_an_unsigned_error_for_one(
+    authority, responder, version, status
+):
+    """hazard: OCSP errors (RFC 6960 4.2.1) are not signed; the holder of a stolen key sends one for "revoked"."""
+    client, server, certificate = pair(authority, version, authority.issue(must_staple=True), ocsp="check")
+    authority.revoke(certificate)
+    server.ocsp_callback = lambda sock: bytes((0x30, 3, 0x0A, 1, status))
+    responder.stop(timeout=1)
+    refused, alerted = failure(client, server)
+    assert isinstance(refused, ssl.SSLCertVerificationError)
+    assert refused.verify_code == 74
+    assert f"({status})" in refused.verify_message
+    assert "BAD_CERTIFICATE_STATUS_RESPONSE" in str(alerted).upper().replace(" ", "_")
+
+
+@pytest.mark.parametrize("must_staple", [True, False])
+@pytest.mark.parametrize("mode", ["require", "check"])
+@pytest.mark.parametrize("what", [*BAD, "garbage", "internal error", "own anchor", "good"])
+def test_who_must_have_a_staple_has_a_good_one_or_is_refused(authority, responder, what, mode, must_staple, tmp_path):
+    """Whatever else can happen: no other way out of vouched_until() than a good staple."""
+    certificate = authority.issue(must_staple=must_staple).certificate
+    chain = [certificate, authority.ca.certificate]
+    others = {"garbage": b"garbage", "internal error": bytes.fromhex("30030a0102")}
+    staple = BAD[what][0](authority, certificate, tmp_path) if what in BAD else others.get(what)
+    if what in ("good", "own anchor"):
+        staple = authority.respond(certificate)
+    if what == "own anchor":
+        del chain[1]
+    if what == "good":
+        assert vouched_until(mode, chain, staple, PATIENCE) > time.time()
+    elif mode == "require" or must_staple:
+        with pytest.raises(CertificateError):
+            vouched_until(mode, chain, staple, PATIENCE)
+        assert responder.requests == []
+    elif what == "own anchor":
+        with pytest.raises(ResponderUnavailable):
+            vouched_until(mode, chain, staple, PATIENCE)
+    elif what in ("none", "try later", "internal error"):
+        assert vouched_until(mode, chain, staple, PATIENCE) > time.time()
+        assert len(responder.requests) == 1
+    else:
+        with pytest.raises(CertificateError):
+            vouched_until(mode, chain, staple, PATIENCE)
 
 
 def test_others_go_on_while_a_client_asks(authority, responder):
