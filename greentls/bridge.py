@@ -113,7 +113,7 @@ class Bridged(Protocol):
     def session_id_context(self) -> bytes: ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)  # a functools.partial shows the keys that it was given
 class Hooks:
     """A Context's answers to OpenSSL's questions. Each may wait; whatever it raises refuses the connection.
 

@@ -142,7 +142,8 @@ def _chains(answer: Any) -> Chains | None:
             return tuple(answer)
         if len(answer) == 2 and not any(isinstance(each, CertificateChain) for each in answer):
             return (CertificateChain.load(*answer),)
-    raise TypeError(f"certificates: the answer is {answer!r}: neither None, nor CertificateChains, nor a pair of files")
+    kind = type(answer).__name__  # not the answer: it may be a private key
+    raise TypeError(f"certificates: the answer is a {kind}: neither None, nor CertificateChains, nor a pair of files")
 
 
 def _remaining(chains: Chains) -> float:

@@ -374,7 +374,7 @@ class SSLContext(_Base, metaclass=StandIn):  # type: ignore[misc]  # _Base is fo
     def ticket_keys(self, keys: TicketKeys | None) -> None:
         if keys is not None:
             if not isinstance(keys, TicketKeys):
-                raise TypeError(f"{keys!r} is not a TicketKeys")
+                raise TypeError(f"a {type(keys).__name__} is not a TicketKeys")
             self._must_not_be(_stdlib_ssl.PROTOCOL_TLS_CLIENT, "ticket keys")
             if self._cache is not None:
                 raise two_places("SSLContext.ticket_keys beside session_store")

@@ -35,13 +35,19 @@ __all__ = [
     "VerifyCallback",
     "alert",
     "check_verify_callback",
+    "shown",
 ]
+
+
+def shown(answer: object) -> str:
+    """An answer of a wrong kind, for a message: which kind, since whatever else it is may be a secret."""
+    return str(answer) if isinstance(answer, int) else f"a {type(answer).__name__}"
 
 
 def alert(answer: object, who: str) -> int:
     """The alert's number. Raises TypeError."""
     if not isinstance(answer, int) or isinstance(answer, bool) or not 0 < answer < 256:
-        raise TypeError(f"{who} answered {answer!r}: neither None nor an alert's number")
+        raise TypeError(f"{who} answered {shown(answer)}: neither None nor an alert's number")
     return answer
 
 
@@ -119,7 +125,7 @@ class VerifyCallback:
         with Asking(connection, "verify_callback", self.timeout):
             answer = self.callback(connection.owner(), certificates, resumed=resumed)
         if answer is not None:  # False, too, which its author may have meant for a no
-            raise TypeError(f"verify_callback answered {answer!r}: None says yes, an exception says no")
+            raise TypeError(f"verify_callback answered {shown(answer)}: None says yes, an exception says no")
 
 
 def check_verify_callback(callback: Callable[..., None]) -> None:
@@ -199,7 +205,7 @@ _MESSAGE_TYPES = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)  # a functools.partial shows the keys that it was given
 class PSKClient:
     callback: Callable[[str | None], tuple[str | None, bytes] | None]
     timeout: float | None
@@ -211,7 +217,7 @@ class PSKClient:
         return answer
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)  # a functools.partial shows the keys that it was given
 class PSKServer:
     callback: Callable[[str | None], bytes]
     timeout: float | None

@@ -13,6 +13,7 @@ from greentls.connection import Connection
 from greentls.errors import ResponderUnavailable, StapleRequired
 from greentls.ocsp.peer import Mode, vouched_until
 from greentls.ssl.deadline import Asking
+from greentls.ssl.hooks import shown
 from greentls.trouble import Trouble
 
 __all__ = ["OCSPCallback", "OCSPCheck"]
@@ -36,7 +37,7 @@ class OCSPCallback:
             with Asking(connection, "ocsp_callback", self.timeout):
                 staple = self.callback(connection.owner())
             if staple is not None and not (isinstance(staple, bytes) and staple):
-                raise TypeError(f"ocsp_callback answered {staple!r:.80}: neither None nor a DER response")
+                raise TypeError(f"ocsp_callback answered {shown(staple)}: neither None nor a DER response")
         except Exception as error:
             if must_staple or isinstance(error, StapleRequired):
                 raise

@@ -30,7 +30,7 @@ def open_store(url: str) -> SessionStore:
     scheme, separator, rest = url.partition("://")
     if scheme not in _OPENERS or not separator:
         known = ", ".join(f"{each}://" for each in _OPENERS)
-        raise ConfigurationError(f"session store {url!r}", "unknown kind of store", f"known are {known}")
+        raise ConfigurationError(f"session store {_shown(url)!r}", "unknown kind of store", f"known are {known}")
     place, _, query = rest.partition("?")
     options = _Options(url, query)
     store = _OPENERS[scheme](place.rstrip("/"), options)
@@ -38,15 +38,20 @@ def open_store(url: str) -> SessionStore:
     return store
 
 
+def _shown(url: str) -> str:
+    """As much of it as may be logged: where there is an @ a password may be before it, and the query may hold another."""
+    return f"{url[:url.find(':') + 1]}..." if "@" in url else url.partition("?")[0]
+
+
 class _Options:
     """A URL's query: every option is taken once, and none may be left over."""
 
     def __init__(self, url: str, query: str) -> None:
-        self.subject = f"session store {url!r}"
+        self.subject = f"session store {_shown(url)!r}"
         try:
             self._values = parse_qs(query, keep_blank_values=True, strict_parsing=bool(query))
         except ValueError:
-            raise self.error(f"{query!r} is not a query", "write name=value&name=value") from None
+            raise self.error("what follows the ? is not a query", "write name=value&name=value") from None
         self._known: list[str] = []
 
     def error(self, problem: str, remedy: str = "") -> ConfigurationError:
@@ -82,7 +87,7 @@ def _open_memory(place: str, options: _Options) -> SessionStore:
     from greentls.stores.memory import MAX_BYTES, MAX_ENTRIES, MemoryStore
 
     if place:
-        raise options.error(f"{place!r} is not expected", "memory:// has no host")
+        raise options.error(f"{_shown(place)!r} is not expected", "memory:// has no host")
     return MemoryStore(options.number("entries", MAX_ENTRIES, int), options.number("bytes", MAX_BYTES, int))
 
 
@@ -125,7 +130,7 @@ def _host_and_port(text: str, default: int, options: _Options) -> tuple[str, int
     if not separator:
         port = str(default)
     if not host or not good or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
-        raise options.error(f"{text!r} is not HOST:PORT", "write localhost:11211, or [::1]:11211")
+        raise options.error(f"{_shown(text)!r} is not HOST:PORT", "write localhost:11211, or [::1]:11211")
     return host, int(port)
 
 
