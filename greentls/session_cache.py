@@ -48,8 +48,9 @@ log = logging.getLogger("greentls.sessions")
 # Greenlets that write to a store at once, per hub. One would put 50 sessions a second into a store that is 20 ms away.
 WRITERS = 8
 
-# Puts and removals that wait for each of them: some 4 MiB in all. What comes on top is dropped and logged; it costs a
-# full handshake. The one writer of a store that takes many at a time has all the room.
+# Changes that wait for each of them before another put is dropped and logged, which costs a full handshake: some 4 MiB
+# in all. Removals have as much room again, 2 MiB at most: a session that died of a fatal alert must not be resumed. The
+# one writer of a store that takes many at a time has all the room.
 MAX_QUEUED = 1_250
 
 # Puts and removals that such a store takes at a time: 200 KiB, so that its answers come well within the timeout.
@@ -327,13 +328,18 @@ class _Writer:
         self._latest: dict[bytes, Kept | None] = {}  # of what is in the queue or being written
         self._greenlet: Any = None
         self._starting = False
+        self._lost = 0  # removals that found no room, and of which nothing has been said
 
     def add(self, key: bytes, kept: Kept | None, here: bool = False) -> None:
         """here: in the hub's thread, and not in the garbage collector, so that nobody has to be woken up."""
-        if len(self._queue) >= self._room:
-            if kept is not None:  # a removal may come from where not even a log line is safe
+        waiting = len(self._queue)
+        if waiting >= self._room:
+            if kept is not None:
                 self._cache._trouble("write", "the queue is full, dropped")
-            return
+                return
+            if waiting >= 2 * self._room:
+                self._lost += 1  # a removal may come from where not even a log line is safe
+                return
         self._latest[key] = kept
         self._queue.append((key, kept))
         if self._greenlet is None and not self._starting:
@@ -350,6 +356,9 @@ class _Writer:
         most = MAX_BATCH if self._cache._batches is not None else 1
         try:
             while self._queue:
+                if self._lost:
+                    lost, self._lost = self._lost, 0
+                    self._cache._trouble("remove", f"the queue is full, {lost} dropped")
                 batch = [self._queue.popleft() for _ in range(min(len(self._queue), most))]
                 try:
                     self._cache._write(batch)

@@ -302,7 +302,9 @@ class _SharedKeys(_Changing):
     def __init__(self, store: SharedValues, rotation: float, lifetime: float, clock: Callable[[], float]) -> None:
         if not isinstance(store, SharedValues):
             raise ConfigurationError(
-                f"ticket keys: store: a {type(store).__name__}", "has no shared values", "give one of greentls.open_store()'s"
+                f"ticket keys: store: a {type(store).__name__}",
+                "has no shared values",
+                "give one of greentls.open_store()'s",
             )
         if not store.private:
             raise ConfigurationError(

@@ -263,6 +263,21 @@ class TestWriting:
         assert [name for name, _ in party.store.calls] == ["put"] * 3
         assert "the queue is full, dropped" in caplog.text
 
+    def test_a_removal_finds_room_in_a_full_queue(self, pki, version, caplog, monkeypatch):
+        """hazard: a store that is slow for a second keeps the sessions that have died of a fatal alert."""
+        monkeypatch.setattr(session_cache, "MAX_QUEUED", 3)
+        monkeypatch.setattr(session_cache, "WRITERS", 1)
+        party = Party(pki, version)
+        for _ in range(20):
+            party.connect()
+        removed = [b"session %d" % number for number in range(3)]
+        for each in [*removed, b"too many", b"again"]:
+            party.cache.remove(each, b"")
+        assert party.cache.drain(PATIENCE)
+        assert [session_id for name, session_id in party.store.calls if name == "remove"] == removed
+        assert [name for name, _ in party.store.calls].count("put") == 3
+        assert "remove: the queue is full, 2 dropped" in caplog.text
+
     def test_drain_gives_up_after_its_timeout(self, pki, version):
         party = Party(pki, version)
         released = Event()

@@ -39,8 +39,8 @@ def open_store(url: str) -> SessionStore:
 
 
 def _shown(url: str) -> str:
-    """As much of it as may be logged: where there is an @ a password may be before it, and the query may hold another."""
-    return f"{url[:url.find(':') + 1]}..." if "@" in url else url.partition("?")[0]
+    """As much of it as may be logged: before an @ may be a password, and in the query another one."""
+    return f"{url[: url.find(':') + 1]}..." if "@" in url else url.partition("?")[0]
 
 
 class _Options:

@@ -1,4 +1,4 @@
-"""No secret in clear: not in a repr, which logs, tracebacks and error trackers print, and not in an exception's text."""
+"""No secret in clear: not in a repr, which logs and error trackers print, and not in an exception's text."""
 
 from __future__ import annotations
 
