@@ -252,7 +252,7 @@ class Operation:
     def _closed_by_peer(self) -> bool:
         """Java says user_canceled before its close_notify, and SSL_get_error(3) then does not know the latter. A fatal
         alert, which sets the same flag, has left an error."""
-        return binding.received_close_notify(self.ssl) and not lib.ERR_peek_error()
+        return binding.received_shutdown(self.ssl) and not lib.ERR_peek_error()
 
     def admit(self, name: str) -> None:
         """Raises what run() raises before OpenSSL is entered."""

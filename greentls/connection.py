@@ -194,7 +194,10 @@ class Connection:
         return result
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
-        """Encrypts all of it; returns its length. Raises TLSError, or what a hook raised."""
+        """Encrypts all of it; returns its length. Raises TLSError, or what a hook raised.
+
+        WantRead, and nothing was taken: read() has met a post-handshake message of which only a part has come.
+        """
         if not self.established:  # SSL_write() would do the handshake itself, and nobody would have the peer's answer
             raise self._too_early("write")
         if not data:
@@ -204,15 +207,18 @@ class Connection:
         else:
             with binding.readable(data) as readable:
                 result = self.operation.run("write", self._encrypt, (self._ssl, readable, len(readable)))
-        if result <= 0:  # only a renegotiation waits to read, and there is none
-            raise TLSError("write", reason="OpenSSL did not take the data")
+        if result <= 0:
+            if self.eof:
+                raise UnexpectedEOF("write")
+            raise WantRead
         return result
 
     def shutdown(self) -> bool:
         """Sends close_notify the first time, and looks for the peer's from the second time on (RFC 8446 6.1): True once
         that has come. Nothing behind it is read, nor data before it.
 
-        Raises TLSError if there is such data, UnexpectedEOF.
+        Where a part of a post-handshake message has come, close_notify waits for the rest of it. Raises TLSError if
+        there is data before the peer's, or a fatal alert in its place; UnexpectedEOF.
         """
         if not self.established:
             raise self._too_early("shutdown")
@@ -338,8 +344,8 @@ class Connection:
 
     @property
     def closed_by_peer(self) -> bool:
-        """The peer's close_notify has come."""
-        return binding.received_close_notify(self._ssl)
+        """The peer's close_notify has come, and nothing has failed: a fatal alert sets OpenSSL's flag as well."""
+        return binding.received_shutdown(self._ssl) and not self.operation.dead
 
     @property
     def server_name(self) -> str | None:
@@ -441,6 +447,16 @@ def _bound(first: bytes, chosen: bytes, name: str | None) -> bytes:
 
 
 def _shutdown(ssl: Any) -> int:
-    """SSL_shutdown() says 0 for "sent, the peer's not seen", which the bridge would take for a failure; 1: _BOTH."""
-    result: int = lib.SSL_shutdown(ssl)
-    return result + 1 if result >= 0 else result
+    """SSL_shutdown() says 0 for "sent, the peer's not seen", which the bridge would take for a failure; 1: _BOTH.
+
+    It also says 1 for a fatal alert, and leaves an error. And it fails between the two halves of a post-handshake
+    message, which SSL_do_handshake(), without effect otherwise, reads to its end.
+    """
+    result: int = lib.SSL_do_handshake(ssl)
+    if result > 0:
+        result = lib.SSL_shutdown(ssl)
+        if not lib.ERR_peek_error():
+            result += result >= 0
+        elif result > 0:
+            result = -1
+    return result

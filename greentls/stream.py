@@ -30,7 +30,7 @@ from gevent.socket import cancel_wait_ex
 from gevent.socket import wait as wait_on
 
 from greentls.connection import CLOSED, WANT_READ, Connection
-from greentls.errors import ConcurrentUseError, TLSError, WouldBlock
+from greentls.errors import ConcurrentUseError, TLSError, WantRead, WouldBlock
 from greentls.openssl import binding
 from greentls.strategy import Strategy
 from greentls.thread_local import ThreadLocal
@@ -224,6 +224,7 @@ class TLSStream:
         done = self._step(shutdown)
         self.flush()
         while not (done or self._step(shutdown)):
+            self.flush()  # a close_notify that had to wait, or the answer to a key update
             self._receive()
 
     def receive(self) -> bytes:
@@ -294,6 +295,8 @@ class TLSStream:
         while True:
             try:
                 return self.connection.write(data)
+            except WantRead:
+                self._receive()
             except BaseException as error:
                 self._failed(error)
 

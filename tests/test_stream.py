@@ -11,7 +11,8 @@ import gevent
 import pytest
 from gevent.event import Event
 from helpers import PATIENCE
-from pairs import VERSIONS, Sessions, client, client_context, server_context
+from pairs import VERSIONS, Sessions, attempt, client, client_context, server_context
+from sealer import hostile, key_update_message
 
 from greentls import stream as stream_module
 from greentls.bridge import Hooks
@@ -19,6 +20,7 @@ from greentls.connection import Connection
 from greentls.errors import ConnectionDead, TLSError, UnexpectedEOF, WrongThreadError
 from greentls.openssl import binding
 from greentls.stream import TLSStream
+from greentls.wire.registry import ContentType
 
 both_versions = pytest.mark.parametrize("version", VERSIONS.values(), ids=VERSIONS.keys())
 
@@ -421,6 +423,30 @@ class TestHooks:
         jobs[1].kill(timeout=PATIENCE)
         jobs[0].join(PATIENCE)
         assert isinstance(jobs[0].value, TLSError | OSError)
+
+
+def test_a_write_waits_for_the_rest_of_a_message_that_a_read_has_met(pki):
+    """hazard: SSL_write() wants to read then, which was taken for a failure."""
+    victim, peer, sealer = hostile(pki, VERSIONS["1.3"], server_side=True)
+    raw, there = raw_pair()
+    stream = TLSStream(raw, victim, PATIENCE)
+    message = key_update_message()
+    there.send(sealer.record(ContentType.handshake, message[:4]))
+    reader = gevent.spawn(stream.read, 100)
+    gevent.sleep(0)
+    assert not victim.unread
+    writer = gevent.spawn(stream.write, b"some data")
+    gevent.sleep(0)
+    assert not writer.ready()
+    there.send(sealer.record(ContentType.handshake, message[4:]))
+    writer.get(timeout=PATIENCE)
+    there.setblocking(True)
+    while not (data := attempt(peer.read)):
+        peer.receive_data(there.recv(65536))
+    assert data == b"some data"
+    reader.kill()
+    there.close()
+    stream.close()
 
 
 def test_the_hub_must_not_wait(streams):

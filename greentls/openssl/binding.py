@@ -488,7 +488,8 @@ def quiet(ssl: Any) -> None:
     lib.SSL_set_shutdown(ssl, lib.SSL_get_shutdown(ssl) | lib.SSL_SENT_SHUTDOWN)
 
 
-def received_close_notify(ssl: Any) -> bool:
+def received_shutdown(ssl: Any) -> bool:
+    """The peer's close_notify has come, or a fatal alert (SSL_get_shutdown(3))."""
     return bool(lib.SSL_get_shutdown(ssl) & lib.SSL_RECEIVED_SHUTDOWN)
 
 

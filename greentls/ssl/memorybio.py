@@ -11,7 +11,7 @@ import ssl as _stdlib_ssl
 from typing import TYPE_CHECKING, Any
 
 from greentls.connection import WANT_READ, Connection
-from greentls.errors import TLSError
+from greentls.errors import TLSError, WantRead
 from greentls.openssl import binding
 from greentls.session import Session
 from greentls.ssl.errors import want_read
@@ -141,10 +141,16 @@ class BIOConnection(Facts):
                 return max(self._run(self._tls.step_read, room, len(room)), 0)
 
     def write(self, data: Any) -> int:
-        """All of it. Raises SSLWantReadError before the handshake is finished, SSLError."""
+        """All of it. Raises SSLError; SSLWantReadError before the handshake is finished, and as Connection.write()."""
         self._finish_handshake()
         with memoryview(data) as view, view.cast("B") as octets:
-            return self._run(self._tls.write, octets) if octets else 0
+            return self._run(self._step_write, octets) if octets else 0
+
+    def _step_write(self, octets: memoryview) -> int:
+        try:
+            return self._tls.write(octets)
+        except WantRead:
+            return WANT_READ
 
     def shutdown(self) -> None:
         """close_notify, and the peer's. Raises SSLWantReadError until then, SSLError, also for data before it."""
