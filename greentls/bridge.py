@@ -167,12 +167,17 @@ def _nobody() -> None:
     """A weak reference to nobody."""
 
 
-def _root() -> Any:
-    """The greenlet that this thread has begun with: what tells threads apart without a system call."""
+def _thread() -> Any:
+    """What tells threads apart, without a system call: a weak reference to the greenlet that this one has begun with.
+
+    Weak, and no frame that may become part of a traceback keeps that greenlet: greenlet (3.5.6 and before) frees the
+    first greenlet of a thread that has ended if gc.get_referrers() knows of none, as it does while the garbage that
+    refers to it is being collected; the collector then reads what was freed.
+    """
     root = getcurrent()
     while root.parent is not None:
         root = root.parent
-    return root
+    return weakref.ref(root)
 
 
 class Operation:
@@ -183,12 +188,12 @@ class Operation:
     server_name: Any = _UNREAD  # what the client's hello says, str or None, at a server
     offered_psks: bytes | None = None  # pre_shared_key of the TLS 1.3 hello that is worked on
     kept: Any = None  # memory that OpenSSL reads after a callback has returned
-    thread: Callable[[], Any] | None = None  # that of the first operation: its root
+    thread: Any = None  # that of the first operation
     # What hooks have answered before OpenSSL was entered, by question().
     answers: dict[Any, Callable[[], Any]] | None = None
     # Who runs the bodies of callbacks, where that is not the thread that OpenSSL runs in.
     ask: Callable[..., Any] | None = None
-    # The root of the thread that waits for another one's operation, from before that begins until it is back.
+    # The thread that waits for another one's operation, from before that begins until it is back.
     waits: Any = None
     # A greenlet that must not wait, and so must not enter. It may say close_notify, which asks nobody anything.
     hub: Any = None
@@ -265,12 +270,12 @@ class Operation:
             return
         if getcurrent() is self.hub and name != "shutdown":
             raise WrongThreadError(f"{name}: the hub must never wait: spawn a greenlet for TLS operations")
-        root = _root()
-        if root is self.waits:
+        thread = _thread()
+        if thread == self.waits:
             raise ConcurrentUseError(f"{name}: another thread is inside {self.name} of this connection")
         if self.thread is None:
-            self.thread = weakref.ref(root)
-        elif self.thread() is not root:
+            self.thread = thread
+        elif self.thread != thread:  # two weak references are equal if they are to one object that is alive
             raise WrongThreadError(f"{name}: a connection belongs to the thread of its first operation")
         self.entrant = weakref.ref(getcurrent())
 
@@ -310,7 +315,7 @@ class Operation:
     def go_elsewhere(self) -> None:
         """The next operation comes in another thread, and this thread's come again after come_back(). Between
         operations only, as come_back()."""
-        self.thread, self.entrant, self.waits = None, _nobody, _root()
+        self.thread, self.entrant, self.waits = None, _nobody, _thread()
 
     def come_back(self) -> None:
         self.thread, self.entrant, self.waits = None, _nobody, None
