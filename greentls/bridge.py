@@ -336,16 +336,13 @@ class Operation:
         if not failed:
             self._provoke_alert()
             return TLSError(name, reason="a callback failed where OpenSSL cannot be told; the connection was ended")
-        codes = binding.take_errors()
-        described = [binding.describe(code) for code in codes]
-        library, reason = described[0] if described else ("", "")
-        details = tuple(text for _, text in described[1:] if text)
-        if any(text == "certificate verify failed" for _, text in described):
-            refused = CertificateError(name, library, reason, codes[0], details)
-            refused.verify_code = lib.SSL_get_verify_result(self.ssl)
-            refused.verify_message = ffi.string(lib.X509_verify_cert_error_string(refused.verify_code)).decode()
-            return refused
-        return TLSError(name, library, reason, codes[0] if codes else 0, details)
+        error = tls_error(name, binding.take_errors())
+        if error.reason != "certificate verify failed":
+            return error
+        refused = CertificateError(*error.args)
+        refused.verify_code = lib.SSL_get_verify_result(self.ssl)
+        refused.verify_message = ffi.string(lib.X509_verify_cert_error_string(refused.verify_code)).decode()
+        return refused
 
     def _provoke_alert(self) -> None:
         """Nonsense into OpenSSL, so that it sends a fatal alert and forgets the session. No callback runs meanwhile."""
@@ -358,6 +355,13 @@ class Operation:
             if result <= 0 and lib.SSL_get_error(self.ssl, result) != lib.SSL_ERROR_WANT_READ:
                 break
         lib.ERR_clear_error()
+
+
+def tls_error(name: str, codes: list[int]) -> TLSError:
+    """What the error queue says of an operation. Its last error is the one that is told, as the standard library does:
+    programs compare the reason. Those before it, which often say more, are the details."""
+    *earlier, (library, reason) = [("", ""), *map(binding.describe, codes)]
+    return TLSError(name, library, reason, codes[-1] if codes else 0, tuple(text for _, text in earlier if text))
 
 
 # -- the callbacks -----------------------------------------------------------------------------------------------------

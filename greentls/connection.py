@@ -23,7 +23,7 @@ from typing import Any
 
 from OpenSSL import SSL
 
-from greentls.bridge import CLOSED, WANT_READ, Hooks, Operation, verify_resumption
+from greentls.bridge import CLOSED, WANT_READ, Hooks, Operation, tls_error, verify_resumption
 from greentls.certificates import CertificateChain
 from greentls.context import VERIFY_POST_HANDSHAKE, Context
 from greentls.errors import TLSError, UnexpectedEOF, WantRead
@@ -267,7 +267,7 @@ class Connection:
         """
         self.operation.check_entry("request_client_certificate")
         if codes := binding.request_client_certificate(self._ssl):
-            raise TLSError("request_client_certificate", *binding.describe(codes[0]), codes[0])
+            raise tls_error("request_client_certificate", codes)
 
     def refuse(self, alert: int, reason: str) -> None:
         """Ends a handshake that OpenSSL has not begun: a fatal alert is in data_to_send() (RFC 8446 6).

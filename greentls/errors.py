@@ -151,8 +151,9 @@ class TooManyCalls(GreenTLSError):
 class TLSError(GreenTLSError):
     """What OpenSSL said of an operation.
 
-    operation: "do_handshake", "read", ... library, reason: OpenSSL's texts of the first queued error ("SSL routines",
-    "no shared cipher"), empty if it queued none. code: that error as OpenSSL packs it, 0 if none. Later ones: details.
+    operation: "do_handshake", "read", ... library, reason: OpenSSL's texts of the last queued error ("SSL routines",
+    "no shared cipher"), empty if it queued none. code: that error as OpenSSL packs it, 0 if none. details: the reasons
+    of the errors before it, oldest first.
     """
 
     def __init__(

@@ -3,6 +3,7 @@ reason, which are None where OpenSSL has said nothing."""
 
 from __future__ import annotations
 
+import re
 import ssl as _stdlib_ssl
 from typing import Any
 
@@ -19,11 +20,13 @@ def as_stdlib(error: TLSError | WireError, server_hostname: str | None = None) -
         return want_read() if error.operation == "read" else _want_write()
     if isinstance(error, UnexpectedEOF):
         return _unexpected_eof()
-    reason = error.reason.upper().replace(" ", "_")
+    reason = _SSLV3_ALERT.sub("sslv3 alert", error.reason).upper().replace(" ", "_")
     library = error.library.removesuffix(" routines")
     text = f"[{library}: {reason}] {error.reason}" if library else str(error)
+    if library and not reason:  # an alert that has no name
+        text = f"[{library}] unknown error"
     if not isinstance(error, CertificateError):
-        return ssl_error(f"{text} (greentls)", library, reason)
+        return ssl_error(f"{text} (greentls)", library, reason or None)
     message = error.verify_message
     if error.verify_code in _MISMATCHES:
         message = f"{_MISMATCHES[error.verify_code]} mismatch, certificate is not valid for '{server_hostname}'."
@@ -31,6 +34,10 @@ def as_stdlib(error: TLSError | WireError, server_hostname: str | None = None) -
     refused.verify_code, refused.verify_message = error.verify_code, message
     return _said_by(refused, library, reason)
 
+
+# The standard library has the names of OpenSSL's headers, as SSLV3_ALERT_BAD_CERTIFICATE. The text was that name in
+# small letters up to OpenSSL 3.1, then "ssl/tls alert bad certificate", in OpenSSL 4 "tls alert bad certificate".
+_SSLV3_ALERT = re.compile("^(ssl/)?tls alert")
 
 # X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH have sentences of the standard library's own.
 _MISMATCHES = {62: "Hostname", 64: "IP address"}

@@ -198,7 +198,7 @@ class SSLSocket(Facts, metaclass=StandIn):
                 stream.do_handshake()
         except TLSError as error:
             answer = self._context.plain_http_answer
-            if self.server_side and answer is not None and error.reason == "http request":
+            if self.server_side and answer is not None and "http request" in (error.reason, *error.details):
                 stream.refuse_in_clear(answer, str(error))
             raise self._as_stdlib(error) from error
         return None
