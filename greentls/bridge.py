@@ -565,6 +565,8 @@ def _early_data(operation: Operation, connection: Bridged) -> int:
     hook = connection.session_hooks.early_data  # SSL_new() has copied the callback, as it has max_early_data
     if hook is None or lib.SSL_get_verify_mode(operation.ssl):  # the Context that a name has chosen may verify
         return 0
+    if not binding.session_max_early_data(lib.SSL_get_session(operation.ssl)):
+        return 0  # the ticket allowed none: OpenSSL takes what this Context takes, and is then fatal about the ticket
     return int(hook(connection, binding.client_random(operation.ssl)) is True)
 
 

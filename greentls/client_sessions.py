@@ -161,7 +161,7 @@ class ClientSessions:
         if kept is None:
             kept, connection.session_lookup = self._take_from_store(key, timeout)
         if kept is not None:
-            connection.offer(kept[1])
+            connection.offer(kept[1], of_equal_settings=True)
             connection.session_ends = kept[0]
 
     def _settle(self, connection: Connection) -> None:

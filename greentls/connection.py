@@ -227,31 +227,43 @@ class Connection:
             raise UnexpectedEOF("shutdown")
         return result in (_BOTH, CLOSED)
 
-    def offer(self, session: Session) -> None:
+    def offer(self, session: Session, *, of_equal_settings: bool = False) -> None:
         """A client's, before the handshake: to resume this one. Raises ConfigurationError.
 
-        A resumption verifies nothing: a session whose peer was not found good, or had no certificate, is left out where
-        the peer has to be good, and one that no OCSP response vouches for any more where there is an ocsp hook.
+        A resumption verifies nothing. So a session is left out, and the handshake is a full one, unless the certificate
+        in it would be found good here and now, with the chain that the session knows: for this name, by these trust
+        anchors. of_equal_settings: whoever offers it knows that this was so under settings that are equal in everything
+        that matters, the name included. With an ocsp hook a response must vouch for the session, too.
         """
-        binding.set_session(self._ssl, session.pointer)
-        # set_session() has both from the session
-        good = not lib.SSL_get_verify_result(self._ssl) and binding.knows_peer(self._ssl)
-        if self.context.verify_mode and not good:
-            binding.forget_session(self._ssl)
-        if self.hooks.ocsp and not session.vouched_for:
-            binding.forget_session(self._ssl)
+        ssl, context = self._ssl, self.context
+        binding.set_session(ssl, session.pointer)
+        good = of_equal_settings or binding.offers_cipher(ssl, session.pointer)
+        if context.verify_mode:
+            good = good and lib.SSL_get_verify_result(ssl) == 0  # set_session() has it from the session
+            good = good and (
+                binding.knows_peer(ssl) if of_equal_settings else binding.would_verify(ssl, context.ssl_context)
+            )
+        if self.hooks.ocsp:
+            good = good and session.vouched_for
+        if not good:
+            binding.forget_session(ssl)
         self.offered, self.session_ends = session, session.ends
 
     @property
     def early_data_limit(self) -> int:
-        """Bytes of early data that the session to be resumed allows."""
-        # Where OpenSSL would make another session, in silence, it fails over the early data.
+        """Bytes of early data that the session to be resumed allows, to a server of the same name that speaks the same
+        protocol (RFC 8446 4.2.10)."""
+        # Where OpenSSL would silently make another session, or these two differ, it fails over the early data.
         context, session = self.context, self.session
         if context.options & SSL.OP_NO_TLSv1_3 or 0 < context.maximum_version < SSL.TLS1_3_VERSION:
             return 0
         if session is None or not session.resumable or session.remaining <= 0:
             return 0
         if self.hooks.verify:  # which is asked about the resumed server behind the handshake, and may say no
+            return 0
+        if session.server_name not in (None, binding.server_name(self._ssl)):
+            return 0
+        if session.alpn_protocol and session.alpn_protocol not in context.alpn_protocols:
             return 0
         return session.max_early_data
 

@@ -9,23 +9,25 @@ tickets (OP_NO_TICKET), no internal cache (which would answer before the hook, a
 OpenSSL's lock). Without them the client keeps its session itself, in a ticket that is sealed by Hooks.ticket_key or, if
 there is none, by a key that this Context's SSL_CTX has made for itself.
 
-The session-id context names what a session may be resumed for: OpenSSL refuses a session of another one. By default it
-is a digest of the certificates' names, of how peers are verified, of the trust anchors and the CRLs, so that all
-workers of a site agree on it, a renewed certificate keeps its sessions, and a session made without a client
-certificate, or without a verify hook, is worthless where there has to be one. (Trust anchors in files count by content,
-directories by path.)
-Each connection adds the server name: Connection.session_id_context.
+A resumption asks a peer for nothing but the session's secret. So a session is bound to every setting that decides
+whether the peer would have been accepted in a full handshake. Settings that do not bind it are listed below, each with
+its reason (NOT_IN_IDENTITY, NOT_IN_SCOPE); a setting that nobody has thought about binds it. Trust anchors in files
+count by content, directories by path.
 
-A client's sessions are bound to the Context's session_scope, if a new_session hook wants them: a digest of all settings
-that decide what the peer is offered or asked, and the hooks that have a say. Contexts with an equal scope may resume
-each other's sessions; the digest is the same in every process where the trust anchors are.
+- A server's sessions are bound by the session-id context, a digest: OpenSSL refuses a session of another one. Instead
+  of the certificates themselves their names are in it, so that all workers of a site agree on it, and a renewed
+  certificate keeps its sessions; a session_id_context that is given takes the place of the names, and of nothing else.
+  Each connection adds the server name: Connection.session_id_context.
+- A client's sessions are bound to the Context's session_scope, if a new_session hook wants them: a digest, and the
+  hooks that have a say. Contexts with an equal scope may resume each other's sessions; the digest is the same in every
+  process where the trust anchors are. A session that is handed over instead is judged by itself: Connection.offer().
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -98,6 +100,8 @@ class Context:
     ciphers: str = ""  # TLS 1.2 and below, OpenSSL's syntax; empty: the default
     ciphersuites: str = ""  # TLS 1.3
     groups: str = ""
+    signature_algorithms: str = ""  # that the peer may sign with, and this side; empty: the default
+    client_signature_algorithms: str = ""  # the same for a client's certificate; empty: as the one before
     alpn_protocols: Sequence[bytes] = ()  # a client's offer; a server chooses by Hooks.alpn
     hooks: bridge.Hooks = field(default_factory=bridge.Hooks)
     psk_identity_hint: bytes = b""  # a server's, TLS 1.2 (RFC 4279 5.2)
@@ -131,6 +135,10 @@ class Context:
             binding.set_ciphersuites(context, self.ciphersuites)
         if self.groups:
             binding.set_groups(context, self.groups)
+        if self.signature_algorithms:
+            binding.set_signature_algorithms(context, self.signature_algorithms)
+        if self.client_signature_algorithms:
+            binding.set_signature_algorithms(context, self.client_signature_algorithms, of_clients=True)
         if self.alpn_protocols and not self.server_side:
             context.set_alpn_protos(list(self.alpn_protocols))
         if self.psk_identity_hint:
@@ -189,9 +197,7 @@ class Context:
                 object.__setattr__(self, "session_scope", self._scope())
                 context.set_session_cache_mode(SSL.SESS_CACHE_CLIENT | SSL.SESS_CACHE_NO_INTERNAL)
             return
-        identity = self.session_id_context or self._identity()
-        if len(identity) > 32:  # SSL_MAX_SID_CTX_LENGTH
-            identity = hashlib.sha256(identity).digest()
+        identity = self._identity()
         object.__setattr__(self, "session_id_context", identity)
         context.set_session_id(identity)
         # Also without hooks: a connection that was switched here asks this Context whether it may have a session id.
@@ -238,30 +244,68 @@ class Context:
         return binding.ca_certificates(self.ssl_context)
 
     def _identity(self) -> bytes:
-        digest = hashlib.sha256(b"greentls session-id context 1")
-        for names in sorted(chain.names for chain in self.certificates):
-            digest.update(repr(names).encode())
-        verification = self.verify_mode, self.post_handshake_auth, self.hooks.verify is not None
-        digest.update(repr((*verification, len(self.trust.files), self.trust.directories)).encode())
-        self.trust.feed(digest)
-        for crl in self.crls:  # what a new one revokes must not be resumed
-            digest.update(crl.public_bytes(Encoding.DER))
-        return digest.digest()
+        names: Any = sorted(chain.names for chain in self.certificates)
+        digest = self._digest(b"greentls session-id context 3", NOT_IN_IDENTITY)
+        digest.update(_canonical(self.session_id_context or names))
+        hooks = (each.name for each in fields(self.hooks) if each.name not in HOOKS_NOT_IN_IDENTITY)
+        digest.update(_canonical([name for name in hooks if getattr(self.hooks, name) is not None]))
+        identity: bytes = digest.digest()  # 32 bytes: SSL_MAX_SID_CTX_LENGTH
+        return identity
 
     def _scope(self) -> tuple[bytes, bridge.Hooks]:
-        digest = hashlib.sha256(b"greentls session scope 1")
-        for each in fields(self):
-            if each.name not in _OUT_OF_SCOPE:
-                digest.update(each.name.encode() + b"=" + _canonical(getattr(self, each.name)) + b"\n")
+        digest = self._digest(b"greentls session scope 2", NOT_IN_SCOPE)
         silent = dict.fromkeys(("get_session", "new_session", "remove_session", "keylog", "message"))
         return digest.digest(), replace(self.hooks, **silent)
+
+    def _digest(self, purpose: bytes, without: Collection[str]) -> Any:
+        digest = hashlib.sha256(purpose)
+        for each in fields(self):
+            if each.name not in without:
+                digest.update(each.name.encode() + b"=" + _canonical(getattr(self, each.name)) + b"\n")
+        return digest
 
     def __reduce__(self) -> Any:
         raise TypeError("a Context holds keys and C pointers: make it anew in the other process")
 
 
-# Fields that make no difference to a client's session, or are told apart by more than their value.
-_OUT_OF_SCOPE = {"hooks", "session_id_context", "session_lifetime", "num_tickets", "ssl_context", "session_scope"}
+# Settings that do not bind a server's sessions by their value, and why.
+NOT_IN_IDENTITY = {
+    "certificates": "their names bind it: a renewed certificate keeps its sessions",
+    "hooks": "whether there is one binds it: HOOKS_NOT_IN_IDENTITY",
+    "session_id_context": "takes the place of the certificates' names",
+    "alpn_protocols": "a client's; the protocol is chosen anew in each handshake",
+    "hostname_checks_common_name": "a client's; a server expects no name",
+    "psk_identity_hint": "tells a client which key to take; the key itself proves the peer",
+    "dh_parameters": "judged by the client; a path, which says nothing of the content",
+    "session_lifetime": "written into the session when it is made",
+    "num_tickets": "how many copies a client gets",
+    "max_early_data": "written into the session; a resumption is held to the lower one, and the hook is asked",
+    "ssl_context": "made of the others",
+    "session_scope": "made of the others",
+}
+# Hooks whose absence, when the session was made, does not matter to a server that has them, and why.
+HOOKS_NOT_IN_IDENTITY = {
+    "servername": "asked in each handshake, before OpenSSL looks for a session",
+    "alpn": "asked in each handshake",
+    "get_session": "where sessions lie",
+    "new_session": "where sessions lie",
+    "remove_session": "where sessions lie",
+    "ticket_key": "where sessions lie",
+    "ocsp": "a server's own staple, which nobody wants in a resumption",
+    "early_data": "asked for each first flight",
+    "keylog": "looks on",
+    "message": "looks on",
+    "psk_client": "a client's",
+}
+# Settings that do not bind a client's sessions by their value, and why.
+NOT_IN_SCOPE = {
+    "hooks": "compared as themselves, those that only look on left out",
+    "session_id_context": "a server's",
+    "session_lifetime": "written into the session when it is made",
+    "num_tickets": "a server's",
+    "ssl_context": "made of the others",
+    "session_scope": "made of the others",
+}
 
 
 def _canonical(value: Any) -> bytes:

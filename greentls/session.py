@@ -67,6 +67,16 @@ class Session:
         return binding.session_id_context(self.pointer)
 
     @property
+    def server_name(self) -> str | None:
+        """The name that the server acknowledged, or None (RFC 6066 3)."""
+        return binding.session_server_name(self.pointer)
+
+    @property
+    def alpn_protocol(self) -> bytes:
+        """The protocol that was agreed on, b"" for none."""
+        return binding.session_alpn_protocol(self.pointer)
+
+    @property
     def time(self) -> int:
         """When it was made, seconds since the epoch."""
         return binding.session_times(self.pointer)[0]

@@ -28,6 +28,8 @@ lib: Any = _binding.lib
 # Macros of ssl.h and tls1.h that the binding does not carry.
 _CTRL_CHAIN_CERT = 89
 _CTRL_SET_GROUPS_LIST = 92
+_CTRL_SET_SIGALGS_LIST = 98
+_CTRL_SET_CLIENT_SIGALGS_LIST = 102
 _STATUSTYPE_OCSP = 1
 _CTRL_SESS_NUMBER = 20  # and what follows it up to 31
 _READ_EARLY_DATA_SUCCESS, _EARLY_DATA_ACCEPTED = 1, 2
@@ -97,6 +99,9 @@ def restore_errors(saved: Any) -> None:
 
 _SESSION_FUNCTIONS = {
     # char, not unsigned char, so that ffi.unpack() makes bytes of it
+    "SSL_SESSION_get0_alpn_selected": "void (*)(const SSL_SESSION *, const unsigned char **, size_t *)",
+    "SSL_SESSION_get0_cipher": "const SSL_CIPHER *(*)(const SSL_SESSION *)",
+    "SSL_SESSION_get0_hostname": "const char *(*)(const SSL_SESSION *)",
     "SSL_SESSION_get0_id_context": "const char *(*)(const SSL_SESSION *, unsigned int *)",
     "SSL_SESSION_get_id": "const char *(*)(const SSL_SESSION *, unsigned int *)",
     "SSL_SESSION_get_protocol_version": "int (*)(const SSL_SESSION *)",
@@ -162,6 +167,17 @@ def session_id_context(session: Any) -> bytes:
     length = ffi.new("unsigned int *")
     octets: bytes = ffi.unpack(_sessions.SSL_SESSION_get0_id_context(session, length), length[0])
     return octets
+
+
+def session_server_name(session: Any) -> str | None:
+    name = _sessions.SSL_SESSION_get0_hostname(session)
+    return None if name == ffi.NULL else ffi.string(name).decode("ascii", "surrogateescape")
+
+
+def session_alpn_protocol(session: Any) -> bytes:
+    start, length = ffi.new("const unsigned char **"), ffi.new("size_t *")
+    _sessions.SSL_SESSION_get0_alpn_selected(session, start, length)
+    return bytes(ffi.buffer(start[0], length[0])) if length[0] else b""
 
 
 def session_max_early_data(session: Any) -> int:
@@ -299,6 +315,15 @@ def set_groups(context: SSL.Context, names: str) -> None:
     if done != 1:
         lib.ERR_clear_error()
         raise ConfigurationError(f"groups {names!r}", "OpenSSL does not know one of them")
+
+
+def set_signature_algorithms(context: SSL.Context, names: str, of_clients: bool = False) -> None:
+    """Signature algorithms, colon-separated, best first. of_clients: those of a client's certificate only."""
+    control = hidden("SSL_CTX_ctrl", "long (*)(SSL_CTX *, int, long, void *)")
+    command = _CTRL_SET_CLIENT_SIGALGS_LIST if of_clients else _CTRL_SET_SIGALGS_LIST
+    if control(raw_context(context), command, 0, ffi.from_buffer(names.encode() + b"\0")) != 1:
+        lib.ERR_clear_error()
+        raise ConfigurationError(f"signature algorithms {names!r}", "OpenSSL does not know one of them")
 
 
 def set_psk_identity_hint(context: SSL.Context, hint: bytes) -> None:
@@ -689,6 +714,45 @@ def knows_peer(ssl: Any) -> bool:
     certificate = lib.SSL_get_peer_certificate(ssl)
     lib.X509_free(certificate)
     return bool(certificate != ffi.NULL)
+
+
+def would_verify(ssl: Any, context: SSL.Context) -> bool:
+    """Whether a client would find the certificate of the session that it offers good, in a full handshake.
+
+    As OpenSSL asks (ssl_verify_cert_chain()): for the name, by the flags and at the security level of the SSL*. Of the
+    intermediate certificates only those are known that came with the session; a session from bytes has none.
+    """
+    certificate = lib.SSL_get_peer_certificate(ssl)
+    if certificate == ffi.NULL:
+        return False
+    store = lib.X509_STORE_CTX_new()
+    try:
+        trusted, chain = lib.SSL_CTX_get_cert_store(raw_context(context)), lib.SSL_get_peer_cert_chain(ssl)
+        if store == ffi.NULL or lib.X509_STORE_CTX_init(store, trusted, certificate, chain) != 1:
+            raise MemoryError("X509_STORE_CTX_init")
+        parameters = hidden("X509_STORE_CTX_get0_param", "X509_VERIFY_PARAM *(*)(X509_STORE_CTX *)")(store)
+        level = hidden("SSL_get_security_level", "int (*)(const SSL *)")(ssl)
+        hidden("X509_VERIFY_PARAM_set_auth_level", "void (*)(X509_VERIFY_PARAM *, int)")(parameters, level)
+        hidden("X509_STORE_CTX_set_default", "int (*)(X509_STORE_CTX *, const char *)")(store, _OF_A_SERVER)
+        own = lib.SSL_get0_param(ssl)
+        hidden("X509_VERIFY_PARAM_set1", "int (*)(X509_VERIFY_PARAM *, const X509_VERIFY_PARAM *)")(parameters, own)
+        return bool(lib.X509_verify_cert(store) == 1)
+    finally:
+        lib.X509_STORE_CTX_free(store)
+        lib.X509_free(certificate)
+        lib.ERR_clear_error()
+
+
+_OF_A_SERVER = ffi.new("char[]", b"ssl_server")  # the purpose of the peer's certificate
+
+
+def offers_cipher(ssl: Any, session: Any) -> bool:
+    """Whether a client offers the session's cipher; a TLS 1.2 server that resumes without is a fatal error to it."""
+    offered = hidden("SSL_get1_supported_ciphers", "void *(*)(SSL *)")(ssl)
+    try:
+        return _sessions.SSL_SESSION_get0_cipher(session) in _ciphers(offered)
+    finally:
+        hidden("OPENSSL_sk_free", "void (*)(void *)")(offered)
 
 
 def peer_certificates(ssl: Any, server_side: bool) -> list[bytes]:

@@ -43,18 +43,19 @@ __all__ = ["address"]
 # Looked up together, since one pass over 36 000 symbols costs the same for one name as for thirty (15 ms).
 # fmt: off
 WANTED = frozenset((
-    "EVP_CipherInit_ex2", "EVP_MAC_CTX_set_params",
-    "OPENSSL_sk_num", "OPENSSL_sk_value", "OSSL_ERR_STATE_free", "OSSL_ERR_STATE_new", "OSSL_ERR_STATE_restore",
-    "OSSL_ERR_STATE_save", "SSL_CTX_ctrl", "SSL_CTX_remove_session", "SSL_CTX_sess_set_get_cb",
-    "SSL_CTX_sess_set_new_cb", "SSL_CTX_sess_set_remove_cb", "SSL_CTX_set_allow_early_data_cb",
-    "SSL_CTX_set_cert_verify_callback", "SSL_CTX_set_client_hello_cb", "SSL_CTX_set_num_tickets",
-    "SSL_CTX_set_tlsext_ticket_key_evp_cb", "SSL_SESSION_get0_id_context", "SSL_SESSION_get_id",
-    "SSL_SESSION_get_protocol_version", "SSL_get_early_data_status",
-    "SSL_SESSION_get_ticket_lifetime_hint", "SSL_SESSION_get_time", "SSL_SESSION_get_timeout",
-    "SSL_SESSION_has_ticket", "SSL_SESSION_is_resumable", "SSL_SESSION_set_timeout", "SSL_SESSION_up_ref",
-    "SSL_client_hello_get0_ext", "SSL_get0_peer_certificate", "SSL_get_ciphers", "SSL_get_client_ciphers",
-    "SSL_set_session_id_context", "X509_OBJECT_get0_X509",
-    "X509_VERIFY_PARAM_set1_host_input_validation", "X509_check_ca",
+    "EVP_CipherInit_ex2", "EVP_MAC_CTX_set_params", "OPENSSL_sk_free", "OPENSSL_sk_num", "OPENSSL_sk_value",
+    "OSSL_ERR_STATE_free", "OSSL_ERR_STATE_new", "OSSL_ERR_STATE_restore", "OSSL_ERR_STATE_save", "SSL_CTX_ctrl",
+    "SSL_CTX_remove_session", "SSL_CTX_sess_set_get_cb", "SSL_CTX_sess_set_new_cb", "SSL_CTX_sess_set_remove_cb",
+    "SSL_CTX_set_allow_early_data_cb", "SSL_CTX_set_cert_verify_callback", "SSL_CTX_set_client_hello_cb",
+    "SSL_CTX_set_num_tickets", "SSL_CTX_set_tlsext_ticket_key_evp_cb", "SSL_SESSION_get0_alpn_selected",
+    "SSL_SESSION_get0_cipher", "SSL_SESSION_get0_hostname", "SSL_SESSION_get0_id_context", "SSL_SESSION_get_id",
+    "SSL_SESSION_get_protocol_version", "SSL_SESSION_get_ticket_lifetime_hint", "SSL_SESSION_get_time",
+    "SSL_SESSION_get_timeout", "SSL_SESSION_has_ticket", "SSL_SESSION_is_resumable", "SSL_SESSION_set_timeout",
+    "SSL_SESSION_up_ref", "SSL_client_hello_get0_ext", "SSL_get0_peer_certificate", "SSL_get1_supported_ciphers",
+    "SSL_get_ciphers", "SSL_get_client_ciphers", "SSL_get_early_data_status", "SSL_get_security_level",
+    "SSL_set_session_id_context", "X509_OBJECT_get0_X509", "X509_STORE_CTX_get0_param",
+    "X509_STORE_CTX_set_default", "X509_VERIFY_PARAM_set1", "X509_VERIFY_PARAM_set1_host_input_validation",
+    "X509_VERIFY_PARAM_set_auth_level", "X509_check_ca", "ossl_statem_send_fatal",
 ))
 # fmt: on
 # Functions that every version of the binding exports; five at least must be found, and all that are found must agree.

@@ -110,8 +110,8 @@ class SSLContext(_Base, metaclass=StandIn):  # type: ignore[misc]  # _Base is fo
     resumed=...): asked about the peer's certificate once OpenSSL has found it good, and on resumptions; returns None,
     or raises to refuse. keylog_callback(sock, line): the lines of keylog_filename. callback_timeout, handshake_timeout:
     seconds, None for ever. plain_http_answer: bytes for a client that speaks HTTP without TLS, None for nothing.
-    session_id_context: bytes; sessions resume only where it is the same. By default it is made from the certificates'
-    names, the trust anchors, and how peers are verified.
+    session_id_context: bytes; sessions resume only where it is the same, and so are the settings that decide which
+    clients are accepted. By default the certificates' names take its place.
     max_early_data: a server's, bytes that a resuming client may send before the handshake (0-RTT), 0 for none: they can
     be a copy of what a client sent before, see sock.handshake_finished. replay_guard: a store that all servers share,
     with add() (SharedValues), None for the session_store: what it has seen, or cannot tell, is refused as early data.
