@@ -48,6 +48,8 @@ memcached:
 tools:
 	@sh tests/need.sh openssl openssl
 	@sh tests/need.sh curl curl
+	@sh tests/need.sh ab apache2-utils
+	@sh tests/need.sh wrk wrk
 	@sh tests/need.sh strip binutils
 	@sh tests/need.sh gnutls-cli gnutls-bin
 	@sh tests/need.sh tstclnt libnss3-tools

@@ -446,8 +446,7 @@ class SSLContext(_Base, metaclass=StandIn):  # type: ignore[misc]  # _Base is fo
                 )
         if session is not None and not isinstance(session, Session):
             raise TypeError("Value is not a SSLSession.")
-        refused = _stdlib_ssl.PROTOCOL_TLS_CLIENT if server_side else _stdlib_ssl.PROTOCOL_TLS_SERVER
-        if _C.protocol.__get__(self) == refused:  # the number: to make an enum of it for each connection is slow
+        if not self.has_side(server_side):
             side = "server" if server_side else "client"
             raise ssl_error(f"Cannot create a {side} socket with a {self.protocol.name} context")
         try:
@@ -462,6 +461,12 @@ class SSLContext(_Base, metaclass=StandIn):  # type: ignore[misc]  # _Base is fo
             )
         connection.owner = weakref.ref(owner)
         return connection
+
+    def has_side(self, server_side: bool) -> bool:
+        """Whether this context makes servers (True), or clients (False)."""
+        refused = _stdlib_ssl.PROTOCOL_TLS_CLIENT if server_side else _stdlib_ssl.PROTOCOL_TLS_SERVER
+        protocol: int = _C.protocol.__get__(self)  # the number: to make an enum of it for each connection is slow
+        return protocol != refused
 
     def compile(self, server_side: bool, certificates: tuple[CertificateChain, ...] | None = None) -> Context:
         """The Context of these settings, with other certificates if there are any. Raises ConfigurationError,

@@ -1,4 +1,4 @@
-"""PlainSocket: a socket in clear, some of whose bytes have been read already."""
+"""PlainSocket: a socket in clear, some of whose bytes have been read already. Unconnected: one that is to speak TLS."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from typing import Any
 
 from gevent import socket
 
+from greentls.connection import Connection
 from greentls.wire import ClientHello
 
-__all__ = ["PlainSocket"]
+__all__ = ["PlainSocket", "Unconnected"]
 
 
 class PlainSocket(socket.socket):  # type: ignore[misc]  # gevent is untyped
@@ -40,3 +41,18 @@ class PlainSocket(socket.socket):  # type: ignore[misc]  # gevent is untyped
             data = self.recv(nbytes or len(octets), flags)
             octets[: len(data)] = data
             return len(data)
+
+
+class Unconnected(PlainSocket):
+    """A socket that listens, or is going to connect: in an SSLSocket's place of the TLSStream, until it is connected.
+
+    Its waits are gevent's: to close or detach it cancels them. connection: what the TLSStream will go on with.
+    """
+
+    connection: Connection
+
+    def use(self, connection: Connection) -> None:
+        self.connection = connection
+
+    def close_notify(self) -> None:
+        """There is no TLS to end."""

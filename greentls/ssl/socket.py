@@ -7,12 +7,10 @@ import errno
 import socket as _stdlib_socket
 import ssl as _stdlib_ssl
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import gevent.monkey
-import gevent.socket
 import gevent.ssl
 
 from greentls.connection import Connection
@@ -20,7 +18,7 @@ from greentls.deadline import Deadline
 from greentls.errors import ConcurrentUseError, TLSError, UnexpectedEOF, WireError
 from greentls.session import Session
 from greentls.ssl.facts import Facts
-from greentls.ssl.plain import PlainSocket
+from greentls.ssl.plain import PlainSocket, Unconnected
 from greentls.ssl.standin import StandIn
 from greentls.strategy import STRATEGIES
 from greentls.stream import TLSStream
@@ -32,7 +30,39 @@ if TYPE_CHECKING:
 __all__ = ["SSLSocket"]
 
 
+UNREAD_SIZE = (
+    16384  # bytes that a connection is relieved of before it is closed by force; gevent.pywsgi asks for as many
+)
+
 _ORIGINAL = gevent.monkey.get_original("ssl", "SSLSocket")
+
+
+class Underneath:
+    """The _sock of an SSLSocket: ends the connection, and neither reads nor writes behind the back of TLS.
+
+    gevent.pywsgi closes so what else stays open for as long as somebody has the request's environ, and with it the file
+    that makefile() has made.
+    """
+
+    __slots__ = ("_owner",)
+
+    def __init__(self, owner: SSLSocket) -> None:
+        self._owner = owner
+
+    def fileno(self) -> int:
+        return self._owner.fileno()
+
+    def recv(self, *_: Any) -> bytes:
+        """What comes belongs to TLS: there is never anything to read here."""
+        raise BlockingIOError(errno.EAGAIN, "only TLS reads from this socket")
+
+    def close(self) -> None:
+        """close_notify if it can go at once, then FIN, whatever files are open."""
+        try:
+            self._owner._raw.recv(UNREAD_SIZE)  # what the kernel still has at close() would make it send RST, not FIN
+        except OSError:
+            pass
+        self._owner._real_close()
 
 
 class SSLSocket(Facts, metaclass=StandIn):
@@ -50,9 +80,9 @@ class SSLSocket(Facts, metaclass=StandIn):
     family: int
     type: int
     proto: int
-    _stream: TLSStream
-    _raw: _socket.socket
-    _connected: bool
+    _stream: TLSStream | Unconnected
+    _raw: Any  # what knows the descriptor: a _socket.socket, or the same Unconnected
+    _connected = False
     _takes_early_data = True
     _io_refs = 0
     _closed = False
@@ -97,13 +127,20 @@ class SSLSocket(Facts, metaclass=StandIn):
         try:
             raw.setblocking(False)
             self.server_hostname = None if server_hostname is None else context._encode_hostname(server_hostname)
-            connection = context.connection(server_side, self.server_hostname, session, self, self._takes_early_data)
-            self._stream = TLSStream(raw, connection, timeout, STRATEGIES[context.strategy])
+            connected = self._is_connected()
+            # A listener's context need not fit its side: it is for accept(). The Connection only has the facts, then.
+            side = server_side if connected or context.has_side(server_side) else not server_side
+            connection = context.connection(side, self.server_hostname, session, self, self._takes_early_data)
             if isinstance(sock, PlainSocket) and sock.ahead:
                 self._ahead = sock.ahead
                 connection.receive_data(sock.ahead)
-            self._connected = self._is_connected()
-            if self._connected and do_handshake_on_connect:
+            if not connected:
+                self._raw = self._stream = Unconnected(family, kind, proto, fileno=raw.detach())
+                self._stream.use(connection)
+                self._stream.settimeout(timeout)
+                return self
+            self._speak_tls(raw, connection, timeout)
+            if do_handshake_on_connect:
                 if timeout == 0.0:
                     raise ValueError("do_handshake_on_connect should not be specified for non-blocking sockets")
                 return self._observed(self._handshake) or self
@@ -112,6 +149,11 @@ class SSLSocket(Facts, metaclass=StandIn):
             getattr(self, "_stream", raw).close()
             raise
         return self
+
+    def _speak_tls(self, raw: _socket.socket, connection: Connection, timeout: float | None) -> None:
+        self._raw = raw
+        self._stream = TLSStream(raw, connection, timeout, STRATEGIES[self._context.strategy])
+        self._connected = True
 
     def _is_connected(self) -> bool:
         """Raises ssl.SSLError for one that the peer has closed, if there is still something to read from it: it has
@@ -221,9 +263,18 @@ class SSLSocket(Facts, metaclass=StandIn):
             return None
 
     def _check_connected(self) -> None:
+        """Raises OSError. TLS may begin, since a socket may be connected although connect() raised BlockingIOError."""
         if not self._connected:
-            self._raw.getpeername()  # it may be all the same, if connect() had raised BlockingIOError
-            self._connected = True
+            self._raw.getpeername()
+            self._leave_clear()
+
+    def _leave_clear(self) -> None:
+        """TLS takes over a socket that has been connected."""
+        clear = self._stream
+        timeout, connection = clear.timeout, clear.connection
+        raw = _socket.socket(self.family, self.type, self.proto, fileno=clear.detach())
+        raw.setblocking(False)
+        self._speak_tls(raw, connection, timeout)
 
     def _finish_handshake(self) -> None:
         """Reading and writing begin with it where nobody has asked for it before."""
@@ -331,7 +382,7 @@ class SSLSocket(Facts, metaclass=StandIn):
     # -- data ----------------------------------------------------------------------------------------------------------
 
     def read(self, len: int = 1024, buffer: bytearray | memoryview | None = None) -> bytes | int:
-        if self._closed:
+        if self._sslobj is None:
             raise ValueError("Read on closed or unwrapped SSL socket.")
         return self.recv(len) if buffer is None else self.recv_into(buffer, len)
 
@@ -374,7 +425,7 @@ class SSLSocket(Facts, metaclass=StandIn):
                 raise self._as_stdlib(error) from error
 
     def write(self, data: Any) -> int:
-        if self._closed:
+        if self._sslobj is None:
             raise ValueError("Write on closed or unwrapped SSL socket.")
         return self.send(data)
 
@@ -432,7 +483,7 @@ class SSLSocket(Facts, metaclass=StandIn):
 
         Files that makefile() has made of this socket go on in clear.
         """
-        if self._closed or not self._connected:
+        if self._sslobj is None:
             raise ValueError(f"No SSL wrapper around {self}")
         try:
             self._stream.shutdown()
@@ -453,8 +504,9 @@ class SSLSocket(Facts, metaclass=StandIn):
 
     def accept(self) -> tuple[Any, Any]:
         """(an SSLSocket of the same settings, the peer's address), after the handshake if do_handshake_on_connect."""
-        with self._in_clear() as sock:
-            connected, address = sock.accept()
+        if self._connected:
+            self._raw._accept()  # raises OSError
+        connected, address = self._raw.accept()
         wrapped = self._context.wrap_socket(
             connected,
             server_side=True,
@@ -474,38 +526,34 @@ class SSLSocket(Facts, metaclass=StandIn):
             raise ValueError("can't connect in server-side mode")
         if self._connected:
             raise ValueError("attempt to connect already-connected SSLSocket!")
-        with self._in_clear() as sock:
-            failure: int | None = getattr(sock, method)(address)
+        if not self._context.has_side(False):
+            self._context.connection(False, self.server_hostname, None, self)  # raises ssl.SSLError
+        failure: int | None = getattr(self._raw, method)(address)
         if not failure:
-            self._connected = True
+            self._leave_clear()
             if self.do_handshake_on_connect:
                 self.do_handshake()
         return failure
 
-    @contextmanager
-    def _in_clear(self) -> Iterator[Any]:
-        """The same descriptor as a gevent socket, for as long as there is no TLS."""
-        sock = gevent.socket.socket(self.family, self.type, self.proto, fileno=self._raw.fileno())
-        sock.settimeout(self.timeout)
-        try:
-            yield sock
-        finally:
-            sock.detach()
-
     # -- the socket ----------------------------------------------------------------------------------------------------
 
     def fileno(self) -> int:
-        return self._raw.fileno()
+        return int(self._raw.fileno())
 
     def detach(self) -> int:
         """The descriptor, which nobody here closes any more."""
         self._closed = True
-        return self._stream.detach()
+        return int(self._stream.detach())
 
     def close(self) -> None:
+        """Once the files that makefile() has made are closed, too, as the standard library's."""
         self._closed = True
         if self._io_refs <= 0:
-            self._stream.close()
+            self._real_close()
+
+    def _real_close(self) -> None:
+        self._closed = True
+        self._stream.close()
 
     def _decref_socketios(self) -> None:
         if self._io_refs > 0:
@@ -572,7 +620,12 @@ class SSLSocket(Facts, metaclass=StandIn):
     @property
     def _sslobj(self) -> SSLSocket | None:
         """For those who ask the standard library's socket in this way whether there is TLS."""
-        return self if self._connected and not self._closed else None
+        return self if self._connected and self.fileno() != -1 else None
+
+    @property
+    def _sock(self) -> Underneath:
+        """For gevent.pywsgi, which ends its connections by this."""
+        return Underneath(self)
 
     def getpeercert(self, binary_form: bool = False) -> dict[str, Any] | bytes | None:
         self._check_connected()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import os
+import select
 import socket
 import ssl
 import struct
@@ -12,6 +14,7 @@ import struct
 import gevent
 import gevent.socket
 import pytest
+from gevent.socket import cancel_wait_ex
 from helpers import PATIENCE, free_port, wait_until
 from ssl_pairs import both_versions, connected, contexts, outcome, talk
 
@@ -93,6 +96,143 @@ class TestConnectAndAccept:
                 assert caught.value.errno == errno.ENOTCONN
             with pytest.raises(ValueError, match="No SSL wrapper"):
                 sock.unwrap()
+
+
+def waiting(job):
+    """The greenlet has come to its wait, in the hub."""
+    job.start()
+    gevent.idle()
+    assert not job.dead
+
+
+class TestWhoeverWaitsInAcceptOrConnect:
+    """close() and detach() wake it with EBADF: it must not wait for a descriptor that is somebody else's by now."""
+
+    @pytest.mark.parametrize("end", ["close", "detach"])
+    def test_a_listener_that_is_closed(self, listener, end):
+        listening = listener()
+        address = listening.getsockname()
+        job = gevent.Greenlet(outcome, listening.accept)
+        waiting(job)
+        descriptor = getattr(listening, end)() or -1
+        error = job.get(timeout=PATIENCE)
+        assert (type(error), error.errno) == (cancel_wait_ex, errno.EBADF)
+        if descriptor != -1:
+            with socket.socket(fileno=descriptor) as still:
+                assert still.getsockname() == address
+
+    def test_another_listener_with_the_same_descriptor_keeps_its_connections(self, listener):
+        listening = listener()
+        descriptor = listening.fileno()
+        job = gevent.Greenlet(outcome, listening.accept)
+        waiting(job)
+        listening.close()
+        gevent.idle()
+        with contextlib.ExitStack() as opened:
+            while (other := opened.enter_context(socket.create_server(("127.0.0.1", 0)))).fileno() != descriptor:
+                assert len(opened._exit_callbacks) < 100
+            with socket.create_connection(other.getsockname()) as client:
+                assert job.get(timeout=PATIENCE).errno == errno.EBADF
+                accepted, address = other.accept()
+                accepted.close()
+                assert address == client.getsockname()
+
+    @pytest.fixture
+    def full(self):
+        """The address of a listener whose queue is full: who connects waits."""
+        with socket.socket() as listening, contextlib.ExitStack() as clients:
+            listening.bind(("127.0.0.1", 0))
+            listening.listen(0)
+            while True:
+                client = clients.enter_context(socket.socket())
+                client.setblocking(False)
+                client.connect_ex(listening.getsockname())
+                if not select.select([], [client], [], 0.1)[1]:
+                    break
+            yield listening.getsockname()
+
+    @pytest.mark.parametrize("end", ["close", "detach"])
+    @pytest.mark.parametrize("connect", ["connect", "connect_ex"])
+    def test_a_socket_that_is_closed_while_it_connects(self, pki, full, connect, end):
+        sock = unconnected(pki)
+        job = gevent.Greenlet(outcome, getattr(sock, connect), full)
+        waiting(job)
+        descriptor = getattr(sock, end)() or -1
+        answer = job.get(timeout=PATIENCE)
+        assert answer == errno.EBADF if connect == "connect_ex" else answer.errno == errno.EBADF
+        assert sock.fileno() == -1
+        if descriptor != -1:
+            os.close(descriptor)
+
+    def test_closed_before(self, pki, listener):
+        listening, sock = listener(), unconnected(pki)
+        address = listening.getsockname()
+        for each in (listening, sock):
+            each.close()
+        for call in (listening.accept, functools.partial(sock.connect, address)):
+            with pytest.raises(OSError) as caught:
+                call()
+            assert caught.value.errno == errno.EBADF
+        assert sock.connect_ex(address) == errno.EBADF
+
+    def test_what_is_connected_accepts_nothing(self, pki):
+        with connected(*contexts(pki)) as (here, _), pytest.raises(OSError) as caught:
+            here.accept()
+        assert caught.value.errno == errno.EINVAL
+
+    def test_without_waiting(self, pki, listener):
+        listening = listener()
+        listening.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            listening.accept()
+        with unconnected(pki) as sock:
+            sock.settimeout(0)
+            with pytest.raises(BlockingIOError):
+                sock.connect(listening.getsockname())
+            gevent.socket.wait_write(sock.fileno(), PATIENCE)
+            sock.settimeout(PATIENCE)
+            listening.settimeout(PATIENCE)
+            accepting = gevent.spawn(listening.accept)
+            sock.do_handshake()
+            with accepting.get(timeout=PATIENCE)[0] as peer:
+                talk(sock, peer)
+
+
+class TestAContextOfTheOtherSide:
+    """It may wrap what listens: wrap_socket() asks for a side only once there is a connection."""
+
+    @pytest.mark.parametrize("server_side", [False, True])
+    def test_accept_serves_tls(self, pki, server_side):
+        client, server = contexts(pki)
+        with server.wrap_socket(gevent.socket.create_server(("127.0.0.1", 0)), server_side=server_side) as listening:
+            assert listening.server_side is server_side
+            assert listening.version() is None
+            accepting = gevent.spawn(listening.accept)
+            raw = gevent.socket.create_connection(listening.getsockname(), PATIENCE)
+            sock = client.wrap_socket(raw, server_hostname="localhost")
+            with sock, accepting.get(timeout=PATIENCE)[0] as peer:
+                assert peer.server_side is True
+                talk(sock, peer)
+
+    @pytest.mark.parametrize("connect", ["connect", "connect_ex"])
+    def test_connect_is_refused(self, pki, connect):
+        _, server = contexts(pki)
+        with server.wrap_socket(gevent.socket.socket()) as sock, pytest.raises(ssl.SSLError, match="client socket"):
+            getattr(sock, connect)(("127.0.0.1", 1))
+
+    def test_accept_with_a_clients_context_is_refused(self, pki):
+        client, _ = contexts(pki)
+        client.check_hostname = False
+        with client.wrap_socket(gevent.socket.create_server(("127.0.0.1", 0)), server_side=True) as listening:
+            somebody = socket.create_connection(listening.getsockname())
+            with somebody, pytest.raises(ssl.SSLError, match="server socket"):
+                listening.accept()
+
+    def test_what_is_connected_is_refused_at_once(self, pki):
+        _, server = contexts(pki)
+        here, there = socket.socketpair()
+        with there, pytest.raises(ssl.SSLError, match="client socket"):
+            server.wrap_socket(here)
 
 
 @both_versions
