@@ -66,8 +66,8 @@ if TYPE_CHECKING:
     from greentls.tickets import TicketKey
 
 __all__ = [
-    "CLOSED", "MAX_PSK_LOOKUPS", "MAX_SESSION_LOOKUPS", "WANT_READ", "Bridged", "Hooks", "Operation", "install",
-    "question", "verify_resumption",
+    "CLOSED", "MAX_MESSAGES_WITHOUT_DATA", "MAX_PSK_LOOKUPS", "MAX_SESSION_LOOKUPS", "WANT_READ", "Bridged", "Hooks",
+    "Operation", "count_messages", "install", "question", "verify_resumption",
 ]  # fmt: skip
 
 # A hello may name some 1,600 PSK identities, and OpenSSL asks for each before it checks a single binder: one cheap
@@ -78,6 +78,12 @@ MAX_SESSION_LOOKUPS = 2
 # or two, and asks twice after a HelloRetryRequest.
 MAX_PSK_LOOKUPS = 4
 
+# Post-handshake messages and answers to them (KeyUpdates, NewSessionTickets, renegotiation under TLS 1.2) in a row,
+# without application data between. A KeyUpdate of 27 bytes costs us 8 microseconds and 27 bytes of an answer, and
+# SSL_read() goes on for as long as they come. OpenSSL itself counts empty records (32) and warnings (4) only. BoringSSL
+# allows 32 KeyUpdates, which are 64 with their answers; rustls allows 32 messages.
+MAX_MESSAGES_WITHOUT_DATA = 64
+
 # What Operation.run() answers besides SSL_*'s own positive results.
 WANT_READ = 0
 CLOSED = -1  # the peer's close_notify has come
@@ -86,6 +92,7 @@ _INTERNAL_ERROR = 80  # AlertDescription, RFC 8446 6.2
 _OK, _NOACK, _ALERT_FATAL = 0, 3, 2  # SSL_TLSEXT_ERR_*
 _GO_ON, _REFUSE = 1, 0  # SSL_CLIENT_HELLO_SUCCESS, SSL_CLIENT_HELLO_ERROR
 _NAME_HEADER = struct.Struct(">HBH")  # ServerNameList's length, NameType, HostName's length
+_MESSAGE_DONE = lib.SSL_CB_ACCEPT_EXIT, lib.SSL_CB_CONNECT_EXIT
 _UNREAD = object()  # in the place of a server name: no hello has been read
 _TLS13 = 0x0304
 _TICKET_IV = 16  # bytes, EVP_MAX_IV_LENGTH: what AES-CBC has
@@ -185,6 +192,7 @@ class Operation:
 
     name = ""  # of the operation that runs, or that ran last
     lookups = psk_lookups = 0
+    messages = 0  # and answers, post-handshake, since there was application data
     server_name: Any = _UNREAD  # what the client's hello says, str or None, at a server
     offered_psks: bytes | None = None  # pre_shared_key of the TLS 1.3 hello that is worked on
     kept: Any = None  # memory that OpenSSL reads after a callback has returned
@@ -704,6 +712,24 @@ def _message(
     hook = connection.hooks.message
     if hook is not None:
         hook(connection, bool(sent), version, content_type, bytes(ffi.buffer(start, length)))
+
+
+@_callback("void(SSL *, int, int)")
+def _on_info(ssl: Any, where: int, result: int) -> None:
+    if result != 1 or where not in _MESSAGE_DONE:
+        return
+    operation = _running.get(ssl)
+    if operation is None:
+        return
+    operation.messages += 1
+    if operation.messages > MAX_MESSAGES_WITHOUT_DATA and operation.failure is None:
+        lib.SSL_clear_mode(ssl, lib.SSL_MODE_AUTO_RETRY)  # SSL_read() returns now, and does not go on
+        operation.failure = TLSError(operation.name, reason="too many post-handshake messages without application data")
+
+
+def count_messages(ssl: Any) -> None:
+    """From the end of the handshake on, in which OpenSSL would call forty times."""
+    lib.SSL_set_info_callback(ssl, _on_info)
 
 
 # -- installing them ---------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from typing import Any
 
 from OpenSSL import SSL
 
-from greentls.bridge import CLOSED, WANT_READ, Hooks, Operation, tls_error, verify_resumption
+from greentls.bridge import CLOSED, WANT_READ, Hooks, Operation, count_messages, tls_error, verify_resumption
 from greentls.certificates import CertificateChain
 from greentls.context import VERIFY_POST_HANDSHAKE, Context
 from greentls.errors import TLSError, UnexpectedEOF, WantRead
@@ -144,6 +144,7 @@ class Connection:
             self.established = True
             if result == 1:
                 self.drained = not (self.eof or lib.BIO_get_mem_data(self.incoming, binding.start))
+                count_messages(self._ssl)
             operation.finished()
         elif self.eof:
             raise UnexpectedEOF(name)
@@ -189,8 +190,10 @@ class Connection:
             if self.eof:
                 raise UnexpectedEOF("read")
             self.drained = True
-        elif 0 < result < room:  # the rest of a record, then: OpenSSL has none of it any more
-            self.drained = not (self.eof or lib.BIO_get_mem_data(self.incoming, binding.start))
+        elif result > 0:
+            self.operation.messages = 0
+            if result < room:  # the rest of a record, then: OpenSSL has none of it any more
+                self.drained = not (self.eof or lib.BIO_get_mem_data(self.incoming, binding.start))
         return result
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
