@@ -18,7 +18,9 @@ which the others learn once it is back.
 
 Times are the wall clocks' of many machines. One that is wrong by half a minute costs nothing: its machine uses a new
 key when all know it already, an old one when all know it still. One that is minutes early uses a new key while a few
-have not looked yet, which costs some full handshakes at each rotation.
+have not looked yet, which costs some full handshakes at each rotation. Beyond SKEW a clock is wrong. A key that begins
+later than the fastest right clock would announce it is left out, wherever it is found: it would be the newest until
+then, and so the last one. The machine whose clock is wrong seals with keys of its own, which the others may not open.
 
 The algorithm is that of h2o's src/ssl.c; but h2o takes what it finds for the whole truth.
 """
@@ -48,6 +50,7 @@ from greentls import events
 from greentls.deadline import Deadline
 from greentls.errors import ConfigurationError
 from greentls.stores import SharedValues
+from greentls.trouble import Trouble
 
 __all__ = ["TicketKey", "TicketKeys"]
 
@@ -62,6 +65,7 @@ LIFETIME = 3 * 3600.0
 ANNOUNCE = 60.0  # seconds between a key's being told and its first use: h2o's
 REFRESH = 20.0  # seconds between two looks at the store, a quarter more or less: two may fail within ANNOUNCE
 SKEW = 300.0  # seconds by which the fleet's clocks may differ: Kerberos allows as much
+AHEAD = SKEW + ANNOUNCE  # seconds before which a key can be told
 STORE_TIMEOUT = 5.0  # seconds for one such look
 ATTEMPTS = 20  # swaps that may come too late, one after another
 MAX_KEYS = 32  # in the list: five in health, one more for each process that started during an outage
@@ -137,7 +141,7 @@ class TicketKeys(ABC):
     @property
     @abstractmethod
     def age(self) -> float:
-        """Seconds since the file, or the store, was last found in order; math.inf if it never was."""
+        """Seconds since the file, or the store, was last found in order; math.inf if it never was by today's clock."""
 
     def ready(self, timeout: float | None) -> None:  # noqa: B027  most have nothing to wait for
         """Waits for the first keys, timeout seconds at most: the first use of shared keys does. After it there are
@@ -320,12 +324,13 @@ class _SharedKeys(_Changing):
         self._source = store.name
         self._agreed = -math.inf
         self._failures = 0
+        self._wrong_clock = Trouble()
         self._refreshers: weakref.WeakKeyDictionary[Any, _Refresher] = weakref.WeakKeyDictionary()  # by hub
 
     @property
     def keys(self) -> tuple[TicketKey, ...]:
         now = self._clock()
-        if not self._held:
+        if not self._held or self._held[-1].begins > now + AHEAD:  # this clock was ahead, and was put right
             with self._telling():
                 self._held = (self._new(now),)
         held = self._held
@@ -338,7 +343,8 @@ class _SharedKeys(_Changing):
 
     @property
     def age(self) -> float:
-        return max(0.0, self._clock() - self._agreed)
+        since = self._clock() - self._agreed
+        return max(0.0, since) if since > -SKEW else math.inf  # by another clock than today's
 
     def ready(self, timeout: float | None) -> None:
         refresher = self._refreshers.get(get_hub())
@@ -375,16 +381,27 @@ class _SharedKeys(_Changing):
             value, token = self._store.gets(_NAME)
             found = () if value is None else _unpack(value)
             now = self._clock()
-            wanted = self._wanted(found, now)
+            known = {*found, *self._held}
+            early = {each for each in known if each.begins > now + AHEAD}
+            wanted = self._wanted(known - early, now)
             if wanted == found or self._store.cas(_NAME, _pack(wanted), token, self._lifetime + SKEW):
                 self._held, self._agreed = wanted, now
+                if early:
+                    self._left_out(early, now)
                 return
         raise RuntimeError(f"others were quicker {ATTEMPTS} times running")
 
-    def _wanted(self, found: tuple[_Agreed, ...], now: float) -> tuple[_Agreed, ...]:
-        keys = {each for each in (*found, *self._held) if now < each.ends + SKEW}
-        # What begins later than skew explains comes from a clock that is wrong, and must not stop the rotation.
-        newest = max((each.begins for each in keys if each.begins <= now + SKEW), default=None)
+    def _left_out(self, early: set[_Agreed], now: float) -> None:
+        days = (max(each.begins for each in early) - now) / 86_400
+        names = ", ".join(sorted(each.key.name.hex() for each in early))
+        problem = f"a clock is wrong: keys that begin {days:.1f} days from now are left out: {names}"
+        self._tell(error=problem)
+        if self._wrong_clock.may_be_said():
+            log.warning("ticket keys: store %s: %s", self._store.name, problem)
+
+    def _wanted(self, known: set[_Agreed], now: float) -> tuple[_Agreed, ...]:
+        keys = {each for each in known if now < each.ends + SKEW}
+        newest = max((each.begins for each in keys), default=None)
         if newest is None:
             keys.add(self._new(now))
         elif newest + self._rotation <= now + ANNOUNCE:
