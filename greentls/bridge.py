@@ -28,8 +28,9 @@ this more than one line is what OpenSSL, cffi and a switch do to each other:
   another, past all that another certificate or another trust store stands for. So the servername hook is asked in the
   client-hello callback, which comes before everything else, with the name read from the hello here; and what a session
   is bound to there, its session-id context, is the Context that was chosen *and* the name. OpenSSL's own servername
-  callback only acknowledges the name, and refuses if the hook has not been asked. After a HelloRetryRequest the hook's
-  answer stands, unless the client comes back with another name.
+  callback only acknowledges the name, and refuses if the hook has not been asked.
+- After a HelloRetryRequest the client says hello again, and OpenSSL does not compare. What hooks have decided by the
+  first hello stands, so the second one must be the same but for what RFC 8446 4.1.2 lists: else illegal_parameter.
 
 Where this rests on undocumented behaviour: SSL_set_bio(3) memory BIOs are never read or written between a callback's
 call and its return, so that ciphertext may come and go meanwhile; SSL_CTX_set_client_hello_cb(3),
@@ -55,12 +56,15 @@ from greentls.errors import (
     ConnectionDead,
     TLSError,
     UnsupportedOpenSSL,
+    WireError,
     WrongThreadError,
 )
 from greentls.openssl import binding
 from greentls.openssl.binding import ffi, lib
 from greentls.session import Session
+from greentls.wire.hello import ClientHello
 from greentls.wire.registry import ExtensionType
+from greentls.wire.retry import changed_field
 
 if TYPE_CHECKING:
     from greentls.tickets import TicketKey
@@ -88,7 +92,7 @@ MAX_MESSAGES_WITHOUT_DATA = 64
 WANT_READ = 0
 CLOSED = -1  # the peer's close_notify has come
 
-_INTERNAL_ERROR = 80  # AlertDescription, RFC 8446 6.2
+_ILLEGAL_PARAMETER, _INTERNAL_ERROR = 47, 80  # AlertDescription, RFC 8446 6.2
 _OK, _NOACK, _ALERT_FATAL = 0, 3, 2  # SSL_TLSEXT_ERR_*
 _GO_ON, _REFUSE = 1, 0  # SSL_CLIENT_HELLO_SUCCESS, SSL_CLIENT_HELLO_ERROR
 _NAME_HEADER = struct.Struct(">HBH")  # ServerNameList's length, NameType, HostName's length
@@ -194,6 +198,7 @@ class Operation:
     lookups = psk_lookups = 0
     messages = 0  # and answers, post-handshake, since there was application data
     server_name: Any = _UNREAD  # what the client's hello says, str or None, at a server
+    hello: bytes | None = None  # the client's first, at a server, for as long as a second one may come
     offered_psks: bytes | None = None  # pre_shared_key of the TLS 1.3 hello that is worked on
     kept: Any = None  # memory that OpenSSL reads after a callback has returned
     thread: Any = None  # that of the first operation
@@ -289,7 +294,7 @@ class Operation:
 
     def finished(self) -> None:
         """The handshake is: what it needed is not needed any more."""
-        self.answers = self.kept = self.offered_psks = None
+        self.answers = self.kept = self.hello = self.offered_psks = None
 
     def asked(self, hook: Callable[..., Any], *arguments: Any, bound: bool = True) -> Any:
         """What the hook answers; it may have been asked already. bound: for the Context that is chosen now."""
@@ -416,21 +421,35 @@ def _on_client_hello(ssl: Any, alert: Any, _: Any) -> Any:
 def _client_hello(operation: Operation, connection: Bridged, alert: Any) -> int:
     if connection.hooks.psk_server:
         operation.offered_psks = binding.client_hello_extension(operation.ssl, ExtensionType.pre_shared_key)
+    if operation.hello is not None:
+        alert[0] = _ILLEGAL_PARAMETER
+        _check_second_hello(operation)
+        return _GO_ON
+    operation.hello = binding.client_hello(operation.ssl)
     extension = binding.client_hello_extension(operation.ssl, ExtensionType.server_name)
     name = None if extension is None else _server_name(extension)
     if name is _UNREAD:
         operation.server_name = _UNREAD
         return _GO_ON  # OpenSSL reads it next, and knows the alert
-    if operation.server_name is not _UNREAD and operation.server_name == name:
-        return _GO_ON  # the second hello, after a HelloRetryRequest
     operation.server_name = name
-    hook = connection.session_hooks.servername  # the first Context's: with the second hello there may be another
+    hook = connection.session_hooks.servername
     refusal = operation.asked(hook, name, bound=False) if hook else None
     if refusal is not None:
         alert[0] = refusal
         return _REFUSE
     binding.set_session_id_context(operation.ssl, connection.session_id_context)
     return _GO_ON
+
+
+def _check_second_hello(operation: Operation) -> None:
+    """Raises TLSError unless it is the first one again, as far as it must be."""
+    first, second = operation.hello or b"", binding.client_hello(operation.ssl) or b""
+    try:
+        changed = changed_field(ClientHello.parse(first), ClientHello.parse(second))
+    except WireError as error:
+        raise TLSError(operation.name, reason=f"the hello after the HelloRetryRequest: {error}") from None
+    if changed:
+        raise TLSError(operation.name, reason=f"the client has after the HelloRetryRequest another {changed}")
 
 
 def _server_name(extension: bytes) -> Any:

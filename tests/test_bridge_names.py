@@ -289,23 +289,6 @@ def test_a_client_without_a_name_is_asked_about_too(pki):
     assert there.session_id_context == there.context.session_id_context
 
 
-def test_another_name_in_the_second_hello_is_asked_about_again(pki):
-    """hazard: the answer to the first hello's name would stand for the second's."""
-    names = []
-    hooks = Hooks(servername=lambda connection, name: names.append(name))
-    there = Connection(server_context(pki, VERSIONS["1.3"], hooks=hooks, groups="P-256"))
-    one = client(client_context(pki, VERSIONS["1.3"], groups="X25519:P-256"))
-    for change in (lambda flight: flight, lambda flight: flight.replace(b"localhost", b"localhosu")):
-        attempt(one.do_handshake)
-        there.receive_data(change(one.data_to_send()))
-        attempt(there.do_handshake)
-        move(there, one)
-    assert names == ["localhost", "localhosu"]
-    assert there.server_name == "localhosu"
-    with pytest.raises(TLSError):
-        one.do_handshake()  # the transcripts differ
-
-
 def test_where_the_hello_cannot_be_read_a_servername_hook_is_refused_by_name(pki, monkeypatch):
     def unreachable(context, callback):
         raise UnsupportedOpenSSL("SSL_CTX_set_client_hello_cb", "a test", "", "none")

@@ -216,7 +216,9 @@ def set_session_callbacks(context: Any, get: Any, new: Any, remove: Any) -> None
 
 
 def set_client_hello_callback(context: Any, callback: Any) -> None:
-    """SSL_CTX_set_client_hello_cb(3)."""
+    """SSL_CTX_set_client_hello_cb(3). Raises UnsupportedOpenSSL also where the callback could not read the hello."""
+    for function in (_HELLO_EXTENSION, _HELLO_CIPHERS, _HELLO_SESSION_ID):
+        hidden(*function)
     hidden("SSL_CTX_set_client_hello_cb", "void (*)(SSL_CTX *, int (*)(SSL *, int *, void *), void *)")(
         context, callback, ffi.NULL
     )
@@ -518,11 +520,40 @@ def received_shutdown(ssl: Any) -> bool:
     return bool(lib.SSL_get_shutdown(ssl) & lib.SSL_RECEIVED_SHUTDOWN)
 
 
+_HELLO_EXTENSION = (
+    "SSL_client_hello_get0_ext", "int (*)(SSL *, unsigned int, const unsigned char **, size_t *)",
+)  # fmt: skip
+_HELLO_CIPHERS = "SSL_client_hello_get0_ciphers", "size_t (*)(SSL *, const unsigned char **)"
+_HELLO_SESSION_ID = "SSL_client_hello_get0_session_id", "size_t (*)(SSL *, const unsigned char **)"
+_SUPPORTED_VERSIONS = 43
+_BEFORE_CIPHERS = (
+    4 + 2 + 32 + 1 + 2
+)  # bytes: header, legacy_version, random, and the two lengths round legacy_session_id
+
+
 def client_hello_extension(ssl: Any, extension_type: int) -> bytes | None:
     """An extension's bytes as the client sent them, None if there is none. In a client-hello callback only."""
     start, length = ffi.new("const unsigned char **"), ffi.new("size_t *")
-    get = hidden("SSL_client_hello_get0_ext", "int (*)(SSL *, unsigned int, const unsigned char **, size_t *)")
-    return bytes(ffi.buffer(start[0], length[0])) if get(ssl, extension_type, start, length) else None
+    found = hidden(*_HELLO_EXTENSION)(ssl, extension_type, start, length)
+    return bytes(ffi.buffer(start[0], length[0])) if found else None
+
+
+def client_hello(ssl: Any) -> bytes | None:
+    """The ClientHello as the client sent it, header included; None for one that does not offer TLS 1.3. In a
+    client-hello callback only.
+
+    OpenSSL tells parts of it, and of its extensions those that it knows. But it reads the cipher suites where they were
+    received, in the middle of the message; so the rest is round them. (In SSLv2's hello it is elsewhere; that has no
+    extensions.) Empty where that is not so.
+    """
+    if not hidden(*_HELLO_EXTENSION)(ssl, _SUPPORTED_VERSIONS, ffi.NULL, ffi.NULL):
+        return None
+    start = ffi.new("const unsigned char **")
+    hidden(*_HELLO_CIPHERS)(ssl, start)
+    message = start[0] - (_BEFORE_CIPHERS + hidden(*_HELLO_SESSION_ID)(ssl, ffi.NULL))
+    if message[0] != 1:  # HandshakeType.client_hello
+        return b""
+    return bytes(ffi.buffer(message, 4 + (message[1] << 16 | message[2] << 8 | message[3])))
 
 
 def set_session_id_context(ssl: Any, value: bytes) -> None:

@@ -10,6 +10,7 @@ import pytest
 from foreign_clients import ALPN, PAYLOAD, Errand, Refused, chromium, curl, node
 
 import greentls
+from greentls import bridge
 
 
 def clients(*names: str):
@@ -125,3 +126,21 @@ def test_chromium_resumes(serve, context, errand, store):
     assert chromium(errand(server, twice=True)).resumed
     while not server.next().reused:  # it opens one or two connections before it has a session
         pass
+
+
+@every_client
+@pytest.mark.parametrize("version", ["1.3"])
+def test_says_the_same_hello_again_to_a_hello_retry_request(serve, context, errand, client, monkeypatch):
+    """hazard: whatever it must not change after a HelloRetryRequest, by the book and by its GREASE, would refuse it."""
+    again = []
+    check = bridge._check_second_hello
+    monkeypatch.setattr(bridge, "_check_second_hello", lambda operation: again.append(check(operation)))
+    context.set_ecdh_curve("secp384r1")  # which all of them know, and none has a share of at once
+    server = serve(context)
+    told = client(errand(server, twice=True))
+    assert PAYLOAD in told.received
+    resumed = [server.next().reused]
+    while not resumed[-1]:
+        resumed.append(server.next().reused)
+    assert again == [None] * len(again)
+    assert len(again) >= 2, "there was no HelloRetryRequest"
