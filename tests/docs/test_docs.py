@@ -399,6 +399,7 @@ def test_the_tests_that_are_named_exist():
         for each in (
             "bridge",
             "bridge_names",
+            "second_hello",
             "stream",
             "session_cache",
         )

@@ -115,6 +115,16 @@ def test_unusual_hellos(server, encoded):
         assert assert_parser_reads(stream, server).to_bytes() == encoded
 
 
+@pytest.mark.parametrize("place", ["before", "inside"])
+def test_empty_records_round_a_hello(server, place):
+    """RFC 8446 5.1 forbids to send them; OpenSSL passes them over, up to 32 in a row."""
+    encoded = UNUSUAL["the least"]
+    cut = 0 if place == "before" else 20
+    stream = (record(encoded[:cut]) if cut else b"") + record(b"") * 30 + record(encoded[cut:])
+    assert server.accepts(stream)
+    assert assert_parser_reads(stream, server).to_bytes() == encoded
+
+
 def test_mutated_hellos(server):
     """Whatever OpenSSL still accepts."""
     rng = random.Random(8446)

@@ -322,7 +322,7 @@ def test_a_pause_before_the_first_byte():
 @pytest.mark.parametrize(
     ("stream", "sentence", "alert"),
     [
-        (record(b""), "fragment: an empty handshake record, at least 1 byte expected", 10),
+        (record(b"", 21), "fragment: an empty alert record, at least 1 byte expected", 10),
         (
             record(CLIENT[:9]) + record(b"data", 23),
             "type: a record of application_data inside of a handshake message, handshake expected",

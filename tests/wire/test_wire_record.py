@@ -94,7 +94,6 @@ def test_what_is_not_iterated_over_comes_with_the_next_call():
 @pytest.mark.parametrize(
     ("stream", "sentence", "alert"),
     [
-        (record(b""), "fragment: an empty handshake record, at least 1 byte expected", 10),
         (record(b"", 21), "fragment: an empty alert record, at least 1 byte expected", 10),
         (
             record(HELLO[:9]) + record(b"data", 23),
