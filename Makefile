@@ -13,7 +13,7 @@ run: $(VENV)/.installed  ## the HTTPS demo on https://localhost:8443
 	$(BIN)/python -m greentls serve --bind localhost:8443
 
 test: $(VENV)/.installed-test memcached tools benchmarks/load benchmarks/floor  ## every test
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest -n auto --dist loadfile $(TESTS)
 
 test-all:  ## every test, on each Python from 3.10 that is installed
 	sh tests/all_pythons.sh

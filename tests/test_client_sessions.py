@@ -543,7 +543,7 @@ class Bare:
         ({"per_peer": 0}, "per_peer=0: must be 1 or more"),
         ({"store": Bare()}, "store bare: has no add"),
     ],
-    ids=str,
+    ids=["max_peers", "per_peer", "store"],
 )
 def test_what_cannot_be_is_said(options, said):
     with pytest.raises(ConfigurationError, match=said):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import threading
 
 import gevent
@@ -298,16 +297,11 @@ class TestWriting:
         (_, the_connections), removed = party.store.calls[-2:]  # 1.2: what was got; 1.3: what was put last
         assert removed == ("remove", the_connections)
 
-    def test_no_greenlet_is_left_when_the_queue_is_empty(self, pki, version):
-        def greenlets():
-            gc.collect()
-            return {id(each) for each in gc.get_objects() if isinstance(each, gevent.Greenlet) and not each.dead}
-
-        before = greenlets()
+    def test_no_greenlet_is_left_when_the_queue_is_empty(self, pki, version, new_greenlets):
         party = Party(pki, version)
         party.connect()
         assert party.cache.drain(PATIENCE)
-        assert greenlets() <= before
+        assert new_greenlets() == []
 
 
 class Batching(MemoryStore):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-
 import gevent
 import pytest
 from gevent.event import Event
@@ -167,15 +165,10 @@ class TestFlights:
             source.get("www.example")
         assert source._flights == {}
 
-    def test_no_greenlet_is_left(self, chain):
-        def greenlets():
-            gc.collect()
-            return {id(each) for each in gc.get_objects() if isinstance(each, gevent.Greenlet) and not each.ready()}
-
-        before = greenlets()
+    def test_no_greenlet_is_left(self, chain, new_greenlets):
         Callback(Function(chain)).get("www.example")
         gevent.sleep(0)
-        assert greenlets() <= before
+        assert new_greenlets() == []
 
 
 class TestMemory:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import shutil
 import subprocess
@@ -315,21 +314,14 @@ class TestWatching:
         (put.path / "a.pem").unlink()
         eventually(lambda: source.get("a.example") is None)
 
-    def test_one_greenlet_watches_and_ends_with_the_directory(self, put):
-        def new():
-            gc.collect()
-            all_there_are = (each for each in gc.get_objects() if isinstance(each, gevent.Greenlet))
-            return [id(each) for each in all_there_are if not each.ready() and id(each) not in before]
-
-        before: list[int] = []
-        before = new()
+    def test_one_greenlet_watches_and_ends_with_the_directory(self, put, new_greenlets):
         source = Directory(put.path, interval=0.01)
-        assert new() == [], "a parent of workers has none"
+        assert new_greenlets() == [], "a parent of workers has none"
         for _ in range(5):
             source.get("a.example")
-        assert len(new()) == 1
+        assert len(new_greenlets()) == 1
         del source
-        eventually(lambda: new() == [])
+        eventually(lambda: new_greenlets() == [])
 
     def test_a_forked_worker_watches_for_itself(self, put, pki):
         """hazard: the watching greenlet stays with the parent."""

@@ -260,7 +260,7 @@ class Trial:
         self.asked, self.behave = 0, behave
         return self.start(self.session)
 
-    def check_clean(self):
+    def check_clean(self, new_greenlets):
         while self.clients:
             self.clients.pop().close()
         assert self.server.drain_sessions(PATIENCE)  # tickets follow early data
@@ -268,8 +268,7 @@ class Trial:
         gc.collect()
         assert not bridge._running
         assert [each for each in self.connections if each() is not None] == []
-        left = [each for each in gc.get_objects() if isinstance(each, gevent.Greenlet) and not each.ready()]
-        assert [each for each in left if each is not gevent.getcurrent()] == []
+        assert new_greenlets() == []
 
 
 def outcome_of(function, result, *arguments, **options):
@@ -293,10 +292,10 @@ def refused(hook, here, alert):
 
 
 @pytest.fixture
-def trial(pki, hook, version, resumed, strategy):
+def trial(pki, hook, version, resumed, strategy, new_greenlets):
     made = Trial(pki, hook, version, resumed, strategy)
     yield made
-    made.check_clean()
+    made.check_clean(new_greenlets)
 
 
 @every_hook
