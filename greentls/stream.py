@@ -34,6 +34,7 @@ from greentls.errors import ConcurrentUseError, TLSError, WantRead, WouldBlock
 from greentls.openssl import binding
 from greentls.strategy import Strategy
 from greentls.thread_local import ThreadLocal
+from greentls.wire.record import RECORD_HEADER_SIZE
 
 __all__ = ["TLSStream"]
 
@@ -56,12 +57,54 @@ class _Here(ThreadLocal):
 _here = _Here()
 
 
+class Records:
+    """A socket's recv_into() that takes nothing behind the record which is being read, as OpenSSL on a socket does.
+
+    It costs a second call for each record: one for the header, one for as many bytes as that says.
+    """
+
+    def __init__(self, sock: _socket.socket) -> None:
+        self._recv_into = sock.recv_into
+        self._header = b""  # of the next record, as far as it has come
+        self._missing = 0  # bytes of the record whose header has come
+
+    def recv_into(self, buffer: bytearray) -> int:
+        """A record, or what there is of it: how many bytes, 0 at the end. Raises BlockingIOError, OSError."""
+        length = 0
+        if not self._missing:
+            length = self._recv_into(buffer, RECORD_HEADER_SIZE - len(self._header))
+            self.passed(buffer[:length])
+            if not self._missing:
+                return length
+        with memoryview(buffer) as view, view[length : length + self._missing] as room:
+            try:
+                more = self._recv_into(room)
+            except BlockingIOError:
+                if not length:
+                    raise
+                return length
+        self._missing -= more
+        return length + more
+
+    def passed(self, data: bytes | bytearray) -> None:
+        """The next bytes of the stream, which have been received."""
+        while data:
+            skipped = min(self._missing, len(data))
+            self._missing -= skipped
+            wanted = skipped + RECORD_HEADER_SIZE - len(self._header)
+            self._header += data[skipped:wanted]
+            data = data[wanted:]
+            if len(self._header) == RECORD_HEADER_SIZE:
+                self._missing, self._header = int.from_bytes(self._header[3:], "big"), b""
+
+
 class TLSStream:
     """A Connection over a socket, for greenlets. Like the socket, it belongs to one thread's hub.
 
     sock: a connected socket as the interpreter makes them (``_socket.socket``), non-blocking, owned from now on.
     timeout: seconds that each wait for the socket may take, None for ever; TimeoutError after that, and the stream can
     go on. 0: no wait at all, WouldBlock instead. strategy: how the handshake is done; None: in the greenlet.
+    read_ahead: False: nothing behind the record that is being read leaves the kernel.
     """
 
     closed = False
@@ -81,10 +124,13 @@ class TLSStream:
         connection: Connection,
         timeout: float | None = None,
         strategy: Strategy | None = None,
+        read_ahead: bool = True,
     ) -> None:
         self.timeout = timeout
         self._call = strategy.call if strategy is not None else None
         self._socket = sock
+        self._records = None if read_ahead else Records(sock)
+        self._recv_into = (self._records or sock).recv_into
         self._hub = get_hub()
         self.use(connection)
         if _here.buffers is None:
@@ -227,6 +273,12 @@ class TLSStream:
             self.flush()  # a close_notify that had to wait, or the answer to a key update
             self._receive()
 
+    def feed(self, data: bytes) -> None:
+        """Ciphertext that somebody else has received from the socket, before the handshake."""
+        self.connection.receive_data(data)
+        if self._records is not None:
+            self._records.passed(data)
+
     def receive(self) -> bytes:
         """Ciphertext as it comes from the socket, b"" at its end; the connection has it too. Before the handshake."""
         return bytes(self._buffers.received[: self._receive()])
@@ -363,11 +415,11 @@ class TLSStream:
             # As a rule the socket has nothing then, and an exception costs more than a wait that ends at once.
             if not self._emptied or self.timeout is not None:
                 try:
-                    length = self._socket.recv_into(self._buffers.received)
+                    length = self._recv_into(self._buffers.received)
                 except BlockingIOError:
                     pass
                 else:
-                    self._emptied = 0 < length < RECEIVE_SIZE
+                    self._emptied = 0 < length < RECEIVE_SIZE and self._records is None
                     connection = self.connection
                     if not length:
                         connection.eof = True

@@ -110,6 +110,8 @@ class SSLContext(_Base, metaclass=StandIn):  # type: ignore[misc]  # _Base is fo
     resumed=...): asked about the peer's certificate once OpenSSL has found it good, and on resumptions; returns None,
     or raises to refuse. keylog_callback(sock, line): the lines of keylog_filename. callback_timeout, handshake_timeout:
     seconds, None for ever. plain_http_answer: bytes for a client that speaks HTTP without TLS, None for nothing.
+    read_ahead: False leaves what is behind the record that is being read to the kernel, where select() sees it; that
+    costs a second system call for each record.
     session_id_context: bytes; sessions resume only where it is the same, and so are the settings that decide which
     clients are accepted. By default the certificates' names take its place.
     max_early_data: a server's, bytes that a resuming client may send before the handshake (0-RTT), 0 for none: they can
@@ -164,6 +166,7 @@ class SSLContext(_Base, metaclass=StandIn):  # type: ignore[misc]  # _Base is fo
         self.handshake_timeout: float | None = HANDSHAKE_TIMEOUT
         self.session_id_context = b""
         self.session_lifetime = SESSION_LIFETIME
+        self.read_ahead = True
         self.max_early_data = 0
         self.replay_guard: Any = None
 

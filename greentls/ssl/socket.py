@@ -131,15 +131,15 @@ class SSLSocket(Facts, metaclass=StandIn):
             # A listener's context need not fit its side: it is for accept(). The Connection only has the facts, then.
             side = server_side if connected or context.has_side(server_side) else not server_side
             connection = context.connection(side, self.server_hostname, session, self, self._takes_early_data)
-            if isinstance(sock, PlainSocket) and sock.ahead:
-                self._ahead = sock.ahead
-                connection.receive_data(sock.ahead)
             if not connected:
                 self._raw = self._stream = Unconnected(family, kind, proto, fileno=raw.detach())
                 self._stream.use(connection)
                 self._stream.settimeout(timeout)
                 return self
             self._speak_tls(raw, connection, timeout)
+            if isinstance(sock, PlainSocket) and sock.ahead:
+                self._ahead = sock.ahead
+                self._stream.feed(sock.ahead)
             if do_handshake_on_connect:
                 if timeout == 0.0:
                     raise ValueError("do_handshake_on_connect should not be specified for non-blocking sockets")
@@ -152,7 +152,8 @@ class SSLSocket(Facts, metaclass=StandIn):
 
     def _speak_tls(self, raw: _socket.socket, connection: Connection, timeout: float | None) -> None:
         self._raw = raw
-        self._stream = TLSStream(raw, connection, timeout, STRATEGIES[self._context.strategy])
+        context = self._context
+        self._stream = TLSStream(raw, connection, timeout, STRATEGIES[context.strategy], context.read_ahead)
         self._connected = True
 
     def _is_connected(self) -> bool:
