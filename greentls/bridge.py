@@ -110,6 +110,7 @@ class Bridged(Protocol):
     """A connection as its hooks and the bridge see it."""
 
     server_side: bool
+    external_psk: bool
 
     @property
     def good_until(self) -> float | None: ...
@@ -467,15 +468,22 @@ def _server_name(extension: bytes) -> Any:
 def _on_servername(ssl: Any, alert: Any, _: Any) -> Any:
     operation = _running.get(ssl)
     if operation is not None and operation.server_name is not _UNREAD and operation.failure is None:
-        return _NOACK if operation.server_name is None else _OK
+        return _NOACK if operation.server_name is None or _resumes(operation) else _OK
     alert[0] = _INTERNAL_ERROR
     return _guarded(ssl, _ALERT_FATAL, _servername)
+
+
+def _resumes(operation: Operation) -> bool:
+    """Then the name is not answered: RFC 6066 3 says so, and RFC 8446, which moves the answer to EncryptedExtensions,
+    says nothing else. OpenSSL sees to it under TLS 1.2 only. To it an external pre-shared key is a session, too."""
+    connection = operation.connection()
+    return bool(lib.SSL_session_reused(operation.ssl)) and not (connection and connection.external_psk)
 
 
 def _servername(operation: Operation, connection: Bridged) -> int:
     if operation.server_name is _UNREAD and connection.session_hooks.servername:
         raise TLSError(operation.name, reason="OpenSSL reads a server_name where RFC 6066 has none")
-    return _NOACK if binding.server_name(operation.ssl) is None else _OK
+    return _NOACK if binding.server_name(operation.ssl) is None or _resumes(operation) else _OK
 
 
 @_callback("int(SSL *, unsigned char **, unsigned char *, unsigned char *, unsigned int, void *)", _ALERT_FATAL)
