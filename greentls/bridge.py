@@ -119,6 +119,9 @@ class Bridged(Protocol):
     def hooks(self) -> Hooks: ...
 
     @property
+    def verify_hooks(self) -> Sequence[Callable[[Any, list[bytes], bool], None]]: ...
+
+    @property
     def session_hooks(self) -> Hooks: ...
 
     @property
@@ -129,8 +132,9 @@ class Bridged(Protocol):
 class Hooks:
     """A Context's answers to OpenSSL's questions. Each may wait; whatever it raises refuses the connection.
 
-    The connection that asks comes first. The session hooks of a connection's first Context stay in force when the
-    servername hook switches to another Context, the others come from the new one (SSL_set_SSL_CTX).
+    The connection that asks comes first. When the servername hook switches to another Context (SSL_set_SSL_CTX), the
+    session hooks of the first one stay in force, the verify hooks of both are asked, and the others come from the new
+    one.
     """
 
     #: (connection, server_name or None) -> None, or the number of the alert to refuse with. Runs on every handshake,
@@ -622,9 +626,8 @@ def _on_verify(store: Any, _: Any) -> int:
 
 
 def _verify(operation: Operation, connection: Bridged, store: Any) -> int:
-    hook = connection.hooks.verify
-    if hook is not None:
-        sent = store is None
+    sent = store is None
+    for hook in connection.verify_hooks:
         ssl = operation.ssl
         chain = binding.peer_certificates(ssl, connection.server_side) if sent else binding.verified_chain(store)
         hook(connection, chain, False)
@@ -639,12 +642,10 @@ def verify_resumption(ssl: Any) -> int:
 
 
 def _verify_again(operation: Operation, connection: Bridged) -> None:
-    hook = connection.hooks.verify
-    if hook is None:
-        return
-    chain = binding.peer_certificates(operation.ssl, connection.server_side)
-    if chain:  # else it is an external pre-shared key, or a certificate was optional
-        hook(connection, chain, True)
+    for hook in connection.verify_hooks:
+        chain = binding.peer_certificates(operation.ssl, connection.server_side)
+        if chain:  # else it is an external pre-shared key, or a certificate was optional
+            hook(connection, chain, True)
 
 
 @_callback("int(SSL *, void *)", 0)
@@ -802,8 +803,13 @@ def install(owner: Any, context: Any, hooks: Hooks, server_side: bool, verify_mo
     if hooks.certificate or hooks.message or not server_side:  # the other tripwire; nothing else fails without a sound
         lib.SSL_CTX_set_cert_cb(context, _on_certificate, ffi.NULL)
     lib.SSL_CTX_set_verify(context, verify_mode, ffi.NULL)
-    if hooks.verify:
-        binding.set_verify_callback(context, _on_verify)
+    # A server's in any case: of a connection that is switched here, the first Context may have a hook.
+    if hooks.verify or server_side:
+        try:
+            binding.set_verify_callback(context, _on_verify)
+        except UnsupportedOpenSSL:
+            if hooks.verify:
+                raise
     if hooks.ocsp:
         lib.SSL_CTX_set_tlsext_status_cb(context, _on_ocsp)
     if hooks.keylog:

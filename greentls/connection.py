@@ -26,7 +26,7 @@ from OpenSSL import SSL
 from greentls.bridge import CLOSED, WANT_READ, Hooks, Operation, count_messages, tls_error, verify_resumption
 from greentls.certificates import CertificateChain
 from greentls.context import VERIFY_POST_HANDSHAKE, Context
-from greentls.errors import TLSError, UnexpectedEOF, WantRead
+from greentls.errors import ConfigurationError, TLSError, UnexpectedEOF, WantRead
 from greentls.openssl import binding
 from greentls.openssl.binding import lib
 from greentls.session import Session
@@ -68,6 +68,8 @@ class Connection:
         self.server_side = context.server_side
         self.expected = server_hostname, verify_hostname  # whom a client wants to talk to
         self._original = context  # its session and servername hooks stay in force when the context is switched
+        verify = context.hooks.verify
+        self.verify_hooks = () if verify is None else (verify,)  # of all the contexts it has had, each once
         # incoming, outgoing: the BIOs, for a pump that moves ciphertext without a copy between them and its socket.
         self._ssl, self.incoming, self.outgoing = binding.new_ssl(context.ssl_context, self.server_side)
         self.operation = Operation(self._ssl, self.incoming, self)
@@ -139,7 +141,7 @@ class Connection:
         operation = self.operation
         result = operation.run(name, function, arguments)
         if result > 0:
-            if result == 1 and self.context.hooks.verify is not None:
+            if result == 1 and self.verify_hooks:
                 operation.run(name, verify_resumption, (self._ssl,))
             self.established = True
             if result == 1:
@@ -262,7 +264,7 @@ class Connection:
             return 0
         if session is None or not session.resumable or session.remaining <= 0:
             return 0
-        if self.hooks.verify:  # which is asked about the resumed server behind the handshake, and may say no
+        if self.verify_hooks:  # which are asked about the resumed server behind the handshake, and may say no
             return 0
         if session.server_name not in (None, binding.server_name(self._ssl)):
             return 0
@@ -329,10 +331,15 @@ class Connection:
         """Goes on with another Context's certificates, ALPN and trust: for the servername hook (SSL_set_SSL_CTX(3)).
 
         What stays with the first Context: versions, options, groups, session and servername hooks, ticket keys. Of the
-        two verify modes the stricter one holds: neither a demand for a certificate nor a verify hook is lost. Raises
-        ConcurrentUseError.
+        two verify modes the stricter one holds, and the verify hooks of both are asked. Raises ConcurrentUseError;
+        ConfigurationError for a client that has a verify hook, and whose new Context has none, and so would ask nobody.
         """
         self.operation.check_entry("switch_context")
+        hook = context.hooks.verify
+        if hook is not None:
+            self.verify_hooks = tuple(dict.fromkeys((*self.verify_hooks, hook)))
+        elif self.verify_hooks and not self.server_side:
+            raise ConfigurationError("switch_context", "the verify hook would not be asked", "give both of them one")
         binding.switch_context(self._ssl, context.ssl_context)
         if context.verify_mode:
             mode = lib.SSL_get_verify_mode(self._ssl) | context.verify_mode
