@@ -393,9 +393,12 @@ def _guarded(ssl: Any, fatal: Any, body: Callable[..., Any], *arguments: Any) ->
         return fatal
     saved = binding.save_errors() if lib.ERR_peek_error() else None
     try:
+        connection = operation.connection()
+        if connection is None:  # the collector has cleared what is weak, and then called a finalizer that came here
+            raise ConnectionDead(operation.name, reason="the connection is garbage, and has no hooks any more")
         if operation.ask is None:
-            return body(operation, operation.connection(), *arguments)
-        return operation.ask(body, operation, operation.connection(), *arguments)
+            return body(operation, connection, *arguments)
+        return operation.ask(body, operation, connection, *arguments)
     except BaseException as failure:
         operation.failure = failure
         return fatal

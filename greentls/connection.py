@@ -11,8 +11,8 @@ times per record, and "more, please" is the ordinary answer.
 
 How a connection ends matters to the session cache. OpenSSL forgets a session whose connection is freed without a
 close_notify, as TLS 1.0 once demanded; peers that just close TCP would so empty a cache shared by many servers. A
-connection that did not fail therefore counts as closed before it is freed, and the end of the ciphertext is not told to
-OpenSSL, which would call it fatal. A fatal alert, sent or received, still removes the session (RFC 8446 6.2).
+connection therefore counts as closed before it is freed, and the end of the ciphertext is not told to OpenSSL, which
+would call it fatal. A fatal alert, sent or received, still removes the session (RFC 8446 6.2).
 """
 
 from __future__ import annotations
@@ -84,11 +84,6 @@ class Connection:
             binding.request_ocsp_response(self._ssl)
         if session is not None:
             self.offer(session)
-
-    def __del__(self) -> None:
-        operation = getattr(self, "operation", None)
-        if operation is not None and not operation.dead:
-            binding.quiet(self._ssl)
 
     # -- ciphertext ----------------------------------------------------------------------------------------------------
 

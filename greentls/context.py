@@ -114,11 +114,13 @@ class Context:
     max_early_data: int = 0  # a server's, bytes (RFC 8446 2.3); 0: none is taken. Hooks.early_data decides
     ssl_context: SSL.Context = field(init=False, repr=False)
     session_scope: tuple[bytes, bridge.Hooks] | None = field(init=False, repr=False, default=None)
+    _held: Any = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         context = SSL.Context(SSL.TLS_METHOD)
         object.__setattr__(self, "ssl_context", context)
         raw = binding.raw_context(context)
+        object.__setattr__(self, "_held", binding.hold(raw))
         try:
             context.set_min_proto_version(self.minimum_version)
             context.set_max_proto_version(self.maximum_version)
@@ -282,6 +284,7 @@ NOT_IN_IDENTITY = {
     "max_early_data": "written into the session; a resumption is held to the lower one, and the hook is asked",
     "ssl_context": "made of the others",
     "session_scope": "made of the others",
+    "_held": "made of the others",
 }
 # Hooks whose absence, when the session was made, does not matter to a server that has them, and why.
 HOOKS_NOT_IN_IDENTITY = {
@@ -305,6 +308,7 @@ NOT_IN_SCOPE = {
     "num_tickets": "a server's",
     "ssl_context": "made of the others",
     "session_scope": "made of the others",
+    "_held": "made of the others",
 }
 
 

@@ -19,6 +19,7 @@ or a kill never tears a record.
 from __future__ import annotations
 
 import _socket
+import gc
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -131,6 +132,8 @@ class TLSStream:
         self._socket = sock
         self._records = None if read_ahead else Records(sock)
         self._recv_into = (self._records or sock).recv_into
+        if gc.is_tracked(sock):  # from CPython 3.12 on the collector may close it, and close_notify could not go out
+            self._held = binding.hold(sock)
         self._hub = get_hub()
         self.use(connection)
         if _here.buffers is None:

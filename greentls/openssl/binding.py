@@ -1,8 +1,9 @@
 """Thin functions over the OpenSSL that cryptography carries: reference counts, the error queue, sessions, BIOs.
 
 Nothing here decides anything. ``SSL*``, ``SSL_SESSION*`` and the like pass through as opaque cffi pointers (``Any``);
-whatever is returned with an owner is freed by ``ffi.gc``. Functions that the binding does not export come from
-``symbols`` and are looked up at first use, so that an OpenSSL without one of them still does everything else.
+what is returned as owned is freed with the last reference to that pointer (``_owned()``). Functions that the binding
+does not export come from ``symbols`` and are looked up at first use, so that an OpenSSL without one of them still does
+everything else.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import functools
 import ipaddress
 import re
 import struct
+import weakref
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -43,6 +45,36 @@ OP_NO_ANTI_REPLAY = 1 << 24
 def hidden(name: str, signature: str) -> Any:
     """An OpenSSL function that the binding does not export, as a callable. Raises UnsupportedOpenSSL."""
     return ffi.cast(signature, symbols.address(name))
+
+
+# -- who frees what ----------------------------------------------------------------------------------------------------
+#
+# The destructor of ffi.gc() is a finalizer to the cycle collector, which may call it before the finalizer of another
+# object in the same cycle, and that one would use freed memory. A plain pointer is invisible to the collector, and is
+# destroyed only when all finalizers of a cycle have run. So Python's objects hold a plain one, and what frees is held
+# from here, out of the collector's reach, until nobody refers to the plain one any more.
+
+_held: dict[int, tuple[Any, Any]] = {}  # by id() of a weak reference to a pointer: that, and what the pointer holds
+
+
+def hold(thing: Any) -> Any:
+    """What keeps a thing out of the collector's reach, and its finalizer from being called, while it is kept itself."""
+    return _holding(ffi.cast("void *", 0), thing)
+
+
+def _owned(pointer: Any, free: Any) -> Any:
+    """A copy of a pointer. What it points to is freed with the last reference to this copy."""
+    return _holding(ffi.cast(ffi.typeof(pointer), pointer), ffi.gc(pointer, free))
+
+
+def _holding(pointer: Any, thing: Any) -> Any:
+    reference = weakref.ref(pointer, _let_go)
+    _held[id(reference)] = reference, thing
+    return pointer
+
+
+def _let_go(reference: Any) -> None:
+    del _held[id(reference)]
 
 
 # -- the error queue (ERR_get_error(3), OSSL_ERR_STATE_save(3)) --------------------------------------------------------
@@ -146,13 +178,13 @@ def session_from_bytes(blob: bytes) -> Any:
     if not session:
         lib.ERR_clear_error()
         return None
-    return ffi.gc(session, lib.SSL_SESSION_free)
+    return _owned(session, lib.SSL_SESSION_free)
 
 
 def shared_session(session: Any) -> Any:
     """The same SSL_SESSION*, owned: with a reference more."""
     _sessions.SSL_SESSION_up_ref(session)
-    return ffi.gc(session, lib.SSL_SESSION_free)
+    return _owned(session, lib.SSL_SESSION_free)
 
 
 def session_id(session: Any) -> bytes:
@@ -413,12 +445,19 @@ def new_ssl(context: SSL.Context, server_side: bool) -> tuple[Any, Any, Any]:
     ssl = lib.SSL_new(raw_context(context))  # which takes a reference of the context
     if ssl == ffi.NULL:
         raise MemoryError("SSL_new")
-    ssl = ffi.gc(ssl, lib.SSL_free)
+    ssl = _owned(ssl, _free_quietly)
     if server_side:
         lib.SSL_set_accept_state(ssl)
     else:
         lib.SSL_set_connect_state(ssl)
     return ssl, *renew_bios(ssl)
+
+
+def _free_quietly(ssl: Any, lib: Any = lib) -> None:  # lib: this module may be half taken down
+    """As if close_notify had gone out: SSL_free() then leaves the session resumable (SSL_set_shutdown(3)). One that is
+    not to be resumed has been removed by then: OpenSSL does so with each fatal alert."""
+    lib.SSL_set_shutdown(ssl, lib.SSL_SENT_SHUTDOWN)
+    lib.SSL_free(ssl)
 
 
 _MEMORY = lib.BIO_s_mem()
@@ -508,11 +547,6 @@ def fill(buffer: Any, room: int, data: bytearray) -> int:
 
 
 read_bytes: Callable[[Any, int], bytes] = ffi.unpack  # the first bytes of a char[]
-
-
-def quiet(ssl: Any) -> None:
-    """As if close_notify had gone out: SSL_free() then leaves the session resumable (SSL_set_shutdown(3))."""
-    lib.SSL_set_shutdown(ssl, lib.SSL_get_shutdown(ssl) | lib.SSL_SENT_SHUTDOWN)
 
 
 def received_shutdown(ssl: Any) -> bool:
@@ -815,7 +849,7 @@ def forget_session(ssl: Any) -> None:
 def current_session(ssl: Any) -> Any:
     """The connection's SSL_SESSION*, owned, or None."""
     session = lib.SSL_get1_session(ssl)
-    return None if session == ffi.NULL else ffi.gc(session, lib.SSL_SESSION_free)
+    return None if session == ffi.NULL else _owned(session, lib.SSL_SESSION_free)
 
 
 def verified_chain(store: Any) -> list[bytes]:
