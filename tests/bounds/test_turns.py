@@ -1,0 +1,154 @@
+"""How long a stream keeps the hub to itself: counted in reads and in calls of its socket, never timed.
+
+The socket is one whose peer is always faster: recv_into() always has something, and send() takes everything.
+"""
+
+from __future__ import annotations
+
+import _socket
+import socket
+
+import gevent
+import pytest
+from helpers import PATIENCE
+from pairs import TLS12, TLS13, attempt, client, client_context, server_context
+from sealer import hostile
+
+from greentls.connection import Connection
+from greentls.errors import WouldBlock
+from greentls.stream import FLIGHT_SIZE, RECEIVES, RECORDS_IN_A_FLIGHT, TURN, TLSStream
+
+
+class FastPeer(_socket.socket):
+    """source: what it has to say, at most piece bytes at a time. calls: of recv_into() and send()."""
+
+    source = b""
+    piece = 65536
+    calls = 0
+
+    def recv_into(self, buffer):
+        self.calls += 1
+        if not self.source:
+            raise BlockingIOError
+        data, self.source = self.source[: self.piece], self.source[self.piece :]
+        buffer[: len(data)] = data
+        return len(data)
+
+    def send(self, data):
+        self.calls += 1
+        return len(data)
+
+
+@pytest.fixture
+def fast_peer():
+    one, other = socket.socketpair()
+    sock = FastPeer(one.family, one.type, one.proto, fileno=one.detach())
+    sock.setblocking(False)
+    other.send(b"x")  # whoever polls finds it readable
+    yield sock
+    sock.close()
+    other.close()
+
+
+class Sibling:
+    """Another greenlet of the hub's, which never waits longer than for its turn. longest(): the greatest growth of a
+    count between two of its turns."""
+
+    def __init__(self, count):
+        self._count = count
+        self._last = self.longest = 0
+        self.turns = 0
+        self._greenlet = gevent.spawn(self._run)
+        gevent.sleep(0)
+
+    def _run(self):
+        while True:
+            self._look()
+            self.turns += 1
+            gevent.sleep(0)
+
+    def _look(self):
+        now = self._count()
+        self.longest, self._last = max(self.longest, now - self._last), now
+
+    def stop(self):
+        self._look()
+        self._greenlet.kill()
+        return self.longest
+
+
+each_timeout = pytest.mark.parametrize("timeout", [None, PATIENCE], ids=["for ever", "timeout"])
+
+
+@each_timeout
+@pytest.mark.parametrize("version", [TLS12, TLS13], ids=["1.2", "1.3"])
+@pytest.mark.parametrize("size, number", [(1, 3000), (16384, 300)])
+def test_a_fast_sender_leaves_others_their_turns(pki, fast_peer, timeout, version, size, number):
+    """hazard: a loop of reads never looks at the hub as long as the peer is faster."""
+    victim, _, sealer = hostile(pki, version, True)
+    fast_peer.source = b"".join(sealer.data(bytes(size)) for _ in range(number))
+    stream = TLSStream(fast_peer, victim, timeout)
+    reads = 0
+    sibling = Sibling(lambda: reads)
+    for _ in range(number):
+        assert len(stream.read(65536)) == size
+        reads += 1
+    assert sibling.stop() <= TURN + RECEIVES
+
+
+def test_records_without_data_leave_others_their_turns(pki, fast_peer):
+    """hazard: as before, within one operation: a handshake's messages in crumbs."""
+    hello = client(client_context(pki))
+    attempt(hello.do_handshake)
+    record = hello.data_to_send()
+    crumbs = b"".join(b"\x16\x03\x01\x00\x01" + bytes([each]) for each in record[5:])
+    fast_peer.source, fast_peer.piece = crumbs, 20
+    stream = TLSStream(fast_peer, Connection(server_context(pki)), PATIENCE)
+    sibling = Sibling(lambda: fast_peer.calls)
+    job = gevent.spawn(stream.do_handshake)
+    while fast_peer.source:
+        gevent.sleep(0)
+    assert sibling.stop() <= RECEIVES + 1  # which finds nothing
+    job.kill()
+
+
+def test_a_deadline_is_met_while_records_come(pki, fast_peer):
+    """hazard: it fires when the flood is over."""
+    victim, _, sealer = hostile(pki, TLS13, True)
+    record = sealer.data(bytes(16384))
+    fast_peer.source, fast_peer.piece = record[:-1], 1  # a record that never ends
+    stream = TLSStream(fast_peer, victim, PATIENCE)
+    with pytest.raises(gevent.Timeout), gevent.Timeout(0):
+        stream.read(100)
+    assert fast_peer.source
+
+
+def test_a_stream_that_must_not_wait_does_not(pki, fast_peer):
+    """Its caller owns the loop; it gets WouldBlock where others are left their turn within an operation."""
+    victim, _, sealer = hostile(pki, TLS13, True)
+    fast_peer.source = b"".join(sealer.data(b"x") for _ in range(1000))
+    stream = TLSStream(fast_peer, victim, 0.0)
+    sibling = Sibling(lambda: 0)
+    turns = sibling.turns
+    for _ in range(1000):
+        assert stream.read(10) == b"x"
+    fast_peer.source, fast_peer.piece = sealer.data(bytes(16384)), 1
+    with pytest.raises(WouldBlock):
+        stream.read(10)
+    assert sibling.turns == turns
+    assert len(fast_peer.source) > 16000
+    sibling.stop()
+
+
+@pytest.mark.parametrize("how", ["write", "send"])
+def test_a_fast_receiver_leaves_others_their_turns(pki, fast_peer, how):
+    """hazard: a loop of writes never looks at the hub as long as the peer is faster."""
+    victim, _, _ = hostile(pki, TLS13, True)
+    stream = TLSStream(fast_peer, victim, PATIENCE)
+    sibling = Sibling(lambda: fast_peer.calls)
+    if how == "write":
+        stream.write(bytes(100 * FLIGHT_SIZE))
+    else:
+        for _ in range(1000):
+            stream.send(bytes(1000))
+    assert sibling.stop() <= TURN // RECORDS_IN_A_FLIGHT + 1
