@@ -47,6 +47,11 @@ FLIGHT_SIZE = 131072  # plaintext bytes encrypted before they are sent; bounds w
 RECORDS_IN_A_FLIGHT = FLIGHT_SIZE // binding.RECORD_SIZE
 SEND_SIZE = FLIGHT_SIZE + 4096  # bytes of ciphertext that a send() is given: a flight and what its records add
 
+# Bytes for the peer, behind those that a writer is blocked with, from which on a reader waits as well: the answers to 600
+# KeyUpdates. Data are not among them, as writers wait for their turn; else two peers, each with a blocked writer, would
+# both stop reading.
+MAX_UNSENT = 16384
+
 # What a stream does at most before it goes to the hub, where others and deadlines have their turn, however fast its
 # peer is: so many records that it encrypts, or gives to its reader without a receive, each in 2 to 20 microseconds; and
 # so many receives, of 1 ms each if they are crumbs of a handshake. The way to the hub takes 2 microseconds.
@@ -231,17 +236,19 @@ class TLSStream:
                 return length
             if length == CLOSED:
                 return 0
-            self._answer()
+            self._answer(patient=True)
             self._receive()
 
-    def _answer(self) -> None:
-        """Sends what reading has brought up, a key update or an alert, unless somebody else is sending.
+    def _answer(self, patient: bool = False) -> None:
+        """Sends what reading has brought up, a key update or an alert, unless somebody else is sending. patient: even
+        then, where it has become too much.
 
         Before a wait for more. And at a client at once, as it may be its certificate that the server waits for (RFC
         8446 4.6.2); the answer to a key update has only to go before the next data (4.6.3).
         """
-        if self.connection.unsent or self._unsent is not None:
-            self._flush_tickets(wait=False)
+        unsent = self.connection.unsent
+        if unsent or self._unsent is not None:
+            self._flush_tickets(wait=patient and unsent > MAX_UNSENT)
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Sends all of it. Raises TLSError, OSError, TimeoutError, or what a hook raised."""
@@ -360,6 +367,8 @@ class TLSStream:
                 self._failed(error)
 
     def _encrypt(self, data: bytes | memoryview) -> int:
+        while self._sending is not None:
+            self._await("_sending", self._late("write"))
         while True:
             try:
                 return self.connection.write(data)

@@ -1,0 +1,71 @@
+"""What is kept for a peer that does not read."""
+
+from __future__ import annotations
+
+import _socket
+import socket
+
+import gevent
+import pytest
+from helpers import PATIENCE
+from pairs import TLS13
+from sealer import hostile
+
+from greentls.stream import FLIGHT_SIZE, MAX_UNSENT, RECEIVE_SIZE, SEND_SIZE, TLSStream
+
+
+@pytest.fixture
+def ends():
+    pair = []
+    for each in socket.socketpair():
+        pair.append(_socket.socket(each.family, each.type, each.proto, fileno=each.detach()))
+        pair[-1].setblocking(False)
+    yield pair
+    for each in pair:
+        each.close()
+
+
+def say(sock, data):
+    """As much of it as the other side takes; turn by turn, until it takes nothing in many turns."""
+    idle = 0
+    while data and idle < 20:
+        try:
+            data = data[sock.send(data[:65536]) :]
+            idle = 0
+        except BlockingIOError:
+            idle += 1
+        gevent.sleep(0)
+    return data
+
+
+@pytest.mark.parametrize("server_side", [True, False], ids=["server", "client"])
+def test_answers_do_not_pile_up_behind_a_blocked_writer(pki, ends, server_side):
+    """hazard: the reader goes on answering KeyUpdates, as many bytes as come, while its peer takes none."""
+    victim, _, sealer = hostile(pki, TLS13, server_side)
+    stream = TLSStream(ends[0], victim, PATIENCE)
+    flood = b"".join(sealer.key_update() + sealer.data(b"x") for _ in range(12000))
+    writer = gevent.spawn(stream.write, bytes(10_000_000))
+    gevent.sleep(0)
+
+    def read():
+        while stream.read(100):
+            pass
+
+    reader = gevent.spawn(read)
+    rest = say(ends[1], flood)
+    assert not writer.ready()
+    assert not reader.ready()
+    assert rest
+    assert victim.unsent <= MAX_UNSENT + RECEIVE_SIZE
+    gevent.killall([writer, reader])
+
+
+def test_writers_wait_for_their_turn_before_they_encrypt(pki, ends):
+    """hazard: each of a hundred writers keeps a flight for a peer that takes none."""
+    victim, _, _ = hostile(pki, TLS13, True)
+    stream = TLSStream(ends[0], victim, PATIENCE)
+    writers = [gevent.spawn(stream.write, bytes(FLIGHT_SIZE)) for _ in range(100)]
+    gevent.sleep(0)
+    gevent.sleep(0)
+    assert victim.unsent + len(stream._unsent) <= SEND_SIZE
+    gevent.killall(writers)
