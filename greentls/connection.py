@@ -96,7 +96,11 @@ class Connection:
         self.drained = False
 
     def data_to_send(self) -> bytes:
-        """The ciphertext for the peer, b"" if there is none. Allowed while an operation waits."""
+        """The ciphertext for the peer, b"" if there is none. Allowed while an operation waits.
+
+        Reading makes answers to KeyUpdates, as many bytes as such come: whoever calls receive_data() while the peer
+        takes nothing bounds them by `unsent`.
+        """
         return bytes(binding.bio_read(self.outgoing))
 
     def release(self) -> bool:

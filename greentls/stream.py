@@ -47,9 +47,9 @@ FLIGHT_SIZE = 131072  # plaintext bytes encrypted before they are sent; bounds w
 RECORDS_IN_A_FLIGHT = FLIGHT_SIZE // binding.RECORD_SIZE
 SEND_SIZE = FLIGHT_SIZE + 4096  # bytes of ciphertext that a send() is given: a flight and what its records add
 
-# Bytes for the peer, behind those that a writer is blocked with, from which on a reader waits as well: the answers to 600
-# KeyUpdates. Data are not among them, as writers wait for their turn; else two peers, each with a blocked writer, would
-# both stop reading.
+# Bytes for the peer, behind those that a writer is blocked with, from which on a reader waits as well: the answers to
+# 600 KeyUpdates. Data are not among them, as writers wait for their turn; else two peers, each with a blocked writer,
+# would both stop reading.
 MAX_UNSENT = 16384
 
 # What a stream does at most before it goes to the hub, where others and deadlines have their turn, however fast its
