@@ -14,6 +14,7 @@ What is to be put and removed goes out many at a time, for one wait (write_many)
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import re
@@ -38,6 +39,9 @@ PORT = 11211
 CONNECT_TIMEOUT = 0.25  # seconds: a handshake in the same data centre is a millisecond; a lost SYN is given up
 IO_TIMEOUT = 0.5  # seconds for each answer: both together stay below the callback's own deadline of 1 s
 DEAD_SECONDS = 2.0  # for which a node that failed is left out: lookups miss at once instead of waiting for it
+MAX_VALUE = 1 << 20  # bytes: memcached's own limit for an item (-I) unless it is told another. Ours have some 100 KiB
+MAX_LINE = 512  # bytes: a key has 250
+MAX_ANSWER = MAX_VALUE + 4 * MAX_LINE  # bytes, whatever is in them: an answer is read no further
 POOL = 32  # connections to a node per process: 20 workers stay below memcached's default limit of 1,024
 
 # memcached takes a longer relative time for a date in 1970: https://github.com/memcached/memcached/wiki/Programming
@@ -283,15 +287,25 @@ class _Client(Client):  # type: ignore[misc]
     def check_key(self, key: bytes, key_prefix: bytes) -> bytes:
         return key  # a session's is hexadecimal, and a value's has been checked
 
+    def _extract_value(self, expect_cas: bool, line: bytes, *others: Any) -> Any:
+        if len(line) > MAX_LINE or int(line.split(b" ", 4)[3]) > MAX_VALUE:
+            raise _too_long()
+        return super()._extract_value(expect_cas, line, *others)
+
+    def _raise_errors(self, line: bytes, name: bytes) -> None:
+        super()._raise_errors(line[:MAX_LINE], name)
+
     def write(self, commands: list[bytes]) -> list[Exception | None]:
         """What went wrong with each. Raises if what memcached says leaves in doubt which command it is of."""
         self.sock.sendall(b"".join(commands))
-        answers = b""
+        answers, most = b"", MAX_LINE * len(commands)
         while answers.count(b"\r\n") < len(commands):
             received = self.sock.recv(4096)
             if not received:
                 raise MemcacheUnexpectedCloseError
             answers += received
+            if len(answers) > most:
+                raise _too_long()
         *lines, rest = answers.split(b"\r\n")
         strange = [each for each in lines if each not in _WRITTEN and not each.startswith(b"SERVER_ERROR ")]
         if strange or rest or len(lines) > len(commands):
@@ -299,10 +313,17 @@ class _Client(Client):  # type: ignore[misc]
         return [None if each in _WRITTEN else MemcacheServerError(each[13:]) for each in lines]
 
 
+def _too_long() -> OSError:
+    """Not a ConnectionError: the node would be asked once more."""
+    return OSError(errno.EMSGSIZE, "memcached answers with more than it can have been told to keep")
+
+
 class _Wire:
-    """The part of a socket that Client uses. It waits before it receives, not after having received nothing: memcached
-    never has answered already. One timer serves all the waits; a gevent.Timeout for each took as long as its system
-    calls."""
+    """The part of a socket that Client uses, each answer MAX_ANSWER bytes at most.
+
+    It waits before it receives, not after having received nothing: memcached never has answered already. One timer
+    serves all the waits; a gevent.Timeout for each took as long as its system calls.
+    """
 
     def __init__(self, sock: Any, timeout: float) -> None:
         loop = get_hub().loop
@@ -312,6 +333,7 @@ class _Wire:
         self._timer = loop.timer(timeout, timeout, priority=-1)  # an answer that came in time goes first
 
     def sendall(self, data: bytes) -> None:
+        self._room = MAX_ANSWER
         sent = self._sock.send(data)
         if sent < len(data):
             self._sock.sendall(memoryview(data)[sent:])
@@ -324,6 +346,9 @@ class _Wire:
         finally:
             self._timer.stop()
         received: bytes = self._sock.recv(size)
+        self._room -= len(received)
+        if self._room < 0:
+            raise _too_long()
         return received
 
     def close(self) -> None:

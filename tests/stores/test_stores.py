@@ -16,9 +16,11 @@ import gevent
 import pytest
 from gevent import GreenletExit
 from helpers import PATIENCE, free_port
+from pymemcache.exceptions import MemcacheServerError
 
 from greentls.errors import ConfigurationError, SealError
 from greentls.stores import BatchStore, SessionStore, SharedValues, open_store
+from greentls.stores import memcached as memcached_module
 from greentls.stores.memcached import RELATIVE_LIMIT, MemcachedStore
 from greentls.stores.memory import ENTRY_OVERHEAD, MemoryStore
 from greentls.stores.sealed import SealedStore
@@ -659,6 +661,104 @@ class TestMemcached:
                 store.get(ID)
             assert isinstance(caught.value, Exception)
             store.close()
+
+    @pytest.mark.parametrize(
+        ("begins", "goes_on"),
+        [
+            (b"VALUE {key} 0 349175808\r\n", b"x" * 65536),
+            (b"VALUE {key} 0 349175808 1\r\n", b"x" * 65536),
+            (b"", b"x" * 65536),
+            (b"", b"VALUE {key} 0 1000\r\n" + b"x" * 1000 + b"\r\n"),
+            (b"", b"VALUE {key} 0 1000 1\r\n" + b"x" * 1000 + b"\r\n"),
+            (b"", b"VALUE {key} 0 -2000000000\r\n"),
+            (b"SERVER_ERROR ", b"x" * 65536),
+            (b"VALUE " + b"x" * 65536 + b" 0 3\r\n", b"abc\r\nEND\r\n"),
+            (b"VALUE {key} 0 " + b"9" * 5000 + b"\r\n", b"x\r\n"),
+            (b"", b"STORED\r\n" * 5000),
+        ],
+        ids=[
+            "value",
+            "value of gets",
+            "line",
+            "values",
+            "values of gets",
+            "negative",
+            "error",
+            "key",
+            "digits",
+            "answers",
+        ],
+    )
+    def test_an_answer_without_end_is_left(self, begins, goes_on, monkeypatch):
+        """hazard: the length that is announced is believed, and one lookup reads 333 MiB."""
+
+        def talk(sock):
+            with contextlib.suppress(OSError):
+                key = sock.recv(65536).split()[1]
+                sock.sendall(begins.replace(b"{key}", key))
+                while goes_on:
+                    sock.sendall(goes_on.replace(b"{key}", key))
+                sock.recv(1)
+
+        received, recv = [], memcached_module._Wire.recv
+
+        def counted(wire, size):
+            data = recv(wire, size)
+            received.append(len(data))
+            return data
+
+        monkeypatch.setattr(memcached_module._Wire, "recv", counted)
+        monkeypatch.setattr(memcached_module, "DEAD_SECONDS", 0)
+        with talking(talk) as address:
+            store = MemcachedStore([address], timeout=PATIENCE)
+            for call in (
+                lambda: store.get(ID),
+                lambda: store.gets("v"),
+                lambda: store.add("v", b"", 60),
+                lambda: store.cas("v", b"", b"1", 60),
+                lambda: store.put(ID, SESSION, 60),
+                lambda: store.remove(ID),
+                lambda: next(iter(store.write_many([(each, SESSION, 60) for each in MANY])))[1],
+            ):
+                received.clear()
+                try:
+                    error = call()
+                except Exception as raised:
+                    error = raised
+                    assert len(str(error)) <= 600, "what is logged of it is short"
+                else:
+                    assert isinstance(error, Exception | bool | None)
+                assert sum(received) <= memcached_module.MAX_ANSWER
+                assert not any(node._idle for node in store._cluster()._nodes) or error in (True, None)
+            store.close()
+
+    def test_a_node_that_answers_without_end_is_left_out_for_a_while(self):
+        asked = []
+
+        def talk(sock):
+            with contextlib.suppress(OSError):
+                asked.append(sock.recv(65536))
+                while True:
+                    sock.sendall(b"x" * 65536)
+
+        with talking(talk) as address:
+            store = MemcachedStore([address], timeout=PATIENCE)
+            with pytest.raises(OSError, match="more than it can have been told to keep"):
+                store.get(ID)
+            with pytest.raises(ConnectionError, match="all nodes are down"):
+                store.get(ID)
+            assert len(asked) == 1
+            store.close()
+
+    def test_the_longest_value_that_a_node_keeps_is_read(self, memcached):
+        store = MemcachedStore([(memcached.host, memcached.port)], timeout=PATIENCE)
+        value = bytes(memcached_module.MAX_VALUE - 1000)  # as memcached counts the item's key and header too
+        store.put(ID, value, 60)
+        assert store.get(ID) == value
+        with pytest.raises(MemcacheServerError, match="object too large"):
+            store.put(OTHER, bytes(memcached_module.MAX_VALUE), 60)
+        assert store.get(ID) == value
+        store.close()
 
     def test_a_fork_does_not_share_connections(self, memcached):
         """hazard: two processes read each other's answers from one socket."""
