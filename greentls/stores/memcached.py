@@ -22,6 +22,7 @@ import time
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from typing import Any
+from weakref import WeakSet
 
 from gevent import get_hub, socket
 from gevent.lock import BoundedSemaphore
@@ -163,7 +164,7 @@ class MemcachedStore:
 
 
 class _Here(ThreadLocal):
-    """Sockets belong to the hub that made them, and to the process: a forked worker must not share them."""
+    """Sockets belong to the hub that made them, and to the process: see _part()."""
 
     hub: Any = None
     process = 0
@@ -267,6 +268,7 @@ class _Node:
         problem: OSError | None = None
         for family, kind, protocol, _, address in socket.getaddrinfo(*self._server, type=socket.SOCK_STREAM):
             sock = socket.socket(family, kind, protocol)
+            _sockets.add(sock)
             try:
                 sock.settimeout(self._connect_timeout)
                 sock.connect(address)
@@ -279,6 +281,26 @@ class _Node:
                 sock.close()
                 raise
         raise ConnectionError(f"{self}: {problem}") from problem
+
+
+_sockets: WeakSet[Any] = WeakSet()  # all of this process, also while they connect
+
+
+def _part() -> None:
+    """In a forked child: takes the parent's connections away from it. Greenlets that wait for an answer are there too,
+    as copies, and so are connections that lie idle. What they hold is from now on a pipe that nobody writes to: it is
+    no socket, which is an OSError to whoever goes on. A descriptor that was closed could become another file."""
+    if _sockets:
+        reading, writing = os.pipe()
+        os.close(writing)
+        for sock in _sockets:
+            if sock.fileno() >= 0:
+                os.dup2(reading, sock.fileno(), inheritable=False)
+        os.close(reading)
+        _sockets.clear()
+
+
+os.register_at_fork(after_in_child=_part)
 
 
 class _Client(Client):  # type: ignore[misc]
