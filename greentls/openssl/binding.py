@@ -249,11 +249,14 @@ def set_session_callbacks(context: Any, get: Any, new: Any, remove: Any) -> None
 
 def set_client_hello_callback(context: Any, callback: Any) -> None:
     """SSL_CTX_set_client_hello_cb(3). Raises UnsupportedOpenSSL also where the callback could not read the hello."""
-    for function in (_HELLO_EXTENSION, _HELLO_CIPHERS, _HELLO_SESSION_ID):
+    need_client_hello()
+    hidden(*_SET_HELLO_CALLBACK)(context, callback, ffi.NULL)
+
+
+def need_client_hello() -> None:
+    """Raises UnsupportedOpenSSL where there is no client-hello callback, or where it could not read the hello."""
+    for function in (_SET_HELLO_CALLBACK, _HELLO_EXTENSION, _HELLO_CIPHERS, _HELLO_SESSION_ID):
         hidden(*function)
-    hidden("SSL_CTX_set_client_hello_cb", "void (*)(SSL_CTX *, int (*)(SSL *, int *, void *), void *)")(
-        context, callback, ffi.NULL
-    )
 
 
 # -- session tickets (SSL_CTX_set_tlsext_ticket_key_evp_cb(3)) ---------------------------------------------------------
@@ -554,6 +557,9 @@ def received_shutdown(ssl: Any) -> bool:
     return bool(lib.SSL_get_shutdown(ssl) & lib.SSL_RECEIVED_SHUTDOWN)
 
 
+_SET_HELLO_CALLBACK = (
+    "SSL_CTX_set_client_hello_cb", "void (*)(SSL_CTX *, int (*)(SSL *, int *, void *), void *)",
+)  # fmt: skip
 _HELLO_EXTENSION = (
     "SSL_client_hello_get0_ext", "int (*)(SSL *, unsigned int, const unsigned char **, size_t *)",
 )  # fmt: skip

@@ -543,13 +543,17 @@ class SSLContext(_Base, metaclass=StandIn):  # type: ignore[misc]  # _Base is fo
         }
         return settings, self._stamps
 
-    def _ask_client_hello_callback(self, sock: Any, hello: ClientHello) -> SSLContext | PlainSocket | int | None:
-        """What it answers, in time and of a kind that it may; raises what it raises, TimeoutError or TypeError."""
+    def _ask_client_hello_callback(
+        self, connection: Connection, hello: ClientHello
+    ) -> SSLContext | PlainSocket | int | None:
+        """What it answers, in time and of a kind that it may; raises what it raises, TimeoutError or TypeError.
+        UnsupportedOpenSSL where a second hello could not be compared with this one."""
         callback = self.client_hello_callback
         if callback is None:
             return None
-        with Asking(sock._connection, "client_hello_callback", self.callback_timeout):
-            answer = callback(sock, hello)
+        binding.need_client_hello()
+        with Asking(connection, "client_hello_callback", self.callback_timeout):
+            answer = callback(connection.owner(), hello)
         if answer is None or issubclass(type(answer), SSLContext | PlainSocket):
             return answer
         return make.alert(answer, "client_hello_callback")

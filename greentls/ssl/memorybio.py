@@ -1,21 +1,21 @@
 """TLS over the standard library's MemoryBIOs: what SSLContext.wrap_bio() puts into an ssl.SSLObject.
 
 The standard library's SSLObject hands every call on to its _sslobj, so that class stays as it is and isinstance() holds
-for asyncio, urllib3 and trio; here is the _sslobj. Unlike the standard library's, and gevent's, it lets an sni_callback
-wait.
+for asyncio, urllib3 and trio; here is the _sslobj. Unlike the standard library's, and gevent's, it lets callbacks wait.
 """
 
 from __future__ import annotations
 
 import ssl as _stdlib_ssl
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from greentls.connection import WANT_READ, Connection
 from greentls.errors import TLSError, WantRead
 from greentls.openssl import binding
 from greentls.session import Session
 from greentls.ssl.errors import want_read
-from greentls.ssl.facts import Facts
+from greentls.ssl.greeting import Greeting
+from greentls.ssl.plain import PlainSocket
 from greentls.wire.record import RECORD_HEADER_SIZE
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class _Certificate(bytes):
         return bytes(self) if format == 2 else _stdlib_ssl.DER_cert_to_PEM_cert(self)
 
 
-class BIOConnection(Facts):
+class BIOConnection(Greeting):
     """Takes ciphertext from the incoming MemoryBIO and leaves it in the outgoing one. owner: the SSLObject."""
 
     def __init__(
@@ -69,38 +69,47 @@ class BIOConnection(Facts):
         """
         try:
             while (result := step(*arguments)) == WANT_READ:
-                if not self._feed():
-                    raise want_read()
+                self._receive()
             return result
         except TLSError as error:
             raise self._as_stdlib(error) from error
         finally:
-            if ciphertext := self._tls.data_to_send():
-                self._outgoing.write(ciphertext)
+            self._flush()
 
-    def _feed(self) -> bool:
-        """A record to the connection, or what there is of it, or the end. False: nothing has come.
+    def _receive(self) -> bytes:
+        """A record to the connection, or what there is of it, or its end: b"". Raises SSLWantReadError.
 
         Never more: what stands behind a close_notify is no ciphertext, and there is no way back into a MemoryBIO whose
         end has been written.
         """
         incoming = self._incoming
-        if not incoming.pending:
-            news = incoming.eof and not self._tls.eof
-            if news:
-                self._tls.receive_data(b"")
-            return news
+        if not incoming.pending and (self._tls.eof or not incoming.eof):
+            raise want_read()
+        header, fragment = b"", b""
         if not self._rest:
             header = incoming.read(RECORD_HEADER_SIZE - len(self._header))
-            self._tls.receive_data(header)
             self._header += header
             if len(self._header) == RECORD_HEADER_SIZE:
                 self._rest, self._header = int.from_bytes(self._header[3:], "big"), b""
-        if self._rest and incoming.pending:
+        if self._rest:
             fragment = incoming.read(self._rest)
-            self._tls.receive_data(fragment)
             self._rest -= len(fragment)
-        return True
+        data: bytes = header + fragment
+        self._tls.receive_data(data)
+        return data
+
+    def _refuse(self, alert: int, reason: str) -> None:
+        self._tls.refuse(alert, reason)
+        self._flush()
+
+    def _flush(self) -> None:
+        if ciphertext := self._tls.data_to_send():
+            self._outgoing.write(ciphertext)
+
+    def _passed_through(self, plain: PlainSocket) -> NoReturn:
+        raise TypeError(
+            "client_hello_callback answered with a PlainSocket: over wrap_bio() there is nothing to pass on"
+        )
 
     def get_verified_chain(self) -> list[bytes]:
         return [_Certificate(each) for each in super().get_verified_chain()]
@@ -117,6 +126,8 @@ class BIOConnection(Facts):
         self._observed(self._step_handshake)
 
     def _step_handshake(self) -> None:
+        if self.server_side and not self._tls.started:
+            self._begin()
         self._run(self._resume)
 
     def _resume(self) -> int:

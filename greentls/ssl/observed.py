@@ -26,6 +26,7 @@ class Observed:
     _context: SSLContext
     _began = 0.0  # when the handshake did, by perf_counter()
     _ended = False  # the handshake has
+    _greeting = False  # somebody is at what comes before OpenSSL
 
     @property
     def _connection(self) -> Connection:
@@ -58,7 +59,7 @@ class Observed:
     def _observed(self, handshake: Callable[[], Result]) -> Result:
         """The handshake, or a step of it; its end is counted and told, once."""
         connection = self._connection
-        if self._ended or connection.busy:
+        if self._ended or self._greeting or connection.busy:
             return handshake()
         self._began = self._began or perf_counter()
         try:

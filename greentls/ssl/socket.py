@@ -7,7 +7,6 @@ import errno
 import socket as _stdlib_socket
 import ssl as _stdlib_ssl
 import warnings
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import gevent.monkey
@@ -15,14 +14,14 @@ import gevent.ssl
 
 from greentls.connection import Connection
 from greentls.deadline import Deadline
-from greentls.errors import ConcurrentUseError, TLSError, UnexpectedEOF, WireError
+from greentls.errors import TLSError, UnexpectedEOF, WireError
 from greentls.session import Session
-from greentls.ssl.facts import Facts
+from greentls.ssl.greeting import Greeting
 from greentls.ssl.plain import PlainSocket, Unconnected
 from greentls.ssl.standin import StandIn
 from greentls.strategy import STRATEGIES
 from greentls.stream import TLSStream
-from greentls.wire import ClientHello, NotTLS, RecordReader, ja3, ja4
+from greentls.wire import NotTLS
 
 if TYPE_CHECKING:
     from greentls.ssl.context import SSLContext
@@ -65,7 +64,7 @@ class Underneath:
         self._owner._real_close()
 
 
-class SSLSocket(Facts, metaclass=StandIn):
+class SSLSocket(Greeting, metaclass=StandIn):
     """A socket that speaks TLS once it is connected. Made by SSLContext.wrap_socket().
 
     Any number of greenlets of one thread may use it; one that reads and one that writes do not wait for each other.
@@ -87,8 +86,6 @@ class SSLSocket(Facts, metaclass=StandIn):
     _io_refs = 0
     _closed = False
     _ahead = b""  # ciphertext that came with the socket, and is not in client_hello yet
-    _client_hello: ClientHello | None = None
-    _reading_hello = False
 
     def __init__(self, *_: Any, **__: Any) -> None:
         raise TypeError(
@@ -191,7 +188,7 @@ class SSLSocket(Facts, metaclass=StandIn):
         type(sock) is what it is: the standard library's class is bound to its own _ssl objects, gevent's to those.
         """
         now = _stdlib_ssl.SSLSocket
-        if not issubclass(now, Facts):
+        if not issubclass(now, Greeting):
             return now
         return gevent.ssl.SSLSocket if issubclass(gevent.ssl.SSLSocket, _stdlib_socket.socket) else _ORIGINAL
 
@@ -246,17 +243,6 @@ class SSLSocket(Facts, metaclass=StandIn):
             raise self._as_stdlib(error) from error
         return None
 
-    def _begin(self) -> PlainSocket | None:
-        """What a server does before OpenSSL has seen a byte."""
-        self._context.check_server()
-        if self._context.client_hello_callback is not None:
-            passed = self._ask_client_hello_callback()
-            if passed is not None:
-                return passed
-        if (foretell := STRATEGIES[self._context.strategy].client_hello) is not None:
-            self._foretell(foretell)
-        return None
-
     def _peer_address(self) -> Any:
         try:
             return self._raw.getpeername() or None  # a socketpair's has no name
@@ -284,58 +270,20 @@ class SSLSocket(Facts, metaclass=StandIn):
 
     # -- the ClientHello, before OpenSSL -------------------------------------------------------------------------------
 
-    @property
-    def client_hello(self) -> ClientHello | None:
-        """What read_client_hello() has read; None if nobody asked for it."""
-        return self._client_hello
-
-    @property
-    def ja3(self) -> str | None:
-        """The client's fingerprint as 32 hex digits, if its hello was read. Raises WireError, as ja4 does."""
-        return ja3(self._client_hello) if self._client_hello else None
-
-    @property
-    def ja4(self) -> str | None:
-        """As in t13d1516h2_8daaf6152771_e5627efa2ab1, if its hello was read."""
-        return ja4(self._client_hello) if self._client_hello else None
-
-    def read_client_hello(self) -> ClientHello:
-        """The client's first message, before the handshake has begun; OpenSSL gets the same bytes after it.
-
-        Raises ssl.SSLError for what is none, after an alert (or plain_http_answer) to the client; as do_handshake().
-        """
-        if self._client_hello is not None:
-            return self._client_hello
-        if not self.server_side or self._connection.started:
-            raise ValueError("read_client_hello() is a server's, and goes before the handshake")
-        if self._reading_hello:
-            raise ConcurrentUseError("another greenlet reads this connection's ClientHello")
-        self._reading_hello = True
-        try:
-            self._client_hello = self._next_client_hello()
-        except WireError as error:
-            answer = self._context.plain_http_answer
-            if answer is not None and error.got == NotTLS.HTTP_REQUEST.value:
-                self._stream.refuse_in_clear(answer, str(error))
-            else:
-                self._stream.refuse(error.alert, str(error))
-            raise self._as_stdlib(error) from error
-        except TLSError as error:
-            raise self._as_stdlib(error) from error
-        finally:
-            self._reading_hello = False
-        return self._client_hello
-
-    def _next_client_hello(self) -> ClientHello:
-        reader = RecordReader()
+    def _receive(self) -> bytes:
         data, self._ahead = self._ahead, b""
-        while True:
-            data = data or self._stream.receive()
-            if not data:
-                raise UnexpectedEOF("read_client_hello")
-            for message in reader.feed(data):
-                return ClientHello.parse(message)
-            data = b""
+        return data or self._stream.receive()
+
+    def _refuse(self, alert: int, reason: str) -> None:
+        if self.fileno() != -1:
+            self._stream.refuse(alert, reason)
+
+    def _refuse_hello(self, error: WireError) -> None:
+        answer = self._context.plain_http_answer
+        if answer is not None and error.got == NotTLS.HTTP_REQUEST.value:
+            self._stream.refuse_in_clear(answer, str(error))
+        else:
+            super()._refuse_hello(error)
 
     def pass_through(self) -> PlainSocket:
         """The connection as it is, with the ciphertext that was read in its ahead: for somebody else to terminate.
@@ -354,31 +302,6 @@ class SSLSocket(Facts, metaclass=StandIn):
         plain.ahead = self._connection.take_unread()
         plain.settimeout(timeout)
         return plain
-
-    def _ask_client_hello_callback(self) -> PlainSocket | None:
-        answer = None
-        hello = self.read_client_hello()
-        try:
-            answer = self._context._ask_client_hello_callback(self, hello)
-            if isinstance(answer, PlainSocket):
-                return answer
-            if isinstance(answer, int):
-                self._stream.refuse(answer, f"client_hello_callback refused with alert {answer}")
-            elif answer is not None:
-                self.context = answer
-        except BaseException as error:
-            if self.fileno() != -1:
-                self._stream.refuse(_stdlib_ssl.ALERT_DESCRIPTION_INTERNAL_ERROR, f"client_hello_callback: {error!r}")
-            raise
-        return None
-
-    def _foretell(self, foretell: Callable[[Connection, ClientHello], None]) -> None:
-        hello = self.read_client_hello()
-        try:
-            foretell(self._connection, hello)
-        except BaseException as error:
-            self._stream.refuse(_stdlib_ssl.ALERT_DESCRIPTION_INTERNAL_ERROR, f"{error!r} before the handshake")
-            raise
 
     # -- data ----------------------------------------------------------------------------------------------------------
 

@@ -17,7 +17,8 @@ from pairs import VERSIONS
 from ssl_servers import server_context
 
 import greentls
-import greentls.ssl.socket
+import greentls.ssl.greeting
+from greentls.errors import ConcurrentUseError
 from greentls.ssl.context import PLAIN_HTTP_ANSWER
 from greentls.ssl.plain import PlainSocket
 from greentls.wire import ProxyReader, WireError, ja3, ja4
@@ -130,8 +131,21 @@ class TestCallback:
         assert context.drain_sessions(PATIENCE)
         assert in_thread(exchange, address, client, session=session).reused
 
+    def test_it_cannot_use_its_own_connection(self, pki, serve, version):
+        caught = []
+
+        def enter(sock, hello):
+            for function in (sock.do_handshake, lambda: sock.recv(1)):
+                with pytest.raises(ConcurrentUseError):
+                    caught.append(function())
+
+        context = server_context(pki, client_hello_callback=enter)
+        assert in_thread(exchange, serve(context), stdlib_context(pki, version)).data == b"hello"
+        assert caught == []
+        assert context.counters["failed"] == 0
+
     def test_nothing_is_parsed_when_nobody_asks(self, pki, serve, version, monkeypatch):
-        monkeypatch.setattr(greentls.ssl.socket, "RecordReader", None)
+        monkeypatch.setattr(greentls.ssl.greeting, "RecordReader", None)
         assert in_thread(exchange, serve(server_context(pki)), stdlib_context(pki, version)).data == b"hello"
 
 
@@ -303,6 +317,18 @@ def test_a_proxy_header_before_tls(pki, version):
 
 
 class TestByHand:
+    def test_a_socket_that_does_not_block_goes_on_where_it_was(self, pki):
+        """hazard: what had come by the first try was lost to the second."""
+        here, there = socket.socketpair()
+        there.setblocking(False)
+        hello = HELLOS[0].read_bytes()
+        with here, server_context(pki).wrap_socket(there, server_side=True, do_handshake_on_connect=False) as sock:
+            for index in range(len(hello)):
+                with pytest.raises(ssl.SSLWantReadError):
+                    sock.read_client_hello()
+                here.sendall(hello[index : index + 1])
+            assert sock.read_client_hello().to_bytes() == hello[5:]
+
     def test_read_client_hello_before_the_handshake(self, pki):
         here, there = socket.socketpair()
         with here:
