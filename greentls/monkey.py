@@ -6,6 +6,9 @@ patch() replaces in the ``ssl`` module what greentls.ssl has of its own, and in 
 of these by name (urllib3, requests, http.client, ...). It may come before or after gevent.monkey.patch_all(), before or
 after an import, and goes well with truststore. Importing this module patches nothing.
 
+It also replaces select.select(), select.poll(), gevent's of the same names, and the select() of selectors, by some that
+see what a socket of greentls has read ahead (greentls.ssl.selecting).
+
 Out of reach: TLS that is done in C (psycopg's libpq, pycurl, grpc), and what takes its names from gevent.ssl after
 patch() (geventhttpclient: import it before, or give it ssl_context_factory=greentls.ssl.create_default_context).
 """
@@ -21,6 +24,7 @@ import ssl as _stdlib_ssl
 import sys
 import types
 import warnings
+import weakref
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -30,8 +34,9 @@ from gevent import events
 
 import greentls.ssl
 from greentls.client_sessions import ClientSessions
+from greentls.ssl import selecting
 from greentls.ssl.context import SSLContext, _Base
-from greentls.ssl.socket import _ORIGINAL
+from greentls.ssl.socket import _ORIGINAL, SSLSocket
 
 __all__ = ["patch", "unpatch"]
 
@@ -77,6 +82,7 @@ def patch(client_sessions: bool | ClientSessions = False) -> tuple[str, ...]:
     warnings.filterwarnings("ignore", _FALSE_ALARM, gevent.monkey.MonkeyPatchWarning)
     if not _places:
         _places.extend(_guard())
+        _places.extend(_watch())
     found = list(_found())
     for place in found:
         setattr(place.module, place.name, place.now)
@@ -105,9 +111,23 @@ def _put_back(places: list[_Place]) -> list[_Place]:
     return done
 
 
+def _watch() -> Iterator[_Place]:
+    """Selectors see what a socket has read ahead; so do select() and poll(), which _found() finds."""
+    now: Any = weakref.WeakValueDictionary()
+    yield _put(SSLSocket, "by_descriptor", now)
+    for kind in selecting.selector_classes():
+        yield _put(kind, "select", selecting.seeing(vars(kind)["select"]))
+
+
+def _put(owner: Any, name: str, now: Any) -> _Place:
+    place = _Place(owner, name, vars(owner)[name], now)
+    setattr(owner, name, now)
+    return place
+
+
 def _found() -> Iterator[_Place]:
     """Where one of the standard library's objects, or what gevent or truststore have put there, has a name."""
-    ours: dict[int, Any] = {}
+    ours: dict[int, Any] = {id(old): new for old, new in selecting.replacements()}
     for name in _NAMES:
         new = getattr(greentls.ssl, name)
         for old in (
@@ -120,7 +140,7 @@ def _found() -> Iterator[_Place]:
     for key, module in list(sys.modules.items()):
         if not isinstance(module, types.ModuleType):  # None, or whatever a lazy importer has put there
             continue
-        if key.partition(".")[0] in ("greentls", "gevent", "truststore", "_ssl"):
+        if key.partition(".")[0] in ("greentls", "gevent", "truststore", "_ssl") and key != "gevent.select":
             continue
         for name, value in list(vars(module).items()):
             if id(value) in ours and "orig" not in name.lower():  # who keeps an original, wants the original
@@ -128,8 +148,8 @@ def _found() -> Iterator[_Place]:
 
 
 def _beside_gevent(event: object) -> None:
-    """gevent.monkey is about to patch ssl, after us: it finds the originals, to remember them, and we come after it."""
-    if getattr(event, "module_name", None) != "ssl":
+    """gevent.monkey is about to patch what we did: it finds the originals, to remember them, and we come after it."""
+    if getattr(event, "module_name", None) not in ("select", "selectors", "ssl"):
         return
     if isinstance(event, events.GeventWillPatchModuleEvent):
         _put_back(_places)
@@ -147,8 +167,7 @@ def _guard() -> Iterator[_Place]:
         for name, was in list(vars(kind).items()):
             now = _over(was, names)
             if now is not was:
-                setattr(kind, name, now)
-                yield _Place(kind, name, was, now)
+                yield _put(kind, name, now)
 
 
 def _over(member: Any, names: dict[str, Any]) -> Any:

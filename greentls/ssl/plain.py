@@ -20,11 +20,16 @@ class PlainSocket(socket.socket):  # type: ignore[misc]  # gevent is untyped
     been read. And something may stand before TLS (the PROXY protocol), read with a part of what follows: wrap_socket()
     takes a PlainSocket's ahead as the first ciphertext.
 
-    select() and friends do not see these bytes: read until ahead is empty before polling the descriptor.
+    select() and its kin do not see these bytes, unless monkey.patch() has replaced them: read until ahead is empty
+    before polling the descriptor.
     """
 
     ahead: bytes = b""
     client_hello: ClientHello | None = None  # of a connection that is passed through
+
+    def pending(self) -> int:
+        """Bytes that are ahead."""
+        return len(self.ahead)
 
     def recv(self, bufsize: int, flags: int = 0) -> bytes:
         if not self.ahead:

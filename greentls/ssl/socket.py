@@ -7,7 +7,8 @@ import errno
 import socket as _stdlib_socket
 import ssl as _stdlib_ssl
 import warnings
-from typing import TYPE_CHECKING, Any
+import weakref
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import gevent.monkey
 import gevent.ssl
@@ -73,6 +74,8 @@ class SSLSocket(Greeting, metaclass=StandIn):
     """
 
     _stands_in_for = (_ORIGINAL, gevent.ssl.SSLSocket)
+    #: Sockets that speak TLS, and what they leave, for select() and its kin: while monkey.patch() is in force.
+    by_descriptor: ClassVar[weakref.WeakValueDictionary[int, SSLSocket | PlainSocket] | None] = None
 
     do_handshake_on_connect: bool
     suppress_ragged_eofs: bool
@@ -152,6 +155,8 @@ class SSLSocket(Greeting, metaclass=StandIn):
         context = self._context
         self._stream = TLSStream(raw, connection, timeout, STRATEGIES[context.strategy], context.read_ahead)
         self._connected = True
+        if self.by_descriptor is not None:
+            self.by_descriptor[raw.fileno()] = self
 
     def _is_connected(self) -> bool:
         """Raises ssl.SSLError for one that the peer has closed, if there is still something to read from it: it has
@@ -301,6 +306,8 @@ class SSLSocket(Greeting, metaclass=StandIn):
         plain = PlainSocket(self.family, self.type, self.proto, fileno=self.detach())
         plain.ahead = self._connection.take_unread()
         plain.settimeout(timeout)
+        if self.by_descriptor is not None:
+            self.by_descriptor[plain.fileno()] = plain
         return plain
 
     # -- data ----------------------------------------------------------------------------------------------------------
