@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help run test test-all test-cpython lint types docs fuzz bench memcached tools clean
+.PHONY: help run test test-all test-cpython lint types docs fuzz adversary bench memcached tools clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -33,6 +33,9 @@ docs: $(VENV)/.installed-docs  ## docs/_build/index.html
 
 fuzz: $(VENV)/.installed-test  ## coverage-guided fuzzing of the parser; SECONDS=600
 	$(BIN)/python tests/wire/fuzz_parser.py -max_total_time=$(or $(SECONDS),600)
+
+adversary: $(VENV)/.installed-test  ## hostile peers, other ones each time, with a seed for each failure; SECONDS=600
+	PYTHONPATH=tests $(BIN)/python tests/adversary/adversary.py --seconds $(or $(SECONDS),600)
 
 bench: $(VENV)/.installed-bench  ## greentls beside the field, in 20 minutes: tables and drawings in docs/benchmarks/
 	$(BIN)/python -m greentls bench all --docs docs/benchmarks

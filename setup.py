@@ -36,6 +36,7 @@ test = [
     "requests>=2.32",
     "websocket-client>=1.8",
     "websockets>=13",
+    "tlslite-ng>=0.8",  # a peer of tests/adversary that shares no code with OpenSSL
     "matplotlib>=3.8",  # tests/cli draws a benchmark's results
     "pyelftools>=0.31",  # the independent oracle for openssl/symbols.py
     "atheris>=3; python_version == '3.11'",  # coverage-guided fuzzing; wheels for few Pythons

@@ -1,0 +1,299 @@
+"""One end of ours, in a greenlet of its own, by each way of using it; and the wire that a Peer reaches it by.
+
+A target does its handshake, and then what its habit is: it reads until the end and says close_notify; it "answers",
+which is to write, too; or it "leaves" at once. What has become of it stays on it: got (the plaintext), early (how much
+of that came before the handshake was finished), error, clean (the peer has said close_notify), done.
+
+turn() lets it run until it waits for more, and returns what it has said. Nobody sleeps for that: a target that waits is
+one with nothing left in its queue, which the kernel tells for a socket.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import ssl
+import struct
+import termios
+import time
+
+import gevent
+import gevent.socket
+from gevent.event import Event
+
+from greentls.errors import WantRead
+
+MAX_TURNS = 20_000  # of the hub in one turn(): a limit for broken code
+
+# Ciphertext bytes that may be taken between two turns of the hub, and that may lie at a connection: a receive buffer,
+# what was in front of it, and as much again.
+MAX_GAP = 256 * 1024
+MAX_HELD = 512 * 1024
+
+ANSWER = bytes(600_000)  # more than a socket takes at once
+
+
+class Target:
+    def __init__(self, server_side):
+        self.server_side = server_side
+        self.got, self.early = bytearray(), 0
+        self.error = None
+        self.done = self.clean = False
+        self.habit = "reads"
+        self.writer = None
+        self.gap = self.held = self.turns = 0
+
+    def start(self):
+        self.greenlet = gevent.spawn(self._run)
+
+    def _run(self):
+        try:
+            self.handshake()
+            if self.habit == "answers":
+                self.answer()
+            while self.habit != "leaves" and (data := self.read()):
+                if self.connection.unfinished:
+                    self.early += len(data)
+                self.got += data
+            self.shutdown()
+            self.clean = True
+        except BaseException as error:
+            self.error = error
+        finally:
+            if self.writer is not None:
+                self.writer.kill()
+            self.done = True
+            self.close()
+
+    def look(self):
+        """At what the connection holds."""
+        self.turns += 1
+        connection = self.connection
+        if connection is not None and not self.done:
+            self.held = max(self.held, connection.unread + connection.unsent)
+
+    def end(self, seconds):
+        """The peer is gone: lets the target come to its end, for so long."""
+        self.eof()
+        self.turn()
+        self.greenlet.join(seconds)
+
+
+class MemoryTarget(Target):
+    """Without a socket. more: the news for a greenlet that waits for ciphertext."""
+
+    def __init__(self, server_side):
+        super().__init__(server_side)
+        self.pieces = []
+        self.news = Event()
+        self.waiting = False
+        self.out = bytearray()
+
+    def send(self, data, pieces=1):
+        size = max(-(-len(data) // pieces), 1)
+        self.pieces += [data[at : at + size] for at in range(0, len(data), size)]
+
+    def eof(self):
+        self.pieces.append(b"")
+
+    def turn(self):
+        for _ in range(MAX_TURNS):
+            if self.done or (self.waiting and not self.pieces):
+                break
+            self.news.set()
+            gevent.sleep(0)
+            self.look()
+        out, self.out = bytes(self.out), bytearray()
+        return out
+
+    def more(self):
+        while not self.pieces:
+            self.waiting = True
+            self.news.clear()
+            self.news.wait()
+        self.waiting = False
+        return self.pieces.pop(0)
+
+    def run(self, operation, *arguments):
+        while True:
+            try:
+                return operation(*arguments)
+            except (WantRead, ssl.SSLWantReadError):
+                self.flush()
+                self.feed(self.more())
+            finally:
+                self.flush()
+
+    def handshake(self):
+        self.run(self.tls.do_handshake)
+
+    def read(self):
+        return self.run(self.tls.read, 16384)
+
+    def answer(self):
+        self.run(self.tls.write, ANSWER)
+
+    def close(self):
+        pass
+
+
+class ConnectionTarget(MemoryTarget):
+    """A bare Connection."""
+
+    errors = ()
+
+    def __init__(self, connection):
+        super().__init__(connection.server_side)
+        self.tls = self.connection = connection
+
+    def feed(self, piece):
+        self.tls.receive_data(piece)
+
+    def flush(self):
+        self.out += self.tls.data_to_send()
+
+    def shutdown(self):
+        while not self.run(self.tls.shutdown):
+            self.flush()
+            self.run(self.tls.shutdown) or self.feed(self.more())
+
+
+class BIOTarget(MemoryTarget):
+    """wrap_bio(), as asyncio uses it."""
+
+    errors = (ssl.SSLError,)
+
+    def __init__(self, context, server_side, **options):
+        super().__init__(server_side)
+        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = context.wrap_bio(self.incoming, self.outgoing, server_side=server_side, **options)
+
+    @property
+    def connection(self):
+        return self.tls._sslobj._tls
+
+    def feed(self, piece):
+        if piece:
+            self.incoming.write(piece)
+        else:
+            self.incoming.write_eof()
+
+    def flush(self):
+        self.out += self.outgoing.read()
+
+    def shutdown(self):
+        self.run(self.tls.unwrap)
+
+
+class SocketTarget(Target):
+    """wrap_socket()."""
+
+    errors = (ssl.SSLError, OSError)
+    connection = None
+
+    def __init__(self, context, server_side, timeout, asking, **options):
+        super().__init__(server_side)
+        self.asking = asking  # whether a hook is at work
+        self.here, there = gevent.socket.socketpair()
+        self.here.setblocking(False)
+        there.settimeout(timeout)
+        self.descriptor = there.fileno()
+        self.expected = 0  # bytes that lay in the queue at the last look, or were sent since
+        self.sock = context.wrap_socket(there, server_side=server_side, do_handshake_on_connect=False, **options)
+        self.connection = self.sock._connection
+        self.deaf = False
+        self.out = bytearray()
+
+    def send(self, data, pieces=1):
+        size = max(-(-len(data) // pieces), 1)
+        for at in range(0, len(data), size):
+            piece = data[at : at + size]
+            for _ in range(MAX_TURNS):
+                try:
+                    sent = self.here.send(piece)
+                except BlockingIOError:
+                    sent = 0
+                except OSError:  # it has hung up
+                    return
+                self.expected += sent
+                piece = piece[sent:]
+                if not piece or self.done:
+                    break
+                self.pause()
+            if pieces > 1:
+                self.pause()
+                self.pause()
+
+    def eof(self):
+        try:
+            self.here.shutdown(gevent.socket.SHUT_WR)
+        except OSError:
+            pass
+
+    def queued(self):
+        if self.done:
+            return 0
+        return struct.unpack("i", fcntl.ioctl(self.descriptor, termios.FIONREAD, b"    "))[0]
+
+    def pause(self):
+        """One turn of the hub."""
+        self.connection = self.sock._connection
+        waits = self.connection.operation.taken or self.asking()
+        gevent.sleep(0.0005 if waits else 0)
+        queued = self.queued()
+        if not self.done:
+            self.gap = max(self.gap, self.expected - queued)
+        self.expected = queued
+        self.look()
+        if not self.deaf:
+            try:
+                while data := self.here.recv(1 << 20):
+                    self.out += data
+            except OSError:
+                pass
+        return queued or waits
+
+    def turn(self):
+        calm, last = 0, None
+        for _ in range(MAX_TURNS):
+            if self.done or calm == 6:
+                break
+            busy = self.pause()
+            calm = calm + 1 if not busy or (self.deaf and busy == last) else 0
+            last = busy
+        if self.done:
+            self.pause()
+        out, self.out = bytes(self.out), bytearray()
+        return out
+
+    def handshake(self):
+        self.sock.do_handshake()
+
+    def read(self):
+        return self.sock.recv(16384)
+
+    def answer(self):
+        """In a greenlet of its own, as one that is blocked does not read."""
+        self.writer = gevent.spawn(self._answer)
+
+    def _answer(self):
+        try:
+            self.sock.sendall(ANSWER)
+        except self.errors as error:
+            self.writer_error = error
+
+    def shutdown(self):
+        if self.writer is not None:
+            self.writer.join()
+        self.sock.unwrap().close()
+
+    def close(self):
+        self.sock.close()
+
+    def end(self, seconds):
+        """And reads what it still has to say."""
+        self.eof()
+        end = time.monotonic() + seconds
+        while not self.done and time.monotonic() < end:
+            self.pause()
+        super().end(seconds)
+        self.here.close()
