@@ -15,7 +15,8 @@ this more than one line is what OpenSSL, cffi and a switch do to each other:
   callback of that operation, and raises the original object to the operation's caller once C has returned, even where
   C returned success. The connection is dead from then on. Some callbacks have no fatal value (a session lookup can
   only miss; keylog returns nothing); there the servername and cert callbacks, installed as tripwires, stop the
-  handshake, and if nothing did, the bridge makes OpenSSL send a fatal alert itself. **Fail closed.**
+  handshake, and if nothing did, the bridge makes OpenSSL send a fatal alert itself, by the function that OpenSSL's own
+  checks end in; a library that hides it is fed nonsense instead. **Fail closed.**
 - The error queue belongs to the thread, so other greenlets' errors mix into it. It is cleared before every operation,
   and a callback finds it empty and leaves it as it was.
 - A callback's pointer arguments lie on the C stack, which is somewhere else while the greenlet is not running. Inputs
@@ -92,7 +93,7 @@ MAX_MESSAGES_WITHOUT_DATA = 64
 WANT_READ = 0
 CLOSED = -1  # the peer's close_notify has come
 
-_ILLEGAL_PARAMETER, _INTERNAL_ERROR = 47, 80  # AlertDescription, RFC 8446 6.2
+_BAD_CERTIFICATE, _ILLEGAL_PARAMETER, _INTERNAL_ERROR = 42, 47, 80  # AlertDescription, RFC 8446 6.2
 _OK, _NOACK, _ALERT_FATAL = 0, 3, 2  # SSL_TLSEXT_ERR_*
 _GO_ON, _REFUSE = 1, 0  # SSL_CLIENT_HELLO_SUCCESS, SSL_CLIENT_HELLO_ERROR
 _NAME_HEADER = struct.Struct(">HBH")  # ServerNameList's length, NameType, HostName's length
@@ -202,6 +203,7 @@ class Operation:
     name = ""  # of the operation that runs, or that ran last
     lookups = psk_lookups = 0
     messages = 0  # and answers, post-handshake, since there was application data
+    alert = _INTERNAL_ERROR  # what the peer is told if a callback fails where OpenSSL cannot be told
     server_name: Any = _UNREAD  # what the client's hello says, str or None, at a server
     hello: bytes | None = None  # the client's first, at a server, for as long as a second one may come
     offered_psks: bytes | None = None  # pre_shared_key of the TLS 1.3 hello that is worked on
@@ -352,7 +354,7 @@ class Operation:
     def _said(self, name: str, failed: bool) -> TLSError:
         """What OpenSSL made of the operation. If a callback failed and OpenSSL did not notice, it does now."""
         if not failed:
-            self._provoke_alert()
+            self._end()
             return TLSError(name, reason="a callback failed where OpenSSL cannot be told; the connection was ended")
         error = tls_error(name, binding.take_errors())
         if error.reason != "certificate verify failed":
@@ -362,8 +364,16 @@ class Operation:
         refused.verify_message = ffi.string(lib.X509_verify_cert_error_string(refused.verify_code)).decode()
         return refused
 
+    def _end(self) -> None:
+        """OpenSSL sends a fatal alert and forgets the session. No callback of ours runs meanwhile."""
+        try:
+            binding.send_fatal_alert(self.ssl, self.alert)
+        except UnsupportedOpenSSL:
+            self._provoke_alert()
+        lib.ERR_clear_error()
+
     def _provoke_alert(self) -> None:
-        """Nonsense into OpenSSL, so that it sends a fatal alert and forgets the session. No callback runs meanwhile."""
+        """Nonsense into OpenSSL, which is fatal to it; the alert is then bad_record_mac or unexpected_message."""
         binding.bio_read(self.incoming)
         binding.bio_write(self.incoming, _NONSENSE)
         scratch = ffi.new("char[]", 1)
@@ -372,7 +382,6 @@ class Operation:
             result = lib.SSL_read(self.ssl, scratch, 1)
             if result <= 0 and lib.SSL_get_error(self.ssl, result) != lib.SSL_ERROR_WANT_READ:
                 break
-        lib.ERR_clear_error()
 
 
 def tls_error(name: str, codes: list[int]) -> TLSError:
@@ -648,7 +657,9 @@ def _verify_again(operation: Operation, connection: Bridged) -> None:
     for hook in connection.verify_hooks:
         chain = binding.peer_certificates(operation.ssl, connection.server_side)
         if chain:  # else it is an external pre-shared key, or a certificate was optional
+            operation.alert = _BAD_CERTIFICATE
             hook(connection, chain, True)
+            operation.alert = _INTERNAL_ERROR
 
 
 @_callback("int(SSL *, void *)", 0)

@@ -552,6 +552,16 @@ def fill(buffer: Any, room: int, data: bytearray) -> int:
 read_bytes: Callable[[Any, int], bytes] = ffi.unpack  # the first bytes of a char[]
 
 
+def send_fatal_alert(ssl: Any, alert: int) -> None:
+    """As OpenSSL itself ends a connection at any point of it: the alert goes out, the session is forgotten, and nothing
+    else will be done with the SSL*. Raises UnsupportedOpenSSL.
+
+    The function is internal, and has had this signature since OpenSSL 3.0. An SSL_CONNECTION, which it takes since 3.2,
+    begins with its SSL.
+    """
+    hidden("ossl_statem_send_fatal", "void (*)(SSL *, int)")(ssl, alert)
+
+
 def received_shutdown(ssl: Any) -> bool:
     """The peer's close_notify has come, or a fatal alert (SSL_get_shutdown(3))."""
     return bool(lib.SSL_get_shutdown(ssl) & lib.SSL_RECEIVED_SHUTDOWN)
