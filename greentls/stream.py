@@ -126,7 +126,7 @@ class TLSStream:
     _writable: Any = None
     _unsent: memoryview[int] | None = None  # what the last send() did not take
     _left = TURN
-    _receives = RECEIVES  # what is left of them: before the next one there is a wait, if it is 0
+    _receives = RECEIVES  # what is left of them: before the next one there is a wait, if it is 0; -1: nothing is there
     _bulky = False  # the BIOs have grown, by bulk data or by certificates: release() is worth its while
     # What one greenlet does at a time. None: nobody does; _TAKEN, or the Event of those who wait for their turn.
     _handshaking: Any = None
@@ -437,7 +437,9 @@ class TLSStream:
     def _receive(self) -> int:
         """Ciphertext from the socket, or its end, to the connection. How many bytes, 0 if somebody else received."""
         while self._receiving is None:
-            if self._receives:
+            if self._receives < 0 and self.timeout is not None:  # which it was before: a look costs less, or is all
+                self._receives = RECEIVES
+            if self._receives > 0:
                 try:
                     length = self._recv_into(self._buffers.received)
                 except BlockingIOError:
@@ -446,7 +448,7 @@ class TLSStream:
                     if length < RECEIVE_SIZE and self.timeout is None and self._records is None:
                         # As a rule the socket has nothing more then, and an exception costs more than a wait that ends
                         # at once; but less than a wait with a timeout.
-                        self._receives = 0
+                        self._receives = -1
                     else:
                         self._receives -= 1
                     connection = self.connection

@@ -102,6 +102,21 @@ class TestReadingAndWriting:
         assert there.read_into(buffer) == 6
         assert buffer[:14] == b" words\0\0\0\0some"
 
+    def test_what_has_come_is_read_without_waiting_after_a_read_that_waited(self, streams, version):
+        """A pool of connections looks so for those that the peer has closed."""
+        here, there = connect(streams(version, timeout=None))
+        here.write(b"one")
+        assert there.read(10) == b"one"
+        here.write(b"two")
+        there.timeout = 0.0
+        assert there.read(10) == b"two"
+        there.timeout = None
+        here.write(b"three")
+        assert there.read(10) == b"three"
+        here.close()
+        there.timeout = 0.0
+        assert there.read(10) == b""
+
     def test_writing_nothing_sends_nothing(self, streams, version):
         here, there = connect(streams(version))
         here.write(b"")
