@@ -111,7 +111,8 @@ def _is_whole_hello(data: bytearray) -> bool:
 
 
 class RecordReader:
-    """Takes records and gives the handshake messages in them; alerts and application data are skipped.
+    """Takes records and gives the handshake messages in them; alerts and application data behind the first message are
+    skipped. Before it they are refused: a peer that has said nothing yet makes nobody keep more than a hello.
 
     After a ChangeCipherSpec handshake messages are encrypted, and skipped too; see begins_hello().
     """
@@ -166,6 +167,9 @@ class RecordReader:
                     raise WireError("TLSPlaintext", opening.value, expected, AlertDescription.unexpected_message)
                 header = opening
             check_order(header, bool(self._message))
+            if self._first and header.type != ContentType.handshake:
+                got = f"a record of {name(ContentType, header.type)} before the first message"
+                raise WireError("type", got, "handshake expected", AlertDescription.unexpected_message)
             end = RECORD_HEADER_SIZE + header.length
             if len(self._bytes) < end:
                 return None

@@ -50,8 +50,8 @@ STREAMS = [
     (record(HELLO) + CHANGE_CIPHER_SPEC + record(HELLO), [HELLO, HELLO]),
     (record(server_hello()) + CHANGE_CIPHER_SPEC + record(server_hello()), [server_hello()] * 2),
     (b"", []),
-    (record(b"data", 23), []),
-    (record(b"", 23) * 3, []),
+    (record(b"") * 3 + record(HELLO), [HELLO]),
+    (record(HELLO) + record(b"", 23) * 3, [HELLO]),
     (record(DONE, version=0x03FF), [DONE]),
 ]
 
@@ -156,7 +156,17 @@ def test_records_are_counted_until_the_first_message():
         read(records(hello, 1))
     assert read(record(HELLO) + records(hello, 1)) == [HELLO, hello]
     with pytest.raises(WireError, match="4097 records"):
-        read(record(b"", 23) * 5000)
+        read(record(b"") * 5000)
+
+
+@pytest.mark.parametrize("content_type", [20, 21, 23, 24])
+def test_the_first_record_is_a_handshake_record(content_type):
+    """hazard: what else comes is passed over, and its bytes are kept for whoever reads the stream next."""
+    header = record(b"x" * 100, content_type)[:5]
+    for before in (b"", record(b"")):
+        with pytest.raises(WireError, match=r"before the first message, handshake expected$") as caught:
+            read(before + header)  # its fragment is not waited for
+        assert caught.value.alert == 10
 
 
 def test_time_is_linear():
