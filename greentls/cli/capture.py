@@ -16,6 +16,7 @@ import re
 import struct
 from collections import OrderedDict
 from collections.abc import Iterator
+from heapq import heappop, heappush
 from typing import Any, BinaryIO
 
 import dpkt
@@ -44,10 +45,16 @@ class Stream:
 
     def __init__(self, direction: Direction, sequence: int) -> None:
         self.direction = direction
-        self.first = self.next = sequence  # sequence numbers: of the first byte, of the one after all that was taken
+        self.first = sequence  # the first byte's sequence number
         self.done = False
         self.held = 0
-        self._ahead: list[tuple[int, bytes]] = []
+        self._taken = 0  # bytes
+        self._ahead: list[tuple[int, bytes]] = []  # a heap: how many bytes of the stream go before a segment, and that
+
+    @property
+    def next(self) -> int:
+        """The sequence number of the byte after all that was taken."""
+        return (self.first + self._taken) % 2**32
 
     @property
     def source(self) -> tuple[str, int]:
@@ -59,21 +66,14 @@ class Stream:
 
     def take(self, sequence: int, data: bytes) -> bytes:
         """The bytes that follow now, in order, each once; what comes too early is held."""
-        if _distance(sequence, self.next) > 0:
-            self._ahead.append((sequence, data))
-            self.held += len(data) + SEGMENT_OVERHEAD
-            return b""
-        early = sorted(self._ahead, key=lambda segment: _distance(segment[0], self.next))
-        self._ahead, self.held = [], 0
+        heappush(self._ahead, (self._taken + _distance(sequence, self.next), data))
+        self.held += len(data) + SEGMENT_OVERHEAD
         pieces = []
-        for start, segment in [(sequence, data), *early]:
-            known = -_distance(start, self.next)
-            if known < 0:
-                self._ahead.append((start, segment))
-                self.held += len(segment) + SEGMENT_OVERHEAD
-            elif known < len(segment):
-                pieces.append(segment[known:])
-                self.next = (start + len(segment)) % 2**32
+        while self._ahead and self._ahead[0][0] <= self._taken:
+            start, segment = heappop(self._ahead)
+            self.held -= len(segment) + SEGMENT_OVERHEAD
+            pieces.append(segment[self._taken - start :])
+            self._taken += len(pieces[-1])
         return b"".join(pieces)
 
 

@@ -272,7 +272,9 @@ def _read_capture(shown: str, file: BinaryIO, head: bytes, verbose: bool, show: 
     try:
         for stream, when, data in capture.streams():
             where = Where(when, _address(stream.source), _address(stream.destination))
-            reader = readers.setdefault(stream, HelloReader())
+            if stream not in readers:
+                readers[stream] = HelloReader()
+            reader = readers[stream]
             try:
                 for found in reader.feed(data):
                     count += 1

@@ -169,7 +169,7 @@ def server_name(body: Reader) -> str | None:
     """RFC 6066 3: the first host_name of the list. A NUL in it is refused, as OpenSSL does: unrecognized_name."""
     names = body.narrow(2, "server_name")
     found = None
-    while names:
+    for _ in names.elements():
         name_type = names.u8("name_type")
         host_name = names.opaque(2, "host_name")
         if name_type == NameType.host_name and found is None:
@@ -188,10 +188,7 @@ def protocol_names(body: Reader) -> tuple[str, ...]:
 
 def next_protocols(body: Reader) -> tuple[str, ...]:
     """draft-agl-tls-nextprotoneg: the server's list has no length of its own."""
-    names = []
-    while body:
-        names.append(_text(body.opaque(1, "protocol")))
-    return tuple(names)
+    return tuple([_text(each.opaque(1, "protocol")) for each in body.elements()])
 
 
 def _text(name: bytes) -> str:
@@ -203,10 +200,7 @@ def _text(name: bytes) -> str:
 
 def client_shares(body: Reader) -> tuple[KeyShareEntry, ...]:
     shares = body.narrow(2, "client_shares")
-    entries = []
-    while shares:
-        entries.append(KeyShareEntry(shares.u16("group"), shares.opaque(2, "key_exchange")))
-    return tuple(entries)
+    return tuple([KeyShareEntry(each.u16("group"), each.opaque(2, "key_exchange")) for each in shares.elements()])
 
 
 def server_share(body: Reader) -> KeyShareEntry:
@@ -217,9 +211,9 @@ def server_share(body: Reader) -> KeyShareEntry:
 
 def offered_psks(body: Reader) -> OfferedPsks:
     vector = body.narrow(2, "identities")
-    identities = []
-    while vector:
-        identities.append(PskIdentity(vector.opaque(2, "identity"), vector.u32("obfuscated_ticket_age")))
+    identities = [
+        PskIdentity(each.opaque(2, "identity"), each.u32("obfuscated_ticket_age")) for each in vector.elements()
+    ]
     return OfferedPsks(tuple(identities), body.opaques(2, "binders", 1, "PskBinderEntry"))
 
 
@@ -251,7 +245,7 @@ def status_request_v2(body: Reader) -> tuple[CertificateStatusRequest, ...]:
     """RFC 6961 2.2."""
     items = body.narrow(2, "certificate_status_req_list")
     requests = []
-    while items:
+    for _ in items.elements():
         status_type = items.u8("status_type")
         request = items.narrow(2, "request")
         requests.append(_status_request(status_type, request))
@@ -272,7 +266,7 @@ def trusted_ca_keys(body: Reader) -> tuple[TrustedAuthority, ...]:
     """RFC 6066 6."""
     authorities = body.narrow(2, "trusted_authorities_list")
     found = []
-    while authorities:
+    for _ in authorities.elements():
         identifier_type = authorities.u8("identifier_type")
         if identifier_type == 0:
             identifier = b""
@@ -289,15 +283,13 @@ def trusted_ca_keys(body: Reader) -> tuple[TrustedAuthority, ...]:
 def cached_info(body: Reader) -> tuple[CachedObject, ...]:
     """RFC 7924 3, as a client sends it."""
     objects = body.narrow(2, "cached_info")
-    found = []
-    while objects:
-        found.append(CachedObject(objects.u8("type"), objects.opaque(1, "hash_value")))
-    return tuple(found)
+    return tuple([CachedObject(each.u8("type"), each.opaque(1, "hash_value")) for each in objects.elements()])
 
 
 def cached_info_types(body: Reader) -> tuple[CachedObject, ...]:
     """RFC 7924 3, as a server sends it."""
-    return tuple(CachedObject(kind, b"") for kind in body.opaque(2, "cached_info"))
+    types = body.narrow(2, "cached_info")
+    return tuple([CachedObject(each.u8("type"), b"") for each in types.elements()])
 
 
 # Others -------------------------------------------------------------------------------------------------------------
@@ -321,7 +313,7 @@ def ticket_request(body: Reader) -> TicketRequest:
 def quic_transport_parameters(body: Reader) -> tuple[TransportParameter, ...]:
     """RFC 9000 18."""
     parameters = []
-    while body:
+    for _ in body.elements():
         number = _varint(body, "transport_parameter_id")
         size = _varint(body, "transport_parameter_length")
         parameters.append(TransportParameter(number, body.take(size, "transport_parameter_value")))

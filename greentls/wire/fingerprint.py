@@ -10,10 +10,11 @@ Both look into extensions: all functions raise WireError if one of those is malf
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from struct import pack
 
 from greentls.wire.hello import ClientHello
-from greentls.wire.registry import ExtensionType, ProtocolVersion, is_grease
+from greentls.wire.registry import GREASE, ExtensionType, ProtocolVersion
 
 __all__ = ["ja3", "ja3_string", "ja4", "ja4_r"]
 
@@ -103,11 +104,11 @@ def _is_alphanumeric(character: str) -> bool:
 
 
 def _without_grease(numbers: Iterable[int]) -> list[int]:
-    return [number for number in numbers if not is_grease(number)]
+    return [number for number in numbers if number not in GREASE]
 
 
-def _hex(numbers: Iterable[int]) -> str:
-    return ",".join(f"{number:04x}" for number in numbers)
+def _hex(numbers: Sequence[int]) -> str:
+    return pack(f">{len(numbers)}H", *numbers).hex(",", 2)
 
 
 def _hash12(part: str) -> str:

@@ -5,6 +5,8 @@ Parsing takes whole messages, header included, and so does to_bytes() give them.
 
 from __future__ import annotations
 
+from struct import pack
+
 from greentls.errors import WireError
 from greentls.wire.reader import Reader
 from greentls.wire.registry import AlertDescription, HandshakeType, name
@@ -69,4 +71,4 @@ def opaque(length_size: int, content: bytes) -> bytes:
 
 def uint16s(length_size: int, numbers: tuple[int, ...]) -> bytes:
     """A vector of two-byte numbers."""
-    return opaque(length_size, b"".join(number.to_bytes(2, "big") for number in numbers))
+    return opaque(length_size, pack(f">{len(numbers)}H", *numbers))

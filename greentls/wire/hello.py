@@ -17,7 +17,7 @@ from greentls.wire import bodies as body
 from greentls.wire.extensions import Body, Extensions
 from greentls.wire.handshake import message_bytes, opaque, open_message, uint16s
 from greentls.wire.reader import Reader
-from greentls.wire.registry import AlertDescription, ExtensionType, HandshakeType, is_grease
+from greentls.wire.registry import GREASE, AlertDescription, ExtensionType, HandshakeType
 
 __all__ = ["HELLO_RETRY_REQUEST_RANDOM", "MAX_PSK_LOOKUPS", "ClientHello", "ServerHello"]
 
@@ -148,7 +148,7 @@ class ClientHello:
     @property
     def grease(self) -> tuple[int, ...]:
         """The GREASE (RFC 8701) among cipher_suites and extensions."""
-        return tuple(filter(is_grease, self.cipher_suites + self.extensions.types))
+        return tuple(filter(GREASE.__contains__, self.cipher_suites + self.extensions.types))
 
 
 @dataclass(frozen=True, slots=True)

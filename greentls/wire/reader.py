@@ -8,12 +8,18 @@ A violation is a WireError with the alert decode_error, as RFC 8446 section 6.2 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from struct import unpack
 
 from greentls.errors import WireError
 from greentls.wire.registry import AlertDescription
 
-__all__ = ["Reader"]
+__all__ = ["MAX_ELEMENTS", "Reader"]
+
+# Of a vector of structures or vectors. IANA has fewer than 100 groups, protocol names or others that a hello lists, and
+# GREASE adds 16; a client offers one or two tickets, and OpenSSL takes one server name. 64 KiB could have 30 thousand
+# elements, each of which costs microseconds here. Numbers alone (u16s) cost next to nothing and have no limit.
+MAX_ELEMENTS = 256
 
 
 class Reader:
@@ -92,10 +98,20 @@ class Reader:
     def opaques(self, length_size: int, item: str, element_length_size: int, element: str) -> tuple[bytes, ...]:
         """A vector item of vectors of bytes, each named element."""
         vector = self.narrow(length_size, item)
-        elements = []
-        while vector:
-            elements.append(vector.opaque(element_length_size, element))
-        return tuple(elements)
+        return tuple([each.opaque(element_length_size, element) for each in vector.elements()])
+
+    def elements(self) -> Iterator[Reader]:
+        """This Reader, once for each element that is left: whoever iterates reads one each time.
+
+        WireError for more than MAX_ELEMENTS.
+        """
+        for _ in range(MAX_ELEMENTS):
+            if self._position >= self._end:
+                return
+            yield self
+        if self._position < self._end:
+            expected = f"at most {MAX_ELEMENTS} elements expected"
+            raise WireError(self.name, f"{len(self)} bytes more", expected, AlertDescription.decode_error)
 
     def finish(self) -> None:
         """Raises WireError if anything is left."""

@@ -11,6 +11,7 @@ from enum import IntEnum
 from greentls.wire.cipher_suites import CipherSuite
 
 __all__ = [
+    "GREASE",
     "AlertDescription",
     "AlertLevel",
     "CertificateCompressionAlgorithm",
@@ -34,10 +35,13 @@ __all__ = [
 ]
 
 
+#: The sixteen two-byte numbers that clients send to keep servers tolerant: 0x0A0A, 0x1A1A, ... 0xFAFA (RFC 8701 2).
+GREASE = frozenset(range(0x0A0A, 0x10000, 0x1010))
+
+
 def is_grease(number: int) -> bool:
-    """Whether a two-byte number is one of the sixteen that clients send to keep servers tolerant: 0x0A0A, 0x1A1A, ...
-    0xFAFA (RFC 8701 section 2)."""
-    return number & 0x0F0F == 0x0A0A and number >> 8 == number & 0xFF
+    """Whether a two-byte number is GREASE."""
+    return number in GREASE
 
 
 def name(enum: type[IntEnum], number: int) -> str:
