@@ -59,7 +59,7 @@ def _name(name: x509.Name) -> tuple[tuple[tuple[str, str], ...], ...]:
     return tuple(tuple((_long_name(each.oid.dotted_string), _text(each.value)) for each in rdn) for rdn in name.rdns)
 
 
-@functools.cache
+@functools.lru_cache(1024)  # they come from peers
 def _long_name(oid: str) -> str:
     """OpenSSL's name of an object, the digits if it has none."""
     try:
@@ -85,7 +85,36 @@ def _general_name(name: x509.GeneralName) -> tuple[str, Any]:
         return "DirName", _name(name.value)
     if isinstance(name, x509.RegisteredID):
         return "Registered ID", name.value.dotted_string
-    return "othername", "<unsupported>"
+    if isinstance(name, x509.OtherName):
+        return "othername", _other_name(name.type_id.dotted_string, name.value)
+    raise ValueError(f"no general name: {name!r}")
+
+
+_UTF8_STRING, _IA5_STRING = 0x0C, 0x16  # X.680 8.4
+# Forms of otherName that OpenSSL 3 and later print, in GENERAL_NAME_print(3).
+_OTHER_NAMES = {
+    "1.3.6.1.4.1.311.20.2.3": "UPN",
+    "1.3.6.1.5.5.7.8.5": "XmppAddr",
+    "1.3.6.1.5.5.7.8.7": "SRVName",
+    "1.3.6.1.5.5.7.8.8": "NAIRealm",
+    "1.3.6.1.5.5.7.8.9": "SmtpUTF8Mailbox",
+}
+_PRINTED = 2046 - len("othername:")  # bytes: CPython reads one line of what is printed, into a buffer of this size
+
+
+def _other_name(form: str, value: bytes) -> str:
+    """value: DER. Raises ValueError for a text that is not UTF-8."""
+    label = _OTHER_NAMES.get(form)
+    if label is None or value[:1] != bytes([_IA5_STRING if label == "SRVName" else _UTF8_STRING]):
+        return "<unsupported>"
+    text = label.encode() + b":" + _contents(value).partition(b"\0")[0]
+    line, newline, _ = text.partition(b"\n")
+    return (line + newline)[:_PRINTED].decode()
+
+
+def _contents(der: bytes) -> bytes:
+    """Of a DER element whose tag is one byte (X.690 8.1)."""
+    return der[2 + (der[1] & 0x7F if der[1] > 0x7F else 0) :]
 
 
 def _address(address: object) -> str:
