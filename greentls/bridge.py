@@ -93,7 +93,12 @@ MAX_MESSAGES_WITHOUT_DATA = 64
 WANT_READ = 0
 CLOSED = -1  # the peer's close_notify has come
 
-_BAD_CERTIFICATE, _ILLEGAL_PARAMETER, _INTERNAL_ERROR = 42, 47, 80  # AlertDescription, RFC 8446 6.2
+_UNEXPECTED_MESSAGE, _BAD_CERTIFICATE, _ILLEGAL_PARAMETER, _INTERNAL_ERROR = (
+    10,
+    42,
+    47,
+    80,
+)  # AlertDescription, RFC 8446 6.2
 _OK, _NOACK, _ALERT_FATAL = 0, 3, 2  # SSL_TLSEXT_ERR_*
 _GO_ON, _REFUSE = 1, 0  # SSL_CLIENT_HELLO_SUCCESS, SSL_CLIENT_HELLO_ERROR
 _NAME_HEADER = struct.Struct(">HBH")  # ServerNameList's length, NameType, HostName's length
@@ -766,6 +771,7 @@ def _on_info(ssl: Any, where: int, result: int) -> None:
     operation.messages += 1
     if operation.messages > MAX_MESSAGES_WITHOUT_DATA and operation.failure is None:
         lib.SSL_clear_mode(ssl, lib.SSL_MODE_AUTO_RETRY)  # SSL_read() returns now, and does not go on
+        operation.alert = _UNEXPECTED_MESSAGE
         operation.failure = TLSError(operation.name, reason="too many post-handshake messages without application data")
 
 

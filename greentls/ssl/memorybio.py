@@ -16,7 +16,8 @@ from greentls.session import Session
 from greentls.ssl.errors import want_read
 from greentls.ssl.greeting import Greeting
 from greentls.ssl.plain import PlainSocket
-from greentls.wire.record import RECORD_HEADER_SIZE
+from greentls.wire.record import MAX_HELLO_RECORDS, RECORD_HEADER_SIZE
+from greentls.wire.registry import AlertDescription
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,6 +54,7 @@ class BIOConnection(Greeting):
         self.owner = owner
         self._incoming, self._outgoing = incoming, outgoing
         self._header, self._rest = b"", 0  # of the record that is being fed: what is known, bytes that are missing
+        self._records = 0  # fed since a step was done
         self._tls = context.connection(server_side, server_hostname, session, owner)
 
     @property
@@ -70,6 +72,7 @@ class BIOConnection(Greeting):
         try:
             while (result := step(*arguments)) == WANT_READ:
                 self._receive()
+            self._records = 0
             return result
         except TLSError as error:
             raise self._as_stdlib(error) from error
@@ -91,12 +94,20 @@ class BIOConnection(Greeting):
             self._header += header
             if len(self._header) == RECORD_HEADER_SIZE:
                 self._rest, self._header = int.from_bytes(self._header[3:], "big"), b""
+                self._count_record()
         if self._rest:
             fragment = incoming.read(self._rest)
             self._rest -= len(fragment)
         data: bytes = header + fragment
         self._tls.receive_data(data)
         return data
+
+    def _count_record(self) -> None:
+        self._records += 1
+        if self._records > MAX_HELLO_RECORDS:
+            reason = f"more than {MAX_HELLO_RECORDS} records in which nothing comes to its end"
+            self._refuse(AlertDescription.unexpected_message, reason)
+            raise TLSError(self._tls.operation.name or "do_handshake", reason=reason)
 
     def _refuse(self, alert: int, reason: str) -> None:
         self._tls.refuse(alert, reason)
