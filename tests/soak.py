@@ -4,8 +4,8 @@
 
 Every connection is drawn as either clean, which must succeed, or troubled: then some hook raises, or a greenlet is
 killed, or runs out of time, anywhere. What comes out of an operation must be what was put into that very connection, or
-the alert, the end or the reset that the peer's trouble makes. Prints what it counted as JSON; exit status 1 and a
-sentence for each thing that must not be.
+the alert, the end or the reset that the peer's trouble makes. Prints what it counted as JSON, with the hub's longest gap;
+exit status 1 and a sentence for each thing that must not be.
 """
 
 from __future__ import annotations
@@ -296,6 +296,18 @@ class Soak:
             stream.write(data)
 
 
+class Gap:
+    """How long a greenlet that only wants its turn has had to wait for it at most: seconds."""
+
+    longest = 0.0
+
+    def watch(self):
+        while True:
+            before = time.perf_counter()
+            gevent.sleep(0.001)
+            self.longest = max(self.longest, time.perf_counter() - before - 0.001)
+
+
 def rss():
     """MiB, now."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
@@ -310,6 +322,8 @@ def main():
     logging.disable()  # the store's troubles are meant
     with tempfile.TemporaryDirectory() as directory:
         soak = Soak(directory, options.seed)
+        gap = Gap()
+        watcher = gevent.spawn(gap.watch)
         pool = Pool(options.greenlets)
         started = time.monotonic()
         settled = None
@@ -319,6 +333,7 @@ def main():
                 settled = rss()
         pool.join()
         soak.cache.drain(10)
+        watcher.kill()
     growth = rss() - settled
     for _ in range(3):
         gevent.sleep(0)
@@ -338,6 +353,7 @@ def main():
         "seed": options.seed,
         "most hooks waiting at once": soak.most_waiting,
         "memory growth in the second half, MiB": round(growth, 1),
+        "longest gap between two turns of the hub, ms": round(gap.longest * 1000),
     }
     print(json.dumps(report))
     for sentence in soak.wrong[:20]:
