@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import datetime
 import ipaddress
 import os
@@ -45,6 +46,18 @@ def wait_until(condition, what, timeout=PATIENCE):
             raise AssertionError(f"waited {timeout} s in vain for {what}")
         time.sleep(0.01)
     return value
+
+
+class Mallinfo(ctypes.Structure):
+    _fields_ = [("fields", ctypes.c_size_t * 10)]
+
+
+def allocated():
+    """Bytes that malloc() has given out (mallinfo(3)): cffi's memory, and OpenSSL's."""
+    mallinfo = ctypes.CDLL(None).mallinfo2
+    mallinfo.restype = Mallinfo
+    fields = mallinfo().fields
+    return fields[4] + fields[7]  # hblkhd, uordblks
 
 
 class Pki:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import _socket
-import ctypes
 import random
 import socket
 
 import gevent
 import pytest
 from gevent.event import Event
-from helpers import PATIENCE
+from helpers import PATIENCE, allocated
 from pairs import VERSIONS, Sessions, attempt, client, client_context, server_context
 from sealer import hostile, key_update_message
 
@@ -231,18 +230,6 @@ class TestTheEnd:
             mine.sendall(b"in clear")
             assert yours.recv(100) == b"in clear"
         assert here.detach() == -1
-
-
-class Mallinfo(ctypes.Structure):
-    _fields_ = [("fields", ctypes.c_size_t * 10)]
-
-
-def allocated():
-    """Bytes that malloc() has given out (mallinfo(3)): cffi's memory, and OpenSSL's."""
-    mallinfo = ctypes.CDLL(None).mallinfo2
-    mallinfo.restype = Mallinfo
-    fields = mallinfo().fields
-    return fields[4] + fields[7]  # hblkhd, uordblks
 
 
 @both_versions
