@@ -4,8 +4,8 @@
 
 Every connection is drawn as either clean, which must succeed, or troubled: then some hook raises, or a greenlet is
 killed, or runs out of time, anywhere. What comes out of an operation must be what was put into that very connection, or
-the alert, the end or the reset that the peer's trouble makes. Prints what it counted as JSON, the hub's longest gap with
-it; exit status 1 and a sentence for each thing that must not be.
+the alert, the end or the reset that the peer's trouble makes. Prints what it counted as JSON, and the hub's longest
+gap; exit status 1 and a sentence for each thing that must not be.
 """
 
 from __future__ import annotations

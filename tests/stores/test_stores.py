@@ -592,6 +592,18 @@ class TestMemcached:
             store.get(ID)
         store.close()
 
+    def test_one_that_never_accepts_is_a_timeout(self):
+        """hazard: an address that drops packets is waited for as long as TCP tries, two minutes."""
+        with socket.create_server(("127.0.0.1", 0), backlog=0) as listener, contextlib.ExitStack() as waiting:
+            for _ in range(4):  # the queue of those who wait to be accepted is full, and Linux drops the next SYN
+                one = waiting.enter_context(socket.socket())
+                one.setblocking(False)
+                one.connect_ex(listener.getsockname())
+            store = MemcachedStore([listener.getsockname()], connect_timeout=0.05)
+            with gevent.Timeout(PATIENCE), pytest.raises(ConnectionError, match="timed out"):
+                store.get(ID)
+            store.close()
+
     def test_the_timeout_is_each_answers_own(self):
         """hazard: a connection's waits add up, and a good one times out."""
         with socket.create_server(("127.0.0.1", 0)) as listener:
