@@ -5,10 +5,10 @@ The names below are imported at their first use, so that ``greentls.wire`` can b
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from greentls._version import __version__
+from greentls.lazy import at_first_use
 
 if TYPE_CHECKING:
     from greentls.client_sessions import ClientSessions as ClientSessions
@@ -44,12 +44,4 @@ _WHERE = {
 __all__ = ["__version__", *_WHERE]
 
 
-def __getattr__(name: str) -> object:
-    if name not in _WHERE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(f"greentls.{_WHERE[name]}"), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_WHERE})
+__getattr__, __dir__ = at_first_use(__name__, _WHERE)

@@ -29,13 +29,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import ref
 
 import gevent
 from gevent import get_hub
 from gevent.monkey import get_original
-from gevent.threadpool import ThreadPool
 from greenlet import getcurrent
 
 from greentls.bridge import MAX_SESSION_LOOKUPS, Operation, question
@@ -43,6 +42,9 @@ from greentls.connection import Connection
 from greentls.errors import WireError
 from greentls.thread_local import ThreadLocal
 from greentls.wire import ClientHello
+
+if TYPE_CHECKING:
+    from gevent.threadpool import ThreadPool
 
 __all__ = ["STRATEGIES", "Strategy"]
 
@@ -86,6 +88,8 @@ def _spawn(step: Callable[[], int]) -> Any:
     while handshakes have taken it up."""
     pool = _here.pool
     if pool is None or pool.hub is not get_hub():
+        from gevent.threadpool import ThreadPool
+
         pool = _here.pool = ThreadPool(THREADS, idle_task_timeout=IDLE)
     task = pool.spawn(_outcome, step)
     pool.fork_watcher.stop()  # which keeps the pool, and so the hub, also when that is destroyed

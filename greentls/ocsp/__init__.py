@@ -3,7 +3,25 @@
 response: what a response says, and whether to believe it. fetch: asking a responder. stapler: having the answer ready.
 """
 
-from greentls.ocsp.response import CheckedResponse, check_response
-from greentls.ocsp.stapler import StapleFacts, Stapler
+from __future__ import annotations
 
-__all__ = ["CheckedResponse", "StapleFacts", "Stapler", "check_response"]
+from typing import TYPE_CHECKING
+
+from greentls.lazy import at_first_use
+
+if TYPE_CHECKING:
+    from greentls.ocsp.response import CheckedResponse as CheckedResponse
+    from greentls.ocsp.response import check_response as check_response
+    from greentls.ocsp.stapler import StapleFacts as StapleFacts
+    from greentls.ocsp.stapler import Stapler as Stapler
+
+_WHERE = {
+    "CheckedResponse": "response",
+    "StapleFacts": "stapler",
+    "Stapler": "stapler",
+    "check_response": "response",
+}
+
+__all__ = [*_WHERE]
+
+__getattr__, __dir__ = at_first_use(__name__, _WHERE)

@@ -14,7 +14,7 @@ import weakref
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cryptography import x509
 
@@ -42,12 +42,10 @@ from greentls.context import (
 )
 from greentls.early_data import connection_for
 from greentls.errors import ConfigurationError
-from greentls.ocsp.peer import MODES, Mode
 from greentls.openssl import binding
 from greentls.session import Session
 from greentls.session_cache import SessionCache
 from greentls.ssl import hooks as make
-from greentls.ssl import revocation
 from greentls.ssl.deadline import Asking
 from greentls.ssl.errors import ssl_error
 from greentls.ssl.peercert import peer_certificate
@@ -58,6 +56,9 @@ from greentls.stores import SessionStore
 from greentls.strategy import STRATEGIES
 from greentls.tickets import TicketKeys
 from greentls.wire import ClientHello
+
+if TYPE_CHECKING:
+    from greentls.ocsp.peer import Mode
 
 __all__ = ["SSLContext"]
 
@@ -315,6 +316,8 @@ class SSLContext(_Base, metaclass=StandIn):  # type: ignore[misc]  # _Base is fo
     @ocsp.setter
     def ocsp(self, mode: Mode | None) -> None:
         if mode is not None:
+            from greentls.ocsp.peer import MODES
+
             if mode not in MODES:
                 raise ConfigurationError(f"ocsp {mode!r}", "no such mode", f"known are None, {', '.join(MODES)}")
             self._must_not_be(_stdlib_ssl.PROTOCOL_TLS_SERVER, "ocsp")
@@ -574,6 +577,8 @@ class SSLContext(_Base, metaclass=StandIn):  # type: ignore[misc]  # _Base is fo
             hooks = replace(hooks, message=make.MessageCallback(self._message_callback))
         if not server_side:
             if self._ocsp is not None:
+                from greentls.ssl import revocation
+
                 hooks = replace(hooks, ocsp=revocation.OCSPCheck(self._ocsp, self.callback_timeout))
             if self._psk_client:
                 hooks = replace(hooks, psk_client=make.PSKClient(self._psk_client, self.callback_timeout))
@@ -593,6 +598,8 @@ class SSLContext(_Base, metaclass=StandIn):  # type: ignore[misc]  # _Base is fo
         elif self._alpn:
             hooks = replace(hooks, alpn=make.ALPNChoice(self._alpn))
         if self.ocsp_callback is not None:
+            from greentls.ssl import revocation
+
             hooks = replace(hooks, ocsp=revocation.OCSPCallback(self.ocsp_callback, self.callback_timeout))
         return hooks
 

@@ -14,7 +14,7 @@ from greentls.errors import ConcurrentUseError, TLSError, UnexpectedEOF, WireErr
 from greentls.ssl.facts import Facts
 from greentls.ssl.plain import PlainSocket
 from greentls.strategy import STRATEGIES
-from greentls.wire import ClientHello, RecordReader, ja3, ja4
+from greentls.wire import ClientHello, RecordReader
 
 __all__ = ["Greeting"]
 
@@ -44,11 +44,15 @@ class Greeting(Facts):
     @property
     def ja3(self) -> str | None:
         """The client's fingerprint as 32 hex digits, if its hello was read. Raises WireError, as ja4 does."""
+        from greentls.wire import ja3
+
         return ja3(self._client_hello) if self._client_hello else None
 
     @property
     def ja4(self) -> str | None:
         """As in t13d1516h2_8daaf6152771_e5627efa2ab1, if its hello was read."""
+        from greentls.wire import ja4
+
         return ja4(self._client_hello) if self._client_hello else None
 
     def read_client_hello(self) -> ClientHello:

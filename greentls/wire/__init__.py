@@ -12,42 +12,54 @@ A violation is a WireError: it names the field, and the alert that the RFC asks 
 
 from __future__ import annotations
 
-from greentls.errors import WireError
-from greentls.wire.fingerprint import ja3, ja3_string, ja4, ja4_r
-from greentls.wire.hello import ClientHello, ServerHello
-from greentls.wire.messages import (
-    Alert,
-    Certificate,
-    CertificateRequest,
-    CertificateStatus,
-    Finished,
-    NewSessionTicket,
-    ServerKeyExchange,
-)
-from greentls.wire.opening import NotTLS, recognise
-from greentls.wire.parser import Parser
-from greentls.wire.proxy import ProxyHeader, ProxyReader
-from greentls.wire.record import RecordReader
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "Alert",
-    "Certificate",
-    "CertificateRequest",
-    "CertificateStatus",
-    "ClientHello",
-    "Finished",
-    "NewSessionTicket",
-    "NotTLS",
-    "Parser",
-    "ProxyHeader",
-    "ProxyReader",
-    "RecordReader",
-    "ServerHello",
-    "ServerKeyExchange",
-    "WireError",
-    "ja3",
-    "ja3_string",
-    "ja4",
-    "ja4_r",
-    "recognise",
-]
+from greentls.errors import WireError
+from greentls.lazy import at_first_use
+
+if TYPE_CHECKING:
+    from greentls.wire.fingerprint import ja3 as ja3
+    from greentls.wire.fingerprint import ja3_string as ja3_string
+    from greentls.wire.fingerprint import ja4 as ja4
+    from greentls.wire.fingerprint import ja4_r as ja4_r
+    from greentls.wire.hello import ClientHello as ClientHello
+    from greentls.wire.hello import ServerHello as ServerHello
+    from greentls.wire.messages import Alert as Alert
+    from greentls.wire.messages import Certificate as Certificate
+    from greentls.wire.messages import CertificateRequest as CertificateRequest
+    from greentls.wire.messages import CertificateStatus as CertificateStatus
+    from greentls.wire.messages import Finished as Finished
+    from greentls.wire.messages import NewSessionTicket as NewSessionTicket
+    from greentls.wire.messages import ServerKeyExchange as ServerKeyExchange
+    from greentls.wire.opening import NotTLS as NotTLS
+    from greentls.wire.opening import recognise as recognise
+    from greentls.wire.parser import Parser as Parser
+    from greentls.wire.proxy import ProxyHeader as ProxyHeader
+    from greentls.wire.proxy import ProxyReader as ProxyReader
+    from greentls.wire.record import RecordReader as RecordReader
+
+_WHERE = {
+    "Alert": "messages",
+    "Certificate": "messages",
+    "CertificateRequest": "messages",
+    "CertificateStatus": "messages",
+    "ClientHello": "hello",
+    "Finished": "messages",
+    "NewSessionTicket": "messages",
+    "NotTLS": "opening",
+    "Parser": "parser",
+    "ProxyHeader": "proxy",
+    "ProxyReader": "proxy",
+    "RecordReader": "record",
+    "ServerHello": "hello",
+    "ServerKeyExchange": "messages",
+    "ja3": "fingerprint",
+    "ja3_string": "fingerprint",
+    "ja4": "fingerprint",
+    "ja4_r": "fingerprint",
+    "recognise": "opening",
+}
+
+__all__ = ["WireError", *_WHERE]
+
+__getattr__, __dir__ = at_first_use(__name__, _WHERE)

@@ -1,0 +1,22 @@
+"""Packages whose names are imported at their first use (PEP 562): what a program does not use, it does not wait for."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from importlib import import_module
+
+__all__ = ["at_first_use"]
+
+
+def at_first_use(package: str, where: dict[str, str]) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
+    """A package's __getattr__ and __dir__. where: each name, and the module of the package that has it."""
+    namespace = vars(sys.modules[package])
+
+    def get(name: str) -> object:
+        if name not in where:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        value = namespace[name] = getattr(import_module(f"{package}.{where[name]}"), name)
+        return value
+
+    return get, lambda: sorted({*namespace, *where})
