@@ -20,11 +20,13 @@ at it is bounded (TURN).
 from __future__ import annotations
 
 import _socket
+import errno
 import gc
+import os
 import sys
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from gevent import get_hub, getcurrent, sleep
 from gevent.event import Event
@@ -344,6 +346,22 @@ class TLSStream:
             self._release()
             self._socket.close()
 
+    def shut(self, how: int) -> None:
+        """shutdown(2) of the socket, after close_notify() if it may not send any more.
+
+        A greenlet that waits for what is shut gets OSError, as from gevent's sockets.
+        """
+        ended = []
+        if how in (_socket.SHUT_WR, _socket.SHUT_RDWR):
+            self.close_notify()
+            vars(self).update(write=_broken_pipe, send=_broken_pipe)  # OpenSSL would call it fatal, for reading as well
+            ended.append(self._writable)
+        if how in (_socket.SHUT_RD, _socket.SHUT_RDWR):
+            ended.append(self._readable)
+        self._socket.shutdown(how)
+        for watcher in ended:
+            self._hub.cancel_wait(watcher, cancel_wait_ex)
+
     def detach(self) -> int:
         """The socket's descriptor, -1 if there is none any more; the stream is closed but the descriptor is not."""
         self._release()
@@ -401,6 +419,8 @@ class TLSStream:
             self._await("_sending", late or self._late("write"))
         if self._send():
             return
+        if self.timeout == 0.0:
+            raise late or self._late("write")
         self._sending = _TAKEN
         try:
             if self._writable is None:
@@ -494,16 +514,18 @@ class TLSStream:
         """What a wait raises that takes too long. Raises WouldBlock if there must not be one."""
         if self.timeout == 0.0:
             raise WouldBlock(what)
-        return TimeoutError(f"The {what} operation timed out")
+        return TimeoutError(f"The {what if self.connection.established else 'handshake'} operation timed out")
 
     def _await(self, turn: str, late: BaseException) -> None:
-        """Until it may be free. turn: an attribute. Raises late after the timeout."""
+        """Until it may be free. turn: an attribute. Raises late after the timeout, OSError if the stream is closed."""
         left = getattr(self, turn)
         if left is _TAKEN:
             left = Event()
             setattr(self, turn, left)
         if not left.wait(self.timeout):
             raise late
+        if self.closed:
+            raise cancel_wait_ex
 
     def _leave(self, turn: str) -> None:
         left = getattr(self, turn)
@@ -519,3 +541,7 @@ class TLSStream:
             self._send()
         except OSError:
             pass
+
+
+def _broken_pipe(data: object) -> NoReturn:
+    raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))  # as send(2) after shutdown(2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from typing import Any
 
 from gevent import socket
@@ -9,7 +11,7 @@ from gevent import socket
 from greentls.connection import Connection
 from greentls.wire import ClientHello
 
-__all__ = ["PlainSocket", "Unconnected"]
+__all__ = ["Closed", "PlainSocket", "Unconnected"]
 
 
 class PlainSocket(socket.socket):  # type: ignore[misc]  # gevent is untyped
@@ -59,5 +61,27 @@ class Unconnected(PlainSocket):
     def use(self, connection: Connection) -> None:
         self.connection = connection
 
-    def close_notify(self) -> None:
-        """There is no TLS to end."""
+    shut = socket.socket.shutdown
+
+
+class Closed:
+    """The same place's, once the SSLSocket is closed: nothing of what TLS has at hand is read or sent any more."""
+
+    def __init__(self, connection: Connection, timeout: float | None) -> None:
+        self.connection, self.timeout = connection, timeout
+
+    def _bad_descriptor(self, *_: Any) -> Any:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+    do_handshake = receive = read = read_into = send = write = shutdown = shut = _bad_descriptor
+
+    def refuse(self, *_: Any) -> None:
+        """There is nobody to be told."""
+
+    refuse_in_clear = use = refuse
+
+    def close(self) -> None:
+        """It is."""
+
+    def detach(self) -> int:
+        return -1

@@ -18,7 +18,7 @@ from greentls.deadline import Deadline
 from greentls.errors import TLSError, UnexpectedEOF, WireError
 from greentls.session import Session
 from greentls.ssl.greeting import Greeting
-from greentls.ssl.plain import PlainSocket, Unconnected
+from greentls.ssl.plain import Closed, PlainSocket, Unconnected
 from greentls.ssl.standin import StandIn
 from greentls.strategy import STRATEGIES
 from greentls.stream import TLSStream
@@ -58,11 +58,13 @@ class Underneath:
 
     def close(self) -> None:
         """close_notify if it can go at once, then FIN, whatever files are open."""
-        try:
-            self._owner._raw.recv(UNREAD_SIZE)  # what the kernel still has at close() would make it send RST, not FIN
-        except OSError:
-            pass
-        self._owner._real_close()
+        owner = self._owner
+        if owner._connected:  # else it has nothing, and would be waited for
+            try:
+                owner._raw.recv(UNREAD_SIZE)  # what the kernel still has at close() would make it send RST, not FIN
+            except OSError:
+                pass
+        owner._real_close()
 
 
 class SSLSocket(Greeting, metaclass=StandIn):
@@ -82,7 +84,7 @@ class SSLSocket(Greeting, metaclass=StandIn):
     family: int
     type: int
     proto: int
-    _stream: TLSStream | Unconnected
+    _stream: TLSStream | Unconnected | Closed
     _raw: Any  # what knows the descriptor: a _socket.socket, or the same Unconnected
     _connected = False
     _takes_early_data = True
@@ -136,10 +138,10 @@ class SSLSocket(Greeting, metaclass=StandIn):
                 self._stream.use(connection)
                 self._stream.settimeout(timeout)
                 return self
-            self._speak_tls(raw, connection, timeout)
+            stream = self._speak_tls(raw, connection, timeout)
             if isinstance(sock, PlainSocket) and sock.ahead:
                 self._ahead = sock.ahead
-                self._stream.feed(sock.ahead)
+                stream.feed(sock.ahead)
             if do_handshake_on_connect:
                 if timeout == 0.0:
                     raise ValueError("do_handshake_on_connect should not be specified for non-blocking sockets")
@@ -150,13 +152,14 @@ class SSLSocket(Greeting, metaclass=StandIn):
             raise
         return self
 
-    def _speak_tls(self, raw: _socket.socket, connection: Connection, timeout: float | None) -> None:
+    def _speak_tls(self, raw: _socket.socket, connection: Connection, timeout: float | None) -> TLSStream:
         self._raw = raw
         context = self._context
-        self._stream = TLSStream(raw, connection, timeout, STRATEGIES[context.strategy], context.read_ahead)
+        self._stream = stream = TLSStream(raw, connection, timeout, STRATEGIES[context.strategy], context.read_ahead)
         self._connected = True
         if self.by_descriptor is not None:
             self.by_descriptor[raw.fileno()] = self
+        return stream
 
     def _is_connected(self) -> bool:
         """Raises ssl.SSLError for one that the peer has closed, if there is still something to read from it: it has
@@ -474,7 +477,10 @@ class SSLSocket(Greeting, metaclass=StandIn):
     def detach(self) -> int:
         """The descriptor, which nobody here closes any more."""
         self._closed = True
-        return int(self._stream.detach())
+        stream = self._stream
+        descriptor: int = stream.detach()
+        self._stream = Closed(stream.connection, stream.timeout)
+        return descriptor
 
     def close(self) -> None:
         """Once the files that makefile() has made are closed, too, as the standard library's."""
@@ -484,7 +490,9 @@ class SSLSocket(Greeting, metaclass=StandIn):
 
     def _real_close(self) -> None:
         self._closed = True
-        self._stream.close()
+        stream = self._stream
+        stream.close()
+        self._stream = Closed(stream.connection, stream.timeout)
 
     def _decref_socketios(self) -> None:
         if self._io_refs > 0:
@@ -498,9 +506,7 @@ class SSLSocket(Greeting, metaclass=StandIn):
 
     def shutdown(self, how: int) -> None:
         """As the standard library's: ends the transport; close_notify goes out first if that still may send."""
-        if how != _stdlib_socket.SHUT_RD:
-            self._stream.close_notify()
-        self._raw.shutdown(how)
+        self._stream.shut(how)
 
     def gettimeout(self) -> float | None:
         return self._stream.timeout
