@@ -129,10 +129,10 @@ class Context:
             raise ConfigurationError(versions, "this OpenSSL has none of them", "allow TLS 1.2 (0x0303)") from None
         context.set_options(_ALWAYS | self.options)
         binding.tune_context(context)
+        if self.ciphers:  # with the security level, which certificates and trust anchors have to reach
+            binding.set_cipher_list(context, self.ciphers)
         self._set_certificates(context)
         self._set_trust(context)
-        if self.ciphers:
-            binding.set_cipher_list(context, self.ciphers)
         if self.ciphersuites:
             binding.set_ciphersuites(context, self.ciphersuites)
         if self.groups:
@@ -160,13 +160,11 @@ class Context:
     def _set_certificates(self, context: SSL.Context) -> None:
         for chain in self.certificates:
             try:
-                context.use_certificate(chain.certificate)
-                context.use_privatekey(chain.key)
-                context.check_privatekey()
-            except SSL.Error as error:
-                problem = error.args[0][0][2] if error.args and error.args[0] else "OpenSSL refuses it"
-                names = ", ".join(chain.names)
-                raise ConfigurationError(f"certificate for {names}", problem, "a longer key may help") from None
+                binding.use_certificate(binding.raw_context(context), chain.der, chain.key_der)
+            except ConfigurationError as error:
+                raise ConfigurationError(
+                    f"certificate for {', '.join(chain.names)}", error.problem, error.remedy
+                ) from None
             binding.add_chain(context, chain.intermediates, shared=len(self.certificates) == 1)
 
     def _set_trust(self, context: SSL.Context) -> None:

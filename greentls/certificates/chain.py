@@ -11,13 +11,17 @@ from functools import cached_property
 from typing import Any
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
 from greentls.errors import ConfigurationError
+from greentls.openssl import binding
 
 __all__ = ["CertificateChain", "demands_staple", "is_path", "load_crls", "parse_certificates"]
 
 Password = str | bytes | bytearray | Callable[[], str | bytes | bytearray] | None
+# cryptography does not always tell the one from the other.
+_UNREADABLE = "the key is damaged, or of a kind that cryptography does not know", "a newer cryptography may know it"
 Source = str | bytes | os.PathLike[str]  # a path, or PEM, or DER
 Certificates = Source | x509.Certificate | Iterable[x509.Certificate]
 
@@ -54,14 +58,35 @@ class CertificateChain:
             key = _read_key(_contents(keyfile), password, key_name)
         if not certificates or key is None:
             raise ConfigurationError(key_name if certificates else name, "there is none", "give a pair")
-        if key.public_key() != certificates[0].public_key():
+        try:
+            fits = key.public_key() == certificates[0].public_key()
+        except (UnsupportedAlgorithm, ValueError):
+            raise ConfigurationError(name, *_UNREADABLE) from None
+        if not fits:
             raise ConfigurationError(key_name, f"the key does not fit {name}", "give the pair")
-        return cls(certificates[0], key, tuple(certificates[1:]))
+        chain = cls(certificates[0], key, tuple(certificates[1:]))
+        chain.check(name)
+        return chain
+
+    def check(self, name: str, **ciphers: str) -> None:
+        """Raises ConfigurationError about name unless OpenSSL can use this pair; by the security level of the ciphers,
+        if there are any."""
+        try:
+            binding.check_certificate(self.der, self.key_der, **ciphers)
+        except ConfigurationError as error:
+            raise ConfigurationError(name, error.problem, error.remedy) from None
 
     @cached_property
     def der(self) -> bytes:
         """The certificate."""
         return self.certificate.public_bytes(serialization.Encoding.DER)
+
+    @property
+    def key_der(self) -> bytes:
+        """The private key, PKCS #8, in clear."""
+        form = serialization.PrivateFormat.PKCS8
+        der: bytes = self.key.private_bytes(serialization.Encoding.DER, form, serialization.NoEncryption())
+        return der
 
     @cached_property
     def must_staple(self) -> bool:
@@ -179,12 +204,17 @@ def _read_key(data: bytes, password: Password, name: str) -> Any:
         return load(data, None)
     except TypeError:  # cryptography's way to say that it is encrypted
         pass
+    except UnsupportedAlgorithm:
+        raise ConfigurationError(name, *_UNREADABLE) from None
     except ValueError:
-        raise ConfigurationError(name, "no PEM private key in it", "give the key's PEM file") from None
+        missing = "no PEM private key in it", "give the key's PEM file"
+        raise ConfigurationError(name, *(_UNREADABLE if b"PRIVATE KEY-----" in data else missing)) from None
     given = password() if callable(password) else password
     if given is None:
         raise ConfigurationError(name, "the key is encrypted", "give its password")
     try:
         return load(data, given.encode() if isinstance(given, str) else bytes(given))
+    except UnsupportedAlgorithm:
+        raise ConfigurationError(name, *_UNREADABLE) from None
     except (TypeError, ValueError):  # TypeError: an empty one counts as none
         raise ConfigurationError(name, "the password does not open the key") from None

@@ -408,6 +408,46 @@ def set_verify_callback(context: Any, callback: Any) -> None:
     hidden("SSL_CTX_set_cert_verify_callback", signature)(context, callback, ffi.NULL)
 
 
+def use_certificate(context: Any, certificate: bytes, key: bytes) -> None:
+    """Adds a certificate and its private key (PKCS #8) to an SSL_CTX*, both as DER. Raises ConfigurationError.
+
+    OpenSSL reads both itself: pyOpenSSL, between it and them, refuses kinds of keys that it does not know.
+    """
+    leaf, private = _from_der(lib.d2i_X509_bio, certificate), _from_der(lib.d2i_PrivateKey_bio, key)
+    try:
+        if not (
+            leaf != ffi.NULL
+            and private != ffi.NULL
+            and lib.SSL_CTX_use_certificate(context, leaf) == 1
+            and lib.SSL_CTX_use_PrivateKey(context, private) == 1
+        ):
+            *_, code = [0, *take_errors()]
+            problem = describe(code)[1] or "it refuses it"
+            raise ConfigurationError("certificate", f"OpenSSL cannot use it: {problem}", "give one of another key")
+        lib.ERR_clear_error()  # a certificate that a first key does not fit leaves one
+    finally:
+        lib.X509_free(leaf)
+        lib.EVP_PKEY_free(private)
+
+
+def _from_der(read: Any, der: bytes) -> Any:
+    bio = lib.BIO_new_mem_buf(der, len(der))
+    try:
+        return read(bio, ffi.NULL)
+    finally:
+        lib.BIO_free(bio)
+
+
+def check_certificate(certificate: bytes, key: bytes, ciphers: str = "ALL:@SECLEVEL=0") -> None:
+    """use_certificate() with a context that nobody else sees. ciphers: by the security level in there."""
+    context = lib.SSL_CTX_new(lib.TLS_method())
+    try:
+        lib.SSL_CTX_set_cipher_list(context, ciphers.encode())
+        use_certificate(context, certificate, key)
+    finally:
+        lib.SSL_CTX_free(context)
+
+
 def add_chain(context: SSL.Context, certificates: Iterable[x509.Certificate], shared: bool) -> None:
     """Intermediate certificates sent behind the leaf that was set last; shared: behind any leaf of the context.
 

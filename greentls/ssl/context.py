@@ -197,6 +197,7 @@ class SSLContext(_Base, metaclass=StandIn):  # type: ignore[misc]  # _Base is fo
                 refusal = error  # its OpenSSL is older, and may not know the key's kind
         try:
             chain = CertificateChain.load(certfile, keyfile, secret.answer)
+            chain.check(f"certificate for {', '.join(chain.names)}", ciphers=self._ciphers)
         except ConfigurationError as error:
             raise _refused(error, getattr(refusal, "reason", None) or "PEM_LIB") from error
         self._chains = [each for each in self._chains if type(each.key) is not type(chain.key)] + [chain]

@@ -30,10 +30,10 @@ FLOORS = {
     "greentls.context": 4,
     "greentls.bridge": 3,
     "greentls.session": 3,
-    "greentls.openssl": 2,
-    "greentls.certificates": 1,
-    "greentls.ocsp": 1,
-    "greentls.tickets": 1,
+    "greentls.certificates": 2,
+    "greentls.ocsp": 2,
+    "greentls.tickets": 2,
+    "greentls.openssl": 1,
     "greentls.deadline": 0,
     "greentls.thread_local": 0,
     "greentls.errors": 0,
@@ -59,7 +59,7 @@ BESIDE = {
     ("greentls.stores", "greentls.thread_local"),
     ("greentls.stores", "greentls.trouble"),
 }
-WITHOUT_GEVENT = {2, 3, 4}  # two Connections talk in memory in a test
+WITHOUT_GEVENT = {1, 3, 4}  # two Connections talk in memory in a test
 TOUCHES_C = ("greentls.openssl", "greentls.bridge")
 C_NAMES = {"ffi", "lib", "_ssl"}
 # They name their SSL_* functions to Operation.run(); the first reads three facts, too.
@@ -138,8 +138,8 @@ def test_every_module_keeps_to_its_floor():
         ("greentls.wire.record", "from ..bridge import Hooks", "floor 3 from floor 0"),
         ("greentls.stores.memory", "from OpenSSL import SSL", "know nothing of TLS"),
         ("greentls.stores.memory", "from greentls.session import Session", "floor 3 from floor 0"),
-        ("greentls.certificates", "import greentls.ocsp", "floor 1 from floor 1"),
-        ("greentls.certificates", "from greentls import bridge", "floor 3 from floor 1"),
+        ("greentls.certificates", "import greentls.ocsp", "floor 2 from floor 2"),
+        ("greentls.certificates", "from greentls import bridge", "floor 3 from floor 2"),
         ("greentls.connection", "import gevent.event", "imports gevent.event on floor 4"),
         ("greentls.context", "import socket", "imports socket on floor 4"),
         ("greentls.context", "from greentls.stream import TLSStream", "floor 5 from floor 4"),
