@@ -37,6 +37,8 @@ class Facts(Observed):
         raise NotImplementedError  # what has the facts knows where its connection is
 
     def _as_stdlib(self, error: TLSError | WireError) -> _stdlib_ssl.SSLError:
+        """To be raised from the error, which is its cause and needs no traceback of its own then."""
+        error.__traceback__ = None
         return as_stdlib(error, self.server_hostname)
 
     def _peer_address(self) -> Any:

@@ -15,10 +15,11 @@ import gevent.ssl
 
 from greentls.connection import Connection
 from greentls.deadline import Deadline
-from greentls.errors import TLSError, UnexpectedEOF, WireError
+from greentls.errors import TLSError, UnexpectedEOF, WireError, WouldBlock
 from greentls.session import Session
 from greentls.ssl.greeting import Greeting
 from greentls.ssl.plain import Closed, PlainSocket, Unconnected
+from greentls.ssl.refused import mark
 from greentls.ssl.standin import StandIn
 from greentls.strategy import STRATEGIES
 from greentls.stream import TLSStream
@@ -179,6 +180,8 @@ class SSLSocket(Greeting, metaclass=StandIn):
             reason = "Closed before TLS handshake with data in recv buffer."
             refused = _stdlib_ssl.SSLError(errno.ENOTCONN, reason)
             refused.reason, refused.library = reason, None  # type: ignore[assignment]  # typeshed: str
+            if self.server_side:
+                mark(refused, None)
             raise refused
         return False
 
@@ -249,7 +252,18 @@ class SSLSocket(Greeting, metaclass=StandIn):
             if self.server_side and answer is not None and "http request" in (error.reason, *error.details):
                 stream.refuse_in_clear(answer, str(error))
             raise self._as_stdlib(error) from error
+        except OSError as error:
+            # The transport's, or out of time; while what a hook has raised leaves a connection that is dead.
+            if self.server_side and not (self._connection.operation.dead or isinstance(error, _stdlib_ssl.SSLError)):
+                mark(error, self._peer_address())
+            raise
         return None
+
+    def _as_stdlib(self, error: TLSError | WireError) -> _stdlib_ssl.SSLError:
+        said = super()._as_stdlib(error)
+        if self.server_side and not self._connection.established and not isinstance(error, WouldBlock):
+            mark(said, self._peer_address())
+        return said
 
     def _peer_address(self) -> Any:
         try:
@@ -260,7 +274,12 @@ class SSLSocket(Greeting, metaclass=StandIn):
     def _check_connected(self) -> None:
         """Raises OSError. TLS may begin, since a socket may be connected although connect() raised BlockingIOError."""
         if not self._connected:
-            self._raw.getpeername()
+            try:
+                self._raw.getpeername()
+            except OSError as error:
+                if self.server_side:  # an accepted one, of a client that was gone at once
+                    mark(error, None)
+                raise
             self._leave_clear()
 
     def _leave_clear(self) -> None:

@@ -34,7 +34,10 @@ from greentls.wire import Parser
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = {path.stem: path.read_text("utf-8") for path in sorted(DOCS.glob("*.rst"))}
-LOGGERS = {"greentls.certificates", "greentls.events", "greentls.ocsp", "greentls.sessions", "greentls.tickets"}
+LOGGERS = {
+    *("greentls.certificates", "greentls.events", "greentls.handshake", "greentls.ocsp", "greentls.sessions"),
+    "greentls.tickets",
+}
 EVERYTHING = "\n".join(PAGES.values())
 
 
