@@ -68,6 +68,7 @@ class Bench:
         pki = Pki(Path(self.directory))
         self.files = {kind: pki.issue("localhost", kind=kind) for kind in ("ec", "rsa")}
         self.secret = Path(self.directory, "secret")
+        self.secret.touch(0o600)
         self.secret.write_bytes(os.urandom(32))
 
     def many(self, count: int) -> int:

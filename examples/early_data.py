@@ -1,7 +1,7 @@
 """An HTTPS server that answers a GET before the handshake is finished (0-RTT), and nothing else. Any number of them may
 share a memcached, which remembers the first flights: a copy of one is early data to none of them.
 
-    head -c 32 /dev/urandom > fleet.key
+    (umask 077; head -c 32 /dev/urandom > fleet.key)
     python examples/early_data.py cert.pem key.pem "memcached://127.0.0.1:11211?secret_file=fleet.key"
     openssl s_client -connect 127.0.0.1:8443 -sess_out session.pem
     printf 'GET / HTTP/1.0\r\n\r\n' > request

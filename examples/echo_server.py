@@ -1,6 +1,6 @@
 """An echo server whose sessions live in memcached, so that its neighbours can resume them.
 
-head -c 32 /dev/urandom > fleet.key
+(umask 077; head -c 32 /dev/urandom > fleet.key)
 python examples/echo_server.py cert.pem key.pem 'memcached://localhost:11211?secret_file=fleet.key'
 """
 

@@ -1,11 +1,11 @@
 """A server without a session store: each client keeps its session in a ticket, which every machine of the fleet opens.
 
-head -c 32 /dev/urandom > fleet.key
+(umask 077; head -c 32 /dev/urandom > fleet.key)
 python examples/ticket_keys.py cert.pem key.pem 'memcached://localhost:11211?secret_file=fleet.key'
 
 Or with keys from a file, one of nginx's or HAProxy's:
 
-head -c 80 /dev/urandom > ticket.key
+(umask 077; head -c 80 /dev/urandom > ticket.key)
 python examples/ticket_keys.py cert.pem key.pem ticket.key
 """
 

@@ -49,6 +49,7 @@ from gevent.event import Event
 from greentls import events
 from greentls.deadline import Deadline
 from greentls.errors import ConfigurationError
+from greentls.secret_file import read_secret_file, repeats
 from greentls.stores import SharedValues
 from greentls.trouble import Trouble
 
@@ -113,7 +114,7 @@ class TicketKeys(ABC):
         Either one file in HAProxy's format (tls-ticket-keys): three lines or more of base64, each the 48 or 80 bytes of
         a name, an AES and an HMAC key; of the last three the middle one seals, all open. Or files in nginx's format
         (ssl_session_ticket_key): 48 bytes as above, or 80 with the HMAC key before the AES key; the first file's key
-        seals. Raises ConfigurationError, OSError.
+        seals. Raises ConfigurationError, also for a file to which others have access, and OSError.
         """
         return _FileKeys(paths, clock)
 
@@ -247,29 +248,34 @@ class _FileKeys(_Changing):
     def refresh(self) -> None:
         self._looked = self._clock()
         with self._telling():
-            contents = [_contents(path) for path in self._paths]
+            contents = [read_secret_file(path, _subject(path), MAX_FILE) for path in self._paths]
             if contents != self._contents:  # not the time of change: two changes may share it
                 self._keys = _parse_files(self._paths, contents)
                 self._contents = contents
         self._good = self._looked
 
 
-def _contents(path: Path) -> bytes:
-    with open(path, "rb") as file:
-        return file.read(MAX_FILE)
+def _subject(path: Path) -> str:
+    return f"ticket key file {os.fspath(path)}"
+
+
+def _key(subject: str, name: bytes, aes: bytes, hmac: bytes) -> TicketKey:
+    if repeats(aes) or repeats(hmac):
+        raise ConfigurationError(subject, "a key whose bytes are nearly all the same", "give random ones")
+    return TicketKey(name, aes, hmac)
 
 
 def _parse_files(paths: Sequence[Path], contents: Sequence[bytes]) -> tuple[TicketKey, ...]:
     if len(contents) == 1 and len(contents[0]) not in (48, 80):
-        return _parse_haproxy(f"ticket key file {os.fspath(paths[0])}", contents[0])
+        return _parse_haproxy(_subject(paths[0]), contents[0])
     keys = []
     for path, data in zip(paths, contents, strict=True):
+        subject = _subject(path)
         if len(data) not in (48, 80):
-            subject = f"ticket key file {os.fspath(path)}"
             raise ConfigurationError(subject, f"{len(data)} bytes", "nginx's format has 48 or 80")
         size = (len(data) - 16) // 2
         first, second = data[16 : 16 + size], data[16 + size :]
-        keys.append(TicketKey(data[:16], *((first, second) if size == 16 else (second, first))))
+        keys.append(_key(subject, data[:16], *((first, second) if size == 16 else (second, first))))
     return _StaticKeys(keys).keys
 
 
@@ -283,7 +289,9 @@ def _parse_haproxy(subject: str, data: bytes) -> tuple[TicketKey, ...]:
         remedy = "it takes one key of 48 or 80 bytes, or three lines or more of base64 with 48 each, or 80 each"
         raise ConfigurationError(subject, f"{len(data)} bytes in {len(lines)} lines are no keys", remedy)
     size = (len(decoded[0]) - 16) // 2
-    oldest, sealing, next_one = (TicketKey(each[:16], each[16 : 16 + size], each[16 + size :]) for each in decoded[-3:])
+    oldest, sealing, next_one = (
+        _key(subject, each[:16], each[16 : 16 + size], each[16 + size :]) for each in decoded[-3:]
+    )
     return sealing, next_one, oldest
 
 

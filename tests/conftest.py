@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import weakref
 
 import gevent
 import pytest
 from helpers import Memcached, Pki, SilentServer
+
+os.umask(0o077)  # files with keys in them are written by many tests, and read by nobody else
 
 
 def pytest_configure(config):

@@ -91,6 +91,7 @@ class Pki:
 
     def _write(self, name: str, data: bytes) -> str:
         path = self.directory / name
+        path.touch(0o600)
         path.write_bytes(data)
         return str(path)
 

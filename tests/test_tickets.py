@@ -98,13 +98,13 @@ class TestFile:
 
     @pytest.mark.parametrize("size", [16, 32])
     def test_nginxs_format(self, path, size):
-        key = TicketKey(b"n" * 16, b"a" * size, b"h" * size)
+        key = TicketKey(b"n" * 16, os.urandom(size), os.urandom(size))
         path.write_bytes(nginx(key))
         assert len(path.read_bytes()) == 16 + 2 * size
         assert TicketKeys.file(path).keys == (key,)
 
     def test_of_several_of_nginxs_files_the_first_seals(self, tmp_path):
-        keys = [TicketKey.new(), TicketKey(b"n" * 16, b"a" * 16, b"h" * 16), TicketKey.new()]
+        keys = [TicketKey.new(), TicketKey(b"n" * 16, os.urandom(16), os.urandom(16)), TicketKey.new()]
         paths = [tmp_path / f"{number}.key" for number in range(3)]
         for path, key in zip(paths, keys, strict=True):
             path.write_bytes(nginx(key))

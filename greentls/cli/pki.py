@@ -6,7 +6,8 @@ Kept in a directory and used again at the next start, so that who has come to tr
     <name>.pem        a server's certificate and its key in one file: replaced together or not at all
 
 Files appear whole (written beside, then renamed); one process at a time makes them (flock on the directory); keys are
-readable by their owner only. What somebody else has put there is refused, never overwritten.
+readable by their owner only, and refused once they are not. What somebody else has put there is refused, never
+overwritten.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from greentls.certificates import CertificateChain
 from greentls.errors import ConfigurationError
+from greentls.secret_file import read_secret_file
 
 __all__ = ["CA_FILE", "certificate"]
 
@@ -82,6 +84,7 @@ def _kept(path: Path, key_path: Path) -> CertificateChain | None:
         raise ConfigurationError(error.subject, error.problem, remedy) from None
     if chain.certificate.issuer != _CA_NAME:
         raise ConfigurationError(f"certificate file {path}", "not made by greentls", remedy)
+    read_secret_file(key_path, f"key file {key_path}")
     return chain
 
 

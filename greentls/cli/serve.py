@@ -38,7 +38,7 @@ examples:
       the built-in page on https://localhost:8443/, with a CA and a certificate made in ./demo-ca
   greentls serve --workers 4 --sessions 'memcached://127.0.0.1:11211?secret_file=/etc/greentls/secret'
       four processes; a session made by one resumes in every other, and on every server with the same memcached,
-      secret (head -c 32 /dev/urandom > /etc/greentls/secret) and certificate names
+      secret (umask 077; head -c 32 /dev/urandom > /etc/greentls/secret) and certificate names
   greentls serve --bind '[::]:443' --cert fullchain.pem --key privkey.pem --app shop.wsgi:application
       a WSGI application; environ["greentls.socket"] is its connection
 
@@ -158,6 +158,7 @@ def _work(arguments: argparse.Namespace, host: str, listener: socket.socket, par
 def _context(arguments: argparse.Namespace, host: str) -> Any:
     """The worker's SSLContext. Raises ConfigurationError, OSError, UnsupportedOpenSSL."""
     from greentls.certificates import CertificateChain
+    from greentls.secret_file import read_secret_file
     from greentls.ssl import SSLContext
     from greentls.stores import open_store
 
@@ -166,6 +167,7 @@ def _context(arguments: argparse.Namespace, host: str) -> Any:
     certificate = pki.certificate(arguments.ca_dir, _names(host)) if arguments.cert is None else arguments.cert
     key = certificate if arguments.key is None else arguments.key
     chain = CertificateChain.load(certificate, key, password=partial(_no_password, key))
+    read_secret_file(key, f"key file {key}")  # after it: what has no key in it is no secret
     context.load_cert_chain([chain.certificate, *chain.intermediates], chain.key)
     context.minimum_version = VERSIONS[arguments.min_version]
     context.maximum_version = VERSIONS[arguments.max_version]

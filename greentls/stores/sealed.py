@@ -28,13 +28,14 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from greentls.errors import ConfigurationError, SealError
+from greentls.secret_file import repeats
 from greentls.stores import BatchStore, Change, SharedValues
 from greentls.trouble import Trouble
 
 if TYPE_CHECKING:
     from greentls.stores import SessionStore
 
-__all__ = ["SealedStore"]
+__all__ = ["SealedStore", "secret_problem"]
 
 log = logging.getLogger("greentls.stores")
 
@@ -44,6 +45,13 @@ Kind = Literal["session", "value"]
 
 _FORMAT = b"\x01"
 _KEY_ID, _NONCE, _TAG = 8, 12, 16
+
+
+def secret_problem(secret: bytes) -> str:
+    """What is wrong with it; empty if nothing is."""
+    if len(secret) < MIN_SECRET:
+        return f"{len(secret)} bytes"
+    return f"{len(secret)} bytes that are nearly all the same" if repeats(secret) else ""
 
 
 class SealedStore:
@@ -71,9 +79,9 @@ class SealedStore:
             raise ConfigurationError("sealed store", "no secret", "give one of 32 random bytes or more")
         self._roots: dict[bytes, tuple[bytes, bytes]] = {}  # key id -> (sessions', values' root), the sealing one first
         for secret in secrets:
-            if len(secret) < MIN_SECRET:
+            if problem := secret_problem(secret):
                 raise ConfigurationError(
-                    "sealed store", f"a secret of {len(secret)} bytes", f"give {MIN_SECRET} random bytes or more"
+                    "sealed store", f"a secret of {problem}", f"give {MIN_SECRET} random bytes or more"
                 )
             derived = HKDF(SHA256(), _KEY_ID + 32, None, b"greentls sealed session 1").derive(secret)
             values = HKDF(SHA256(), 32, None, b"greentls sealed value 1").derive(secret)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 from greentls.errors import ConfigurationError
+from greentls.secret_file import read_secret_file
 
 if TYPE_CHECKING:
     from greentls.stores import SessionStore
@@ -21,9 +22,9 @@ def open_store(url: str) -> SessionStore:
         of this process.
     ``memcached://host:11211,host2:11211?secret_file=/etc/fleet.key``
         shared by all servers that name the same nodes and secrets. secret_file: 32 random bytes or more, not text that
-        somebody thought of; several, the newest first, to rotate them. context=NAME keeps apart what shares a
-        memcached. connect_timeout, timeout: seconds. pool: connections to a node. insecure=1 in place of a secret:
-        sessions go out in clear: see greentls.stores for what that gives away.
+        somebody thought of, in a file that others can neither read nor write; several, the newest first, to rotate
+        them. context=NAME keeps apart what shares a memcached. connect_timeout, timeout: seconds. pool: connections to
+        a node. insecure=1 in place of a secret: sessions go out in clear: see greentls.stores for what that gives away.
 
     Connects to nothing yet. Raises ConfigurationError that names the part of the URL.
     """
@@ -115,7 +116,7 @@ def _open_memcached(place: str, options: _Options) -> SessionStore:
         return store
     raise options.error(
         "sessions would leave this process in clear",
-        "add secret_file=PATH (head -c 32 /dev/urandom > PATH), or insecure=1 if that is what you want",
+        "add secret_file=PATH (umask 077; head -c 32 /dev/urandom > PATH), or insecure=1 if that is what you want",
     )
 
 
@@ -135,17 +136,14 @@ def _host_and_port(text: str, default: int, options: _Options) -> tuple[str, int
 
 
 def _read_secret(path: str, options: _Options) -> bytes:
-    from greentls.stores.sealed import MIN_SECRET
+    from greentls.stores.sealed import MIN_SECRET, secret_problem
 
     try:
-        with open(path, "rb") as file:
-            secret = file.read()
+        secret = read_secret_file(path, f"{options.subject}: secret_file {path!r}")
     except OSError as error:
         raise options.error(f"secret_file {path!r}: {error.strerror}", "give a file that can be read") from None
-    if len(secret) < MIN_SECRET:
-        raise options.error(
-            f"secret_file {path!r} has {len(secret)} bytes", f"give {MIN_SECRET} random bytes or more in it"
-        )
+    if problem := secret_problem(secret):
+        raise options.error(f"secret_file {path!r} has {problem}", f"give {MIN_SECRET} random bytes or more in it")
     return secret
 
 

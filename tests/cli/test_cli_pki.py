@@ -111,6 +111,25 @@ def test_what_others_put_there_stays(place, pki, name, what):
     assert files(place) == before
 
 
+@pytest.mark.parametrize("mode", [0o666, 0o644, 0o604, 0o620])
+@pytest.mark.parametrize("name", ["ca.key", "localhost.pem"])
+def test_a_key_that_others_have_access_to_is_refused(place, name, mode):
+    """hazard: whoever could write ca.key, or read it, signs for those who trust this CA."""
+    made.certificate(place, NAMES)
+    (place / name).chmod(mode)
+    before = files(place)
+    with pytest.raises(ConfigurationError) as caught:
+        made.certificate(place, NAMES)
+    what = "read" if not mode & 0o022 else "write"
+    assert str(caught.value) == (
+        f"key file {place / name}: others can {what} it (mode {mode:04o}); chmod 600 {place / name}, or 440"
+    )
+    assert files(place) == before
+    (place / name).chmod(0o640)
+    made.certificate(place, NAMES)
+    assert files(place) == before
+
+
 def test_a_crash_between_the_ca_s_key_and_its_certificate_is_made_good(place):
     made.certificate(place, NAMES)
     (place / "ca.pem").unlink()  # the key is written first

@@ -454,7 +454,7 @@ def test_ctrl_c_before_it_listens(start, tmp_path):
 
 def test_sessions_are_written_before_it_ends(serve, tmp_path, memcached, pki):
     secret = tmp_path / "secret"
-    secret.write_bytes(bytes(32))
+    secret.write_bytes(bytes(range(32)))
     server = serve("--cert", pki.cert_file, "--key", pki.key_file, "--sessions", memcached.url(secret_file=secret))
     memcached.pause()
     with connect(server.port, client_context(pki.ca_file)) as tls:

@@ -40,6 +40,7 @@ FLOORS = {
     "greentls.events": 0,
     "greentls.lazy": 0,
     "greentls.trouble": 0,
+    "greentls.secret_file": 0,
     "greentls.wire": 0,
     "greentls.stores": 0,
 }
@@ -55,7 +56,9 @@ BESIDE = {
     ("greentls.wire", "greentls.errors"),
     ("greentls.wire", "greentls.lazy"),
     ("greentls.events", "greentls.trouble"),
+    ("greentls.secret_file", "greentls.errors"),
     ("greentls.stores", "greentls.errors"),
+    ("greentls.stores", "greentls.secret_file"),
     ("greentls.stores", "greentls.thread_local"),
     ("greentls.stores", "greentls.trouble"),
 }

@@ -45,9 +45,9 @@ class TestResumption:
 
     def test_a_miss_and_one_that_does_not_open(self, pki, version):
         client, server = contexts(pki, version)
-        store = SealedStore(MemoryStore(), [bytes(32)])
+        store = SealedStore(MemoryStore(), [bytes(range(32))])
         server.session_store = store
-        for secrets, outcome in ([[b"1" * 32], "unsealable"], [None, "miss"]):
+        for secrets, outcome in ([[bytes(range(1, 33))], "unsealable"], [None, "miss"]):
             with connected(client, server) as (here, _):
                 session = here.session
             assert server.drain_sessions(PATIENCE)

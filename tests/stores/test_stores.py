@@ -29,7 +29,7 @@ from greentls.stores.sealed import SealedStore
 ID, OTHER = bytes(range(32)), bytes(range(1, 33))
 MANY = [number.to_bytes(32, "big") for number in range(40)]
 SESSION = b"a master secret, and what belongs to it\r\nEND\r\n\0"
-SECRET, SECOND = b"1" * 32, b"2" * 40
+SECRET, SECOND = bytes(range(32)), bytes(range(1, 41))
 URLS = {
     "memory": "memory://",
     "memcached": "memcached://{0}?insecure=1",
@@ -1062,7 +1062,9 @@ class TestSealed:
         with pytest.raises(ConfigurationError, match="store mine: has no shared values"):
             store.gets("v")
 
-    @pytest.mark.parametrize("secrets", [[], [b"short"], [SECRET, b"x" * 31]])
+    @pytest.mark.parametrize(
+        "secrets", [[], [b"short"], [SECRET, SECRET[:31]], [b"x" * 32], [bytes(64)], [b"abcabca" * 9]]
+    )
     def test_secrets_that_are_none_are_refused(self, inner, secrets):
         with pytest.raises(ConfigurationError, match="secret"):
             SealedStore(inner, secrets)
