@@ -35,9 +35,8 @@ from dataclasses import dataclass, field
 from time import time
 from typing import TYPE_CHECKING
 
-from cryptography import x509
-
 from greentls.bridge import Hooks
+from greentls.certificates import read_certificate
 from greentls.connection import Connection
 from greentls.errors import ConfigurationError, WantRead, WouldBlock
 from greentls.session import Session
@@ -268,4 +267,4 @@ class ClientSessions:
 
 def _expiry(chain: list[bytes]) -> float:
     """When the first of the certificates expires, seconds since the epoch."""
-    return min((x509.load_der_x509_certificate(each).not_valid_after_utc.timestamp() for each in chain), default=0.0)
+    return min((read_certificate(each).not_valid_after_utc.timestamp() for each in chain), default=0.0)

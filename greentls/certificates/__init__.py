@@ -7,7 +7,6 @@ are imported at their first use.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import import_module
 from typing import TYPE_CHECKING, Protocol
 
 from greentls.certificates.chain import (
@@ -19,7 +18,9 @@ from greentls.certificates.chain import (
     is_path,
     load_crls,
     parse_certificates,
+    read_certificate,
 )
+from greentls.lazy import at_first_use
 
 if TYPE_CHECKING:
     from greentls.certificates.callback import Callback as Callback
@@ -37,6 +38,7 @@ __all__ = [
     "is_path",
     "load_crls",
     "parse_certificates",
+    "read_certificate",
 ]
 
 _WHERE = {"Callback": "callback", "Directory": "directory"}
@@ -53,8 +55,4 @@ class CertificateSource(Protocol):
         """
 
 
-def __getattr__(name: str) -> object:
-    if name not in _WHERE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
-    return value
+__getattr__, __dir__ = at_first_use(__name__, _WHERE)

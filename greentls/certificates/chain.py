@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,11 +14,12 @@ from typing import Any
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
+from cryptography.utils import CryptographyDeprecationWarning
 
 from greentls.errors import ConfigurationError
 from greentls.openssl import binding
 
-__all__ = ["CertificateChain", "demands_staple", "is_path", "load_crls", "parse_certificates"]
+__all__ = ["CertificateChain", "demands_staple", "is_path", "load_crls", "parse_certificates", "read_certificate"]
 
 Password = str | bytes | bytearray | Callable[[], str | bytes | bytearray] | None
 # cryptography does not always tell the one from the other.
@@ -124,15 +126,35 @@ def is_path(thing: object) -> bool:
     return isinstance(thing, os.PathLike)
 
 
+def read_certificate(der: bytes) -> x509.Certificate:
+    """Raises ValueError."""
+    _take_in_silence()
+    return x509.load_der_x509_certificate(der)
+
+
+_silent: Any = None  # the filter
+
+
+def _take_in_silence() -> None:
+    """cryptography warns of what it may refuse one day, as of serial numbers that are not positive, and the standard
+    library takes such certificates without a word. Not by catch_warnings(): it is not for threads, and makes Python
+    forget which warnings it has shown. The filter is about warnings in greentls only, and stays."""
+    global _silent
+    if not warnings.filters or warnings.filters[0] is not _silent:
+        warnings.filterwarnings("ignore", category=CryptographyDeprecationWarning, module=r"greentls\.")
+        _silent = warnings.filters[0]
+
+
 def parse_certificates(data: str | bytes) -> list[x509.Certificate]:
     """All that are in PEM, or in DER one behind the other. Raises ValueError."""
     content = data.encode("ascii") if isinstance(data, str) else bytes(data)
     if b"-----BEGIN" in content:
+        _take_in_silence()
         return x509.load_pem_x509_certificates(content)
     certificates = []
     while content:
         length = _der_length(content)
-        certificates.append(x509.load_der_x509_certificate(content[:length]))
+        certificates.append(read_certificate(content[:length]))
         content = content[length:]
     return certificates
 

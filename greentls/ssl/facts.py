@@ -6,10 +6,9 @@ import ssl as _stdlib_ssl
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
-from greentls.certificates import CertificateChain
+from greentls.certificates import CertificateChain, read_certificate
 from greentls.connection import Connection
 from greentls.early_data import connection_for
 from greentls.errors import TLSError, WireError
@@ -245,7 +244,7 @@ class Facts(Observed):
 
 def _server_end_point(der: bytes) -> bytes:
     """RFC 5929 4.1: the certificate's hash by the algorithm of its signature; SHA-256 for MD5, SHA-1 and for none."""
-    algorithm = x509.load_der_x509_certificate(der).signature_hash_algorithm
+    algorithm = read_certificate(der).signature_hash_algorithm
     if algorithm is None or isinstance(algorithm, hashes.MD5 | hashes.SHA1):
         algorithm = hashes.SHA256()
     digest = hashes.Hash(algorithm)

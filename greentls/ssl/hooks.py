@@ -13,8 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cryptography import x509
-
+from greentls.certificates import read_certificate
 from greentls.connection import Connection
 from greentls.ssl.deadline import Asking
 from greentls.tickets import TicketKey, TicketKeys
@@ -121,7 +120,7 @@ class VerifyCallback:
     timeout: float | None
 
     def __call__(self, connection: Connection, chain: list[bytes], resumed: bool) -> None:
-        certificates = [x509.load_der_x509_certificate(each) for each in chain]
+        certificates = [read_certificate(each) for each in chain]
         with Asking(connection, "verify_callback", self.timeout):
             answer = self.callback(connection.owner(), certificates, resumed=resumed)
         if answer is not None:  # False, too, which its author may have meant for a no

@@ -12,18 +12,20 @@ from typing import Any
 from cryptography import x509
 from cryptography.x509.oid import AuthorityInformationAccessOID
 
+from greentls.certificates import read_certificate
+
 __all__ = ["peer_certificate"]
 
 
 def peer_certificate(der: bytes) -> dict[str, Any]:
     """The certificate's dict. Raises ValueError if it cannot be read."""
-    certificate = x509.load_der_x509_certificate(der)
-    serial = f"{certificate.serial_number:X}"
+    certificate = read_certificate(der)
+    serial = f"{abs(certificate.serial_number):X}"
     result: dict[str, Any] = {
         "subject": _name(certificate.subject),
         "issuer": _name(certificate.issuer),
         "version": certificate.version.value + 1,
-        "serialNumber": serial.zfill(len(serial) + len(serial) % 2),
+        "serialNumber": "-" * (certificate.serial_number < 0) + serial.zfill(len(serial) + len(serial) % 2),
         "notBefore": _time(certificate.not_valid_before_utc),
         "notAfter": _time(certificate.not_valid_after_utc),
     }

@@ -7,8 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from cryptography import x509
-
+from greentls.certificates import read_certificate
 from greentls.connection import Connection
 from greentls.errors import ResponderUnavailable, StapleRequired
 from greentls.ocsp.peer import Mode, vouched_until
@@ -60,7 +59,7 @@ class OCSPCheck:
     trouble: Trouble = field(default_factory=Trouble, compare=False)
 
     def __call__(self, connection: Connection, staple: bytes | None) -> None:
-        chain = [x509.load_der_x509_certificate(each) for each in connection.verified_chain[:2]]
+        chain = [read_certificate(each) for each in connection.verified_chain[:2]]
         try:
             with Asking(connection, "ocsp", None):  # whose end would be no answer, and that is not refused
                 connection.vouched_until = vouched_until(self.mode, chain, staple, self.timeout)
