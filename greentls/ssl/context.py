@@ -14,9 +14,10 @@ import weakref
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from cryptography import x509
+from OpenSSL import SSL
 
 from greentls.bridge import Hooks
 from greentls.certificates import (
@@ -85,6 +86,50 @@ _VERSIONS = {
 }
 
 
+# What is left as the standard library has it, and why that does no harm. What else a newer Python's SSLContext has is
+# absent here, as in an older one: a setter that reached the base class only would be obeyed by nobody, in silence.
+INHERITED = {
+    "cert_store_stats": "counts what load_verify_locations() has told the base, too",
+    "check_hostname": "kept by the base, read for each connection",
+    "get_ciphers": "of the base, which is told by set_ciphers(); what its OpenSSL makes of them",
+    "get_groups": "what the base's OpenSSL implements; it says nothing of settings",
+    "hostname_checks_common_name": "kept by the base, read when a Context is compiled",
+    "keylog_filename": "kept by the base, read when a Context is compiled",
+    "load_default_certs": "calls set_default_verify_paths()",
+    "num_tickets": "kept by the base, read when a Context is compiled",
+    "post_handshake_auth": "kept by the base, read when a Context is compiled",
+    "protocol": "set once, by the constructor of the base",
+    "security_level": "cannot be set but by set_ciphers()",
+    "set_npn_protocols": "does nothing in the base either: no OpenSSL has NPN any more",
+    "set_servername_callback": "sets sni_callback",
+    "sslobject_class": "the base's wrap_bio() makes one of what _wrap_bio() gives",
+    "wrap_bio": "calls _wrap_bio()",
+}
+
+
+class _Absent:
+    """An attribute of the base class that is none of ours: there is no getting and no setting it."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.message = f"{owner.__name__} has no {name}: it is of a newer ssl than greentls knows"
+
+    def __get__(self, instance: Any, owner: type) -> NoReturn:
+        raise AttributeError(self.message)
+
+    def __set__(self, instance: Any, value: Any) -> NoReturn:
+        raise AttributeError(self.message)
+
+
+def hide_unknown(cls: type, base: type) -> None:
+    """What base has in public, and cls neither defines nor INHERITED lists, becomes absent."""
+    own = {name for each in cls.__mro__ if not issubclass(base, each) for name in vars(each)}
+    for name in dir(base):
+        if not name.startswith("_") and name not in own and name not in INHERITED:
+            absent = _Absent()
+            setattr(cls, name, absent)
+            absent.__set_name__(cls, name)
+
+
 def _property(name: str, kind: Callable[[Any], Any]) -> property:
     """The base's attribute, set through C: the standard library's own setters recurse once ssl has been patched."""
     attribute = getattr(_C, name)
@@ -141,7 +186,9 @@ class SSLContext(_Base, metaclass=StandIn):  # type: ignore[misc]  # _Base is fo
         self._stamps: dict[str, tuple[int, int]] = {}  # of files with trust anchors: when changed, how long
         self._ciphers: str = _stdlib_ssl._DEFAULT_CIPHERS
         self._alpn: tuple[bytes, ...] = ()
-        self._group = ""
+        self._ciphersuites = ""
+        self._groups = ""
+        self._server_sigalgs = self._client_sigalgs = ""
         self._dh_parameters = ""
         self._psk_client: Any = None
         self._psk_server: Any = None
@@ -270,7 +317,28 @@ class SSLContext(_Base, metaclass=StandIn):  # type: ignore[misc]  # _Base is fo
 
     def set_ecdh_curve(self, name: str | bytes) -> None:
         super().set_ecdh_curve(name)
-        self._group = os.fsdecode(name)
+        self._groups = os.fsdecode(name)
+
+    def set_ciphersuites(self, ciphersuites: str, /) -> None:
+        """TLS 1.3 cipher suites, colon-separated. As the standard library's of Python 3.15, as the next three; but what
+        is known is what cryptography's OpenSSL knows. Raises ssl.SSLError."""
+        _check(binding.set_ciphersuites, ciphersuites)
+        self._ciphersuites = ciphersuites
+
+    def set_groups(self, groups: str, /) -> None:
+        """Key-exchange groups, colon-separated, best first."""
+        _check(binding.set_groups, groups)
+        self._groups = groups
+
+    def set_server_sigalgs(self, sigalgs: str, /) -> None:
+        """Signature algorithms of the handshake, colon-separated, best first."""
+        _check(binding.set_signature_algorithms, sigalgs)
+        self._server_sigalgs = sigalgs
+
+    def set_client_sigalgs(self, sigalgs: str, /) -> None:
+        """Those of a client's certificate, if they differ from set_server_sigalgs()."""
+        _check(binding.set_signature_algorithms, sigalgs)
+        self._client_sigalgs = sigalgs
 
     def load_dh_params(self, path: Path) -> None:
         super().load_dh_params(path)
@@ -529,11 +597,14 @@ class SSLContext(_Base, metaclass=StandIn):  # type: ignore[misc]  # _Base is fo
             "crls": self._crls,
             "minimum_version": fixed or _in_use(self.minimum_version),
             "maximum_version": fixed or _in_use(self.maximum_version),
-            "options": int(self.options) & 0xFFFFFFFF,
+            "options": int(self.options),
             "verify_mode": mode,
             "verify_flags": int(self.verify_flags),
             "ciphers": self._ciphers,
-            "groups": self._group,
+            "ciphersuites": self._ciphersuites,
+            "groups": self._groups,
+            "signature_algorithms": self._server_sigalgs,
+            "client_signature_algorithms": self._client_sigalgs,
             "alpn_protocols": self._alpn,
             "psk_identity_hint": self._psk_identity_hint if server_side else b"",
             "dh_parameters": self._dh_parameters,
@@ -605,6 +676,9 @@ class SSLContext(_Base, metaclass=StandIn):  # type: ignore[misc]  # _Base is fo
         return hooks
 
 
+hide_unknown(SSLContext, _Base)
+
+
 class _ByCertificates:
     """Contexts that differ from one in their certificates only; those used last are kept.
 
@@ -652,6 +726,16 @@ def _refused(error: ConfigurationError, reason: str) -> _stdlib_ssl.SSLError:
     """As the standard library says it, and what it is about, and why."""
     words = reason.replace("_", " ").lower().replace("pem", "PEM")
     return ssl_error(f"[SSL: {reason}] {words}: {error} (greentls)", "SSL", reason)
+
+
+def _check(setter: Callable[[SSL.Context, str], None], names: str) -> None:
+    """Raises TypeError, ssl.SSLError."""
+    if not isinstance(names, str):
+        raise TypeError(f"{type(names).__name__} is not a string of names")
+    try:
+        setter(SSL.Context(SSL.TLS_METHOD), names)
+    except ConfigurationError as error:
+        raise ssl_error(f"{error} (greentls)") from error
 
 
 def _callable_or_none(callback: Any) -> Any:

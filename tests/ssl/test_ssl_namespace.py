@@ -61,7 +61,8 @@ def test_a_function_that_makes_contexts_is_the_standard_librarys_code_over_our_n
 )
 def test_a_class_of_ours_has_the_public_members(kind, absent):
     ours, theirs = getattr(greentls.ssl, kind), getattr(ssl, kind)
-    assert {name for name in dir(theirs) if not name.startswith("_") and not hasattr(ours, name)} == absent
+    untold = {"client_sigalg", "server_sigalg"}  # Python 3.15; cryptography's wheels leave out what tells them
+    assert {name for name in dir(theirs) if not name.startswith("_") and not hasattr(ours, name)} - untold == absent
 
 
 @pytest.mark.parametrize("purpose", [ssl.Purpose.SERVER_AUTH, ssl.Purpose.CLIENT_AUTH])

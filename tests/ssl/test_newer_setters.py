@@ -1,0 +1,116 @@
+"""What newer Pythons add to ssl.SSLContext: here on every Python, or nowhere. No setter reaches only the base."""
+
+from __future__ import annotations
+
+import ssl
+
+import pytest
+from ssl_pairs import connected, contexts, failure, handshake, sides
+
+import greentls.ssl
+from greentls.ssl import context as module
+
+OP_PREFER_NO_DHE_KEX = 1 << 35
+
+
+def test_nothing_of_the_base_is_inherited_without_a_reason():
+    """This fails on a Python whose SSLContext has something new: implement it, or write down why it does no harm."""
+    absent = [name for name, value in vars(greentls.ssl.SSLContext).items() if isinstance(value, module._Absent)]
+    assert absent == []
+
+
+def test_what_an_sslobject_asks_its_sslobj_for_is_there(pki):
+    """The standard library's class hands every call on; a newer one has more to hand on."""
+    client, server = sides(*contexts(pki))
+    handshake(client, server)
+    unasked = {"do_handshake", "read", "write", "unwrap", "verify_client_post_handshake", "selected_npn_protocol"}
+    unasked |= {"client_sigalg", "server_sigalg"}  # of Python 3.15: cryptography's wheels leave out what tells them
+    for name in set(dir(ssl.SSLObject)) - unasked:
+        value = getattr(client.tls, name)
+        if not name.startswith("_") and callable(value):
+            value()
+
+
+def test_what_nobody_has_thought_of_is_absent_rather_than_ignored():
+    class Base:
+        def set_ciphers(self):
+            pass
+
+        def set_moonphase(self):
+            pass
+
+        protocol = tide = 1
+
+    class Ours(Base):
+        def set_ciphers(self):
+            pass
+
+    module.hide_unknown(Ours, Base)
+    ours = Ours()
+    ours.set_ciphers()
+    assert ours.protocol == 1
+    assert not hasattr(Ours, "set_moonphase") and not hasattr(ours, "set_moonphase") and not hasattr(ours, "tide")
+    with pytest.raises(AttributeError, match="Ours has no tide"):
+        ours.tide = 2
+
+
+@pytest.mark.parametrize("who", ["client", "server"])
+class TestSetters:
+    def pair(self, pki, who, setter, value, version="1.3"):
+        client, server = contexts(pki, version)
+        getattr(client if who == "client" else server, setter)(value)
+        return client, server
+
+    def test_ciphersuites(self, pki, who):
+        with connected(*self.pair(pki, who, "set_ciphersuites", "TLS_CHACHA20_POLY1305_SHA256")) as ends:
+            assert {end.cipher()[0] for end in ends} == {"TLS_CHACHA20_POLY1305_SHA256"}
+
+    def test_groups(self, pki, who):
+        with connected(*self.pair(pki, who, "set_groups", "P-384:P-521")) as (client, server):
+            assert client.group() == server.group() == "secp384r1"
+
+    def test_server_sigalgs(self, pki, who):
+        algorithm = "ecdsa_secp256r1_sha256"
+        with connected(*self.pair(pki, who, "set_server_sigalgs", algorithm)):
+            pass
+        refused = failure(*self.pair(pki, who, "set_server_sigalgs", "rsa_pss_rsae_sha256"))
+        assert any(isinstance(each, ssl.SSLError) for each in refused)
+
+    def test_client_sigalgs(self, pki, who):
+        for algorithm, good in (("ecdsa_secp256r1_sha256", True), ("rsa_pss_rsae_sha256", False)):
+            client, server = self.pair(pki, who, "set_client_sigalgs", algorithm)
+            client.load_cert_chain(*pki.issue("client.example", client=True))
+            server.load_verify_locations(pki.ca_file)
+            server.verify_mode = ssl.CERT_REQUIRED
+            if not good:
+                assert any(isinstance(each, ssl.SSLError) for each in failure(client, server))
+                continue
+            with connected(client, server):
+                pass
+
+
+@pytest.mark.parametrize("setter", ["set_ciphersuites", "set_groups", "set_server_sigalgs", "set_client_sigalgs"])
+def test_what_openssl_does_not_know_is_refused_and_nothing_changes(setter):
+    context = greentls.ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    before = context._settings(False)
+    with pytest.raises(ssl.SSLError, match="moonphase"):
+        getattr(context, setter)("moonphase")
+    with pytest.raises(TypeError):
+        getattr(context, setter)(42)
+    assert context._settings(False) == before
+
+
+def test_a_curve_and_groups_are_one_setting(pki):
+    client, server = contexts(pki)
+    server.set_groups("P-384")
+    server.set_ecdh_curve("secp521r1")
+    with connected(client, server) as (sock, _):
+        assert sock.group() == "secp521r1"
+
+
+def test_an_option_above_32_bits(pki):
+    """OpenSSL 3 has 64."""
+    _, server = contexts(pki)
+    server.options |= OP_PREFER_NO_DHE_KEX
+    in_force = server.compile(True).ssl_context.set_options(0)
+    assert in_force & OP_PREFER_NO_DHE_KEX and in_force & ssl.OP_CIPHER_SERVER_PREFERENCE
