@@ -65,6 +65,9 @@ BULKY = 4096  # bytes of ciphertext at once, from which on a BIO's memory is wor
 _READ, _WRITE = 1, 2  # libev's events
 _TAKEN = object()
 
+_CLOSED = _socket.socket()  # in the place of one that was closed: all it does is EBADF
+_CLOSED.close()
+
 
 class _Here(ThreadLocal):
     buffers: binding.Buffers | None = None
@@ -336,15 +339,15 @@ class TLSStream:
         """close_notify(), and the end of the socket. A greenlet that waits for it gets OSError."""
         if self.closed:
             return
-        if sys.is_finalizing():  # a finalizer of the io module's; greenlets, and so the hub, are no more
+        if sys.is_finalizing() or self._hub.loop is None:  # a finalizer's, or another thread's: the hub is no more
             self.closed = True
             self._socket.close()
             return
         try:
             self.close_notify()  # may enter hooks
         finally:
-            self._release()
-            self._socket.close()
+            sock, self._socket = self._socket, _CLOSED
+            self._release(partial(_close_polled, sock, self._hub.loop))
 
     def shut(self, how: int) -> None:
         """shutdown(2) of the socket, after close_notify() if it may not send any more.
@@ -367,11 +370,11 @@ class TLSStream:
         self._release()
         return self._socket.detach()
 
-    def _release(self) -> None:
-        """Ends the waits: libev must not poll a descriptor that is closed, or somebody else's."""
+    def _release(self, then: Callable[[], None] = lambda: None) -> None:
+        """Ends the waits: libev must not poll a descriptor that is closed, or somebody else's. then: after them."""
         self.closed = True
         self._receives = RECEIVES
-        self._hub.cancel_waits_close_and_then((self._readable, self._writable), cancel_wait_ex, lambda: None)
+        self._hub.cancel_waits_close_and_then((self._readable, self._writable), cancel_wait_ex, then)
         self._readable = self._writable = None
 
     # -- the pump ------------------------------------------------------------------------------------------------------
@@ -547,3 +550,18 @@ class TLSStream:
 
 def _broken_pipe(data: object) -> NoReturn:
     raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))  # as send(2) after shutdown(2)
+
+
+def _close_polled(sock: _socket.socket, loop: Any) -> None:
+    """At once; or, if gevent's select() polls the descriptor, when that has been woken and polls it no more."""
+    if not loop.closing_fd(sock.fileno()):
+        sock.close()
+        return
+    check = loop.check()
+
+    def close() -> None:
+        check.stop()
+        check.close()
+        sock.close()
+
+    check.start(close)

@@ -74,6 +74,15 @@ class Closed:
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))
 
     do_handshake = receive = read = read_into = send = write = shutdown = shut = _bad_descriptor
+    recv = bind = listen = accept = _accept = connect = getpeername = getsockname = getsockopt = setsockopt = (
+        _bad_descriptor
+    )
+
+    def connect_ex(self, address: object) -> int:
+        return errno.EBADF
+
+    def fileno(self) -> int:
+        return -1
 
     def refuse(self, *_: Any) -> None:
         """There is nobody to be told."""

@@ -86,7 +86,7 @@ class SSLSocket(Greeting, metaclass=StandIn):
     type: int
     proto: int
     _stream: TLSStream | Unconnected | Closed
-    _raw: Any  # what knows the descriptor: a _socket.socket, or the same Unconnected
+    _raw: Any  # what knows the descriptor: a _socket.socket, or the same as _stream
     _connected = False
     _takes_early_data = True
     _io_refs = 0
@@ -498,7 +498,7 @@ class SSLSocket(Greeting, metaclass=StandIn):
         self._closed = True
         stream = self._stream
         descriptor: int = stream.detach()
-        self._stream = Closed(stream.connection, stream.timeout)
+        self._raw = self._stream = Closed(stream.connection, stream.timeout)
         return descriptor
 
     def close(self) -> None:
@@ -511,7 +511,7 @@ class SSLSocket(Greeting, metaclass=StandIn):
         self._closed = True
         stream = self._stream
         stream.close()
-        self._stream = Closed(stream.connection, stream.timeout)
+        self._raw = self._stream = Closed(stream.connection, stream.timeout)
 
     def _decref_socketios(self) -> None:
         if self._io_refs > 0:
