@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help run test test-all test-cpython lint types docs fuzz adversary bench memcached tools clean
+.PHONY: help run test test-all test-cpython lint types docs fuzz adversary soak bench memcached tools clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -37,6 +37,10 @@ fuzz: $(VENV)/.installed-test  ## coverage-guided fuzzing of the parser; SECONDS
 adversary: $(VENV)/.installed-test  ## hostile peers, other ones each time, with a seed for each failure; SECONDS=600
 	PYTHONPATH=tests $(BIN)/python tests/adversary/adversary.py --seconds $(or $(SECONDS),600)
 
+soak: $(VENV)/.installed-test tools  ## greenlets that are killed anywhere, then ordinary clients; for SECONDS=600 each
+	$(BIN)/python -W error -X faulthandler tests/soak.py --seconds $(or $(SECONDS),600)
+	$(BIN)/python tests/soak_clients.py --connections 1000 --seconds $(or $(SECONDS),600)
+
 bench: $(VENV)/.installed-bench  ## greentls beside the field, in 20 minutes: tables and drawings in docs/benchmarks/
 	$(BIN)/python -m greentls bench all --docs docs/benchmarks
 
@@ -51,6 +55,8 @@ memcached:
 tools:
 	@sh tests/need.sh openssl openssl
 	@sh tests/need.sh curl curl
+	@sh tests/need.sh wget wget
+	@sh tests/need.sh h2load nghttp2-client
 	@sh tests/need.sh ab apache2-utils
 	@sh tests/need.sh wrk wrk
 	@sh tests/need.sh strip binutils

@@ -60,6 +60,15 @@ def allocated():
     return fields[4] + fields[7]  # hblkhd, uordblks
 
 
+def interrupted(process: subprocess.Popen[str]) -> bool:
+    """Sends Ctrl-C, and tells whether the program has ended. Once is not always enough: the io module's finalizers
+    swallow a KeyboardInterrupt, and pywsgi closes by them."""
+    process.send_signal(signal.SIGINT)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(1)
+    return process.returncode is not None
+
+
 class Pki:
     """A test CA and what it issues, as files."""
 

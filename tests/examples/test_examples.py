@@ -21,7 +21,7 @@ import pytest
 from clients import exchange, stdlib_context
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from helpers import PATIENCE, free_port, wait_until
+from helpers import PATIENCE, free_port, interrupted, wait_until
 from ocsp_authority import Authority, OpenSSLResponder
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -42,14 +42,6 @@ def running(name, *arguments):
     finally:
         wait_until(lambda: interrupted(process), "the server to end")
         process.communicate()
-
-
-def interrupted(process):
-    """Once is not always enough: the io module's finalizers swallow a KeyboardInterrupt, and pywsgi closes by them."""
-    process.send_signal(signal.SIGINT)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(1)
-    return process.returncode is not None
 
 
 def run(name, *arguments):
