@@ -24,7 +24,6 @@ import ssl as _stdlib_ssl
 import sys
 import types
 import warnings
-import weakref
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -113,8 +112,7 @@ def _put_back(places: list[_Place]) -> list[_Place]:
 
 def _watch() -> Iterator[_Place]:
     """Selectors see what a socket has read ahead; so do select() and poll(), which _found() finds."""
-    now: Any = weakref.WeakValueDictionary()
-    yield _put(SSLSocket, "by_descriptor", now)
+    yield _put(SSLSocket, "by_descriptor", selecting.KNOWN)
     for kind in selecting.selector_classes():
         yield _put(kind, "select", selecting.seeing(vars(kind)["select"]))
 

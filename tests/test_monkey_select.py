@@ -178,6 +178,21 @@ def test_every_way_to_wait_sees_what_was_read_ahead(pki, steps):
     assert {"select.select", "select.poll", "DefaultSelector", "SelectSelector", "GeventSelector"} <= found
 
 
+def test_gevents_patches_forget_no_socket():
+    program = """
+import greentls.monkey, gevent.monkey, gevent.socket, ssl
+greentls.monkey.patch()
+here, there = gevent.socket.socketpair()
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+with there, context.wrap_socket(here, server_side=True, do_handshake_on_connect=False) as sock:
+    gevent.monkey.patch_all()
+    assert type(sock).by_descriptor[sock.fileno()] is sock
+"""
+    command = [sys.executable, "-W", "ignore", "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+    assert (done.stderr, done.returncode) == ("", 0)
+
+
 # A proxy that speaks TLS and passes on TLS, as urllib3 tests its TLS in TLS with: it waits for both sides by select(),
 # and reads one record of a side that is ready.
 PROXY = """

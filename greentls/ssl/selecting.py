@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import select
 import selectors
+import weakref
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -18,9 +19,14 @@ import gevent.monkey
 import gevent.select
 import gevent.selectors
 
+from greentls.ssl.plain import PlainSocket
 from greentls.ssl.socket import SSLSocket
 
-__all__ = ["is_ours", "replacements", "seeing", "selector_classes"]
+__all__ = ["KNOWN", "is_ours", "replacements", "seeing", "selector_classes"]
+
+
+#: What SSLSocket.by_descriptor is while we are patched. One for ever: gevent's patching undoes ours for a moment.
+KNOWN: weakref.WeakValueDictionary[int, SSLSocket | PlainSocket] = weakref.WeakValueDictionary()
 
 
 def at_hand(thing: Any) -> bool:
