@@ -62,6 +62,7 @@ def ports(start, pki):
         config += LOGIN.format(protocol="imap", clear=ports["IMAP4"], tls=ports["IMAP4_SSL"])
         config += LOGIN.format(protocol="pop3", clear=ports["POP3"], tls=ports["POP3_SSL"])
         (directory / "dovecot.conf").write_text(config)
+        (directory / "dovecot.conf").chmod(0o644)
         dovecot = start("/usr/sbin/dovecot", "-F", "-c", directory / "dovecot.conf", **NOBODY)
         for port in ports.values():
             dovecot.wait_for_port(port)
