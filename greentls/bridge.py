@@ -775,9 +775,9 @@ def _on_info(ssl: Any, where: int, result: int) -> None:
         operation.failure = TLSError(operation.name, reason="too many post-handshake messages without application data")
 
 
-def count_messages(ssl: Any) -> None:
-    """From the end of the handshake on, in which OpenSSL would call forty times."""
-    lib.SSL_set_info_callback(ssl, _on_info)
+def count_messages(ssl: Any, context: Any) -> None:
+    """From the end of the handshake on, in which OpenSSL would call forty times. context: its SSL.Context."""
+    binding.set_info_callback(ssl, context, _on_info)
 
 
 # -- installing them ---------------------------------------------------------------------------------------------------

@@ -145,7 +145,7 @@ class Connection:
             self.established = True
             if result == 1:
                 self.drained = not (self.eof or lib.BIO_get_mem_data(self.incoming, binding.start))
-                count_messages(self._ssl)
+                count_messages(self._ssl, self.context.ssl_context)
             operation.finished()
         elif self.eof:
             raise UnexpectedEOF(name)

@@ -602,6 +602,25 @@ def send_fatal_alert(ssl: Any, alert: int) -> None:
     hidden("ossl_statem_send_fatal", "void (*)(SSL *, int)")(ssl, alert)
 
 
+def set_info_callback(ssl: Any, context: SSL.Context, callback: Any) -> None:
+    """SSL_set_info_callback(3), of this one connection; where that is hidden, of all that the context has."""
+    setter = _info_callback_setter()
+    if setter is not None:
+        setter(ssl, callback)
+    else:
+        lib.SSL_CTX_set_info_callback(raw_context(context), callback)
+
+
+@functools.cache
+def _info_callback_setter() -> Any:
+    if hasattr(lib, "SSL_set_info_callback"):
+        return lib.SSL_set_info_callback
+    try:  # cryptography 44 does not have it
+        return hidden("SSL_set_info_callback", "void (*)(SSL *, void (*)(SSL *, int, int))")
+    except UnsupportedOpenSSL:
+        return None
+
+
 def received_shutdown(ssl: Any) -> bool:
     """The peer's close_notify has come, or a fatal alert (SSL_get_shutdown(3))."""
     return bool(lib.SSL_get_shutdown(ssl) & lib.SSL_RECEIVED_SHUTDOWN)

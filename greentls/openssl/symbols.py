@@ -54,7 +54,7 @@ WANTED = frozenset((
     "SSL_SESSION_up_ref", "SSL_client_hello_get0_ciphers", "SSL_client_hello_get0_ext",
     "SSL_client_hello_get0_session_id", "SSL_get0_peer_certificate", "SSL_get1_supported_ciphers",
     "SSL_get_ciphers", "SSL_get_client_ciphers", "SSL_get_early_data_status", "SSL_get_security_level",
-    "SSL_set_session_id_context", "X509_OBJECT_get0_X509", "X509_STORE_CTX_get0_param",
+    "SSL_set_info_callback", "SSL_set_session_id_context", "X509_OBJECT_get0_X509", "X509_STORE_CTX_get0_param",
     "X509_STORE_CTX_set_default", "X509_VERIFY_PARAM_set1", "X509_VERIFY_PARAM_set1_host_input_validation",
     "X509_VERIFY_PARAM_set_auth_level", "X509_check_ca", "ossl_statem_send_fatal",
 ))

@@ -46,6 +46,7 @@ BY_SETTING = {
     "stores.memcached.IO_TIMEOUT": ("stores/test_stores.py", "test_one_that_never_answers_is_a_timeout"),
     "stores.memcached.POOL": ("stores/test_stores.py", "test_more_greenlets_than_the_pool_wait_for_their_turn"),
     "stores.sealed.MIN_SECRET": ("stores/test_stores.py", "test_secrets_that_are_none_are_refused"),
+    "secret_file.MIN_DISTINCT": ("test_secret_file.py", "test_bytes_that_repeat_are_no_secret"),
     "ocsp.stapler.FETCH_TIMEOUT": ("ocsp/test_ocsp_stapler.py", "test_a_slow_responder_has_a_limit"),
     "tickets.AHEAD": ("test_tickets.py", "test_keys_from_the_future_that_are_left_out"),
 }

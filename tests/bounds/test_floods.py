@@ -10,6 +10,7 @@ from sealer import hostile
 
 from greentls.bridge import MAX_MESSAGES_WITHOUT_DATA
 from greentls.errors import ConnectionDead, TLSError
+from greentls.openssl import binding
 from greentls.wire.registry import AlertDescription, ContentType, HandshakeType
 
 MANY = 500  # records of a flood
@@ -126,3 +127,16 @@ def test_shutdown_counts_them_too(pki):
     victim.receive_data(b"".join(islice(key_updates(sealer), MANY)))
     with pytest.raises(TLSError, match="too many"):
         victim.shutdown()
+
+
+@pytest.mark.parametrize("version", [TLS12, TLS13], ids=["1.2", "1.3"])
+def test_an_openssl_that_hides_the_function_counts_as_well(pki, version, monkeypatch):
+    monkeypatch.setattr(binding, "_info_callback_setter", lambda: None)
+    flood = key_updates if version == TLS13 else FLOODS["renegotiation"][2]
+    for _ in range(2):
+        victim, _, sealer = hostile(pki, version, True)
+        victim.receive_data(sealer.data(b"data"))
+        assert victim.read() == b"data"
+        victim.receive_data(b"".join(islice(flood(sealer), MANY)))
+        with pytest.raises(TLSError, match="too many post-handshake"):
+            victim.read()

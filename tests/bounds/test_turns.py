@@ -116,6 +116,20 @@ def test_records_without_data_leave_others_their_turns(pki, fast_peer):
     job.kill()
 
 
+def test_hello_requests_in_the_handshake_leave_others_their_turns(pki, fast_peer):
+    """hazard: OpenSSL passes over them without an end, and counts none; the handshake's deadline has to be met."""
+    fast_peer.source = b"\x16\3\3\0\4\0\0\0\0" * 100_000
+    stream = TLSStream(fast_peer, client(client_context(pki)), PATIENCE)
+    sibling = Sibling(lambda: fast_peer.calls)
+    with pytest.raises(gevent.Timeout), gevent.Timeout(0):
+        stream.do_handshake()
+    job = gevent.spawn(stream.do_handshake)
+    while fast_peer.source:
+        gevent.sleep(0)
+    assert sibling.stop() <= RECEIVES + 2  # the hello, and what finds nothing
+    job.kill()
+
+
 def test_a_deadline_is_met_while_records_come(pki, fast_peer):
     """hazard: it fires when the flood is over."""
     victim, _, sealer = hostile(pki, TLS13, True)
