@@ -431,6 +431,11 @@ class SSLSocket(Greeting, metaclass=StandIn):
     def dup(self) -> Any:
         raise NotImplementedError(f"Can't dup() {type(self).__name__} instances")
 
+    def verify_client_post_handshake(self) -> None:
+        if self._sslobj is None:
+            raise ValueError(f"No SSL wrapper around {self}")
+        super().verify_client_post_handshake()
+
     def unwrap(self) -> PlainSocket:
         """Ends TLS by close_notify both ways; returns the plain socket, which cooperates like this one.
 

@@ -89,7 +89,8 @@ class Program:
         except (ssl.SSLWantReadError, BlockingIOError):
             return "open"
         except OSError as error:
-            return "end" if isinstance(error, ssl.SSLEOFError) else told(error)
+            # Over a socket pair a peer that has not read all of what came is a reset; Python 3.13 lets it pass.
+            return "end" if isinstance(error, ssl.SSLEOFError | ConnectionResetError) else told(error)
         return "end"
 
 
@@ -134,23 +135,20 @@ OPERATIONS = {
     "wait_read": (state("established", True), lambda sock: gevent.socket.wait_read(sock.fileno(), 0.5)),
     "recv, data at hand": (state("with_data", False), lambda sock: sock.recv(100)),
     "recv_into, data at hand": (state("with_data", True), lambda sock: sock.recv_into(bytearray(100))),
+    "recv, client": (state("established", False), lambda sock: sock.recv(100)),
+    "recv_into, server": (state("established", True), lambda sock: sock.recv_into(bytearray(100))),
+    "read, client": (state("established", False), lambda sock: sock.read(100)),
+    "send, server": (state("established", True), lambda sock: call_on(sock.send)),
+    "sendall, client": (state("established", False), lambda sock: sock.sendall(MUCH)),
+    "write, server": (state("established", True), lambda sock: call_on(sock.write)),
+    "sendfile, client": (state("established", False), lambda sock: sock.sendfile(io.BytesIO(MUCH))),
+    "unwrap, server": (state("established", True), lambda sock: sock.unwrap()),
+    "unwrap, client": (state("established", False), lambda sock: sock.unwrap()),
+    "file read, server": (state("established", True), lambda sock: sock.makefile("rb").read(1)),
+    "file readline, client": (state("established", False), lambda sock: sock.makefile("r").readline()),
+    "unbuffered write, server": (state("established", True), lambda sock: call_on(sock.makefile("wb", 0).write)),
+    "buffered write, client": (state("established", False), lambda sock: call_on(sock.makefile("wb").write)),
 }
-for _side in ("client", "server"):
-    _established = state("established", _side == "server")
-    OPERATIONS |= {
-        f"recv, {_side}": (_established, lambda sock: sock.recv(100)),
-        f"recv_into, {_side}": (_established, lambda sock: sock.recv_into(bytearray(100))),
-        f"read, {_side}": (_established, lambda sock: sock.read(100)),
-        f"send, {_side}": (_established, lambda sock: call_on(sock.send)),
-        f"sendall, {_side}": (_established, lambda sock: sock.sendall(MUCH)),
-        f"write, {_side}": (_established, lambda sock: call_on(sock.write)),
-        f"sendfile, {_side}": (_established, lambda sock: sock.sendfile(io.BytesIO(MUCH))),
-        f"unwrap, {_side}": (_established, lambda sock: sock.unwrap()),
-        f"file read, {_side}": (_established, lambda sock: sock.makefile("rb").read(1)),
-        f"file readline, {_side}": (_established, lambda sock: sock.makefile("r").readline()),
-        f"unbuffered write, {_side}": (_established, lambda sock: call_on(sock.makefile("wb", 0).write)),
-        f"buffered write, {_side}": (_established, lambda sock: call_on(sock.makefile("wb").write)),
-    }
 
 
 def close_with_a_file(sock, job):
@@ -214,8 +212,7 @@ ANY_TIME = {
     "setblocking": lambda sock, job: sock.setblocking(False),
 }
 ACTIONS = {
-    # libev ends the process if gevent's _sock is closed while somebody waits for it.
-    "before": ANY_TIME | {"_sock.close": lambda sock, job: sock._sock.close()},
+    "before": ANY_TIME,
     "during": ANY_TIME
     | {
         "kill": lambda sock, job: job.kill(),
@@ -309,7 +306,6 @@ DIFFERENCES = [
     (CONNECTS, CLOSED | {"detach"}, "gevent has a TypeError of its own; EBADF is the standard library's"),
     (HANDSHAKES, CLOSED | SHUT | {"shutdown RDWR, close"}, "AttributeError of None; we say what is the matter"),
     (ESTABLISHED - named("sendall") | HANDSHAKES, {"detach"}, "gevent's TLS goes on without a descriptor; EBADF"),
-    (ESTABLISHED - named("sendall"), {"_sock.close"}, "gevent.ssl does not know, and finds the peer gone; EBADF"),
     (AT_HAND | named("read", "write", "unwrap"), SHUT, "TLS goes on after shutdown(); there, what follows is in clear"),
     (WRITES, {"shutdown RD"}, "the same: there the peer gets what is sent in clear"),
     (
@@ -344,7 +340,7 @@ def test_it_is_as_with_gevent(both, when, operation):
     assert differ == {}, "listed, or not"
 
 
-WAITING = sorted(name for name in ESTABLISHED - AT_HAND if name.endswith("client"))
+WAITING = sorted(ESTABLISHED - AT_HAND - {"unwrap, server"})
 FILES = named("file read", "file readline", "unbuffered write", "buffered write")
 
 

@@ -14,6 +14,7 @@ import struct
 import gevent
 import gevent.socket
 import pytest
+from gevent.server import StreamServer
 from gevent.socket import cancel_wait_ex
 from helpers import PATIENCE, free_port, wait_until
 from ssl_pairs import both_versions, connected, contexts, outcome, talk
@@ -302,3 +303,35 @@ class TestDataBeforeTheHandshake:
             there.sendall(b"in clear")
             with pytest.raises(ssl.SSLError, match=r"(?i)wrong.version.number"):
                 server.wrap_socket(here, server_side=True)
+
+
+class TestWhatOthersReachFor:
+    """Private attributes of the standard library's and gevent's sockets: the table in docs/dropin.rst."""
+
+    def test_a_file_that_somebody_else_has_made(self, pki):
+        """As urllib3's SSLTransport.makefile() counts it."""
+        with connected(*contexts(pki)) as (here, there):
+            here._io_refs += 1
+            here.close()
+            assert here._closed
+            assert here._sslobj is not None, "there is TLS still, for the file"
+            there.sendall(b"data")
+            assert here.read(100) == b"data"
+            here._decref_socketios()
+            assert here._sslobj is None
+            assert here.fileno() == -1
+            assert there.recv(1) == b""
+
+    def test_whether_there_is_tls(self, pki):
+        with unconnected(pki) as sock:
+            assert (sock._sslobj, sock._connected, sock._closed) == (None, False, False)
+        assert sock._closed
+        with pytest.raises(ValueError, match="No SSL wrapper"):
+            sock.verify_client_post_handshake()
+        with connected(*contexts(pki)) as (here, _):
+            assert (here._sslobj, here._connected, here._closed) == (here, True, False)
+        assert (here._sslobj, here._connected, here._closed) == (None, True, True)
+
+    def test_gevents_server_would_serve_in_clear_and_takes_no_wrapped_listener(self, listener):
+        with pytest.raises(TypeError, match="Expected a regular socket"):
+            StreamServer(listener(), print)
