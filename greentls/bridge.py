@@ -23,6 +23,10 @@ this more than one line is what OpenSSL, cffi and a switch do to each other:
   are copied before user code runs, outputs written after it, and no cdata is handed to user code.
 - cffi frees a callback with the Python object that made it, while the SSL_CTX may still call it. So there is one
   immortal callback of each kind in the process, and it finds its operation by SSL*.
+- Whoever comes between: Python runs signal handlers and, for the collector, finalizers between two bytecodes, and they
+  may do TLS and may switch. So an entry is made by one C call that also tells whether another was there, it is taken
+  back before anything is called, errors in the queue are an interrupted operation's and are put back, and whatever is
+  decided by two looks is decided again after the second.
 - The session-remove callback may run under OpenSSL's lock, in the garbage collector, or at interpreter exit. It has no
   operation and never waits: Hooks.remove_session must only note the id.
 - OpenSSL looks for the session before it looks at the server name, and would resume under one name what was made under
@@ -222,20 +226,17 @@ class Operation:
     waits: Any = None
     # A greenlet that must not wait, and so must not enter. It may say close_notify, which asks nobody anything.
     hub: Any = None
+    left: Any = None  # an event of those who wait until nobody is inside any more: made once, and set once
 
     def __init__(self, ssl: Any, incoming: Any, connection: Bridged) -> None:
         self.ssl = ssl
         self.incoming = incoming  # the BIO that OpenSSL reads ciphertext from
         self.connection = weakref.ref(connection)
-        self.busy = False  # the entrant is inside OpenSSL
         self.failure: BaseException | None = None  # what a callback raised
         self.dead = ""  # why, once an operation failed for good
-        # The greenlet that was admitted last, which has one thread. Weak, nor is there a variable for it in run(), for
-        # a frame would keep it alive: one that waits in a hook for what nobody can bring about any more is collected,
-        # and ends the operation with its GreenletExit.
+        # The greenlet that entered last, which has one thread. A weak reference, and run() keeps no other: otherwise a
+        # greenlet that waits for ever in a hook could not be collected, which ends the operation with its GreenletExit.
         self.entrant: Callable[[], Any] = _nobody
-        # An event of those who wait until nobody is inside any more. Set once.
-        self.left: Any = None
 
     def run(self, name: str, function: Any, arguments: tuple[Any, ...]) -> int:
         """Calls an SSL_* function with the arguments, of which SSL* is the first; its callbacks may wait.
@@ -243,15 +244,21 @@ class Operation:
         Returns the function's positive result, WANT_READ, or CLOSED. Raises what a callback raised, as itself; TLSError
         if OpenSSL failed; ConcurrentUseError, WrongThreadError or ConnectionDead before OpenSSL is entered.
         """
-        if self.entrant() is not getcurrent() or self.busy or self.dead:
-            self.admit(name)
+        me = self.entrant
+        if me() is not getcurrent():
+            me = self.admit(name)
         ssl = self.ssl
-        self.name = name
-        self.busy = True
-        _running[ssl] = self
+        entry = self, me  # no other entry is this object
+        found = None
         try:
+            if _running.setdefault(ssl, entry) is not entry:
+                raise self._occupied(name)
+            if self.dead:
+                raise ConnectionDead(name, reason=self.dead)
+            self.entrant = me
+            self.name = name
             if lib.ERR_peek_error():
-                lib.ERR_clear_error()
+                found = binding.save_errors()
             result: int = function(*arguments)
             if result > 0 and self.failure is None:
                 return result
@@ -262,19 +269,20 @@ class Operation:
                 if error == lib.SSL_ERROR_ZERO_RETURN or (error == lib.SSL_ERROR_SYSCALL and self._closed_by_peer()):
                     return CLOSED
             said = self._said(name, failed=result <= 0 and error != lib.SSL_ERROR_WANT_READ)
+            failure, self.failure = self.failure, None
+            self.dead = str(said) if failure is None else f"a callback raised {failure!r}"
         finally:
-            del _running[ssl]
-            self.busy = False
-            if self.left is not None:
-                self.tell_those_who_wait()
-        failure, self.failure = self.failure, None
-        if failure is None:
-            self.dead = str(said)
-            raise said
-        self.dead = f"a callback raised {failure!r}"
-        if failure.__cause__ is None:
-            failure.__cause__ = said
+            if ssl in _running and _running[ssl] is entry:  # no call before this is done: see "Whoever comes between"
+                del _running[ssl]
+                if self.left is not None:
+                    self.tell_those_who_wait()
+            if found is not None and _running:
+                binding.restore_errors(found)
         try:
+            if failure is None:
+                raise said
+            if failure.__cause__ is None:
+                failure.__cause__ = said
             raise failure
         finally:
             del failure, said  # the traceback holds this frame
@@ -284,15 +292,14 @@ class Operation:
         alert, which sets the same flag, has left an error."""
         return binding.received_shutdown(self.ssl) and not lib.ERR_peek_error()
 
-    def admit(self, name: str) -> None:
-        """Raises what run() raises before OpenSSL is entered."""
+    def admit(self, name: str) -> Any:
+        """Raises what run() raises before OpenSSL is entered. Returns a weak reference to the running greenlet."""
         if self.busy:
-            who = "this greenlet's own callback" if self.inside else "another greenlet"
-            raise ConcurrentUseError(f"{name}: {who} is inside {self.name} of this connection")
+            raise self._occupied(name)
         if self.dead:
             raise ConnectionDead(name, reason=self.dead)
         if self.entrant() is getcurrent():
-            return
+            return self.entrant
         if getcurrent() is self.hub and name != "shutdown":
             raise WrongThreadError(f"{name}: the hub must never wait: spawn a greenlet for TLS operations")
         thread = _thread()
@@ -302,7 +309,11 @@ class Operation:
             self.thread = thread
         elif self.thread != thread:  # two weak references are equal if they are to one object that is alive
             raise WrongThreadError(f"{name}: a connection belongs to the thread of its first operation")
-        self.entrant = weakref.ref(getcurrent())
+        return weakref.ref(getcurrent())
+
+    def _occupied(self, name: str) -> ConcurrentUseError:
+        who = "this greenlet's own callback" if self.inside else "another greenlet"
+        return ConcurrentUseError(f"{name}: {who} is inside {self.name} of this connection")
 
     def finished(self) -> None:
         """The handshake is: what it needed is not needed any more."""
@@ -328,6 +339,11 @@ class Operation:
         return self.server_name is not _UNREAD
 
     @property
+    def busy(self) -> bool:
+        """The entrant is inside OpenSSL."""
+        return self.ssl in _running
+
+    @property
     def inside(self) -> bool:
         """The running greenlet is inside OpenSSL: this is one of its hooks."""
         return self.busy and self.entrant() is getcurrent()
@@ -347,9 +363,10 @@ class Operation:
         self.tell_those_who_wait()
 
     def tell_those_who_wait(self) -> None:
-        if self.left is not None and self.waits is None:  # an event is set in the thread of those who wait for it
-            self.left.set()
-            self.left = None
+        if self.waits is None:  # an event is set in the thread of those who wait for it
+            left = self.__dict__.pop("left", None)
+            if left is not None:
+                left.set()
 
     def check_entry(self, name: str) -> None:
         """For what changes an SSL* without being an operation: the occupant's own callbacks may, others may not."""
@@ -398,11 +415,17 @@ def tls_error(name: str, codes: list[int]) -> TLSError:
 
 # -- the callbacks -----------------------------------------------------------------------------------------------------
 
-_running: dict[Any, Operation] = {}  # by SSL*: cffi pointers are equal, and hash alike, if their addresses are
+# By SSL*: cffi pointers are equal, and hash alike, if their addresses are.
+_running: dict[Any, tuple[Operation, Any]] = {}
+
+
+def _inside(ssl: Any) -> Operation | None:
+    entry = _running.get(ssl)
+    return None if entry is None else entry[0]
 
 
 def _guarded(ssl: Any, fatal: Any, body: Callable[..., Any], *arguments: Any) -> Any:
-    operation = _running.get(ssl)
+    operation = _inside(ssl)
     if operation is None or operation.failure is not None:
         return fatal
     saved = binding.save_errors() if lib.ERR_peek_error() else None
@@ -423,7 +446,7 @@ def _guarded(ssl: Any, fatal: Any, body: Callable[..., Any], *arguments: Any) ->
 
 def _second_net(kind: type[BaseException], failure: BaseException, traceback: Any) -> None:
     """What escaped the guard (a KeyboardInterrupt in its first line), or a result that C cannot take."""
-    for operation in reversed(list(_running.values())):
+    for operation, _ in reversed(list(_running.values())):
         if operation.inside:
             operation.failure = operation.failure or failure
             return
@@ -487,7 +510,7 @@ def _server_name(extension: bytes) -> Any:
 
 @_callback("int(SSL *, int *, void *)", _ALERT_FATAL)
 def _on_servername(ssl: Any, alert: Any, _: Any) -> Any:
-    operation = _running.get(ssl)
+    operation = _inside(ssl)
     if operation is not None and operation.server_name is not _UNREAD and operation.failure is None:
         return _NOACK if operation.server_name is None or _resumes(operation) else _OK
     alert[0] = _INTERNAL_ERROR
@@ -593,7 +616,7 @@ def _ticket_key(
 @_callback("int(SSL *, void *)", -1)
 def _on_ocsp(ssl: Any, _: Any) -> Any:
     # A client's 0 is the alert bad_certificate_status_response; a server's would be "go on". Neither takes -1 for good.
-    operation = _running.get(ssl)
+    operation = _inside(ssl)
     connection = None if operation is None else operation.connection()
     client = connection is not None and not connection.server_side
     return _guarded(ssl, 0 if client else -1, _ocsp)
@@ -765,7 +788,7 @@ def _message(
 def _on_info(ssl: Any, where: int, result: int) -> None:
     if result != 1 or where not in _MESSAGE_DONE:
         return
-    operation = _running.get(ssl)
+    operation = _inside(ssl)
     if operation is None:
         return
     operation.messages += 1

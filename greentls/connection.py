@@ -73,8 +73,10 @@ class Connection:
         # incoming, outgoing: the BIOs, for a pump that moves ciphertext without a copy between them and its socket.
         self._ssl, self.incoming, self.outgoing = binding.new_ssl(context.ssl_context, self.server_side)
         self.operation = Operation(self._ssl, self.incoming, self)
-        # OpenSSL would only say that it wants to read, since nothing was received after it last did. A client begins.
-        self.drained = self.server_side
+        # OpenSSL would only say that it wants to read if nothing was received since it last did. These are two counts
+        # and no flag, as somebody else may receive between an SSL_read() and the note of it. A client begins.
+        self.received = 0
+        self.drained_at = 0 if self.server_side else -1
         if server_hostname:
             if binding.packed_ip(server_hostname) is None:  # RFC 6066 3: no literal addresses
                 binding.set_server_name(self._ssl, server_hostname)
@@ -93,7 +95,7 @@ class Connection:
             binding.bio_write(self.incoming, data)
         else:
             self.eof = True
-        self.drained = False
+        self.received += 1
 
     def data_to_send(self) -> bytes:
         """The ciphertext for the peer, b"" if there is none. Allowed while an operation waits.
@@ -106,13 +108,17 @@ class Connection:
     def release(self) -> bool:
         """Gives back the memory of the BIOs, if they are empty: they keep the size of the most that they ever held.
 
-        Not in the handshake, when OpenSSL has a buffer of its own in front of the outgoing one.
+        Not in the handshake, when OpenSSL has a buffer of its own in front of the outgoing one. Nobody may move
+        ciphertext meanwhile.
         """
-        if not self.established or self.operation.busy or self.unread or self.unsent:
+        if not self.established or self.operation.busy or self.operation.dead or self.unread or self.unsent:
             return False
-        self.incoming, self.outgoing = binding.renew_bios(self._ssl)
-        self.operation.incoming = self.incoming
-        return True
+        return self.operation.run("release", binding.shrink_bios, (self.incoming, self.outgoing)) == 1
+
+    @property
+    def drained(self) -> bool:
+        """OpenSSL wants more ciphertext than it was given."""
+        return self.received == self.drained_at
 
     @property
     def unsent(self) -> int:
@@ -137,14 +143,14 @@ class Connection:
         return self._enter_handshake("do_handshake", lib.SSL_do_handshake, (self._ssl,))
 
     def _enter_handshake(self, name: str, function: Any, arguments: tuple[Any, ...]) -> int:
-        operation = self.operation
+        operation, received = self.operation, self.received
         result = operation.run(name, function, arguments)
         if result > 0:
             if result == 1 and self.verify_hooks:
                 operation.run(name, verify_resumption, (self._ssl,))
             self.established = True
             if result == 1:
-                self.drained = not (self.eof or lib.BIO_get_mem_data(self.incoming, binding.start))
+                self._note_whether_drained(received)
                 count_messages(self._ssl, self.context.ssl_context)
             operation.finished()
         elif self.eof:
@@ -179,23 +185,29 @@ class Connection:
     def step_read(self, buffer: Any, room: int) -> int:
         """Into one of binding's buffers, room bytes at most: the number of bytes, WANT_READ, or CLOSED.
 
-        The buffer is written to as the last thing before this returns, after all hooks: connections may share one.
+        The buffer is this caller's alone until its content is copied.
         """
         if not self.established:
             raise self._too_early("read")
-        if self.drained:
+        received = self.received
+        if received == self.drained_at:
             self.operation.admit("read")
             return WANT_READ
         result = self.operation.run("read", lib.SSL_read, (self._ssl, buffer, room))
         if result == WANT_READ:
             if self.eof:
                 raise UnexpectedEOF("read")
-            self.drained = True
+            self.drained_at = received
         elif result > 0:
             self.operation.messages = 0
             if result < room:  # the rest of a record, then: OpenSSL has none of it any more
-                self.drained = not (self.eof or lib.BIO_get_mem_data(self.incoming, binding.start))
+                self._note_whether_drained(received)
         return result
+
+    def _note_whether_drained(self, received: int) -> None:
+        """received: the count before OpenSSL was entered."""
+        if not (self.eof or lib.BIO_get_mem_data(self.incoming, binding.start)):
+            self.drained_at = received
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
         """Encrypts all of it; returns its length. Raises TLSError, or what a hook raised.
@@ -471,13 +483,16 @@ def _shutdown(ssl: Any) -> int:
     """SSL_shutdown() says 0 for "sent, the peer's not seen", which the bridge would take for a failure; 1: _BOTH.
 
     It also says 1 for a fatal alert, and leaves an error. And it fails between the two halves of a post-handshake
-    message, which SSL_do_handshake(), without effect otherwise, reads to its end.
+    message, which SSL_do_handshake() reads to its end.
     """
-    result: int = lib.SSL_do_handshake(ssl)
-    if result > 0:
-        result = lib.SSL_shutdown(ssl)
-        if not lib.ERR_peek_error():
-            result += result >= 0
-        elif result > 0:
-            result = -1
+    result: int = lib.SSL_shutdown(ssl)
+    if result < 0 and binding.describe(lib.ERR_peek_error())[1] == "shutdown while in init":
+        lib.ERR_clear_error()
+        result = lib.SSL_do_handshake(ssl)
+        if result > 0:
+            result = lib.SSL_shutdown(ssl)
+    if not lib.ERR_peek_error():
+        result += result >= 0
+    elif result > 0:
+        result = -1
     return result

@@ -11,10 +11,18 @@ back the other two:
   writer that is blocked in send(), while a second writer waits for its turn: that is its back-pressure;
 - receiving: a second receiver waits for the first, then looks again.
 
-The uncontended path takes no lock and makes no event. Sockets are tried before they are waited for, unless the last try
-has emptied them. What a send() did not take is kept and goes first next time, whoever interrupted it, so that a timeout
-or a kill never tears a record. A peer that is always faster does not get the hub to itself: the work between two looks
-at it is bounded (TURN).
+Sockets are tried before they are waited for, unless the last try has emptied them. What a send() did not take is kept
+and goes first next time, whoever interrupted it, so that a timeout or a kill never tears a record. A peer that is
+always faster does not get the hub to itself: the work between two looks at it is bounded (TURN).
+
+Somebody else may run between any two bytecodes here: a signal handler, or a finalizer that the collector calls. Either
+may use another stream, or this one, and may switch to greenlets that do. So
+
+- a turn is taken by one C call, dict.setdefault(), that also tells whether it was free; it is taken before the first
+  byte moves, and given back before anything else is called;
+- a buffer belongs to one greenlet from before the C call that fills it until its content is copied or sent. Each thread
+  has one spare buffer of each kind, so that a connection that waits for its peer holds none;
+- a greenlet that is about to wait for a turn says so, and then looks at the turn once more.
 """
 
 from __future__ import annotations
@@ -28,9 +36,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NoReturn, TypeVar
 
-from gevent import get_hub, getcurrent
+from gevent import get_hub
 from gevent.event import Event
-from gevent.socket import cancel_wait_ex
+from gevent.hub import Waiter
 from gevent.socket import wait as wait_on
 
 from greentls.connection import CLOSED, WANT_READ, Connection
@@ -63,17 +71,56 @@ RECEIVES = 8
 BULKY = 4096  # bytes of ciphertext at once, from which on a BIO's memory is worth giving back
 
 _READ, _WRITE = 1, 2  # libev's events
-_TAKEN = object()
 
 _CLOSED = _socket.socket()  # in the place of one that was closed: all it does is EBADF
 _CLOSED.close()
 
 
-class _Here(ThreadLocal):
-    buffers: binding.Buffers | None = None
+class _Turn(dict["TLSStream", object]):
+    """What one greenlet at a time does with a stream. For each stream that is in use, a token of the greenlet's."""
+
+    def __init__(self) -> None:
+        self._left: dict[TLSStream, Event] = {}  # for those who wait for it
+
+    def take(self, stream: TLSStream, token: object) -> bool:
+        """Whether it was free. token: an object of the caller's own, for leave()."""
+        return self.setdefault(stream, token) is token
+
+    def leave(self, stream: TLSStream, token: object) -> None:
+        """Gives it back, if it was taken with this token."""
+        if stream in self and self[stream] is token:
+            del self[stream]
+            if self._left:
+                left = self._left.pop(stream, None)
+                if left is not None:
+                    left.set()
+
+    def wait(self, stream: TLSStream, what: str) -> None:
+        """Until it may be free. Raises TimeoutError after the stream's timeout, WouldBlock, OSError if it is closed."""
+        late = stream.late(what)
+        left = self._left.setdefault(stream, Event())
+        try:
+            if stream in self and not left.wait(stream.timeout):
+                raise late
+        finally:
+            del late  # the traceback holds this frame
+        if stream.closed:
+            raise _closed()
 
 
-_here = _Here()
+_handshaking, _sending, _receiving = _Turn(), _Turn(), _Turn()
+
+
+class _Spare(ThreadLocal):
+    """The buffers that nobody owns, one of each kind. A greenlet takes one out of the list, or makes another."""
+
+    def __init__(self) -> None:
+        self.received: list[binding.Buffer] = []
+        self.outgoing: list[binding.Buffer] = []
+        self.plain: list[Any] = []
+
+
+_spare = _Spare()
 
 
 class Records:
@@ -87,25 +134,24 @@ class Records:
         self._header = b""  # of the next record, as far as it has come
         self._missing = 0  # bytes of the record whose header has come
 
-    def recv_into(self, buffer: bytearray) -> int:
+    def recv_into(self, buffer: memoryview[int]) -> int:
         """A record, or what there is of it: how many bytes, 0 at the end. Raises BlockingIOError, OSError."""
         length = 0
         if not self._missing:
             length = self._recv_into(buffer, RECORD_HEADER_SIZE - len(self._header))
-            self.passed(buffer[:length])
+            self.passed(bytes(buffer[:length]))
             if not self._missing:
                 return length
-        with memoryview(buffer) as view, view[length : length + self._missing] as room:
-            try:
-                more = self._recv_into(room)
-            except BlockingIOError:
-                if not length:
-                    raise
-                return length
+        try:
+            more = self._recv_into(buffer[length : length + self._missing])
+        except BlockingIOError:
+            if not length:
+                raise
+            return length
         self._missing -= more
         return length + more
 
-    def passed(self, data: bytes | bytearray) -> None:
+    def passed(self, data: bytes) -> None:
         """The next bytes of the stream, which have been received."""
         while data:
             skipped = min(self._missing, len(data))
@@ -133,10 +179,6 @@ class TLSStream:
     _left = TURN
     _receives = RECEIVES  # what is left of them: before the next one there is a wait, if it is 0; -1: nothing is there
     _bulky = False  # the BIOs have grown, by bulk data or by certificates: release() is worth its while
-    # What one greenlet does at a time. None: nobody does; _TAKEN, or the Event of those who wait for their turn.
-    _handshaking: Any = None
-    _sending: Any = None
-    _receiving: Any = None
 
     def __init__(
         self,
@@ -155,9 +197,6 @@ class TLSStream:
             self._held = binding.hold(sock)
         self._hub = get_hub()
         self.use(connection)
-        if _here.buffers is None:
-            _here.buffers = binding.Buffers(RECEIVE_SIZE, SEND_SIZE)
-        self._buffers = _here.buffers
         if sock.family in (_socket.AF_INET, _socket.AF_INET6):
             # Flights are whole: Nagle's algorithm only makes a TLS 1.3 ticket wait for the peer's delayed ACK.
             sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
@@ -174,13 +213,13 @@ class TLSStream:
         operation = self.connection.operation
         if operation.inside:
             operation.admit("do_handshake")
-        while self._handshaking is not None:
-            self._await("_handshaking", self._late("read"))
-        self._handshaking = _TAKEN
+        token = object()
         try:
+            while not _handshaking.take(self, token):
+                _handshaking.wait(self, "read")
             self._handshake()
         finally:
-            self._leave("_handshaking")
+            _handshaking.leave(self, token)
 
     def _handshake(self) -> None:
         connection = self.connection
@@ -212,35 +251,46 @@ class TLSStream:
 
         Raises UnexpectedEOF, TLSError, OSError, TimeoutError, or what a hook raised.
         """
-        plain = self._buffers.plain
-        length = self._read(plain, min(max_bytes, binding.RECORD_SIZE))
-        data = binding.read_bytes(plain, length)  # before anything switches
+        data = self._read(self._step_read, min(max_bytes, binding.RECORD_SIZE))
         if not self.connection.server_side:
             self._answer()
-        return data
+        return data if data != CLOSED else b""
+
+    def _step_read(self, room: int) -> Any:
+        """The connection's step_read(), with the bytes themselves in the place of their number."""
+        spare = _spare.plain
+        try:
+            plain = spare.pop()
+        except IndexError:
+            plain = binding.read_buffer(binding.RECORD_SIZE)
+        try:
+            length = self.connection.step_read(plain, room)
+            return binding.read_bytes(plain, length) if length > 0 else length
+        finally:
+            if not spare:
+                spare.append(plain)
 
     def read_into(self, buffer: bytearray | memoryview) -> int:
         """read() into a writable buffer; returns the length."""
         with binding.writable(buffer) as room:  # or a traceback would keep the caller's buffer exported
-            length = self._read(room, len(room))
+            length: int = self._read(self.connection.step_read, room, len(room))
         if not self.connection.server_side:
             self._answer()
-        return length
+        return max(length, 0)
 
-    def _read(self, buffer: Any, room: int) -> int:
-        connection = self.connection
-        if not connection.drained:
+    def _read(self, step: Callable[..., Any], *arguments: Any) -> Any:
+        """What a step of reading gives, once that is not WANT_READ."""
+        if not self.connection.drained:
             self._work(1)
         while True:
             try:
-                length = connection.step_read(buffer, room)
+                got = step(*arguments)
             except BaseException as error:
-                self._failed(error)
+                if not self._again(error):
+                    raise
                 continue
-            if length > 0:
-                return length
-            if length == CLOSED:
-                return 0
+            if got:
+                return got
             self._answer(patient=True)
             self._receive()
 
@@ -284,6 +334,8 @@ class TLSStream:
         except TimeoutError as error:
             if error is not enough:
                 raise
+        finally:
+            del enough  # its traceback holds this frame
         return length
 
     def shutdown(self) -> None:
@@ -309,7 +361,9 @@ class TLSStream:
 
     def receive(self) -> bytes:
         """Ciphertext as it comes from the socket, b"" at its end; the connection has it too. Before the handshake."""
-        return bytes(self._buffers.received[: self._receive()])
+        data: list[bytes] = []
+        self._receive(data.append)
+        return b"".join(data)
 
     def refuse(self, alert: int, reason: str) -> None:
         """Connection.refuse(), and the alert on its way if the socket takes it at once."""
@@ -363,7 +417,7 @@ class TLSStream:
             ended.append(self._readable)
         self._socket.shutdown(how)
         for watcher in ended:
-            self._hub.cancel_wait(watcher, cancel_wait_ex)
+            self._hub.cancel_wait(watcher, _closed())
 
     def detach(self) -> int:
         """The socket's descriptor, -1 if there is none any more; the stream is closed but the descriptor is not."""
@@ -374,7 +428,7 @@ class TLSStream:
         """Ends the waits: libev must not poll a descriptor that is closed, or somebody else's. then: after them."""
         self.closed = True
         self._receives = RECEIVES
-        self._hub.cancel_waits_close_and_then((self._readable, self._writable), cancel_wait_ex, then)
+        self._hub.cancel_waits_close_and_then((self._readable, self._writable), _closed(), then)
         self._readable = self._writable = None
 
     # -- the pump ------------------------------------------------------------------------------------------------------
@@ -385,124 +439,165 @@ class TLSStream:
             try:
                 return operation()
             except BaseException as error:
-                self._failed(error)
+                if not self._again(error):
+                    raise
 
     def _encrypt(self, data: bytes | memoryview) -> int:
-        while self._sending is not None:
-            self._await("_sending", self._late("write"))
+        while self in _sending:
+            _sending.wait(self, "write")
         while True:
             try:
                 return self.connection.write(data)
             except WantRead:
                 self._receive()
             except BaseException as error:
-                self._failed(error)
+                if not self._again(error):
+                    raise
 
-    def _failed(self, error: BaseException) -> None:
-        """What an operation has raised: returns if it can be tried again, since another greenlet was inside OpenSSL, in
-        a hook, and has left. Else raises it."""
+    def _again(self, error: BaseException) -> bool:
+        """Whether an operation that has raised this can be tried again: another greenlet was inside OpenSSL, in a hook,
+        and has left."""
         operation = self.connection.operation
-        if not isinstance(error, ConcurrentUseError) or not operation.taken or operation.inside:
+        if not isinstance(error, ConcurrentUseError) or operation.dead or operation.inside:
             self._last_words()
-            raise error
+            return False
         while operation.taken:
-            if operation.left is None:
-                operation.left = Event()
-            if not operation.left.wait(self.timeout):
-                raise self._late("write")
+            left = operation.__dict__.setdefault("left", Event())
+            if operation.taken and not left.wait(self.timeout):
+                raise self.late("write")
+        return True
 
     def flush(self, wait: bool = True, late: TimeoutError | None = None) -> None:
         """Sends all that the connection has for the peer. wait: also for another greenlet that is sending.
 
         late: what to raise after the timeout, instead of a new TimeoutError or WouldBlock.
         """
-        while self._sending is not None:
-            if not wait:
-                return
-            self._await("_sending", late or self._late("write"))
-        if self._send():
-            return
-        if self.timeout == 0.0:
-            raise late or self._late("write")
-        self._sending = _TAKEN
+        token = object()
         try:
-            if self._writable is None:
-                self._writable = self._hub.loop.io(self._socket.fileno(), _WRITE)
-            while True:
-                wait_on(self._writable, self.timeout, late or self._late("write"))
-                if self._send():
+            while _sending.setdefault(self, token) is not token:
+                if not wait:
                     return
+                _sending.wait(self, "write")
+            while not self._send():
+                if self.timeout == 0.0:
+                    raise late or self.late("write")
+                if self._writable is None:
+                    self._writable = self._hub.loop.io(self._socket.fileno(), _WRITE)
+                wait_on(self._writable, self.timeout, late or self.late("write"))
         finally:
-            self._leave("_sending")
+            _sending.leave(self, token)
+            del late  # it may be what is raised, and the traceback holds this frame
 
     def _send(self) -> bool:
-        """True: all that there is was sent. False: the socket takes no more for now. Nothing switches."""
-        while True:
-            data = unsent = self._unsent
-            if data is None:
-                length = binding.read_bio(self.connection.outgoing, self._buffers.c_outgoing, SEND_SIZE)
+        """True: all that there is was sent. False: the socket takes no more for now. For whoever has the turn."""
+        if self._unsent is not None:
+            sent = self._try_to_send(self._unsent)
+            if sent < len(self._unsent):
+                self._unsent = self._unsent[sent:]
+                return False
+            self._unsent = None
+        spare = _spare.outgoing
+        try:
+            buffer = spare.pop()
+        except IndexError:
+            buffer = binding.Buffer(SEND_SIZE)
+        try:
+            while True:
+                length = binding.read_bio(self.connection.outgoing, buffer.pointer, SEND_SIZE)
                 if length <= 0:
                     return True
                 if length > BULKY:
                     self._bulky = True
-                data = self._buffers.outgoing[:length]
-            try:
-                sent = self._socket.send(data)
-            except BlockingIOError:
-                sent = 0
-            if sent < len(data):
-                self._unsent = data[sent:] if unsent else memoryview(bytes(data[sent:]))  # the buffer is everybody's
-                return False
-            if unsent is None and sent < SEND_SIZE:
-                return True  # the BIO is empty
-            self._unsent = None
+                sent = self._try_to_send(buffer.memory[:length])
+                if sent < length:
+                    self._unsent = memoryview(bytes(buffer.memory[sent:length]))
+                    return False
+                if length < SEND_SIZE:
+                    return True  # the BIO is empty
+        finally:
+            if not spare:
+                spare.append(buffer)
 
-    def _receive(self) -> int:
-        """Ciphertext from the socket, or its end, to the connection. How many bytes, 0 if somebody else received."""
-        while self._receiving is None:
+    def _try_to_send(self, data: memoryview[int]) -> int:
+        try:
+            return self._socket.send(data)
+        except BlockingIOError:
+            return 0
+
+    def _receive(self, tap: Callable[[bytes], object] | None = None) -> None:
+        """Ciphertext from the socket, or its end, to the connection; nothing, if another greenlet has received.
+
+        tap: gets the same bytes.
+        """
+        token = object()
+        try:
+            if _receiving.setdefault(self, token) is not token:
+                _receiving.wait(self, "read")
+                return
             if self._receives < 0 and self.timeout is not None:  # which it was before: a look costs less, or is all
                 self._receives = RECEIVES
-            if self._receives > 0:
-                try:
-                    length = self._recv_into(self._buffers.received)
-                except BlockingIOError:
-                    pass
-                else:
-                    if length < RECEIVE_SIZE and self.timeout is None and self._records is None:
-                        # As a rule the socket has nothing more then, and an exception costs more than a wait that ends
-                        # at once; but less than a wait with a timeout.
-                        self._receives = -1
-                    else:
-                        self._receives -= 1
-                    connection = self.connection
-                    if not length:
-                        connection.eof = True
-                    elif binding.write_bio(connection.incoming, self._buffers.c_received, length) != length:
-                        raise MemoryError("BIO_write")
-                    elif length > BULKY:
-                        self._bulky = True
-                    connection.drained = False
-                    return length
-            if self._bulky and self.connection.release():
+            while self._receives <= 0 or not self._try_to_receive(tap):
+                self._wait_to_receive()
+        finally:
+            _receiving.leave(self, token)
+
+    def _try_to_receive(self, tap: Callable[[bytes], object] | None) -> bool:
+        """False: nothing has come. For whoever has the turn."""
+        spare = _spare.received
+        try:
+            buffer = spare.pop()
+        except IndexError:
+            buffer = binding.Buffer(RECEIVE_SIZE)
+        try:
+            length = self._recv_into(buffer.memory)
+            connection = self.connection
+            if not length:
+                connection.eof = True
+            elif binding.write_bio(connection.incoming, buffer.pointer, length) != length:
+                raise MemoryError("BIO_write")
+            elif length > BULKY:
+                self._bulky = True
+            connection.received += 1
+            if tap is not None:
+                tap(bytes(buffer.memory[:length]))
+        except BlockingIOError:
+            return False
+        finally:
+            if not spare:
+                spare.append(buffer)
+        if length < RECEIVE_SIZE and self.timeout is None and self._records is None:
+            # As a rule the socket has nothing more then, and an exception costs more than a wait that ends at once; but
+            # less than a wait with a timeout.
+            self._receives = -1
+        else:
+            self._receives -= 1
+        return True
+
+    def _wait_to_receive(self) -> None:
+        if self._bulky:
+            self._give_back()
+        if self._readable is None:
+            self._readable = self._hub.loop.io(self._socket.fileno(), _READ)
+        readable = self._readable
+        self._receives = RECEIVES
+        if self.timeout is not None:
+            wait_on(readable, self.timeout, self.late("read"))
+            return
+        waiter = Waiter(self._hub)
+        try:
+            readable.start(waiter.switch, None)
+            waiter.get()  # hub.wait() would raise if it is woken by mistake; here that is only another look
+        finally:
+            readable.stop()
+
+    def _give_back(self) -> None:
+        """The memory of the connection's BIOs, for which both turns are needed."""
+        token = object()
+        try:
+            if _sending.take(self, token) and self.connection.release():
                 self._bulky = False
-            readable = self._readable
-            if readable is None:
-                readable = self._readable = self._hub.loop.io(self._socket.fileno(), _READ)
-            self._receives = RECEIVES
-            self._receiving = _TAKEN
-            try:
-                if self.timeout is None:  # hub.wait() without its Waiter: who is woken by mistake only looks again
-                    readable.start(getcurrent().switch)
-                    self._hub.switch()
-                else:
-                    wait_on(readable, self.timeout, self._late("read"))
-            finally:
-                readable.stop()
-                left, self._receiving = self._receiving, None
-                if left is not _TAKEN:
-                    left.set()
-        self._await("_receiving", self._late("read"))
-        return 0
+        finally:
+            _sending.leave(self, token)
 
     def _work(self, records: int) -> None:
         """Goes to the hub and back before they are more than TURN; not where there must be no wait, as the caller has a
@@ -515,37 +610,27 @@ class TLSStream:
                 with self._hub.loop.timer(0.0) as timer:
                     self._hub.wait(timer)
 
-    def _late(self, what: str) -> TimeoutError:
+    def late(self, what: str) -> TimeoutError:
         """What a wait raises that takes too long. Raises WouldBlock if there must not be one."""
         if self.timeout == 0.0:
             raise WouldBlock(what)
         return TimeoutError(f"The {what if self.connection.established else 'handshake'} operation timed out")
 
-    def _await(self, turn: str, late: BaseException) -> None:
-        """Until it may be free. turn: an attribute. Raises late after the timeout, OSError if the stream is closed."""
-        left = getattr(self, turn)
-        if left is _TAKEN:
-            left = Event()
-            setattr(self, turn, left)
-        if not left.wait(self.timeout):
-            raise late
-        if self.closed:
-            raise cancel_wait_ex
-
-    def _leave(self, turn: str) -> None:
-        left = getattr(self, turn)
-        setattr(self, turn, None)
-        if left is not _TAKEN:
-            left.set()
-
     def _last_words(self) -> None:
         """An alert, or a close_notify, if the socket takes it at once: nobody waits for a connection that failed."""
-        if self._sending is not None:
-            return  # whoever sends will send it too
+        token = object()
         try:
-            self._send()
+            if _sending.take(self, token):  # else whoever sends will send it too
+                self._send()
         except OSError:
             pass
+        finally:
+            _sending.leave(self, token)
+
+
+def _closed() -> OSError:
+    """gevent's cancel_wait_ex, which is one for all, and would hold the frames of those that it was raised in."""
+    return OSError(errno.EBADF, "File descriptor was closed in another greenlet")
 
 
 def _broken_pipe(data: object) -> NoReturn:

@@ -16,6 +16,7 @@ from greentls.wire.registry import ExtensionType
 from greentls.wire.retry import changed_field
 
 ILLEGAL_PARAMETER = b"\x15\x03\x03\x00\x02\x02\x2f"
+CHANGE_CIPHER_SPEC = b"\x14\x03\x03\x00\x01\x01"  # before a second hello, for middleboxes (RFC 8446 D.4)
 SERVER_HELLO = 2
 
 
@@ -34,7 +35,7 @@ def retried(pki, session=None, **settings):
 
 def hello_of(connection):
     assert attempt(connection.do_handshake) is None
-    (message,) = RecordReader().feed(connection.data_to_send())
+    (message,) = RecordReader().feed(connection.data_to_send().removeprefix(CHANGE_CIPHER_SPEC))
     return ClientHello.parse(message)
 
 

@@ -30,6 +30,7 @@ lib: Any = _binding.lib
 # Macros of ssl.h and tls1.h that the binding does not carry.
 _CTRL_CHAIN_CERT = 89
 _CTRL_SET_GROUPS_LIST = 92
+_CTRL_SET_BUF_MEM, _BIO_CLOSE = 114, 1  # bio.h
 _CTRL_SET_SIGALGS_LIST = 98
 _CTRL_SET_CLIENT_SIGALGS_LIST = 102
 _STATUSTYPE_OCSP = 1
@@ -484,7 +485,7 @@ def ca_certificates(context: SSL.Context) -> list[bytes]:
 
 
 def new_ssl(context: SSL.Context, server_side: bool) -> tuple[Any, Any, Any]:
-    """(SSL*, owned; incoming BIO*, outgoing BIO*): the BIOs live until renew_bios(), or as long as the SSL*."""
+    """(SSL*, owned; incoming BIO*, outgoing BIO*): memory BIOs that live as long as the SSL*."""
     ssl = lib.SSL_new(raw_context(context))  # which takes a reference of the context
     if ssl == ffi.NULL:
         raise MemoryError("SSL_new")
@@ -493,7 +494,11 @@ def new_ssl(context: SSL.Context, server_side: bool) -> tuple[Any, Any, Any]:
         lib.SSL_set_accept_state(ssl)
     else:
         lib.SSL_set_connect_state(ssl)
-    return ssl, *renew_bios(ssl)
+    incoming, outgoing = lib.BIO_new(_MEMORY), lib.BIO_new(_MEMORY)
+    if incoming == ffi.NULL or outgoing == ffi.NULL:
+        raise MemoryError("BIO_new")
+    lib.SSL_set_bio(ssl, incoming, outgoing)  # owns them
+    return ssl, incoming, outgoing
 
 
 def _free_quietly(ssl: Any, lib: Any = lib) -> None:  # lib: this module may be half taken down
@@ -506,13 +511,21 @@ def _free_quietly(ssl: Any, lib: Any = lib) -> None:  # lib: this module may be 
 _MEMORY = lib.BIO_s_mem()
 
 
-def renew_bios(ssl: Any) -> tuple[Any, Any]:
-    """Empty memory BIOs instead of those that it has: one keeps the size of the most that it ever held."""
-    incoming, outgoing = lib.BIO_new(_MEMORY), lib.BIO_new(_MEMORY)
-    if incoming == ffi.NULL or outgoing == ffi.NULL:
-        raise MemoryError("BIO_new")
-    lib.SSL_set_bio(ssl, incoming, outgoing)  # frees the old ones, owns the new ones
-    return incoming, outgoing
+def shrink_bios(*bios: Any) -> int:
+    """Lets empty memory BIOs begin anew: one keeps the size of the most that it ever held. Returns 1.
+
+    The BIOs stay what they are, as somebody may have their addresses at hand (BIO_set_mem_buf(3)).
+    """
+    try:
+        control = hidden("BIO_ctrl", "long (*)(BIO *, int, long, void *)")
+        new = hidden("BUF_MEM_new", "void *(*)(void)")
+    except UnsupportedOpenSSL:
+        return 1  # they stay as they are: nothing but memory is lost
+    for bio in bios:
+        buffer = new()
+        if buffer == ffi.NULL or control(bio, _CTRL_SET_BUF_MEM, _BIO_CLOSE, buffer) != 1:
+            raise MemoryError("BIO_set_mem_buf")
+    return 1
 
 
 def bio_write(bio: Any, data: bytes | bytearray | memoryview) -> None:
@@ -526,12 +539,12 @@ def bio_read(bio: Any) -> bytearray:
     length = lib.BIO_get_mem_data(bio, start)
     data = bytearray(length)
     if length:
-        lib.BIO_read(bio, ffi.from_buffer(data), length)
+        del data[max(lib.BIO_read(bio, ffi.from_buffer(data), length), 0) :]  # somebody else may have read some of it
     return data
 
 
-# BIO_write(3) and BIO_read(3) from and to Buffers: (bio, buffer, size). As they are: without functions around them, and
-# what those looked up again, an echo takes 6 % fewer instructions in Python.
+# BIO_write(3) and BIO_read(3) from and to a Buffer's pointer: (bio, pointer, size). As they are: without functions
+# around them, and what those looked up again, an echo takes 6 % fewer instructions in Python.
 write_bio: Any = lib.BIO_write
 read_bio: Any = lib.BIO_read
 
@@ -544,20 +557,14 @@ def bio_pending(bio: Any) -> int:
 start = ffi.new("char **")  # BIO_get_mem_data() also tells where they are, which nobody asks
 
 
-class Buffers:
-    """received: what a socket receives into and a BIO is fed from. outgoing: what a BIO is emptied into and a socket
-    sends from. Without a copy between, and without an allocation. plain: what SSL_read() fills with plaintext.
+class Buffer:
+    """What a socket receives into and a BIO is fed from, or the other way: without a copy between."""
 
-    May be shared by all connections of one thread: nothing switches between a recv_into() and its BIO_write(), between
-    a BIO_read() and its send(), nor between the end of SSL_read() and read_bytes(). A connection that waits for its
-    peer then holds none of them.
-    """
+    __slots__ = ("memory", "pointer")
 
-    def __init__(self, receive_size: int, send_size: int) -> None:
-        self.received = bytearray(receive_size)
-        self.outgoing = memoryview(bytearray(send_size))
-        self.c_received, self.c_outgoing = ffi.from_buffer(self.received), ffi.from_buffer(self.outgoing)
-        self.plain = read_buffer(RECORD_SIZE)
+    def __init__(self, size: int) -> None:
+        self.memory = memoryview(bytearray(size))
+        self.pointer = ffi.from_buffer(self.memory)
 
 
 _allocate = ffi.new_allocator(should_clear_after_alloc=False)  # what SSL_read() fills need not be zero before

@@ -36,7 +36,8 @@ class _Certificate(bytes):
 
 
 class BIOConnection(Greeting):
-    """Takes ciphertext from the incoming MemoryBIO and leaves it in the outgoing one. owner: the SSLObject."""
+    """Takes ciphertext from the incoming MemoryBIO and leaves it in the outgoing one. owner: the SSLObject, which
+    holds this."""
 
     def __init__(
         self,
@@ -51,7 +52,6 @@ class BIOConnection(Greeting):
         self._context = context
         self.server_side = server_side
         self.server_hostname = server_hostname
-        self.owner = owner
         self._incoming, self._outgoing = incoming, outgoing
         self._header, self._rest = b"", 0  # of the record that is being fed: what is known, bytes that are missing
         self._records = 0  # fed since a step was done
