@@ -498,14 +498,14 @@ def _check_second_hello(operation: Operation) -> None:
 
 
 def _server_name(extension: bytes) -> Any:
-    """The name, _UNREAD for what is none. A ServerNameList is of one host_name and nothing else: RFC 6066 3 has no two
-    names of one type, and knows one type."""
+    """The name, in lower case (RFC 4343); _UNREAD for what is none. A ServerNameList is of one host_name and nothing
+    else: RFC 6066 3 has no two names of one type, and knows one type."""
     size = len(extension)
     if not _NAME_HEADER.size < size <= _NAME_HEADER.size + binding.MAX_SERVER_NAME:  # what OpenSSL takes
         return _UNREAD
     if _NAME_HEADER.unpack_from(extension) != (size - 2, 0, size - 5):
         return _UNREAD
-    return extension[5:].decode("ascii", "surrogateescape")
+    return extension[5:].decode("ascii", "surrogateescape").lower()
 
 
 @_callback("int(SSL *, int *, void *)", _ALERT_FATAL)

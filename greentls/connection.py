@@ -382,7 +382,7 @@ class Connection:
 
     @property
     def server_name(self) -> str | None:
-        """RFC 6066 server_name: what the client asked for."""
+        """RFC 6066 server_name: what the client asked for, at a server in lower case."""
         return self.operation.server_name if self.operation.hello_read else binding.server_name(self._ssl)
 
     @property
@@ -473,7 +473,7 @@ _BOTH = 2
 @lru_cache(1024)  # asked several times in a handshake; and most names are asked for again
 def _bound(first: bytes, chosen: bytes, name: str | None) -> bytes:
     digest = hashlib.sha256(b"greentls session-id context 2")
-    host = b"" if name is None else b"n" + name.lower().encode("ascii", "surrogateescape")
+    host = b"" if name is None else b"n" + name.encode("ascii", "surrogateescape")
     for part in (first, chosen, host):
         digest.update(len(part).to_bytes(2, "big") + part)
     return digest.digest()

@@ -45,7 +45,7 @@ class Site:
         self.names = []
 
         def choose(connection, name):
-            assert connection.server_name == name
+            assert connection.server_name == name == name.lower()
             self.names.append(name)
             if switches:
                 connection.switch_context(contexts[name])
@@ -58,7 +58,7 @@ class Site:
     def connect(self, name, session=None):
         here, there = client(self.client, session, name), Connection(self.server)
         handshake(here, there)
-        assert there.server_name == name
+        assert there.server_name == name.lower()
         self.drain()
         return here, there
 

@@ -50,8 +50,9 @@ class CertificateSource(Protocol):
     def get(self, server_name: str | None) -> Sequence[CertificateChain] | None:
         """The chains for a server name, one for each kind of key; None if it is not known.
 
-        server_name: as the client sent it, so any text; None if it sent none. May wait; what it raises refuses the
-        handshake. The same chains should be the same objects: what is compiled for them is found again by them.
+        server_name: what the client sent, any text, in lower case; None if it sent none. May wait; what it raises
+        refuses the handshake. The same chains should be the same objects: what is compiled for them is found again by
+        them.
         """
 
 

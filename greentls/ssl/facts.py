@@ -147,7 +147,7 @@ class Facts(Observed):
 
     @property
     def server_name(self) -> str | None:
-        """RFC 6066 server_name as the client sent it, None if it sent none. In an sni_callback, too."""
+        """RFC 6066 server_name that the client sent, in lower case, None if it sent none. In an sni_callback, too."""
         return self._connection.server_name
 
     def version(self) -> str | None:

@@ -166,7 +166,9 @@ def list16_of_opaque16(body: Reader) -> tuple[bytes, ...]:
 
 
 def server_name(body: Reader) -> str | None:
-    """RFC 6066 3: the first host_name of the list. A NUL in it is refused, as OpenSSL does: unrecognized_name."""
+    """RFC 6066 3: the first host_name of the list, in lower case: DNS names have no case (RFC 4343), and a program that
+    chooses by name must not miss one that is written otherwise. A NUL in it is refused, as OpenSSL does:
+    unrecognized_name."""
     names = body.narrow(2, "server_name")
     found = None
     for _ in names.elements():
@@ -178,7 +180,7 @@ def server_name(body: Reader) -> str | None:
         return None
     if 0 in found:
         raise WireError("server_name", "a NUL in host_name", "none expected", AlertDescription.unrecognized_name)
-    return _text(found)
+    return _text(found).lower()
 
 
 def protocol_names(body: Reader) -> tuple[str, ...]:
