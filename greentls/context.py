@@ -312,7 +312,9 @@ NOT_IN_SCOPE = {
 
 def _canonical(value: Any) -> bytes:
     """Bytes that are equal if the values mean the same, in any process."""
-    if isinstance(value, str | bytes | int | float | None):
+    if isinstance(value, int):  # an enum too, whose repr() is another one in each Python
+        return b"%d" % value
+    if isinstance(value, str | bytes | float | None):
         return repr(value).encode()
     if isinstance(value, tuple | list):
         return b"(" + b",".join(map(_canonical, value)) + b")"

@@ -7,6 +7,8 @@ was handed a session, and with early data.
 from __future__ import annotations
 
 import datetime
+import subprocess
+import sys
 from dataclasses import fields, replace
 
 import pytest
@@ -202,6 +204,21 @@ def test_every_other_setting_binds_a_clients_sessions(pki, setting):
     hooks = Hooks(new_session=print)
     one, same = (Context(server_side=False, hooks=hooks).session_scope for _ in range(2))
     assert one == same != Context(server_side=False, hooks=hooks, **{setting: OTHERS[setting](pki)}).session_scope
+
+
+def test_workers_of_equal_settings_agree(pki):
+    """Also where one of them has an enum, whose text is another one in each Python, and the other one its number."""
+    program = """
+import ssl, sys
+from greentls.certificates import CertificateChain
+from greentls.context import Context, TrustAnchors
+files, version = sys.argv[1:4], ssl.TLSVersion.TLSv1_2 if sys.argv[4] == "enum" else 0x0303
+settings = {"trust": TrustAnchors(files=files[2:]), "certificates": [CertificateChain.load(*files[:2])]}
+print(Context(server_side=True, minimum_version=version, verify_mode=1, **settings).session_id_context.hex())
+"""
+    files = pki.cert_file, pki.key_file, pki.ca_file
+    told = [subprocess.check_output([sys.executable, "-c", program, *files, kind]) for kind in ("enum", "number")]
+    assert told[0] == told[1]
 
 
 @pytest.mark.parametrize("hook", sorted(HOOKS - HOOKS_NOT_IN_IDENTITY.keys()))

@@ -141,8 +141,9 @@ class TestNodeCVE202648934:
     another one. https://nvd.nist.gov/vuln/detail/CVE-2026-48934"""
 
     @pytest.mark.parametrize("checked", [True, False], ids=["checked there", "not checked"])
+    @pytest.mark.parametrize("given", ["session=", ".session"])
     @both_versions
-    def test_a_session_of_another_host(self, pki, version, checked):
+    def test_a_session_of_another_host(self, pki, version, checked, given):
         """The other end is the standard library's: it resumes under any name."""
         evil = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         evil.load_cert_chain(*pki.issue("evil.example"))
@@ -155,7 +156,7 @@ class TestNodeCVE202648934:
         clients.check_hostname = True
         assert shake(clients, evil, "evil.example", session=session).session_reused
         with pytest.raises(ssl.SSLCertVerificationError, match="ostname mismatch"):
-            shake(clients, evil, "bank.example", session=session)
+            shake(clients, evil, "bank.example", session, given)
 
 
 class TestNodeCVE202648928:
@@ -200,10 +201,12 @@ class TestNodeCVE202648928:
         assert two.session_reused
 
 
-def shake(client, server, name="localhost", session=None):
+def shake(client, server, name="localhost", session=None, given="session="):
     """An SSLObject of the client's after a handshake in memory, and once it has read the tickets."""
-    options = {} if session is None else {"session": session}
+    options = {"session": session} if given == "session=" else {}
     here, there = Side(client, server_hostname=name, **options), Side(server, server_side=True)
+    if given == ".session":
+        here.tls.session = session
     done = [False, False]
     while not all(done):
         for index, (side, other) in enumerate(((here, there), (there, here))):
