@@ -212,6 +212,7 @@ class Operation:
     name = ""  # of the operation that runs, or that ran last
     lookups = psk_lookups = 0
     messages = 0  # and answers, post-handshake, since there was application data
+    chores = 0  # the same, since the pump has looked
     alert = _INTERNAL_ERROR  # what the peer is told if a callback fails where OpenSSL cannot be told
     server_name: Any = _UNREAD  # what the client's hello says, str or None, at a server
     hello: bytes | None = None  # the client's first, at a server, for as long as a second one may come
@@ -792,6 +793,7 @@ def _on_info(ssl: Any, where: int, result: int) -> None:
     if operation is None:
         return
     operation.messages += 1
+    operation.chores += 1
     if operation.messages > MAX_MESSAGES_WITHOUT_DATA and operation.failure is None:
         lib.SSL_clear_mode(ssl, lib.SSL_MODE_AUTO_RETRY)  # SSL_read() returns now, and does not go on
         operation.alert = _UNEXPECTED_MESSAGE

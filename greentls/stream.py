@@ -600,9 +600,11 @@ class TLSStream:
             _sending.leave(self, token)
 
     def _work(self, records: int) -> None:
-        """Goes to the hub and back before they are more than TURN; not where there must be no wait, as the caller has a
-        loop of its own then."""
-        self._left -= records
+        """Goes to the hub and back before they are more than TURN, with the messages that came along with them; not
+        where there must be no wait, as the caller has a loop of its own then."""
+        operation = self.connection.operation
+        self._left -= records + operation.chores
+        operation.chores = 0
         if self._left < 0:
             self._left = TURN
             if self.timeout != 0.0:

@@ -100,6 +100,21 @@ def test_a_fast_sender_leaves_others_their_turns(pki, fast_peer, timeout, versio
     assert sibling.stop() <= 2 * TURN + RECEIVES
 
 
+def test_what_comes_with_the_data_counts_as_well(pki, fast_peer):
+    """hazard: a read of one byte works through as many KeyUpdates as are allowed before it."""
+    victim, _, sealer = hostile(pki, TLS13, True)
+    fast_peer.source = b"".join(
+        b"".join(sealer.key_update(requested=False) for _ in range(30)) + sealer.data(b"x") for _ in range(300)
+    )
+    stream = TLSStream(fast_peer, victim, PATIENCE)
+    reads = 0
+    sibling = Sibling(lambda: reads)
+    for _ in range(300):
+        assert stream.read(65536) == b"x"
+        reads += 1
+    assert sibling.stop() <= TURN // 30 + RECEIVES
+
+
 def test_records_without_data_leave_others_their_turns(pki, fast_peer):
     """hazard: as before, within one operation: a handshake's messages in crumbs."""
     hello = client(client_context(pki))
