@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help run test test-all test-cpython lint types docs fuzz adversary soak bench memcached tools clean
+.PHONY: help run test test-all test-cpython lint types docs fuzz adversary bogo soak bench memcached tools clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -36,6 +36,9 @@ fuzz: $(VENV)/.installed-test  ## coverage-guided fuzzing of the parser; SECONDS
 
 adversary: $(VENV)/.installed-test  ## hostile peers, other ones each time, with a seed for each failure; SECONDS=600
 	PYTHONPATH=tests $(BIN)/python tests/adversary/adversary.py --seconds $(or $(SECONDS),600)
+
+bogo: $(VENV)/.installed-test  ## BoringSSL's test runner, which you have to bring; RUNNER=path/to/runner
+	$(BIN)/python tests/bogo/bogo.py $(RUNNER)
 
 soak: $(VENV)/.installed-test tools  ## greenlets that are killed anywhere, then ordinary clients; for SECONDS=600 each
 	$(BIN)/python -W error -X faulthandler tests/soak.py --seconds $(or $(SECONDS),600)

@@ -516,6 +516,8 @@ class Client12(TLS12, Client):
             self.say(message_bytes(HandshakeType.certificate, bytes(3)))
         public = self.key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
         self.say(message_bytes(HandshakeType.client_key_exchange, opaque(1, public)))
+        if len(self.share) != 32:  # of another group
+            raise Over
         premaster = self.key.exchange(X25519PublicKey.from_public_bytes(self.share))
         self.derive(premaster, self.random, self.server_random)
         self.say_finished(self.client_keys, b"client finished")
