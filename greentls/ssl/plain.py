@@ -1,4 +1,4 @@
-"""PlainSocket: a socket in clear, some of whose bytes have been read already. Unconnected: one that is to speak TLS."""
+"""PlainSocket: a socket in clear, some of whose bytes have been read already. InClear: one before or after TLS."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gevent import socket
 from greentls.connection import Connection
 from greentls.wire import ClientHello
 
-__all__ = ["Closed", "PlainSocket", "Unconnected"]
+__all__ = ["Closed", "InClear", "PlainSocket"]
 
 
 class PlainSocket(socket.socket):  # type: ignore[misc]  # gevent is untyped
@@ -50,10 +50,10 @@ class PlainSocket(socket.socket):  # type: ignore[misc]  # gevent is untyped
             return len(data)
 
 
-class Unconnected(PlainSocket):
-    """A socket that listens, or is going to connect: in an SSLSocket's place of the TLSStream, until it is connected.
+class InClear(PlainSocket):
+    """A socket that listens, or is going to connect, or has been unwrapped: in an SSLSocket's place of the TLSStream.
 
-    Its waits are gevent's: to close or detach it cancels them. connection: what the TLSStream will go on with.
+    Its waits are gevent's: to close or detach it cancels them. connection: what the TLSStream will go on with, or had.
     """
 
     connection: Connection

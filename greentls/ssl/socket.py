@@ -18,7 +18,7 @@ from greentls.deadline import Deadline
 from greentls.errors import TLSError, UnexpectedEOF, WireError, WouldBlock
 from greentls.session import Session
 from greentls.ssl.greeting import Greeting
-from greentls.ssl.plain import Closed, PlainSocket, Unconnected
+from greentls.ssl.plain import Closed, InClear, PlainSocket
 from greentls.ssl.refused import mark
 from greentls.ssl.standin import StandIn
 from greentls.strategy import STRATEGIES
@@ -60,7 +60,7 @@ class Underneath:
     def close(self) -> None:
         """close_notify if it can go at once, then FIN, whatever files are open."""
         owner = self._owner
-        if owner._connected:  # else it has nothing, and would be waited for
+        if owner._sslobj is not None:  # else it may have nothing, and would be waited for
             try:
                 owner._raw.recv(UNREAD_SIZE)  # what the kernel still has at close() would make it send RST, not FIN
             except OSError:
@@ -85,12 +85,13 @@ class SSLSocket(Greeting, metaclass=StandIn):
     family: int
     type: int
     proto: int
-    _stream: TLSStream | Unconnected | Closed
+    _stream: TLSStream | InClear | Closed
     _raw: Any  # what knows the descriptor: a _socket.socket, or the same as _stream
     _connected = False
     _takes_early_data = True
     _io_refs = 0
     _closed = False
+    _handed_out = False  # by unwrap(): the descriptor is the plain socket's, and so is what becomes of it
     _ahead = b""  # ciphertext that came with the socket, and is not in client_hello yet
 
     def __init__(self, *_: Any, **__: Any) -> None:
@@ -135,7 +136,7 @@ class SSLSocket(Greeting, metaclass=StandIn):
             side = server_side if connected or context.has_side(server_side) else not server_side
             connection = context.connection(side, self.server_hostname, session, self, self._takes_early_data)
             if not connected:
-                self._raw = self._stream = Unconnected(family, kind, proto, fileno=raw.detach())
+                self._raw = self._stream = InClear(family, kind, proto, fileno=raw.detach())
                 self._stream.use(connection)
                 self._stream.settimeout(timeout)
                 return self
@@ -187,7 +188,7 @@ class SSLSocket(Greeting, metaclass=StandIn):
 
     def __del__(self) -> None:
         raw = getattr(self, "_raw", None)
-        if not self._closed and raw is not None:
+        if not (self._closed or self._handed_out) and raw is not None:
             warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
             raw.close()
 
@@ -323,10 +324,11 @@ class SSLSocket(Greeting, metaclass=StandIn):
         plain.client_hello = self._client_hello
         return plain
 
-    def _plain_socket(self) -> PlainSocket:
+    def _plain_socket(self) -> InClear:
         timeout = self.gettimeout()
-        plain = PlainSocket(self.family, self.type, self.proto, fileno=self.detach())
-        plain.ahead = self._connection.take_unread()
+        plain = InClear(self.family, self.type, self.proto, fileno=self.detach())
+        plain.use(self._connection)
+        plain.ahead = plain.connection.take_unread()
         plain.settimeout(timeout)
         if self.by_descriptor is not None:
             self.by_descriptor[plain.fileno()] = plain
@@ -439,7 +441,8 @@ class SSLSocket(Greeting, metaclass=StandIn):
     def unwrap(self) -> PlainSocket:
         """Ends TLS by close_notify both ways; returns the plain socket, which cooperates like this one.
 
-        Files that makefile() has made of this socket go on in clear.
+        This one goes on as the same socket, in clear, and so do files that makefile() has made of it: to close either
+        closes it.
         """
         if self._sslobj is None:
             raise ValueError(f"No SSL wrapper around {self}")
@@ -447,8 +450,9 @@ class SSLSocket(Greeting, metaclass=StandIn):
             self._stream.shutdown()
         except TLSError as error:
             raise self._as_stdlib(error) from error
-        plain = self._plain_socket()
-        for method in ("recv", "recv_into", "send", "sendall", "fileno"):
+        self._raw = self._stream = plain = self._plain_socket()
+        self._closed, self._handed_out = False, True
+        for method in ("recv", "recv_into", "send", "sendall"):
             self.__dict__[method] = getattr(plain, method)
         return plain
 
@@ -581,7 +585,7 @@ class SSLSocket(Greeting, metaclass=StandIn):
     @property
     def _sslobj(self) -> SSLSocket | None:
         """For those who ask the standard library's socket in this way whether there is TLS."""
-        return self if self._connected and self.fileno() != -1 else None
+        return self if isinstance(self._stream, TLSStream) and not self._stream.closed else None
 
     @property
     def _sock(self) -> Underneath:

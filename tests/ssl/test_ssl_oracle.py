@@ -340,6 +340,58 @@ def test_it_is_as_with_gevent(both, when, operation):
     assert differ == {}, "listed, or not"
 
 
+def unwrapped(program):
+    """(the SSLSocket, what unwrap() has returned), after the peer has unwrapped its own."""
+    sock = program.established(False)
+    jobs = [gevent.spawn(each.unwrap) for each in (sock, program.peer)]
+    plain, program.peer = (job.get(timeout=PATIENCE) for job in jobs)
+    return sock, plain
+
+
+def close_by_with(sock, plain):
+    with sock:
+        pass
+
+
+def file_of_the_plain(sock, plain):
+    with plain.makefile("rb"):
+        sock.close()
+
+
+AFTER_UNWRAP = {
+    "nothing": lambda sock, plain: None,
+    "close": lambda sock, plain: sock.close(),
+    "with": close_by_with,
+    "close the plain one": lambda sock, plain: plain.close(),
+    "close with a file": lambda sock, plain: close_with_a_file(sock, None),
+    "close with a file of the plain one": file_of_the_plain,
+    "_sock.close": lambda sock, plain: sock._sock.close(),
+    "shutdown": lambda sock, plain: sock.shutdown(socket.SHUT_WR),
+    "detach": lambda sock, plain: detach(sock, None),
+    "send": lambda sock, plain: sock.send(b"x"),
+    "unwrap": lambda sock, plain: sock.unwrap(),
+    "accept": lambda sock, plain: sock.accept(),
+    "read": lambda sock, plain: sock.read(1),
+    "names": lambda sock, plain: str((sock.getpeername(), sock.getsockname())),
+    "timeouts": lambda sock, plain: (sock.settimeout(5), plain.gettimeout() == sock.gettimeout() == 5)[1],
+    "private": lambda sock, plain: str((sock._sslobj, sock._connected)),
+}
+
+
+@pytest.mark.parametrize("action", AFTER_UNWRAP)
+def test_after_unwrap_it_is_as_with_gevent(pki, action):
+    facts = []
+    for module in (greentls.ssl, gevent.ssl):
+        program = Program(module, pki, None)
+        sock, plain = unwrapped(program)
+        done = outcome(AFTER_UNWRAP[action], sock, plain)
+        settle()
+        facts.append((done, sock.fileno() == -1, plain.fileno() == -1, program.seen()))
+        plain.close()
+        program.peer.close()
+    assert facts[0] == facts[1]
+
+
 WAITING = sorted(ESTABLISHED - AT_HAND - {"unwrap, server"})
 FILES = named("file read", "file readline", "unbuffered write", "buffered write")
 
