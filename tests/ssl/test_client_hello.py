@@ -18,7 +18,8 @@ from ssl_servers import server_context
 
 import greentls
 import greentls.ssl.greeting
-from greentls.errors import ConcurrentUseError
+from greentls.errors import ConcurrentUseError, UnsupportedOpenSSL
+from greentls.openssl import binding
 from greentls.ssl.context import PLAIN_HTTP_ANSWER
 from greentls.ssl.plain import PlainSocket
 from greentls.wire import ProxyReader, WireError, ja3, ja4
@@ -314,6 +315,24 @@ def test_a_proxy_header_before_tls(pki, version):
             sock.sendall(sock.recv(100))
             assert sock.recv(100) == b""
     in_thread(thread.join, PATIENCE)
+
+
+def test_where_a_second_hello_could_not_be_compared_the_callback_is_refused_by_name(pki, monkeypatch):
+    """hazard: a gate that a client passes by its second hello is none."""
+
+    def unreachable():
+        raise UnsupportedOpenSSL("SSL_client_hello_get0_ciphers", "a test", "", "none")
+
+    monkeypatch.setattr(binding, "need_client_hello", unreachable)
+    asked = []
+    context = server_context(pki, client_hello_callback=lambda *_: asked.append(1))
+    here, there = socket.socketpair()
+    with here, there:
+        here.sendall(HELLOS[0].read_bytes())
+        with pytest.raises(UnsupportedOpenSSL, match="SSL_client_hello_get0_ciphers"):
+            context.wrap_socket(there, server_side=True)
+        assert here.recv(100)[0] == 21
+    assert asked == []
 
 
 class TestByHand:

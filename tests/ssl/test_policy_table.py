@@ -134,6 +134,7 @@ def verify_callback(world, context):
 def verify_callback_of_the_listener(world, context):
     """Which an sni_callback leaves for a context without one."""
     other = contexts(world.pki, world.version)[1]
+    other.load_verify_locations(world.pki.ca_file)
     context.verify_callback = refuse
     context.sni_callback = lambda sock, name, _: setattr(sock, "context", other)
 
