@@ -58,6 +58,11 @@ class BIOConnection(Greeting):
         self._tls = context.connection(server_side, server_hostname, session, owner)
 
     @property
+    def owner(self) -> Any:
+        """The SSLObject, as in the standard library; it is not kept alive from here."""
+        return self._tls.owner()
+
+    @property
     def _connection(self) -> Connection:
         return self._tls
 
