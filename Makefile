@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help run test test-all test-cpython lint types docs fuzz adversary bogo soak bench memcached tools clean
+.PHONY: help run test test-all test-cpython lint types docs chaos fuzz adversary bogo soak bench memcached tools clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -30,6 +30,9 @@ types: $(VENV)/.installed-lint  ## mypy --strict on greentls/
 
 docs: $(VENV)/.installed-docs  ## docs/_build/index.html
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build
+
+chaos: $(VENV)/.installed-test  ## memcached at its worst, from seed to seed; SECONDS=600
+	CHAOS_SECONDS=$(or $(SECONDS),600) $(BIN)/python -m pytest tests/ssl/test_ssl_chaos.py
 
 fuzz: $(VENV)/.installed-test  ## coverage-guided fuzzing of the parser; SECONDS=600
 	$(BIN)/python tests/wire/fuzz_parser.py -max_total_time=$(or $(SECONDS),600)

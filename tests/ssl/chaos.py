@@ -248,6 +248,8 @@ class Worker:
         agreed = outcome(self.keys.refresh) is None
         if agreed and not self.mad:
             self.agreed.append(self.chaos.now)
+        if agreed and self.keys._held[0].begins > self.clock + AHEAD:
+            self.chaos.broken.append(f"worker {self.number}: keeps a key from the future")
         return agreed
 
     def check(self):
@@ -305,11 +307,10 @@ class Chaos:
             node.hang_up(node.cut_off)
             if self.random.random() < 0.05:
                 node.restart()
-        for worker in self.workers:
-            worker.mad = 0.0
-        if self.random.random() < 0.5:
-            worker = self.random.choice(self.workers)
-            worker.mad = self.random.choice([-YEARS, -86_400, 3600, YEARS])
+        if self.random.random() < 0.2:
+            for worker in self.workers:
+                worker.mad = 0.0
+            self.random.choice(self.workers).mad = self.random.choice([0, -YEARS, -86_400, 3600, YEARS])
 
     def heal(self):
         self.faults.clear()
@@ -317,7 +318,7 @@ class Chaos:
             node.cut_off = set()
             node.hang_up(range(WORKERS))
         for worker in self.workers:
-            worker.mad = 0.0
+            worker.skew = worker.mad = 0.0
 
     def round(self):
         self.change()
