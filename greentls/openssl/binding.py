@@ -14,7 +14,7 @@ import re
 import struct
 import weakref
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from cryptography import x509
 from cryptography.hazmat.bindings.openssl.binding import Binding
@@ -250,14 +250,29 @@ def set_session_callbacks(context: Any, get: Any, new: Any, remove: Any) -> None
 
 def set_client_hello_callback(context: Any, callback: Any) -> None:
     """SSL_CTX_set_client_hello_cb(3). Raises UnsupportedOpenSSL also where the callback could not read the hello."""
-    need_client_hello()
-    hidden(*_SET_HELLO_CALLBACK)(context, callback, ffi.NULL)
+    _client_hello_functions().set_callback(context, callback, ffi.NULL)
 
 
 def need_client_hello() -> None:
     """Raises UnsupportedOpenSSL where there is no client-hello callback, or where it could not read the hello."""
-    for function in (_SET_HELLO_CALLBACK, _HELLO_EXTENSION, _HELLO_CIPHERS, _HELLO_SESSION_ID):
-        hidden(*function)
+    _client_hello_functions()
+
+
+class _ClientHelloFunctions(NamedTuple):
+    set_callback: Any
+    extension: Any
+    ciphers: Any
+    session_id: Any
+
+
+@functools.cache
+def _client_hello_functions() -> _ClientHelloFunctions:
+    return _ClientHelloFunctions(
+        hidden("SSL_CTX_set_client_hello_cb", "void (*)(SSL_CTX *, int (*)(SSL *, int *, void *), void *)"),
+        hidden("SSL_client_hello_get0_ext", "int (*)(SSL *, unsigned int, const unsigned char **, size_t *)"),
+        hidden("SSL_client_hello_get0_ciphers", "size_t (*)(SSL *, const unsigned char **)"),
+        hidden("SSL_client_hello_get0_session_id", "size_t (*)(SSL *, const unsigned char **)"),
+    )
 
 
 # -- session tickets (SSL_CTX_set_tlsext_ticket_key_evp_cb(3)) ---------------------------------------------------------
@@ -633,14 +648,6 @@ def received_shutdown(ssl: Any) -> bool:
     return bool(lib.SSL_get_shutdown(ssl) & lib.SSL_RECEIVED_SHUTDOWN)
 
 
-_SET_HELLO_CALLBACK = (
-    "SSL_CTX_set_client_hello_cb", "void (*)(SSL_CTX *, int (*)(SSL *, int *, void *), void *)",
-)  # fmt: skip
-_HELLO_EXTENSION = (
-    "SSL_client_hello_get0_ext", "int (*)(SSL *, unsigned int, const unsigned char **, size_t *)",
-)  # fmt: skip
-_HELLO_CIPHERS = "SSL_client_hello_get0_ciphers", "size_t (*)(SSL *, const unsigned char **)"
-_HELLO_SESSION_ID = "SSL_client_hello_get0_session_id", "size_t (*)(SSL *, const unsigned char **)"
 _SUPPORTED_VERSIONS = 43
 _BEFORE_CIPHERS = (
     4 + 2 + 32 + 1 + 2
@@ -650,7 +657,7 @@ _BEFORE_CIPHERS = (
 def client_hello_extension(ssl: Any, extension_type: int) -> bytes | None:
     """An extension's bytes as the client sent them, None if there is none. In a client-hello callback only."""
     start, length = ffi.new("const unsigned char **"), ffi.new("size_t *")
-    found = hidden(*_HELLO_EXTENSION)(ssl, extension_type, start, length)
+    found = _client_hello_functions().extension(ssl, extension_type, start, length)
     return bytes(ffi.buffer(start[0], length[0])) if found else None
 
 
@@ -662,11 +669,12 @@ def client_hello(ssl: Any) -> bytes | None:
     received, in the middle of the message; so the rest is round them. (In SSLv2's hello it is elsewhere; that has no
     extensions.) Empty where that is not so.
     """
-    if not hidden(*_HELLO_EXTENSION)(ssl, _SUPPORTED_VERSIONS, ffi.NULL, ffi.NULL):
+    _, extension, ciphers, session_id = _client_hello_functions()
+    if not extension(ssl, _SUPPORTED_VERSIONS, ffi.NULL, ffi.NULL):
         return None
     start = ffi.new("const unsigned char **")
-    hidden(*_HELLO_CIPHERS)(ssl, start)
-    message = start[0] - (_BEFORE_CIPHERS + hidden(*_HELLO_SESSION_ID)(ssl, ffi.NULL))
+    ciphers(ssl, start)
+    message = start[0] - (_BEFORE_CIPHERS + session_id(ssl, ffi.NULL))
     if message[0] != 1:  # HandshakeType.client_hello
         return b""
     return bytes(ffi.buffer(message, 4 + (message[1] << 16 | message[2] << 8 | message[3])))
