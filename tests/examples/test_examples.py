@@ -215,8 +215,8 @@ def test_verify_peer_asks_the_database_and_asks_again_on_a_resumption(pki, tmp_p
             again = exchange(address, client, b"", first.session, answer=24)
             assert again.data == b"hello a client, resumed\n"
             database.execute("delete from clients")
-            for session, alert in ((None, "bad.certificate"), (first.session, "bad.record.mac")):
-                with pytest.raises(ssl.SSLError, match=f"(?i){alert}"):
+            for session in (None, first.session):
+                with pytest.raises(ssl.SSLError, match="(?i)bad.certificate"):
                     exchange(address, client, b"", session, answer=24)
 
 
