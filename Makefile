@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help run test test-all test-cpython lint types docs chaos fuzz adversary bogo soak bench memcached tools clean
+.PHONY: help run check check-tests test test-all test-cpython lint types docs dist chaos fuzz adversary bogo soak bench
+.PHONY: memcached tools clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -14,6 +15,13 @@ run: $(VENV)/.installed  ## the HTTPS demo on https://localhost:8443
 
 test: $(VENV)/.installed-test memcached tools benchmarks/load benchmarks/floor  ## every test
 	$(BIN)/python -m pytest -n auto --dist loadfile $(TESTS)
+
+check:  ## lint, types and the tests that need nothing but Python and little time, in a minute
+	$(MAKE) --no-print-directory -j2 -O lint types check-tests
+
+# Without any other program on the path, so that a test that needs one and has not the mark is found.
+check-tests: $(VENV)/.installed-lint
+	PATH="$(CURDIR)/$(BIN)" $(BIN)/python -m pytest -q -n auto --dist loadfile -m "not programs and not long"
 
 test-all:  ## every test, on each Python from 3.10 that is installed
 	sh tests/all_pythons.sh
@@ -33,6 +41,10 @@ docs: $(VENV)/.installed-docs  ## docs/_build/index.html
 
 chaos: $(VENV)/.installed-test  ## memcached at its worst, from seed to seed; SECONDS=600
 	CHAOS_SECONDS=$(or $(SECONDS),600) $(BIN)/python -m pytest tests/ssl/test_ssl_chaos.py
+
+dist: $(VENV)/bin/python  ## wheel and sdist, in dist/
+	$(BIN)/pip install --quiet --disable-pip-version-check build
+	$(BIN)/python -m build --outdir dist .
 
 fuzz: $(VENV)/.installed-test  ## coverage-guided fuzzing of the parser; SECONDS=600
 	$(BIN)/python tests/wire/fuzz_parser.py -max_total_time=$(or $(SECONDS),600)

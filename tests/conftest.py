@@ -14,10 +14,30 @@ os.umask(0o077)  # files with keys in them are written by many tests, and read b
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "stderr: the test looks at standard error itself")
+    config.addinivalue_line("markers", "programs: the test needs programs beside Python; make check leaves it out")
+    config.addinivalue_line("markers", "long: the test takes long; make check leaves it out")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # Started in the background or under nohup. A program inherits "ignored", so no test could end one by Ctrl-C; a
         # handler becomes the default in it. This one does nothing: pytest itself goes on ignoring Ctrl-C.
         signal.signal(signal.SIGINT, lambda signum, frame: None)
+
+
+# Directories, files and fixtures whose tests have a mark; single tests have it by a decorator.
+MARKED = {
+    "programs": {"examples", "interop", "programs", "test_cli_resumption.py", "memcached", "memcacheds"},
+    "long": {
+        *("adversary", "cli", "cpython"),
+        *("test_collector.py", "test_every_hook.py", "test_monkey.py", "test_soak.py", "test_soak_clients.py"),
+        *("test_ssl_oracle.py", "test_wire_fuzz.py"),
+    },
+}
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        for mark, names in MARKED.items():
+            if names & {item.path.parent.name, item.path.name, *item.fixturenames}:
+                item.add_marker(mark)
 
 
 def pytest_collection_finish(session):

@@ -913,6 +913,7 @@ def test_python(listening):
     assert server.errors == []
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize("version", ["-tls1", "-tls1_2", "-tls1_3"])
 def test_s_client(listening, version):
     server = listening("--json")
@@ -929,6 +930,7 @@ def test_s_client(listening, version):
     assert document["legacy_version"]["name"] == {"-tls1": "TLSv1_0"}.get(version, "TLSv1_2")
 
 
+@pytest.mark.programs
 def test_curl(listening):
     server = listening()
     status, said = ended("curl", "--silent", "--show-error", f"https://localhost:{server.port}/")

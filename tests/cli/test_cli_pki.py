@@ -37,6 +37,7 @@ def test_it_is_made_once(place):
     assert files(place) == before
 
 
+@pytest.mark.programs
 def test_openssl_accepts_it(place):
     path = made.certificate(place, ["example.org", *NAMES])
     for name in ["-verify_hostname", "example.org"], ["-verify_ip", "::1"]:
@@ -67,6 +68,7 @@ def test_other_names_need_another_certificate_but_no_other_ca(place):
     assert [after["ca.pem"], after["ca.key"]] == [before["ca.pem"], before["ca.key"]]
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize("life", [timedelta(days=-1), timedelta(days=29)], ids=["over", "nearly over"])
 def test_an_old_certificate_is_remade(place, monkeypatch, life):
     with monkeypatch.context() as earlier:
@@ -81,6 +83,7 @@ def test_an_old_certificate_is_remade(place, monkeypatch, life):
     assert "OK" in run("openssl", "verify", "-CAfile", place / "ca.pem", path)
 
 
+@pytest.mark.programs
 def test_an_old_ca_is_remade_with_what_it_signed(place, monkeypatch):
     with monkeypatch.context() as earlier:
         earlier.setattr(made, "CA_LIFE", timedelta(days=300))
@@ -130,6 +133,7 @@ def test_a_key_that_others_have_access_to_is_refused(place, name, mode):
     assert files(place) == before
 
 
+@pytest.mark.programs
 def test_a_crash_between_the_ca_s_key_and_its_certificate_is_made_good(place):
     made.certificate(place, NAMES)
     (place / "ca.pem").unlink()  # the key is written first

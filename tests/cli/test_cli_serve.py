@@ -65,6 +65,7 @@ def refuses(port: int) -> bool:
 # -- what it prints ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.programs
 def test_the_printed_lines_show_a_resumption(serve, tmp_path):
     server = serve()
     curl, first, second = re.findall(r"^  (.+)$", server.out, re.MULTILINE)
@@ -76,6 +77,7 @@ def test_the_printed_lines_show_a_resumption(serve, tmp_path):
     assert handshakes(run("env", "-C", tmp_path, "sh", "-c", second)) == ["Reused"]
 
 
+@pytest.mark.programs
 def test_the_printed_lines_with_ones_own_certificate(serve, pki, tmp_path):
     server = serve("--cert", pki.cert_file, "--key", pki.key_file)
     curl, first, second = re.findall(r"^  (.+)$", server.out, re.MULTILINE)
@@ -93,6 +95,7 @@ def has_ipv6():
     return True
 
 
+@pytest.mark.programs
 @pytest.mark.skipif(not has_ipv6(), reason="this machine has no ::1")
 def test_an_ipv6_address(serve, tmp_path):
     server = serve("--bind", "[::1]:0")
@@ -103,6 +106,7 @@ def test_an_ipv6_address(serve, tmp_path):
     assert handshakes(run("env", "-C", tmp_path, "sh", "-c", second)) == ["Reused"]
 
 
+@pytest.mark.programs
 def test_all_addresses(serve, tmp_path, monkeypatch):
     for name, value in loopback_only(tmp_path).items():
         monkeypatch.setenv(name, value)
@@ -228,6 +232,7 @@ def test_html(serve, ca_file):
     assert not re.search(r"(src|href)=", text)  # nothing from anywhere else
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize(
     ("sent", "shown"),
     [(b"<script>alert(1)</script>&\"'", "<script>alert(1)</script>&\"'"), (b"a\xff\xc3\xa9", r"a\udcff\udcc3\udca9")],

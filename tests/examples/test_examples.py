@@ -216,7 +216,7 @@ def test_verify_peer_asks_the_database_and_asks_again_on_a_resumption(pki, tmp_p
             assert again.data == b"hello a client, resumed\n"
             database.execute("delete from clients")
             for session in (None, first.session):
-                with pytest.raises(ssl.SSLError, match="(?i)bad.certificate"):
+                with pytest.raises(ssl.SSLError, match=r"(?i)bad.certificate"):
                     exchange(address, client, b"", session, answer=24)
 
 

@@ -98,6 +98,7 @@ def by_openssl(authority, certificates, directory, signer, *options):
     return (directory / "response").read_bytes()
 
 
+@pytest.mark.programs
 def test_several_answers_in_one_response(authority, tmp_path):
     """Each certificate finds its own."""
     first, second, absent = (authority.issue().certificate for _ in range(3))
@@ -187,6 +188,7 @@ def test_a_delegate_of_a_delegate_is_none(authority, leaf, tmp_path):
         check(authority, authority.respond(leaf, signer=second, include=[second, first]), leaf)
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -276,6 +278,7 @@ def test_the_issuer_is_found_by_its_signature(authority, other, leaf):
     assert issuer_of(leaf, [theirs]) is None
 
 
+@pytest.mark.programs
 def test_openssl_understands_the_request(authority, leaf, tmp_path):
     (tmp_path / "request").write_bytes(build_request(leaf, authority.ca.certificate))
     command = ["openssl", "ocsp", "-reqin", tmp_path / "request", "-req_text"]

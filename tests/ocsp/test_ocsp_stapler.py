@@ -114,6 +114,7 @@ def openssl(tmp_path):
     made.stop()
 
 
+@pytest.mark.programs
 def test_openssls_responder_says_good_and_revoked(openssl, staplers, logged):
     good, revoked = (chain_of(openssl.authority.issue()) for _ in range(2))
     openssl.authority.revoke(revoked.certificate)
@@ -126,12 +127,14 @@ def test_openssls_responder_says_good_and_revoked(openssl, staplers, logged):
     assert "localhost: REVOKED since 2" in loud.getMessage()
 
 
+@pytest.mark.programs
 def test_openssls_responder_with_a_delegate(openssl, staplers):
     chain = chain_of(openssl.authority.issue())
     openssl.start(openssl.authority, openssl.authority.delegate())
     assert verdict(ask(staplers(wait_for_first=True), chain), chain) == "good"
 
 
+@pytest.mark.programs
 def test_openssls_responder_that_does_not_know_the_certificate(openssl, staplers):
     chain = chain_of(openssl.authority.issue())
     openssl.authority.issued.clear()
@@ -142,6 +145,7 @@ def test_openssls_responder_that_does_not_know_the_certificate(openssl, staplers
     assert stapler.facts()[0].error.endswith("does not know the certificate")
 
 
+@pytest.mark.programs
 def test_openssls_responder_is_down_then_up_then_down(openssl, staplers, monkeypatch):
     monkeypatch.setattr(module, "FIRST_RETRY", 0.02)
     chain = chain_of(openssl.authority.issue())
@@ -155,6 +159,7 @@ def test_openssls_responder_is_down_then_up_then_down(openssl, staplers, monkeyp
     assert verdict(ask(stapler, chain), chain) == "good"
 
 
+@pytest.mark.programs
 def test_openssls_responder_with_another_cas_key(openssl, staplers, tmp_path):
     chain = chain_of(openssl.authority.issue())
     (tmp_path / "other").mkdir()
@@ -750,6 +755,7 @@ assert os.waitpid(pid, 0)[1] == 0
 """
 
 
+@pytest.mark.programs
 def test_a_forked_worker_begins_anew(openssl):
     issued = openssl.authority.issue()
     openssl.start(openssl.authority)

@@ -93,6 +93,7 @@ def s_client(address, pki, name, *options):
 # -- from a directory --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.programs
 def test_a_thousand_names_are_served_while_the_directory_changes(pki, place, serve):
     """Clients in native threads, each of which checks that it gets the certificate of the name that it asks for."""
     count = 1000
@@ -132,6 +133,7 @@ def test_a_thousand_names_are_served_while_the_directory_changes(pki, place, ser
     assert "Verification: OK" in s_client(address, pki, "999.example")
 
 
+@pytest.mark.programs
 @both_versions
 def test_each_client_gets_the_kind_of_key_that_it_knows(pki, place, serve, version):
     place.put("www.example"), place.put("www.example", kind="rsa")

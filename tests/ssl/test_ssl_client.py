@@ -428,6 +428,7 @@ class TestArguments:
             assert (sock.gettimeout(), sock.getblocking()) == (None, True)
 
 
+@pytest.mark.programs
 def test_resumes_against_openssl_s_server(pki):
     """A server of another make, whose TLS 1.3 tickets come after the handshake."""
     port = free_port()

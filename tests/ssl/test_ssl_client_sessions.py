@@ -94,6 +94,7 @@ class TestSockets:
         finally:
             server.close()
 
+    @pytest.mark.programs
     def test_a_server_that_was_started_anew_costs_a_full_handshake(self, pki, sessions, version):
         port = free_port()
         reused = []

@@ -162,6 +162,7 @@ def test_a_password_of_a_wrong_kind_is_a_type_error(pair):
             own_context().load_cert_chain(pair.cert_file, encrypted(pair, "PKCS8", "file"), password)
 
 
+@pytest.mark.programs
 @both_versions
 def test_with_two_kinds_of_key_a_client_gets_the_one_that_it_can_verify(pki, serve, version):
     _, server = contexts(pki, version)
@@ -191,6 +192,7 @@ class TestTrust:
         subprocess.run(["openssl", "rehash", str(tmp_path)], check=True, capture_output=True)
         return tmp_path
 
+    @pytest.mark.programs
     @both_versions
     @pytest.mark.parametrize(
         "give",

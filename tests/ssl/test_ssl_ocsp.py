@@ -96,6 +96,7 @@ def answer_http(sock, address):
         sock.sendall(b"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhello")
 
 
+@pytest.mark.programs
 @both_versions
 @FOREIGN
 def test_foreign_clients_see_the_staple_of_a_stapler(authority, serve, client, version, tmp_path):
@@ -108,6 +109,7 @@ def test_foreign_clients_see_the_staple_of_a_stapler(authority, serve, client, v
     stapler.close()
 
 
+@pytest.mark.programs
 @both_versions
 def test_a_resumption_has_no_staple_and_asks_for_none(authority, serve, version, tmp_path):
     _, server, certificate = pair(authority, version)
@@ -126,6 +128,7 @@ def test_a_resumption_has_no_staple_and_asks_for_none(authority, serve, version,
     assert len(asked) == 1
 
 
+@pytest.mark.programs
 @both_versions
 def test_a_certificate_that_demands_a_staple_is_refused_without(authority, serve, servers, version):
     issued = authority.issue(must_staple=True)
@@ -295,6 +298,7 @@ def test_a_good_staple(authority, responder, version, mode, by):
     assert responder.requests == []
 
 
+@pytest.mark.programs
 @both_versions
 def test_of_a_stapler_before_openssls_responder(version, tmp_path):
     responder = OpenSSLResponder()
@@ -318,6 +322,7 @@ def test_of_a_stapler_before_openssls_responder(version, tmp_path):
         stapler.close()
 
 
+@pytest.mark.programs
 @both_versions
 def test_a_foreign_server_that_staples(authority, version, tmp_path):
     client, _, certificate = pair(authority, version, issued := authority.issue(), ocsp="require")

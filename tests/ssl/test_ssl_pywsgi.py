@@ -136,6 +136,7 @@ def run(*command):
 
 
 class TestUnderLoad:
+    @pytest.mark.programs
     @pytest.mark.parametrize(("options", "least"), [((), 200), (("-k",), 8)], ids=["closing", "keep-alive"])
     def test_ab(self, site, options, least):
         report = run("ab", *options, "-q", "-n", "200", "-c", "8", site.url)
@@ -143,6 +144,7 @@ class TestUnderLoad:
         assert re.search(r"Failed requests: +0\n", report), report
         assert site.closed() >= least
 
+    @pytest.mark.programs
     def test_wrk(self, site):
         report = run("wrk", "-c", "8", "-t", "1", "-d", "1s", site.url)
         assert int(re.search(r"(\d+) requests in", report).group(1)) > 8, report

@@ -82,7 +82,10 @@ def secret_file(tmp_path):
     return path
 
 
-@pytest.fixture(params=URLS)
+ALL = [pytest.param(each, marks=[pytest.mark.programs] if "memcached" in URLS[each] else []) for each in URLS]
+
+
+@pytest.fixture(params=ALL)
 def store(request, secret_file):
     nodes = []
     if "memcached" in URLS[request.param]:

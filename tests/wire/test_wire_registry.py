@@ -43,6 +43,7 @@ def test_alerts_are_named_as_the_standard_library_names_them():
         assert spelt == "ALERT_DESCRIPTION_" + ours.upper()
 
 
+@pytest.mark.programs
 def test_cipher_suites_are_named_as_openssl_names_them():
     listed = subprocess.run(
         ["openssl", "ciphers", "-V", "-stdname", "ALL:COMPLEMENTOFALL:@SECLEVEL=0"],
