@@ -510,6 +510,11 @@ class SSLSocket(Greeting, metaclass=StandIn):
         self._raw = self._stream = Closed(stream.connection, stream.timeout)
         return descriptor
 
+    @property
+    def closed(self) -> bool:
+        """As gevent's sockets have it: close() was called, though files may keep the connection."""
+        return self._closed
+
     def close(self) -> None:
         """Once the files that makefile() has made are closed, too, as the standard library's."""
         self._closed = True

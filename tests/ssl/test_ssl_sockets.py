@@ -312,8 +312,10 @@ class TestWhatOthersReachFor:
         """As urllib3's SSLTransport.makefile() counts it."""
         with connected(*contexts(pki)) as (here, there):
             here._io_refs += 1
+            assert not here.closed
             here.close()
             assert here._closed
+            assert here.closed
             assert here._sslobj is not None, "there is TLS still, for the file"
             there.sendall(b"data")
             assert here.read(100) == b"data"
