@@ -6,6 +6,8 @@ import asyncio
 import ssl
 
 import gevent
+import gevent.event
+import gevent.exceptions
 import pytest
 from helpers import PATIENCE
 from pairs import VERSIONS
@@ -185,6 +187,28 @@ def test_another_greenlet_does_not_begin_it_again(pki):
     carry(there, here)
     handshake(here, there)
     assert len(asked) == 1
+
+
+def test_in_the_hub_it_must_not_wait_and_is_refused_if_it_does(pki):
+    """hazard: the hub's own greenlet has nobody to switch to."""
+    for wait, done in ((lambda: None, False), (lambda: gevent.sleep(0.001), gevent.exceptions.BlockingSwitchOutError)):
+        here, there = server_side(pki, lambda *_, wait=wait: wait())
+        results, over = [], gevent.event.Event()
+
+        def step(there=there, results=results, over=over):
+            try:
+                results.append(finished(there.tls.do_handshake))
+            except BaseException as error:
+                results.append(type(error))
+            over.set()
+
+        gevent.get_hub().loop.run_callback(step)
+        assert over.wait(PATIENCE)
+        assert results == [done]
+        carry(there, here)
+        if done:
+            with pytest.raises(ssl.SSLError, match=r"(?i)internal.error"):
+                here.tls.do_handshake()
 
 
 @every_strategy
