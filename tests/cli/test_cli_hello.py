@@ -249,7 +249,7 @@ extensions: 9
 
 def test_what_a_client_says_does_nothing_to_the_terminal(hello):
     stream = hello_with(server_name(b"\x1b[2J\x9b\\a\r\n\x7f"), (16, b"\0\5\4\x1b]0;"))
-    shown = r"\x1b[2J\x9b\x5ca\x0d\x0a\x7f"
+    shown = r"\x1b[2j\x9b\x5ca\x0d\x0a\x7f"  # a name, in lower case
     _, out, _ = hello(stream)
     assert f"server_name           {shown}\n" in out
     assert r"ALPN                  \x1b]0;" in out
