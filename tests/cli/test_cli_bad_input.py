@@ -27,6 +27,9 @@ def files(tmp_path, pki):
         "good.key": key,
         "other.key": Path(pki.issue("other")[1]).read_bytes(),
         "encrypted.key": encrypted,
+        "open.key": key,
+        "open.secret": bytes(range(32)),
+        "zeros.secret": bytes(32),
         "text.pem": b"hello\n",
         "directory.pem/file": b"",
         "foreign-ca/ca.pem": certificate,
@@ -37,6 +40,8 @@ def files(tmp_path, pki):
     }.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(data)
+    for name in ("open.key", "open.secret"):
+        (tmp_path / name).chmod(0o644)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         yield {"port": taken.getsockname()[1]}
 
@@ -56,6 +61,7 @@ TABLE = [
         f"{PAIR} encrypted.key",
         "key file encrypted.key: the key is encrypted; decrypt it: openssl pkey -in encrypted.key -out FILE",
     ),
+    (f"{PAIR} open.key", "key file open.key: others can read it (mode 0644); chmod 600 open.key, or 440"),
     ("--cert=", "'': No such file or directory; check the path and who may use it"),
     ("--key good.key", "--key good.key: there is no --cert; give the pair"),
     ("--ca-dir text.pem", "text.pem: File exists; check the path and who may use it"),
@@ -68,6 +74,14 @@ TABLE = [
     ("--sessions memory", "session store 'memory': unknown kind of store; known are "),
     ("--sessions memcached://127.0.0.1:1", "session store 'memcached://127.0.0.1:1': sessions would leave"),
     ("--sessions memcached://127.0.0.1:1?secret_file=none", "secret_file 'none': No such file or directory"),
+    (
+        "--sessions memcached://127.0.0.1:1?secret_file=open.secret",
+        "secret_file 'open.secret': others can read it (mode 0644); chmod 600 open.secret, or 440",
+    ),
+    (
+        "--sessions memcached://127.0.0.1:1?secret_file=zeros.secret",
+        "secret_file 'zeros.secret' has 32 bytes that are nearly all the same; give 32 random bytes or more in it",
+    ),
     # addresses
     ("--bind localhost:{port}", "--bind localhost:{port}: Address already in use; choose another port, or stop what"),
     ("--bind localhost", "--bind localhost: not HOST:PORT; write localhost:8443 or [::1]:8443"),
