@@ -33,7 +33,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from helpers import PATIENCE, Pki
-from targets import MAX_GAP, MAX_HELD, BIOTarget, ConnectionTarget, SocketTarget
+from targets import BIOTarget, ConnectionTarget, SocketTarget
 
 import greentls.ssl
 from greentls import bridge
@@ -299,10 +299,8 @@ class Case:
         error = target.error
         if error is not None and not isinstance(error, (GreenTLSError, Refused, *target.errors)):
             raise Broken(f"an undocumented error: {error!r}") from error
-        if target.gap > MAX_GAP:
-            raise Broken(f"{target.gap} bytes were taken without a turn for the hub")
-        if target.held > MAX_HELD:
-            raise Broken(f"the connection held {target.held} bytes")
+        if problem := target.too_much():
+            raise Broken(problem)
         if self.refused and (got or target.clean or error is None):
             raise Broken(f"a hook refused, and {got[:50]!r} came")
         if peer is None:

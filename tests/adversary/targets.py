@@ -24,10 +24,16 @@ from greentls.errors import WantRead
 
 MAX_TURNS = 20_000  # of the hub in one turn(): a limit for broken code
 
-# Ciphertext bytes that may be taken between two turns of the hub, and that may lie at a connection: a receive buffer,
-# what was in front of it, and as much again.
+# Between two turns of the hub: ciphertext bytes that may be taken, and reads that may return. Both are a small multiple
+# of what greentls.stream does in a row.
 MAX_GAP = 256 * 1024
-MAX_HELD = 512 * 1024
+MAX_READS = 256
+
+# Bytes that may lie at a connection: what one receive has brought, and answers that are not sent, among them those to a
+# whole receive. One that writes has a flight besides.
+MAX_UNREAD = 128 * 1024
+MAX_UNSENT = 64 * 1024
+MAX_FLIGHT = 192 * 1024
 
 ANSWER = bytes(600_000)  # more than a socket takes at once
 
@@ -40,7 +46,8 @@ class Target:
         self.done = self.clean = False
         self.habit = "reads"
         self.writer = None
-        self.gap = self.held = self.turns = 0
+        self.gap = self.unread = self.unsent = 0  # the most that there was
+        self.reads = self.reads_in_a_turn = 0
 
     def start(self):
         self.greenlet = gevent.spawn(self._run)
@@ -51,6 +58,7 @@ class Target:
             if self.habit == "answers":
                 self.answer()
             while self.habit != "leaves" and (data := self.read()):
+                self.reads += 1
                 if self.connection.unfinished:
                     self.early += len(data)
                 self.got += data
@@ -66,10 +74,18 @@ class Target:
 
     def look(self):
         """At what the connection holds."""
-        self.turns += 1
+        self.reads_in_a_turn, self.reads = max(self.reads_in_a_turn, self.reads), 0
         connection = self.connection
-        if connection is not None and not self.done:
-            self.held = max(self.held, connection.unread + connection.unsent)
+        if not self.done:
+            self.unread = max(self.unread, connection.unread)
+            self.unsent = max(self.unsent, connection.unsent)
+
+    def too_much(self):
+        """What went beyond its bound, or None."""
+        limit = MAX_FLIGHT if self.habit == "answers" else MAX_UNSENT
+        if self.unread > MAX_UNREAD or self.unsent > limit:
+            return f"the connection held {self.unread} bytes unread, {self.unsent} unsent"
+        return None
 
     def end(self, seconds):
         """The peer is gone: lets the target come to its end, for so long."""
@@ -202,6 +218,11 @@ class SocketTarget(Target):
         self.connection = self.sock._connection
         self.deaf = False
         self.out = bytearray()
+
+    def too_much(self):
+        if self.gap > MAX_GAP or self.reads_in_a_turn > MAX_READS:
+            return f"{self.gap} bytes, or {self.reads_in_a_turn} reads, without a turn for the hub"
+        return super().too_much()
 
     def send(self, data, pieces=1):
         size = max(-(-len(data) // pieces), 1)
