@@ -150,7 +150,8 @@ class Connection:
                 operation.run(name, verify_resumption, (self._ssl,))
             self.established = True
             if result == 1:
-                self._note_whether_drained(received)
+                if not (self.eof or lib.BIO_get_mem_data(self.incoming, binding.start)):
+                    self.drained_at = received
                 count_messages(self._ssl, self.context.ssl_context)
             operation.finished()
         elif self.eof:
@@ -200,14 +201,10 @@ class Connection:
             self.drained_at = received
         elif result > 0:
             self.operation.messages = 0
-            if result < room:  # the rest of a record, then: OpenSSL has none of it any more
-                self._note_whether_drained(received)
+            # The rest of a record, then: OpenSSL has none of it any more.
+            if result < room and not (self.eof or lib.BIO_get_mem_data(self.incoming, binding.start)):
+                self.drained_at = received
         return result
-
-    def _note_whether_drained(self, received: int) -> None:
-        """received: the count before OpenSSL was entered."""
-        if not (self.eof or lib.BIO_get_mem_data(self.incoming, binding.start)):
-            self.drained_at = received
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
         """Encrypts all of it; returns its length. Raises TLSError, or what a hook raised.

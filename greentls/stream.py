@@ -18,8 +18,8 @@ always faster does not get the hub to itself: the work between two looks at it i
 Somebody else may run between any two bytecodes here: a signal handler, or a finalizer that the collector calls. Either
 may use another stream, or this one, and may switch to greenlets that do. So
 
-- a turn is taken by one C call, dict.setdefault(), that also tells whether it was free; it is taken before the first
-  byte moves, and given back before anything else is called;
+- a turn is taken by one C call, which fails if it is not free, before the first byte moves, and given back by another;
+  nothing is called between those and the line that notes whose turn it is;
 - a buffer belongs to one greenlet from before the C call that fills it until its content is copied or sent. Each thread
   has one spare buffer of each kind, so that a connection that waits for its peer holds none;
 - a greenlet that is about to wait for a turn says so, and then looks at the turn once more.
@@ -36,12 +36,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NoReturn, TypeVar
 
-from gevent import get_hub
+from gevent import get_hub, getcurrent
 from gevent.event import Event
 from gevent.hub import Waiter
 from gevent.socket import wait as wait_on
 
-from greentls.connection import CLOSED, WANT_READ, Connection
+from greentls.connection import WANT_READ, Connection
 from greentls.errors import ConcurrentUseError, TLSError, WantRead, WouldBlock
 from greentls.openssl import binding
 from greentls.strategy import Strategy
@@ -76,42 +76,12 @@ _CLOSED = _socket.socket()  # in the place of one that was closed: all it does i
 _CLOSED.close()
 
 
-class _Turn(dict["TLSStream", object]):
-    """What one greenlet at a time does with a stream. For each stream that is in use, a token of the greenlet's."""
-
-    def __init__(self) -> None:
-        self._left: dict[TLSStream, Event] = {}  # for those who wait for it
-
-    def take(self, stream: TLSStream, token: object) -> bool:
-        """Whether it was free. token: an object of the caller's own, for leave()."""
-        return self.setdefault(stream, token) is token
-
-    def leave(self, stream: TLSStream, token: object) -> None:
-        """Gives it back, if it was taken with this token."""
-        if stream in self and self[stream] is token:
-            del self[stream]
-            if self._left:
-                left = self._left.pop(stream, None)
-                if left is not None:
-                    left.set()
-
-    def wait(self, stream: TLSStream, what: str) -> None:
-        """Until it may be free. Raises TimeoutError after the stream's timeout, WouldBlock, OSError if it is closed."""
-        late = stream.late(what)
-        left = self._left.setdefault(stream, Event())
-        try:
-            if stream in self and not left.wait(stream.timeout):
-                raise late
-        finally:
-            del late  # the traceback holds this frame
-        if stream.closed:
-            raise _closed()
+# What one greenlet at a time does with a stream.
+_HANDSHAKE, _SEND, _RECEIVE = "handshake", "send", "receive"
+_awaited: dict[tuple[TLSStream, str], Event] = {}  # for those who wait for their turn
 
 
-_handshaking, _sending, _receiving = _Turn(), _Turn(), _Turn()
-
-
-class _Spare(ThreadLocal):
+class _Spare:
     """The buffers that nobody owns, one of each kind. A greenlet takes one out of the list, or makes another."""
 
     def __init__(self) -> None:
@@ -120,7 +90,12 @@ class _Spare(ThreadLocal):
         self.plain: list[Any] = []
 
 
-_spare = _Spare()
+class _Here(ThreadLocal):
+    def __init__(self) -> None:
+        self.spare = _Spare()
+
+
+_here = _Here()
 
 
 class Records:
@@ -176,7 +151,7 @@ class TLSStream:
     _readable: Any = None  # io watchers, made at the first wait
     _writable: Any = None
     _unsent: memoryview[int] | None = None  # what the last send() did not take
-    _left = TURN
+    _records_left = TURN
     _receives = RECEIVES  # what is left of them: before the next one there is a wait, if it is 0; -1: nothing is there
     _bulky = False  # the BIOs have grown, by bulk data or by certificates: release() is worth its while
 
@@ -196,6 +171,8 @@ class TLSStream:
         if gc.is_tracked(sock):  # from CPython 3.12 on the collector may close it, and close_notify could not go out
             self._held = binding.hold(sock)
         self._hub = get_hub()
+        self._spare = _here.spare
+        self._free = [_HANDSHAKE, _SEND, _RECEIVE]
         self.use(connection)
         if sock.family in (_socket.AF_INET, _socket.AF_INET6):
             # Flights are whole: Nagle's algorithm only makes a TLS 1.3 ticket wait for the peer's delayed ACK.
@@ -213,13 +190,21 @@ class TLSStream:
         operation = self.connection.operation
         if operation.inside:
             operation.admit("do_handshake")
-        token = object()
+        free, mine = self._free, False
         try:
-            while not _handshaking.take(self, token):
-                _handshaking.wait(self, "read")
+            while not mine:
+                mine = True
+                try:
+                    free.remove(_HANDSHAKE)
+                except ValueError:
+                    mine = False
+                    self._wait_for(_HANDSHAKE, "read")
             self._handshake()
         finally:
-            _handshaking.leave(self, token)
+            if mine and _HANDSHAKE not in free:
+                free.append(_HANDSHAKE)
+                if _awaited:
+                    self._left(_HANDSHAKE)
 
     def _handshake(self) -> None:
         connection = self.connection
@@ -251,48 +236,49 @@ class TLSStream:
 
         Raises UnexpectedEOF, TLSError, OSError, TimeoutError, or what a hook raised.
         """
-        data = self._read(self._step_read, min(max_bytes, binding.RECORD_SIZE))
-        if not self.connection.server_side:
-            self._answer()
-        return data if data != CLOSED else b""
-
-    def _step_read(self, room: int) -> Any:
-        """The connection's step_read(), with the bytes themselves in the place of their number."""
-        spare = _spare.plain
-        try:
-            plain = spare.pop()
-        except IndexError:
-            plain = binding.read_buffer(binding.RECORD_SIZE)
-        try:
-            length = self.connection.step_read(plain, room)
-            return binding.read_bytes(plain, length) if length > 0 else length
-        finally:
-            if not spare:
-                spare.append(plain)
-
-    def read_into(self, buffer: bytearray | memoryview) -> int:
-        """read() into a writable buffer; returns the length."""
-        with binding.writable(buffer) as room:  # or a traceback would keep the caller's buffer exported
-            length: int = self._read(self.connection.step_read, room, len(room))
-        if not self.connection.server_side:
-            self._answer()
-        return max(length, 0)
-
-    def _read(self, step: Callable[..., Any], *arguments: Any) -> Any:
-        """What a step of reading gives, once that is not WANT_READ."""
-        if not self.connection.drained:
+        connection, spare, room = self.connection, self._spare.plain, min(max_bytes, binding.RECORD_SIZE)
+        if connection.received != connection.drained_at:
             self._work(1)
+        elif not connection.operation.dead and connection.operation.entrant() is getcurrent():
+            self._answer(patient=True)  # at once, as step_read() would only want to read
+            self._receive()
+        data = b""
         while True:
             try:
-                got = step(*arguments)
+                plain = spare.pop()
+            except IndexError:
+                plain = binding.read_buffer(binding.RECORD_SIZE)
+            try:
+                length = connection.step_read(plain, room)
+                if length > 0:
+                    data = binding.read_bytes(plain, length)
             except BaseException as error:
                 if not self._again(error):
                     raise
                 continue
-            if got:
-                return got
+            finally:
+                if not spare:
+                    spare.append(plain)
+            if length != WANT_READ:
+                break
             self._answer(patient=True)
             self._receive()
+        if not connection.server_side:
+            self._answer()
+        return data
+
+    def read_into(self, buffer: bytearray | memoryview) -> int:
+        """read() into a writable buffer; returns the length."""
+        connection = self.connection
+        if connection.received != connection.drained_at:
+            self._work(1)
+        with binding.writable(buffer) as room:  # or a traceback would keep the caller's buffer exported
+            while (length := self._step(connection.step_read, room, len(room))) == WANT_READ:
+                self._answer(patient=True)
+                self._receive()
+        if not connection.server_side:
+            self._answer()
+        return max(length, 0)
 
     def _answer(self, patient: bool = False) -> None:
         """Sends what reading has brought up, a key update or an alert, unless somebody else is sending. patient: even
@@ -301,7 +287,7 @@ class TLSStream:
         Before a wait for more. And at a client at once, as it may be its certificate that the server waits for (RFC
         8446 4.6.2); the answer to a key update has only to go before the next data (4.6.3).
         """
-        unsent = self.connection.unsent
+        unsent = binding.mem_data(self.connection.outgoing, binding.start)
         if unsent or self._unsent is not None:
             self._flush_tickets(wait=patient and unsent > MAX_UNSENT)
 
@@ -433,18 +419,18 @@ class TLSStream:
 
     # -- the pump ------------------------------------------------------------------------------------------------------
 
-    def _step(self, operation: Callable[[], Result]) -> Result:
+    def _step(self, operation: Callable[..., Result], *arguments: Any) -> Result:
         """One operation of the connection, when it is this greenlet's turn."""
         while True:
             try:
-                return operation()
+                return operation(*arguments)
             except BaseException as error:
                 if not self._again(error):
                     raise
 
     def _encrypt(self, data: bytes | memoryview) -> int:
-        while self in _sending:
-            _sending.wait(self, "write")
+        while _SEND not in self._free:
+            self._wait_for(_SEND, "write")
         while True:
             try:
                 return self.connection.write(data)
@@ -472,12 +458,17 @@ class TLSStream:
 
         late: what to raise after the timeout, instead of a new TimeoutError or WouldBlock.
         """
-        token = object()
+        free, mine = self._free, False
         try:
-            while _sending.setdefault(self, token) is not token:
-                if not wait:
-                    return
-                _sending.wait(self, "write")
+            while not mine:
+                mine = True
+                try:
+                    free.remove(_SEND)
+                except ValueError:
+                    mine = False
+                    if not wait:
+                        return
+                    self._wait_for(_SEND, "write")
             while not self._send():
                 if self.timeout == 0.0:
                     raise late or self.late("write")
@@ -485,93 +476,97 @@ class TLSStream:
                     self._writable = self._hub.loop.io(self._socket.fileno(), _WRITE)
                 wait_on(self._writable, self.timeout, late or self.late("write"))
         finally:
-            _sending.leave(self, token)
+            if mine and _SEND not in free:
+                free.append(_SEND)
+                if _awaited:
+                    self._left(_SEND)
             del late  # it may be what is raised, and the traceback holds this frame
 
     def _send(self) -> bool:
         """True: all that there is was sent. False: the socket takes no more for now. For whoever has the turn."""
-        if self._unsent is not None:
-            sent = self._try_to_send(self._unsent)
-            if sent < len(self._unsent):
-                self._unsent = self._unsent[sent:]
+        unsent, spare = self._unsent, self._spare.outgoing
+        if unsent is not None:
+            try:
+                sent = self._socket.send(unsent)
+            except BlockingIOError:
+                return False
+            if sent < len(unsent):
+                self._unsent = unsent[sent:]
                 return False
             self._unsent = None
-        spare = _spare.outgoing
         try:
             buffer = spare.pop()
         except IndexError:
             buffer = binding.Buffer(SEND_SIZE)
         try:
-            while True:
-                length = binding.read_bio(self.connection.outgoing, buffer.pointer, SEND_SIZE)
-                if length <= 0:
-                    return True
+            while (length := binding.read_bio(self.connection.outgoing, buffer.pointer, SEND_SIZE)) > 0:
                 if length > BULKY:
                     self._bulky = True
-                sent = self._try_to_send(buffer.memory[:length])
+                try:
+                    sent = self._socket.send(buffer.memory[:length])
+                except BlockingIOError:
+                    sent = 0
                 if sent < length:
                     self._unsent = memoryview(bytes(buffer.memory[sent:length]))
                     return False
                 if length < SEND_SIZE:
                     return True  # the BIO is empty
+            return True
         finally:
             if not spare:
                 spare.append(buffer)
-
-    def _try_to_send(self, data: memoryview[int]) -> int:
-        try:
-            return self._socket.send(data)
-        except BlockingIOError:
-            return 0
 
     def _receive(self, tap: Callable[[bytes], object] | None = None) -> None:
         """Ciphertext from the socket, or its end, to the connection; nothing, if another greenlet has received.
 
         tap: gets the same bytes.
         """
-        token = object()
+        free, mine, spare = self._free, True, self._spare.received
         try:
-            if _receiving.setdefault(self, token) is not token:
-                _receiving.wait(self, "read")
+            try:
+                free.remove(_RECEIVE)
+            except ValueError:
+                mine = False
+                self._wait_for(_RECEIVE, "read")
                 return
             if self._receives < 0 and self.timeout is not None:  # which it was before: a look costs less, or is all
                 self._receives = RECEIVES
-            while self._receives <= 0 or not self._try_to_receive(tap):
+            while True:
+                if self._receives > 0:
+                    try:
+                        buffer = spare.pop()
+                    except IndexError:
+                        buffer = binding.Buffer(RECEIVE_SIZE)
+                    try:
+                        length = self._recv_into(buffer.memory)
+                        connection = self.connection
+                        if not length:
+                            connection.eof = True
+                        elif binding.write_bio(connection.incoming, buffer.pointer, length) != length:
+                            raise MemoryError("BIO_write")
+                        connection.received += 1
+                        if tap is not None:
+                            tap(bytes(buffer.memory[:length]))
+                        break
+                    except BlockingIOError:
+                        pass
+                    finally:
+                        if not spare:
+                            spare.append(buffer)
                 self._wait_to_receive()
-        finally:
-            _receiving.leave(self, token)
-
-    def _try_to_receive(self, tap: Callable[[bytes], object] | None) -> bool:
-        """False: nothing has come. For whoever has the turn."""
-        spare = _spare.received
-        try:
-            buffer = spare.pop()
-        except IndexError:
-            buffer = binding.Buffer(RECEIVE_SIZE)
-        try:
-            length = self._recv_into(buffer.memory)
-            connection = self.connection
-            if not length:
-                connection.eof = True
-            elif binding.write_bio(connection.incoming, buffer.pointer, length) != length:
-                raise MemoryError("BIO_write")
-            elif length > BULKY:
+            if length > BULKY:
                 self._bulky = True
-            connection.received += 1
-            if tap is not None:
-                tap(bytes(buffer.memory[:length]))
-        except BlockingIOError:
-            return False
+            if length < RECEIVE_SIZE and self.timeout is None and self._records is None:
+                # As a rule the socket has nothing more then, and an exception costs more than a wait that ends at once;
+                # but less than a wait with a timeout.
+                self._receives = -1
+            else:
+                self._receives -= 1
         finally:
-            if not spare:
-                spare.append(buffer)
-        if length < RECEIVE_SIZE and self.timeout is None and self._records is None:
-            # As a rule the socket has nothing more then, and an exception costs more than a wait that ends at once; but
-            # less than a wait with a timeout.
-            self._receives = -1
-        else:
-            self._receives -= 1
-        return True
+            if mine and _RECEIVE not in free:
+                free.append(_RECEIVE)
+                if _awaited:
+                    self._left(_RECEIVE)
 
     def _wait_to_receive(self) -> None:
         if self._bulky:
@@ -592,21 +587,17 @@ class TLSStream:
 
     def _give_back(self) -> None:
         """The memory of the connection's BIOs, for which both turns are needed."""
-        token = object()
-        try:
-            if _sending.take(self, token) and self.connection.release():
-                self._bulky = False
-        finally:
-            _sending.leave(self, token)
+        if self._if_free_to_send(self.connection.release):
+            self._bulky = False
 
     def _work(self, records: int) -> None:
         """Goes to the hub and back before they are more than TURN, with the messages that came along with them; not
         where there must be no wait, as the caller has a loop of its own then."""
         operation = self.connection.operation
-        self._left -= records + operation.chores
+        self._records_left -= records + operation.chores
         operation.chores = 0
-        if self._left < 0:
-            self._left = TURN
+        if self._records_left < 0:
+            self._records_left = TURN
             if self.timeout != 0.0:
                 # Behind a look at the sockets and at the clock: sleep(0) is only for greenlets that are ready already.
                 with self._hub.loop.timer(0.0) as timer:
@@ -620,14 +611,45 @@ class TLSStream:
 
     def _last_words(self) -> None:
         """An alert, or a close_notify, if the socket takes it at once: nobody waits for a connection that failed."""
-        token = object()
         try:
-            if _sending.take(self, token):  # else whoever sends will send it too
-                self._send()
+            self._if_free_to_send(self._send)
         except OSError:
             pass
+
+    def _if_free_to_send(self, function: Callable[[], bool]) -> bool:
+        """The function's result; False while somebody else is sending."""
+        free, mine = self._free, True
+        try:
+            try:
+                free.remove(_SEND)
+            except ValueError:
+                mine = False
+                return False
+            return function()
         finally:
-            _sending.leave(self, token)
+            if mine and _SEND not in free:
+                free.append(_SEND)
+                if _awaited:
+                    self._left(_SEND)
+
+    def _wait_for(self, turn: str, what: str) -> None:
+        """Until it may be free. Raises TimeoutError, WouldBlock, OSError if the stream is closed."""
+        late = self.late(what)
+        left = _awaited.setdefault((self, turn), Event())
+        try:
+            if turn in self._free:
+                self._left(turn)
+            elif not left.wait(self.timeout):
+                raise late
+        finally:
+            del late  # the traceback holds this frame
+        if self.closed:
+            raise _closed()
+
+    def _left(self, turn: str) -> None:
+        left = _awaited.pop((self, turn), None)
+        if left is not None:
+            left.set()
 
 
 def _closed() -> OSError:

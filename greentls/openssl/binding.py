@@ -55,7 +55,7 @@ def hidden(name: str, signature: str) -> Any:
 # destroyed only when all finalizers of a cycle have run. So Python's objects hold a plain one, and what frees is held
 # from here, out of the collector's reach, until nobody refers to the plain one any more.
 
-_held: dict[int, tuple[Any, Any]] = {}  # by id() of a weak reference to a pointer: that, and what the pointer holds
+_held: dict[int, tuple[Any, Any]] = {}  # by id() of a plain pointer: a weak reference to it, and what it holds
 
 
 def hold(thing: Any) -> Any:
@@ -69,13 +69,10 @@ def _owned(pointer: Any, free: Any) -> Any:
 
 
 def _holding(pointer: Any, thing: Any) -> Any:
-    reference = weakref.ref(pointer, _let_go)
-    _held[id(reference)] = reference, thing
+    key = id(pointer)
+    # A call of C's, in which no signal handler can raise. The second argument will be the weak reference: a default.
+    _held[key] = weakref.ref(pointer, functools.partial(_held.pop, key)), thing
     return pointer
-
-
-def _let_go(reference: Any) -> None:
-    del _held[id(reference)]
 
 
 # -- the error queue (ERR_get_error(3), OSSL_ERR_STATE_save(3)) --------------------------------------------------------
@@ -562,6 +559,7 @@ def bio_read(bio: Any) -> bytearray:
 # around them, and what those looked up again, an echo takes 6 % fewer instructions in Python.
 write_bio: Any = lib.BIO_write
 read_bio: Any = lib.BIO_read
+mem_data: Any = lib.BIO_get_mem_data  # (bio, start): how many bytes there are
 
 
 def bio_pending(bio: Any) -> int:
