@@ -17,16 +17,15 @@ this more than one line is what OpenSSL, cffi and a switch do to each other:
   only miss; keylog returns nothing); there the servername and cert callbacks, installed as tripwires, stop the
   handshake, and if nothing did, the bridge makes OpenSSL send a fatal alert itself, by the function that OpenSSL's own
   checks end in; a library that hides it is fed nonsense instead. **Fail closed.**
-- The error queue belongs to the thread, so other greenlets' errors mix into it. It is cleared before every operation,
-  and a callback finds it empty and leaves it as it was.
+- The error queue belongs to the thread, so other greenlets' errors mix into it. Every operation and every callback
+  finds it empty, and leaves it as it was where somebody else may be in the middle of an operation.
 - A callback's pointer arguments lie on the C stack, which is somewhere else while the greenlet is not running. Inputs
   are copied before user code runs, outputs written after it, and no cdata is handed to user code.
 - cffi frees a callback with the Python object that made it, while the SSL_CTX may still call it. So there is one
   immortal callback of each kind in the process, and it finds its operation by SSL*.
-- Whoever comes between: Python runs signal handlers and, for the collector, finalizers between two bytecodes, and they
-  may do TLS and may switch. So an entry is made by one C call that also tells whether another was there, it is taken
-  back before anything is called, errors in the queue are an interrupted operation's and are put back, and whatever is
-  decided by two looks is decided again after the second.
+- Whoever comes between: Python runs signal handlers, and finalizers for the collector, between two bytecodes. They may
+  use TLS and may switch. So an operation is entered by one C call, which also tells whether somebody is inside; it is
+  left before anything else is called; and errors in the queue are an interrupted operation's, and are put back.
 - The session-remove callback may run under OpenSSL's lock, in the garbage collector, or at interpreter exit. It has no
   operation and never waits: Hooks.remove_session must only note the id.
 - OpenSSL looks for the session before it looks at the server name, and would resume under one name what was made under
@@ -97,12 +96,8 @@ MAX_MESSAGES_WITHOUT_DATA = 64
 WANT_READ = 0
 CLOSED = -1  # the peer's close_notify has come
 
-_UNEXPECTED_MESSAGE, _BAD_CERTIFICATE, _ILLEGAL_PARAMETER, _INTERNAL_ERROR = (
-    10,
-    42,
-    47,
-    80,
-)  # AlertDescription, RFC 8446 6.2
+# AlertDescription, RFC 8446 6.2
+_UNEXPECTED_MESSAGE, _BAD_CERTIFICATE, _ILLEGAL_PARAMETER, _INTERNAL_ERROR = 10, 42, 47, 80
 _OK, _NOACK, _ALERT_FATAL = 0, 3, 2  # SSL_TLSEXT_ERR_*
 _GO_ON, _REFUSE = 1, 0  # SSL_CLIENT_HELLO_SUCCESS, SSL_CLIENT_HELLO_ERROR
 _NAME_HEADER = struct.Struct(">HBH")  # ServerNameList's length, NameType, HostName's length

@@ -13,6 +13,7 @@ was taken, everything is as in Connection.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any
 
 from greentls.bridge import WANT_READ
@@ -29,7 +30,7 @@ class EarlyConnection(Connection):
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        self._kept = bytearray()  # of early data, what do_handshake() received and read() has not given yet
+        self._kept: deque[bytes] = deque()  # of early data, what do_handshake() received and read() has not given yet
         self._more_early_data = True
 
     def step_handshake(self) -> int:
@@ -40,7 +41,7 @@ class EarlyConnection(Connection):
             length = self._step_early("do_handshake", buffer, binding.RECORD_SIZE)
             if length <= WANT_READ:
                 return length
-            self._kept += binding.read_bytes(buffer, length - 1)
+            self._kept.append(binding.read_bytes(buffer, length - 1))
         return 1
 
     def step_read(self, buffer: Any, room: int) -> int:
@@ -48,16 +49,19 @@ class EarlyConnection(Connection):
             length = self._step_early("read", buffer, room)
             if length != 1:
                 return length - 1 if length > 1 else length
-        if self._kept:
-            return binding.fill(buffer, room, self._kept)
-        return super().step_read(buffer, room)
+        try:
+            data = self._kept.popleft()
+        except IndexError:
+            return super().step_read(buffer, room)
+        if len(data) > room:
+            self._kept.appendleft(data[room:])
+        return binding.fill(buffer, data[:room])
 
     def _step_early(self, name: str, buffer: Any, room: int) -> int:
         """1 + n: n bytes of early data are in the buffer. 1: the handshake is finished. WANT_READ."""
         length = self._enter_handshake(name, self._accept, (self._ssl, buffer, room))
         if length > 1:
             self.early_data += binding.read_bytes(buffer, length - 1)
-            self.unfinished, self._encrypt = True, binding.write_early_data
         elif length == 1:
             self.unfinished, self._encrypt = False, lib.SSL_write
         return length
@@ -65,8 +69,12 @@ class EarlyConnection(Connection):
     def _accept(self, ssl: Any, buffer: Any, room: int) -> int:
         if self._more_early_data:
             length = binding.read_early_data(ssl, buffer, room)
+            if length > 0:
+                # Inside of the operation: nobody may take the connection for established and finished in between.
+                self.unfinished, self._encrypt = True, binding.write_early_data
+                return length + 1
             if length:
-                return length + 1 if length > 0 else length
+                return length
             self._more_early_data = False
         # At once: what is wrong with the client's Finished has been found by now, and SSL_read_early_data() hides it.
         result: int = lib.SSL_do_handshake(ssl)
@@ -77,7 +85,7 @@ class EarlyConnection(Connection):
 
     @property
     def pending(self) -> int:
-        return len(self._kept) or super().pending
+        return sum(map(len, self._kept)) or super().pending
 
 
 def connection_for(context: Context, early_data: bool) -> type[Connection]:

@@ -601,12 +601,10 @@ def read_buffer(size: int) -> Any:
     return _allocate("char[]", size)
 
 
-def fill(buffer: Any, room: int, data: bytearray) -> int:
-    """Moves room bytes at most from the start of data; returns how many."""
-    length = min(room, len(data))
-    ffi.memmove(buffer, data, length)
-    del data[:length]
-    return length
+def fill(buffer: Any, data: bytes) -> int:
+    """Copies data into a buffer that has room for them; returns how many bytes they are."""
+    ffi.memmove(buffer, data, len(data))
+    return len(data)
 
 
 read_bytes: Callable[[Any, int], bytes] = ffi.unpack  # the first bytes of a char[]

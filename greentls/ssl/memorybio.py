@@ -10,7 +10,7 @@ import ssl as _stdlib_ssl
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from greentls.connection import WANT_READ, Connection
-from greentls.errors import TLSError, WantRead
+from greentls.errors import ConcurrentUseError, TLSError, WantRead
 from greentls.openssl import binding
 from greentls.session import Session
 from greentls.ssl.errors import want_read
@@ -35,6 +35,9 @@ class _Certificate(bytes):
         return bytes(self) if format == 2 else _stdlib_ssl.DER_cert_to_PEM_cert(self)
 
 
+_RECEIVE, _SEND = "receive", "send"
+
+
 class BIOConnection(Greeting):
     """Takes ciphertext from the incoming MemoryBIO and leaves it in the outgoing one. owner: the SSLObject, which
     holds this."""
@@ -55,6 +58,7 @@ class BIOConnection(Greeting):
         self._incoming, self._outgoing = incoming, outgoing
         self._header, self._rest = b"", 0  # of the record that is being fed: what is known, bytes that are missing
         self._records = 0  # fed since a step was done
+        self._free = [_RECEIVE, _SEND]  # what nobody is at: see greentls.stream
         self._tls = context.connection(server_side, server_hostname, session, owner)
 
     @property
@@ -88,8 +92,21 @@ class BIOConnection(Greeting):
         """A record to the connection, or what there is of it, or its end: b"". Raises SSLWantReadError.
 
         Never more: what stands behind a close_notify is no ciphertext, and there is no way back into a MemoryBIO whose
-        end has been written.
+        end has been written. Raises ConcurrentUseError if another greenlet is at it, which was interrupted there.
         """
+        mine = True
+        try:
+            try:
+                self._free.remove(_RECEIVE)
+            except ValueError:
+                mine = False
+                raise ConcurrentUseError("another greenlet is receiving for this connection") from None
+            return self._next_record()
+        finally:
+            if mine and _RECEIVE not in self._free:
+                self._free.append(_RECEIVE)
+
+    def _next_record(self) -> bytes:
         incoming = self._incoming
         if not incoming.pending and (self._tls.eof or not incoming.eof):
             raise want_read()
@@ -119,8 +136,19 @@ class BIOConnection(Greeting):
         self._flush()
 
     def _flush(self) -> None:
-        if ciphertext := self._tls.data_to_send():
-            self._outgoing.write(ciphertext)
+        """In the order in which OpenSSL has made it, whoever comes between: another one that is at it looks again."""
+        mine = True
+        while mine and self._tls.unsent:
+            try:
+                try:
+                    self._free.remove(_SEND)
+                except ValueError:
+                    mine = False
+                else:
+                    self._outgoing.write(self._tls.data_to_send())
+            finally:
+                if mine and _SEND not in self._free:
+                    self._free.append(_SEND)
 
     def _passed_through(self, plain: PlainSocket) -> NoReturn:
         raise TypeError(

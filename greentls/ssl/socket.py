@@ -31,9 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["SSLSocket"]
 
 
-UNREAD_SIZE = (
-    16384  # bytes that a connection is relieved of before it is closed by force; gevent.pywsgi asks for as many
-)
+UNREAD_SIZE = 16384  # bytes taken from a connection before it is closed by force; gevent.pywsgi asks for as many
 
 _ORIGINAL = gevent.monkey.get_original("ssl", "SSLSocket")
 
