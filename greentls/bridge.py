@@ -413,15 +413,11 @@ def tls_error(name: str, codes: list[int]) -> TLSError:
 
 # By SSL*: cffi pointers are equal, and hash alike, if their addresses are.
 _running: dict[Any, tuple[Operation, Any]] = {}
-
-
-def _inside(ssl: Any) -> Operation | None:
-    entry = _running.get(ssl)
-    return None if entry is None else entry[0]
+_NOBODY: tuple[Operation | None, Any] = None, None
 
 
 def _guarded(ssl: Any, fatal: Any, body: Callable[..., Any], *arguments: Any) -> Any:
-    operation = _inside(ssl)
+    operation, _ = _running.get(ssl, _NOBODY)
     if operation is None or operation.failure is not None:
         return fatal
     saved = binding.save_errors() if lib.ERR_peek_error() else None
@@ -506,7 +502,7 @@ def _server_name(extension: bytes) -> Any:
 
 @_callback("int(SSL *, int *, void *)", _ALERT_FATAL)
 def _on_servername(ssl: Any, alert: Any, _: Any) -> Any:
-    operation = _inside(ssl)
+    operation, _ = _running.get(ssl, _NOBODY)
     if operation is not None and operation.server_name is not _UNREAD and operation.failure is None:
         return _NOACK if operation.server_name is None or _resumes(operation) else _OK
     alert[0] = _INTERNAL_ERROR
@@ -612,7 +608,7 @@ def _ticket_key(
 @_callback("int(SSL *, void *)", -1)
 def _on_ocsp(ssl: Any, _: Any) -> Any:
     # A client's 0 is the alert bad_certificate_status_response; a server's would be "go on". Neither takes -1 for good.
-    operation = _inside(ssl)
+    operation, _ = _running.get(ssl, _NOBODY)
     connection = None if operation is None else operation.connection()
     client = connection is not None and not connection.server_side
     return _guarded(ssl, 0 if client else -1, _ocsp)
@@ -784,7 +780,7 @@ def _message(
 def _on_info(ssl: Any, where: int, result: int) -> None:
     if result != 1 or where not in _MESSAGE_DONE:
         return
-    operation = _inside(ssl)
+    operation, _ = _running.get(ssl, _NOBODY)
     if operation is None:
         return
     operation.messages += 1

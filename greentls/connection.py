@@ -113,7 +113,8 @@ class Connection:
         """
         if not self.established or self.operation.busy or self.operation.dead or self.unread or self.unsent:
             return False
-        return self.operation.run("release", binding.shrink_bios, (self.incoming, self.outgoing)) == 1
+        binding.shrink_bios(self.incoming, self.outgoing)
+        return True
 
     @property
     def drained(self) -> bool:

@@ -32,6 +32,7 @@ import errno
 import gc
 import os
 import sys
+import weakref
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NoReturn, TypeVar
@@ -69,6 +70,9 @@ TURN = 128
 RECEIVES = 8
 
 BULKY = 4096  # bytes of ciphertext at once, from which on a BIO's memory is worth giving back
+IDLE = (
+    0.2  # seconds between two looks at whether it can be: to give it back at each wait makes an upload dearer by half
+)
 
 _READ, _WRITE = 1, 2  # libev's events
 
@@ -154,6 +158,8 @@ class TLSStream:
     _records_left = TURN
     _receives = RECEIVES  # what is left of them: before the next one there is a wait, if it is 0; -1: nothing is there
     _bulky = False  # the BIOs have grown, by bulk data or by certificates: release() is worth its while
+    _idle: Any = None  # the timer that waits for an opportunity
+    _received_when_looked = -1
 
     def __init__(
         self,
@@ -414,6 +420,8 @@ class TLSStream:
         """Ends the waits: libev must not poll a descriptor that is closed, or somebody else's. then: after them."""
         self.closed = True
         self._receives = RECEIVES
+        if self._idle is not None:
+            self._idle.close()
         self._hub.cancel_waits_close_and_then((self._readable, self._writable), _closed(), then)
         self._readable = self._writable = None
 
@@ -569,8 +577,9 @@ class TLSStream:
                     self._left(_RECEIVE)
 
     def _wait_to_receive(self) -> None:
-        if self._bulky:
-            self._give_back()
+        if self._bulky and self._idle is None:
+            self._idle = self._hub.loop.timer(IDLE, IDLE, ref=False)
+            self._idle.start(_look_whether_idle, weakref.ref(self), self._idle)
         if self._readable is None:
             self._readable = self._hub.loop.io(self._socket.fileno(), _READ)
         readable = self._readable
@@ -585,10 +594,15 @@ class TLSStream:
         finally:
             readable.stop()
 
-    def _give_back(self) -> None:
-        """The memory of the connection's BIOs, for which both turns are needed."""
-        if self._if_free_to_send(self.connection.release):
-            self._bulky = False
+    def _give_back(self) -> bool:
+        """The memory of the connection's BIOs, if nothing has come since this was asked last. In the hub, which does
+        not switch."""
+        received, before = self.connection.received, self._received_when_looked
+        self._received_when_looked = received
+        if received != before or not self.connection.release():
+            return False
+        self._bulky, self._idle = False, None
+        return True
 
     def _work(self, records: int) -> None:
         """Goes to the hub and back before they are more than TURN, with the messages that came along with them; not
@@ -650,6 +664,13 @@ class TLSStream:
         left = _awaited.pop((self, turn), None)
         if left is not None:
             left.set()
+
+
+def _look_whether_idle(stream: Callable[[], TLSStream | None], timer: Any) -> None:
+    """stream: a weak reference, as a timer would keep what nobody uses any more."""
+    idle = stream()
+    if idle is None or idle._give_back():
+        timer.close()
 
 
 def _closed() -> OSError:

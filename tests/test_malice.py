@@ -12,8 +12,8 @@ import pytest
 @pytest.mark.parametrize(
     ("kind", "step", "least"),
     [
-        ("switch", 1, 200_000),  # bytecodes
-        ("collect", 7, 200_000),
+        ("switch", 1, 50_000),  # bytecodes
+        ("collect", 7, 50_000),
         ("kill", 1, 500),  # places
     ],
 )

@@ -262,15 +262,30 @@ class TestBeingIdle:
         """hazard: a BIO keeps the size of the most that it ever held: a flight of certificates, a record of data."""
         given_back = []
         shrink = binding.shrink_bios
+        monkeypatch.setattr(stream_module, "IDLE", 0.001)
         monkeypatch.setattr(binding, "shrink_bios", lambda *bios: given_back.append(bios) or shrink(*bios))
         here, there = connect(streams(version))
+        bios = there.connection.incoming, there.connection.outgoing
         for times in (1, 2):
             job = gevent.spawn(read_exactly, there, many)
-            gevent.sleep(0)
-            bios = there.connection.incoming, there.connection.outgoing
-            assert given_back.count(bios) >= (times if many > stream_module.BULKY else 1)
+            wanted = times if many > stream_module.BULKY else 1
+            with gevent.Timeout(PATIENCE):
+                while given_back.count(bios) < wanted:
+                    gevent.sleep(0)
             here.write(bytes(many))
             assert job.get(timeout=PATIENCE) == bytes(many)
+
+    def test_who_waits_for_a_moment_keeps_its_bios(self, streams, version, monkeypatch):
+        given_back = []
+        monkeypatch.setattr(stream_module, "IDLE", PATIENCE)
+        monkeypatch.setattr(binding, "shrink_bios", lambda *bios: given_back.append(bios))
+        here, there = connect(streams(version))
+        for _ in range(3):
+            job = gevent.spawn(read_exactly, there, 5000)
+            gevent.idle()
+            here.write(bytes(5000))
+            assert job.get(timeout=PATIENCE) == bytes(5000)
+        assert not given_back
 
 
 @both_versions

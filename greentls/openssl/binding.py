@@ -60,19 +60,19 @@ _held: dict[int, tuple[Any, Any]] = {}  # by id() of a plain pointer: a weak ref
 
 def hold(thing: Any) -> Any:
     """What keeps a thing out of the collector's reach, and its finalizer from being called, while it is kept itself."""
-    return _holding(ffi.cast("void *", 0), thing)
+    pointer = ffi.cast("void *", 0)
+    key = id(pointer)
+    # A call of C's, in which no signal handler can raise. Its second argument, a default, will be the weak reference.
+    _held[key] = weakref.ref(pointer, functools.partial(_held.pop, key)), thing
+    return pointer
 
 
 def _owned(pointer: Any, free: Any) -> Any:
     """A copy of a pointer. What it points to is freed with the last reference to this copy."""
-    return _holding(ffi.cast(ffi.typeof(pointer), pointer), ffi.gc(pointer, free))
-
-
-def _holding(pointer: Any, thing: Any) -> Any:
-    key = id(pointer)
-    # A call of C's, in which no signal handler can raise. The second argument will be the weak reference: a default.
-    _held[key] = weakref.ref(pointer, functools.partial(_held.pop, key)), thing
-    return pointer
+    copy = ffi.cast(ffi.typeof(pointer), pointer)
+    key = id(copy)
+    _held[key] = weakref.ref(copy, functools.partial(_held.pop, key)), ffi.gc(pointer, free)  # as in hold()
+    return copy
 
 
 # -- the error queue (ERR_get_error(3), OSSL_ERR_STATE_save(3)) --------------------------------------------------------
@@ -523,8 +523,8 @@ def _free_quietly(ssl: Any, lib: Any = lib) -> None:  # lib: this module may be 
 _MEMORY = lib.BIO_s_mem()
 
 
-def shrink_bios(*bios: Any) -> int:
-    """Lets empty memory BIOs begin anew: one keeps the size of the most that it ever held. Returns 1.
+def shrink_bios(*bios: Any) -> None:
+    """Lets empty memory BIOs begin anew: one keeps the size of the most that it ever held.
 
     The BIOs stay what they are, as somebody may have their addresses at hand (BIO_set_mem_buf(3)).
     """
@@ -532,12 +532,9 @@ def shrink_bios(*bios: Any) -> int:
         control = hidden("BIO_ctrl", "long (*)(BIO *, int, long, void *)")
         new = hidden("BUF_MEM_new", "void *(*)(void)")
     except UnsupportedOpenSSL:
-        return 1  # they stay as they are: nothing but memory is lost
+        return  # they stay as they are: nothing but memory is lost
     for bio in bios:
-        buffer = new()
-        if buffer == ffi.NULL or control(bio, _CTRL_SET_BUF_MEM, _BIO_CLOSE, buffer) != 1:
-            raise MemoryError("BIO_set_mem_buf")
-    return 1
+        control(bio, _CTRL_SET_BUF_MEM, _BIO_CLOSE, new())
 
 
 def bio_write(bio: Any, data: bytes | bytearray | memoryview) -> None:
