@@ -6,6 +6,7 @@ answers from a plain gevent.server.StreamServer. None of them has a hook: they a
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 import sys
 
@@ -41,8 +42,8 @@ def application(environ, start_response):
 
 
 def handle(sock, address):
-    """Enough of HTTP/1.1 for these clients: GET without a body."""
-    with sock, sock.makefile("rb") as lines:
+    """Enough of HTTP/1.1 for these clients: GET without a body. Some reset their connections when their time is over."""
+    with contextlib.suppress(ConnectionError), sock, sock.makefile("rb") as lines:
         while request := lines.readline():
             target = request.split()[1].decode()
             headers = b"".join(iter(lines.readline, b"\r\n")).lower()
