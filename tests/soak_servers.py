@@ -42,7 +42,7 @@ def application(environ, start_response):
 
 
 def handle(sock, address):
-    """Enough of HTTP/1.1 for these clients: GET without a body. Some reset their connections when their time is over."""
+    """Enough of HTTP/1.1 for these clients: GET without a body. Some just reset their connections at the end."""
     with contextlib.suppress(ConnectionError), sock, sock.makefile("rb") as lines:
         while request := lines.readline():
             target = request.split()[1].decode()
