@@ -41,7 +41,8 @@ class EarlyConnection(Connection):
             length = self._step_early("do_handshake", buffer, binding.RECORD_SIZE)
             if length <= WANT_READ:
                 return length
-            self._kept.append(binding.read_bytes(buffer, length - 1))
+            if length > 1:
+                self._kept.append(binding.read_bytes(buffer, length - 1))
         return 1
 
     def step_read(self, buffer: Any, room: int) -> int:
