@@ -11,20 +11,18 @@ what was interrupted neither hangs nor breaks another connection.
 
 from __future__ import annotations
 
-import _socket
 import argparse
 import dis
 import functools
 import gc
 import random
-import socket
 import sys
 import tempfile
 from pathlib import Path
 
 import gevent
 from helpers import Pki
-from pairs import VERSIONS, Sessions, client, client_context, server_context
+from pairs import VERSIONS, Sessions, client, client_context, raw_pair, server_context
 
 import greentls
 from greentls import bridge, stream
@@ -118,11 +116,7 @@ class Site:
                 server_context(self.pki, version, hooks=Sessions().hooks(alpn=self._wait, servername=self._wait)),
             )
         ours, theirs = self._contexts[version]
-        raw = []
-        for each in socket.socketpair():
-            sock = _socket.socket(each.family, each.type, each.proto, fileno=each.detach())
-            sock.setblocking(False)
-            raw.append(sock)
+        raw = raw_pair()
         return TLSStream(raw[0], client(ours), PATIENCE), TLSStream(raw[1], Connection(theirs), PATIENCE)
 
     @staticmethod

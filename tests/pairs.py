@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import _socket
 import functools
+import socket
 
 from OpenSSL import SSL
 
@@ -110,3 +112,13 @@ class Sessions:
 
     def hooks(self, **others):
         return Hooks(**{"get_session": self.get, "new_session": self.new, "remove_session": self.remove, **others})
+
+
+def raw_pair():
+    """Two connected sockets as TLSStream takes them."""
+    pair = []
+    for each in socket.socketpair():
+        raw = _socket.socket(each.family, each.type, each.proto, fileno=each.detach())
+        raw.setblocking(False)
+        pair.append(raw)
+    return pair

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _socket
 import random
 import socket
 
@@ -10,7 +9,7 @@ import gevent
 import pytest
 from gevent.event import Event
 from helpers import PATIENCE, allocated
-from pairs import VERSIONS, Sessions, attempt, client, client_context, server_context
+from pairs import VERSIONS, Sessions, attempt, client, client_context, raw_pair, server_context
 from sealer import hostile, key_update_message
 
 from greentls import stream as stream_module
@@ -22,15 +21,6 @@ from greentls.stream import TLSStream
 from greentls.wire.registry import ContentType
 
 both_versions = pytest.mark.parametrize("version", VERSIONS.values(), ids=VERSIONS.keys())
-
-
-def raw_pair():
-    pair = []
-    for each in socket.socketpair():
-        raw = _socket.socket(each.family, each.type, each.proto, fileno=each.detach())
-        raw.setblocking(False)
-        pair.append(raw)
-    return pair
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _socket
 import contextlib
 import gc
 import os
@@ -16,7 +15,7 @@ import gevent
 import gevent.socket
 import pytest
 from helpers import PATIENCE
-from pairs import VERSIONS, client, client_context, handshake, server_context
+from pairs import VERSIONS, client, client_context, handshake, raw_pair, server_context
 from ssl_pairs import contexts, handshakes, sides
 from ssl_pairs import handshake as carry_handshake
 
@@ -158,15 +157,6 @@ def test_a_refused_certificate_leaves_no_cycle(pki, version):
     assert not found
 
 
-def raw_pair():
-    pair = []
-    for each in socket.socketpair():
-        raw = _socket.socket(each.family, each.type, each.proto, fileno=each.detach())
-        raw.setblocking(False)
-        pair.append(raw)
-    return pair
-
-
 def stream_over(pki, side, timeout):
     """A stream and its peer's, after their handshake."""
     here, there = raw_pair()
@@ -194,62 +184,53 @@ def stream_handshake_with_garbage(pki, side, timeout):
     stream_handshake(pki, side, timeout, b"GET / HTTP/1.0\r\n\r\n")
 
 
-def stream_read_in_vain(pki, side, timeout):
-    ours, peer = stream_over(pki, side, timeout)
-    try:
-        ours.read(100)
-    finally:
-        ours.close()
-        peer.close()
+def over_streams(operation):
+    """A test's failure: operation(ours, peer), of two streams after their handshake."""
+
+    def fail(pki, side, timeout):
+        ours, peer = stream_over(pki, side, timeout)
+        try:
+            operation(ours, peer)
+        finally:
+            ours.close()
+            peer.close()
+
+    fail.__name__ = operation.__name__
+    return fail
 
 
-def stream_read_garbage(pki, side, timeout):
-    ours, peer = stream_over(pki, side, timeout)
+@over_streams
+def stream_read_in_vain(ours, peer):
+    ours.read(100)
+
+
+@over_streams
+def stream_read_garbage(ours, peer):
     peer._socket.send(GARBAGE)
-    try:
-        ours.read(100)
-    finally:
-        ours.close()
-        peer.close()
+    ours.read(100)
 
 
-def stream_read_at_the_end(pki, side, timeout):
-    ours, peer = stream_over(pki, side, timeout)
+@over_streams
+def stream_read_at_the_end(ours, peer):
     peer._socket.shutdown(socket.SHUT_WR)
-    try:
-        ours.read(100)
-    finally:
-        ours.close()
-        peer.close()
+    ours.read(100)
 
 
-def stream_write_in_vain(pki, side, timeout):
-    ours, peer = stream_over(pki, side, timeout)
-    try:
-        while True:
-            ours.write(bytes(100_000))
-    finally:
-        ours.close()
-        peer.close()
+@over_streams
+def stream_write_in_vain(ours, peer):
+    while True:
+        ours.write(bytes(100_000))
 
 
-def stream_send_in_vain(pki, side, timeout):
-    ours, peer = stream_over(pki, side, timeout)
-    try:
-        while True:
-            ours.send(bytes(100_000))
-    finally:
-        ours.close()
-        peer.close()
+@over_streams
+def stream_send_in_vain(ours, peer):
+    while True:
+        ours.send(bytes(100_000))
 
 
-def stream_shutdown_in_vain(pki, side, timeout):
-    ours, peer = stream_over(pki, side, timeout)
-    try:
-        ours.shutdown()
-    finally:
-        ours.close()
-        peer.close()
+@over_streams
+def stream_shutdown_in_vain(ours, peer):
+    ours.shutdown()
 
 
 OVER_A_SOCKET = (
