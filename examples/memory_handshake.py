@@ -6,8 +6,8 @@ python examples/memory_handshake.py cert.pem key.pem ca.pem
 import sys
 
 from greentls.certificates import CertificateChain
-from greentls.connection import Connection
-from greentls.context import VERIFY_PEER, Context, TrustAnchors
+from greentls.core.config import VERIFY_PEER, Config, TrustAnchors
+from greentls.core.connection import Connection
 from greentls.errors import WantRead
 
 
@@ -19,9 +19,9 @@ def step(operation, *arguments):
 
 
 def main(certificate, key, ca_file):
-    server = Connection(Context(server_side=True, certificates=[CertificateChain.load(certificate, key)]))
+    server = Connection(Config(server_side=True, certificates=[CertificateChain.load(certificate, key)]))
     trust = TrustAnchors(files=(ca_file,))
-    client = Connection(Context(server_side=False, trust=trust, verify_mode=VERIFY_PEER), server_hostname="localhost")
+    client = Connection(Config(server_side=False, trust=trust, verify_mode=VERIFY_PEER), server_hostname="localhost")
     while not (client.established and server.established):
         for here, there in ((client, server), (server, client)):
             step(here.do_handshake)

@@ -11,13 +11,13 @@ from greentls._version import __version__
 from greentls.lazy import at_first_use
 
 if TYPE_CHECKING:
-    from greentls.client_sessions import ClientSessions as ClientSessions
+    from greentls.core.session import Session as Session
     from greentls.errors import ConfigurationError as ConfigurationError
     from greentls.errors import GreenTLSError as GreenTLSError
     from greentls.errors import UnsupportedOpenSSL as UnsupportedOpenSSL
     from greentls.ocsp import Stapler as Stapler
-    from greentls.session import Session as Session
-    from greentls.session_cache import SessionLookup as SessionLookup
+    from greentls.sessions.client import ClientSessions as ClientSessions
+    from greentls.sessions.server import SessionLookup as SessionLookup
     from greentls.ssl import SSLContext as SSLContext
     from greentls.ssl import SSLSocket as SSLSocket
     from greentls.stores import SessionStore as SessionStore
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from greentls.tickets import TicketKeys as TicketKeys
 
 _WHERE = {
-    "ClientSessions": "client_sessions",
+    "ClientSessions": "sessions.client",
     "ConfigurationError": "errors",
     "GreenTLSError": "errors",
     "SSLContext": "ssl",
     "SSLSocket": "ssl",
-    "Session": "session",
-    "SessionLookup": "session_cache",
+    "Session": "core.session",
+    "SessionLookup": "sessions.server",
     "SessionStore": "stores",
     "Stapler": "ocsp",
     "SharedValues": "stores",

@@ -14,7 +14,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from greentls.trouble import Trouble
+from greentls.log_limit import Trouble
 
 __all__ = ["EVENTS", "emit", "handler"]
 

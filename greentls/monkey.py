@@ -32,7 +32,7 @@ import gevent.ssl
 from gevent import events
 
 import greentls.ssl
-from greentls.client_sessions import ClientSessions
+from greentls.sessions.client import ClientSessions
 from greentls.ssl import selecting
 from greentls.ssl.context import SSLContext, _Base
 from greentls.ssl.socket import _ORIGINAL, SSLSocket
@@ -157,7 +157,7 @@ def _beside_gevent(event: object) -> None:
 
 def _guard() -> Iterator[_Place]:
     """The standard library's classes name themselves by ssl's globals, in super(SSLContext, SSLContext), and so would
-    recurse once these are others. Contexts that exist go on: their methods see the module as it was."""
+    recurse once these are others. Configs that exist go on: their methods see the module as it was."""
     originals = {**vars(_stdlib_ssl), "SSLContext": _Base, "SSLSocket": _ORIGINAL}
     # One of gevent's setters puts its class into ssl, and leaves it there: into another ssl, from now on
     gevents = {**vars(gevent.ssl), "__ssl__": types.SimpleNamespace(**originals)}

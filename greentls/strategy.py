@@ -20,7 +20,7 @@ back fifty.
 **Prefetch** reads the ClientHello first, and asks what OpenSSL is going to ask, each question in a greenlet of its own,
 before OpenSSL has seen a byte; the callbacks then find the answers ready. Three lookups take as long as the longest of
 them. What depends on another answer is asked again if that comes out otherwise: the session, the protocol and the
-staple of the Context that the servername hook switches to. What a hello does not foretell (which of several
+staple of the Config that the servername hook switches to. What a hello does not foretell (which of several
 certificates will be chosen, the peer's chain) waits as a coroutine.
 """
 
@@ -37,10 +37,10 @@ from gevent import get_hub
 from gevent.monkey import get_original
 from greenlet import getcurrent
 
-from greentls.bridge import MAX_SESSION_LOOKUPS, Operation, question
-from greentls.connection import Connection
+from greentls.core.bridge import MAX_SESSION_LOOKUPS, Operation, question
+from greentls.core.connection import Connection
 from greentls.errors import WireError
-from greentls.thread_local import ThreadLocal
+from greentls.hub.thread_local import ThreadLocal
 from greentls.wire import ClientHello
 
 if TYPE_CHECKING:

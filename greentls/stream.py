@@ -42,11 +42,11 @@ from gevent.event import Event
 from gevent.hub import Waiter
 from gevent.socket import wait as wait_on
 
-from greentls.connection import WANT_READ, Connection
+from greentls.core.connection import WANT_READ, Connection
 from greentls.errors import ConcurrentUseError, TLSError, WantRead, WouldBlock
+from greentls.hub.thread_local import ThreadLocal
 from greentls.openssl import binding
 from greentls.strategy import Strategy
-from greentls.thread_local import ThreadLocal
 from greentls.wire.record import RECORD_HEADER_SIZE
 
 __all__ = ["TLSStream"]

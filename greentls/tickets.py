@@ -47,11 +47,11 @@ from gevent import get_hub
 from gevent.event import Event
 
 from greentls import events
-from greentls.deadline import Deadline
 from greentls.errors import ConfigurationError
+from greentls.hub.deadline import Deadline
+from greentls.log_limit import Trouble
 from greentls.secret_file import read_secret_file, repeats
 from greentls.stores import SharedValues
-from greentls.trouble import Trouble
 
 __all__ = ["TicketKey", "TicketKeys"]
 
@@ -100,7 +100,7 @@ class TicketKey:
 
 
 class TicketKeys(ABC):
-    """For SSLContext.ticket_keys. Contexts, greenlets and threads may share it, and forks inherit it."""
+    """For SSLContext.ticket_keys. Configs, greenlets and threads may share it, and forks inherit it."""
 
     @staticmethod
     def static(keys: Sequence[TicketKey]) -> TicketKeys:

@@ -25,8 +25,9 @@ from helpers import Pki
 from pairs import VERSIONS, Sessions, client, client_context, raw_pair, server_context
 
 import greentls
-from greentls import bridge, stream
-from greentls.connection import Connection
+from greentls import stream
+from greentls.core import bridge
+from greentls.core.connection import Connection
 from greentls.errors import GreenTLSError
 from greentls.stream import TLSStream
 

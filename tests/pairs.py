@@ -8,12 +8,12 @@ import socket
 
 from OpenSSL import SSL
 
-from greentls.bridge import Hooks
 from greentls.certificates import CertificateChain
-from greentls.connection import Connection
-from greentls.context import VERIFY_PEER, Context, TrustAnchors
+from greentls.core.bridge import Hooks
+from greentls.core.config import VERIFY_PEER, Config, TrustAnchors
+from greentls.core.connection import Connection
+from greentls.core.session import Session
 from greentls.errors import WantRead
-from greentls.session import Session
 
 TLS12, TLS13 = SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION
 VERSIONS = {"1.2": TLS12, "1.3": TLS13}
@@ -26,13 +26,13 @@ def chain(certfile, keyfile):
 
 def server_context(pki, version=0, **settings):
     settings.setdefault("certificates", [chain(pki.cert_file, pki.key_file)])
-    return Context(server_side=True, minimum_version=version or TLS12, maximum_version=version, **settings)
+    return Config(server_side=True, minimum_version=version or TLS12, maximum_version=version, **settings)
 
 
 def client_context(pki, version=0, **settings):
     settings.setdefault("trust", TrustAnchors(files=(pki.ca_file,)))
     settings.setdefault("verify_mode", VERIFY_PEER)
-    return Context(server_side=False, minimum_version=version or TLS12, maximum_version=version, **settings)
+    return Config(server_side=False, minimum_version=version or TLS12, maximum_version=version, **settings)
 
 
 def client(context, session=None, name="localhost"):

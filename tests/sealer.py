@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from pairs import client, client_context, handshake, server_context
 
-from greentls.bridge import Hooks
-from greentls.connection import Connection
+from greentls.core.bridge import Hooks
+from greentls.core.connection import Connection
 from greentls.openssl.binding import ffi, lib
 from greentls.wire.registry import ContentType, HandshakeType
 
@@ -70,7 +70,7 @@ def key_update_message(requested: bool = True) -> bytes:
 
 
 def hostile(pki, version: int, server_side: bool, **settings) -> tuple[Connection, Connection, Sealer]:
-    """(the victim, its honest peer, whose place the Sealer can take). settings: the victim's Context's."""
+    """(the victim, its honest peer, whose place the Sealer can take). settings: the victim's Config's."""
     secrets: list[bytes] = []
     spy = Hooks(keylog=lambda connection, line: secrets.append(line))
     if server_side:

@@ -31,13 +31,13 @@ from gevent.pool import Pool
 from helpers import Pki
 from pairs import TLS12, TLS13, chain, client_context, server_context
 
-from greentls import bridge
-from greentls.bridge import Hooks
-from greentls.connection import Connection
-from greentls.context import VERIFY_PEER, TrustAnchors
-from greentls.early_data import connection_for
+from greentls.core import bridge
+from greentls.core.bridge import Hooks
+from greentls.core.config import VERIFY_PEER, TrustAnchors
+from greentls.core.connection import Connection
+from greentls.core.early_data import connection_for
 from greentls.errors import TLSError
-from greentls.session_cache import SessionCache
+from greentls.sessions.server import SessionCache
 from greentls.stores.memory import MemoryStore
 from greentls.stream import TLSStream
 

@@ -26,14 +26,14 @@ from pairs import (
     server_context,
 )
 
-from greentls import bridge
-from greentls.bridge import MAX_SESSION_LOOKUPS, Hooks
-from greentls.connection import Connection
-from greentls.context import VERIFY_FAIL_IF_NO_PEER_CERT, VERIFY_PEER, TrustAnchors
+from greentls.core import bridge
+from greentls.core.bridge import MAX_SESSION_LOOKUPS, Hooks
+from greentls.core.config import VERIFY_FAIL_IF_NO_PEER_CERT, VERIFY_PEER, TrustAnchors
+from greentls.core.connection import Connection
+from greentls.core.session import Session
 from greentls.errors import ConcurrentUseError, ConnectionDead, TLSError, UnexpectedEOF, WrongThreadError
 from greentls.openssl import binding
 from greentls.openssl.binding import ffi, lib
-from greentls.session import Session
 
 both_versions = pytest.mark.parametrize("version", VERSIONS.values(), ids=VERSIONS.keys())
 

@@ -9,13 +9,13 @@ from gevent.event import Event
 from helpers import PATIENCE
 from pairs import VERSIONS, Sessions, attempt, chain, client, client_context, handshake, move, server_context
 
-from greentls import bridge
-from greentls.bridge import Hooks
-from greentls.connection import Connection
-from greentls.context import VERIFY_FAIL_IF_NO_PEER_CERT, VERIFY_PEER, TrustAnchors
+from greentls.core import bridge
+from greentls.core.bridge import Hooks
+from greentls.core.config import VERIFY_FAIL_IF_NO_PEER_CERT, VERIFY_PEER, TrustAnchors
+from greentls.core.connection import Connection
 from greentls.errors import TLSError, UnsupportedOpenSSL
 from greentls.openssl import binding
-from greentls.session_cache import SessionCache
+from greentls.sessions.server import SessionCache
 from greentls.stores.memcached import MemcachedStore
 from greentls.stores.memory import MemoryStore
 
@@ -116,7 +116,7 @@ def test_names_are_the_same_whatever_their_case(pki, pairs_of_names, version):
 
 @both_versions
 def test_a_demand_for_a_certificate_is_not_lost_by_a_switch_and_no_session_gets_round_it(pki, pairs_of_names, version):
-    """hazard: SSL_set_SSL_CTX(3) keeps the first Context's verify mode, so that the second one's demand was not met,
+    """hazard: SSL_set_SSL_CTX(3) keeps the first Config's verify mode, so that the second one's demand was not met,
     and a session made so would pass where the second one stands alone."""
     sessions = Sessions()
     strict = server_context(
@@ -173,7 +173,7 @@ def test_what_a_switch_takes_along_and_what_stays(pki, pairs_of_names):
 
 @both_versions
 def test_the_hook_waits_before_the_session_is_looked_up(pki, pairs_of_names, version):
-    """hazard: a lookup under the first Context while the name's own is still being fetched."""
+    """hazard: a lookup under the first Config while the name's own is still being fetched."""
     sessions, asked, go_on = Sessions(), Event(), Event()
 
     def wait(connection, name):

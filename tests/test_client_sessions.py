@@ -11,15 +11,16 @@ from gevent.event import Event
 from helpers import PATIENCE, Pki
 from pairs import VERSIONS, attempt, client_context, move, server_context
 
-from greentls import client_sessions, session_cache
-from greentls.bridge import Hooks
 from greentls.certificates import CertificateChain
-from greentls.client_sessions import ClientSessions
-from greentls.connection import Connection
-from greentls.context import VERIFY_NONE, TrustAnchors
+from greentls.core.bridge import Hooks
+from greentls.core.config import VERIFY_NONE, TrustAnchors
+from greentls.core.connection import Connection
+from greentls.core.session import Session
 from greentls.errors import ConfigurationError, TLSError
-from greentls.session import Session
-from greentls.session_cache import SessionCache
+from greentls.sessions import client as client_sessions
+from greentls.sessions import server as session_cache
+from greentls.sessions.client import ClientSessions
+from greentls.sessions.server import SessionCache
 from greentls.stores.memory import MemoryStore
 from greentls.stores.sealed import SealedStore
 from greentls.tickets import TicketKey, TicketKeys
@@ -48,7 +49,7 @@ def tickets(here, there):
 
 
 class Party:
-    """Clients with one ClientSessions, and a server; every client has a Context of its own."""
+    """Clients with one ClientSessions, and a server; every client has a Config of its own."""
 
     def __init__(self, pki, version, sessions=None, **settings):
         self.pki, self.version = pki, version

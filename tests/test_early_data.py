@@ -6,10 +6,10 @@ import pytest
 from OpenSSL import SSL
 from pairs import TLS12, TLS13, Sessions, attempt, client, client_context, handshake, move, server_context
 
-from greentls.bridge import Hooks
-from greentls.connection import Connection
-from greentls.context import VERIFY_PEER
-from greentls.early_data import EarlyConnection
+from greentls.core.bridge import Hooks
+from greentls.core.config import VERIFY_PEER
+from greentls.core.connection import Connection
+from greentls.core.early_data import EarlyConnection
 from greentls.errors import ConfigurationError, ConnectionDead, TLSError, UnexpectedEOF
 from greentls.openssl import binding
 

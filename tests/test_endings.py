@@ -10,7 +10,7 @@ from pairs import TLS13, VERSIONS, attempt, client, client_context, handshake, m
 from sealer import hostile, key_update_message
 
 import greentls
-from greentls.connection import Connection
+from greentls.core.connection import Connection
 from greentls.errors import ConnectionDead, TLSError, UnexpectedEOF, WantRead
 from greentls.wire.registry import ContentType
 

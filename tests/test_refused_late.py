@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from pairs import TLS13, VERSIONS, Sessions, attempt, chain, client, client_context, handshake, move, server_context
 
-from greentls.bridge import Hooks
-from greentls.connection import Connection
-from greentls.context import VERIFY_FAIL_IF_NO_PEER_CERT, VERIFY_PEER, TrustAnchors
+from greentls.core.bridge import Hooks
+from greentls.core.config import VERIFY_FAIL_IF_NO_PEER_CERT, VERIFY_PEER, TrustAnchors
+from greentls.core.connection import Connection
 from greentls.errors import TLSError, UnsupportedOpenSSL
 from greentls.openssl import binding
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from pairs import VERSIONS, attempt, client, client_context, handshake, move, server_context
 
-from greentls.bridge import Hooks
-from greentls.connection import Connection
+from greentls.core.bridge import Hooks
+from greentls.core.connection import Connection
 from greentls.errors import TLSError
 from greentls.openssl import binding
 from greentls.openssl.binding import lib

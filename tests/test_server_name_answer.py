@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from pairs import VERSIONS, Sessions, client, client_context, handshake, server_context
 
-from greentls.bridge import Hooks
-from greentls.connection import Connection
+from greentls.core.bridge import Hooks
+from greentls.core.connection import Connection
 from greentls.wire.extensions import Extensions
 from greentls.wire.hello import ServerHello
 from greentls.wire.registry import ExtensionType, HandshakeType

@@ -10,10 +10,11 @@ from gevent.event import Event
 from helpers import PATIENCE
 from pairs import VERSIONS, client, client_context, handshake, server_context
 
-from greentls import events, session_cache
-from greentls.connection import Connection
+from greentls import events
+from greentls.core.connection import Connection
 from greentls.errors import TLSError
-from greentls.session_cache import SessionCache
+from greentls.sessions import server as session_cache
+from greentls.sessions.server import SessionCache
 from greentls.stores.memory import MemoryStore
 
 both_versions = pytest.mark.parametrize("version", VERSIONS.values(), ids=VERSIONS.keys())

@@ -17,22 +17,22 @@ from cryptography.hazmat.primitives import hashes
 from OpenSSL import SSL
 from pairs import TLS12, TLS13, VERSIONS, Sessions, chain, client, client_context, handshake, server_context
 
-from greentls.bridge import Hooks
-from greentls.connection import Connection
-from greentls.context import (
+from greentls.core.bridge import Hooks
+from greentls.core.config import (
     HOOKS_NOT_IN_IDENTITY,
     NOT_IN_IDENTITY,
     NOT_IN_SCOPE,
     VERIFY_FAIL_IF_NO_PEER_CERT,
     VERIFY_NONE,
     VERIFY_PEER,
-    Context,
+    Config,
     TrustAnchors,
 )
-from greentls.early_data import EarlyConnection
+from greentls.core.connection import Connection
+from greentls.core.early_data import EarlyConnection
+from greentls.core.session import Session
 from greentls.errors import TLSError
 from greentls.openssl import binding
-from greentls.session import Session
 from greentls.tickets import TicketKey, TicketKeys
 
 both_versions = pytest.mark.parametrize("version", VERSIONS.values(), ids=VERSIONS.keys())
@@ -174,13 +174,13 @@ OTHERS = {
     "alpn_protocols": lambda pki: [b"h2"],
     "hostname_checks_common_name": lambda pki: False,
 }
-SETTINGS = {field.name for field in fields(Context)}
+SETTINGS = {field.name for field in fields(Config)}
 HOOKS = {field.name for field in fields(Hooks)}
 SERVERS_ONLY = {"server_side", "psk_identity_hint", "dh_parameters", "max_early_data"}
 
 
 def test_a_setting_binds_sessions_until_somebody_writes_down_why_it_need_not():
-    """This fails for a new field of Context: give it another value in OTHERS, or a reason in the module."""
+    """This fails for a new field of Config: give it another value in OTHERS, or a reason in the module."""
     assert not SETTINGS - NOT_IN_IDENTITY.keys() - OTHERS.keys()
     assert not SETTINGS - NOT_IN_SCOPE.keys() - OTHERS.keys() - SERVERS_ONLY
     assert not (NOT_IN_IDENTITY.keys() | NOT_IN_SCOPE.keys()) - SETTINGS
@@ -192,7 +192,7 @@ def test_every_other_setting_binds_a_servers_sessions(pki, setting):
     other = (
         server_context(pki, **{setting: OTHERS[setting](pki)})
         if "version" not in setting
-        else Context(
+        else Config(
             server_side=True, certificates=[chain(pki.cert_file, pki.key_file)], **{setting: OTHERS[setting](pki)}
         )
     )
@@ -202,8 +202,8 @@ def test_every_other_setting_binds_a_servers_sessions(pki, setting):
 @pytest.mark.parametrize("setting", sorted(SETTINGS - NOT_IN_SCOPE.keys() - SERVERS_ONLY))
 def test_every_other_setting_binds_a_clients_sessions(pki, setting):
     hooks = Hooks(new_session=print)
-    one, same = (Context(server_side=False, hooks=hooks).session_scope for _ in range(2))
-    assert one == same != Context(server_side=False, hooks=hooks, **{setting: OTHERS[setting](pki)}).session_scope
+    one, same = (Config(server_side=False, hooks=hooks).session_scope for _ in range(2))
+    assert one == same != Config(server_side=False, hooks=hooks, **{setting: OTHERS[setting](pki)}).session_scope
 
 
 def test_workers_of_equal_settings_agree(pki):
@@ -211,10 +211,10 @@ def test_workers_of_equal_settings_agree(pki):
     program = """
 import ssl, sys
 from greentls.certificates import CertificateChain
-from greentls.context import Context, TrustAnchors
+from greentls.core.config import Config, TrustAnchors
 files, version = sys.argv[1:4], ssl.TLSVersion.TLSv1_2 if sys.argv[4] == "enum" else 0x0303
 settings = {"trust": TrustAnchors(files=files[2:]), "certificates": [CertificateChain.load(*files[:2])]}
-print(Context(server_side=True, minimum_version=version, verify_mode=1, **settings).session_id_context.hex())
+print(Config(server_side=True, minimum_version=version, verify_mode=1, **settings).session_id_context.hex())
 """
     files = pki.cert_file, pki.key_file, pki.ca_file
     told = [subprocess.check_output([sys.executable, "-c", program, *files, kind]) for kind in ("enum", "number")]

@@ -13,8 +13,8 @@ from pairs import VERSIONS, Sessions, attempt, client, client_context, raw_pair,
 from sealer import hostile, key_update_message
 
 from greentls import stream as stream_module
-from greentls.bridge import Hooks
-from greentls.connection import Connection
+from greentls.core.bridge import Hooks
+from greentls.core.connection import Connection
 from greentls.errors import ConnectionDead, TLSError, UnexpectedEOF, WrongThreadError
 from greentls.openssl import binding
 from greentls.stream import TLSStream

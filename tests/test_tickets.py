@@ -21,15 +21,15 @@ from helpers import PATIENCE
 from pairs import TLS12, TLS13, VERSIONS, client, client_context, handshake, server_context
 
 from greentls import events
-from greentls.bridge import Hooks
-from greentls.connection import Connection
+from greentls.core.bridge import Hooks
+from greentls.core.connection import Connection
+from greentls.core.session import Session
 from greentls.errors import ConfigurationError, ConnectionDead
-from greentls.session import Session
-from greentls.ssl.hooks import TicketKeyChoice
+from greentls.log_limit import Trouble
+from greentls.ssl.hooks.callbacks import TicketKeyChoice
 from greentls.stores import open_store
 from greentls.stores.memory import MemoryStore
 from greentls.tickets import ANNOUNCE, LIFETIME, MAX_KEYS, REFRESH, SKEW, TicketKey, TicketKeys, _unpack
-from greentls.trouble import Trouble
 
 both_versions = pytest.mark.parametrize("version", VERSIONS.values(), ids=VERSIONS)
 NOW = 1_800_000_000

@@ -22,10 +22,10 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 import gevent
 from helpers import Pki
 
-from greentls.bridge import Hooks
 from greentls.certificates import CertificateChain
-from greentls.connection import WANT_READ, Connection
-from greentls.context import Context
+from greentls.core.bridge import Hooks
+from greentls.core.config import Config
+from greentls.core.connection import WANT_READ, Connection
 
 TURN = 20  # handshakes of a kind before the other's
 
@@ -52,7 +52,7 @@ def nanoseconds_of(function: Callable[[], object]) -> int:
     return time.process_time_ns() - started
 
 
-def handshake(server_context: Context, client_context: Context, after: Callable[[], object]) -> int:
+def handshake(server_context: Config, client_context: Config, after: Callable[[], object]) -> int:
     """Nanoseconds of the server's first step, which takes the ClientHello, and of what is done after it."""
     server, client = Connection(server_context), Connection(client_context, server_hostname="localhost")
     client.step_handshake()
@@ -73,9 +73,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         pki = Pki(Path(directory))
         chain = CertificateChain.load(pki.cert_file, pki.key_file, None)
-    client = Context(server_side=False)
+    client = Config(server_side=False)
     kinds = {
-        name: (Context(server_side=True, certificates=(chain,), hooks=Hooks(servername=hook)), after)
+        name: (Config(server_side=True, certificates=(chain,), hooks=Hooks(servername=hook)), after)
         for name, hook, after in (
             ("answers at once", ask, nothing),
             ("waits", ask_and_wait, nothing),

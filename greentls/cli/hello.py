@@ -22,7 +22,7 @@ from greentls.errors import ConfigurationError, WireError
 from greentls.wire.fingerprint import ja3, ja3_string, ja4, ja4_r
 from greentls.wire.hello import ClientHello
 from greentls.wire.messages import Alert
-from greentls.wire.opening import NotTLS, recognise
+from greentls.wire.not_tls import NotTLS, recognise
 from greentls.wire.parser import Parser
 from greentls.wire.registry import (
     AlertDescription,

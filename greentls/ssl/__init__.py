@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import gevent.monkey
 from gevent.socket import create_connection
 
-from greentls.session import Session as SSLSession
+from greentls.core.session import Session as SSLSession
 from greentls.ssl.context import SSLContext as SSLContext
 from greentls.ssl.facts import CHANNEL_BINDING_TYPES
 from greentls.ssl.socket import SSLSocket as SSLSocket

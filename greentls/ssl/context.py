@@ -1,8 +1,8 @@
-"""SSLContext: the standard library's, compiled into a Context when a connection needs one.
+"""SSLContext: the standard library's, compiled into a Config when a connection needs one.
 
 The base class holds and checks what it can: versions, options, verify mode, ciphers. It never makes a connection. What
 it would not give back (certificates, keys, trust anchors, protocols) is remembered here as it was given. A change after
-a connection was made compiles a new Context for the next one: callers set attributes of a used context every day, and
+a connection was made compiles a new Config for the next one: callers set attributes of a used context every day, and
 the connections that exist must not notice.
 """
 
@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from cryptography import x509
 from OpenSSL import SSL
 
-from greentls.bridge import Hooks
 from greentls.certificates import (
     CertificateChain,
     Certificates,
@@ -30,36 +29,37 @@ from greentls.certificates import (
     load_crls,
     parse_certificates,
 )
-from greentls.client_sessions import ClientSessions
-from greentls.connection import Connection
-from greentls.context import (
+from greentls.core.bridge import Hooks
+from greentls.core.config import (
     SESSION_LIFETIME,
     VERIFY_FAIL_IF_NO_PEER_CERT,
     VERIFY_NONE,
     VERIFY_PEER,
-    Context,
+    Config,
     TrustAnchors,
     two_places,
 )
-from greentls.early_data import connection_for
+from greentls.core.connection import Connection
+from greentls.core.early_data import connection_for
+from greentls.core.session import Session
 from greentls.errors import ConfigurationError
 from greentls.openssl import binding
-from greentls.session import Session
-from greentls.session_cache import SessionCache
-from greentls.ssl import hooks as make
-from greentls.ssl.deadline import Asking
+from greentls.sessions.client import ClientSessions
+from greentls.sessions.server import SessionCache
 from greentls.ssl.errors import ssl_error
+from greentls.ssl.hooks import callbacks as make
+from greentls.ssl.hooks.deadline import Asking
+from greentls.ssl.hooks.replay_guard import ReplayGuard
 from greentls.ssl.peercert import peer_certificate
-from greentls.ssl.plain import PlainSocket
-from greentls.ssl.replay_guard import ReplayGuard
-from greentls.ssl.standin import StandIn
+from greentls.ssl.plain_socket import PlainSocket
+from greentls.ssl.replacement import StandIn
 from greentls.stores import SessionStore
 from greentls.strategy import STRATEGIES
 from greentls.tickets import TicketKeys
 from greentls.wire import ClientHello
 
 if TYPE_CHECKING:
-    from greentls.ocsp.peer import Mode
+    from greentls.ocsp.client_check import Mode
 
 __all__ = ["SSLContext"]
 
@@ -93,11 +93,11 @@ INHERITED = {
     "check_hostname": "kept by the base, read for each connection",
     "get_ciphers": "of the base, which is told by set_ciphers(); what its OpenSSL makes of them",
     "get_groups": "what the base's OpenSSL implements; it says nothing of settings",
-    "hostname_checks_common_name": "kept by the base, read when a Context is compiled",
-    "keylog_filename": "kept by the base, read when a Context is compiled",
+    "hostname_checks_common_name": "kept by the base, read when a Config is compiled",
+    "keylog_filename": "kept by the base, read when a Config is compiled",
     "load_default_certs": "calls set_default_verify_paths()",
-    "num_tickets": "kept by the base, read when a Context is compiled",
-    "post_handshake_auth": "kept by the base, read when a Context is compiled",
+    "num_tickets": "kept by the base, read when a Config is compiled",
+    "post_handshake_auth": "kept by the base, read when a Config is compiled",
     "protocol": "set once, by the constructor of the base",
     "security_level": "cannot be set but by set_ciphers()",
     "set_npn_protocols": "does nothing in the base either: no OpenSSL has NPN any more",
@@ -178,9 +178,9 @@ class SSLContext(_Base, metaclass=StandIn):  # type: ignore[misc]  # _Base is fo
 
     def __init__(self, protocol: int | None = None, *_: Any, **__: Any) -> None:
         self._changes = 0
-        self._compiled: dict[bool, tuple[Any, Any, Context]] = {}  # changes when compiled, settings, Context
+        self._compiled: dict[bool, tuple[Any, Any, Config]] = {}  # changes when compiled, settings, Config
         self._by_certificates = _ByCertificates()
-        self._contexts: weakref.WeakSet[Context] = weakref.WeakSet()  # those in use
+        self._contexts: weakref.WeakSet[Config] = weakref.WeakSet()  # those in use
         self._chains: list[CertificateChain] = []
         self._trust = TrustAnchors()
         self._stamps: dict[str, tuple[int, int]] = {}  # of files with trust anchors: when changed, how long
@@ -385,7 +385,7 @@ class SSLContext(_Base, metaclass=StandIn):  # type: ignore[misc]  # _Base is fo
     @ocsp.setter
     def ocsp(self, mode: Mode | None) -> None:
         if mode is not None:
-            from greentls.ocsp.peer import MODES
+            from greentls.ocsp.client_check import MODES
 
             if mode not in MODES:
                 raise ConfigurationError(f"ocsp {mode!r}", "no such mode", f"known are None, {', '.join(MODES)}")
@@ -543,15 +543,15 @@ class SSLContext(_Base, metaclass=StandIn):  # type: ignore[misc]  # _Base is fo
         protocol: int = _C.protocol.__get__(self)  # the number: to make an enum of it for each connection is slow
         return protocol != refused
 
-    def compile(self, server_side: bool, certificates: tuple[CertificateChain, ...] | None = None) -> Context:
-        """The Context of these settings, with other certificates if there are any. Raises ConfigurationError,
+    def compile(self, server_side: bool, certificates: tuple[CertificateChain, ...] | None = None) -> Config:
+        """The Config of these settings, with other certificates if there are any. Raises ConfigurationError,
         UnsupportedOpenSSL."""
         changes, known, context = self._compiled.get(server_side, (None, None, None))
         now = self._changes, self.client_sessions  # which may be the class's
         if context is None or changes != now:
             settings = self._settings(server_side)
             if context is None or settings != known:
-                context = Context(**settings[0])
+                context = Config(**settings[0])
                 self._contexts.add(context)
             self._compiled[server_side] = now, settings, context
         if certificates is None:
@@ -559,7 +559,7 @@ class SSLContext(_Base, metaclass=StandIn):  # type: ignore[misc]  # _Base is fo
         other = self._by_certificates.get(context, certificates)
         if other is None:
             _, (settings, _), _ = self._compiled[server_side]
-            other = Context(**{**settings, "certificates": certificates})
+            other = Config(**{**settings, "certificates": certificates})
             self._by_certificates.put(context, certificates, other)
             self._contexts.add(other)
         return other
@@ -578,7 +578,7 @@ class SSLContext(_Base, metaclass=StandIn):  # type: ignore[misc]  # _Base is fo
             raise _refused(error, "NO_CERTIFICATE_ASSIGNED") from error
 
     def _settings(self, server_side: bool) -> tuple[dict[str, Any], dict[str, tuple[int, int]]]:
-        """Context's, and what else tells whether it would be the same. Raises ConfigurationError."""
+        """Config's, and what else tells whether it would be the same. Raises ConfigurationError."""
         if server_side and self._verify_callback and self.verify_mode == _stdlib_ssl.CERT_NONE:
             problem = "a server asks for no certificate while verify_mode is CERT_NONE"
             raise ConfigurationError("verify_callback", problem, "set verify_mode to CERT_REQUIRED or CERT_OPTIONAL")
@@ -649,7 +649,7 @@ class SSLContext(_Base, metaclass=StandIn):  # type: ignore[misc]  # _Base is fo
             hooks = replace(hooks, message=make.MessageCallback(self._message_callback))
         if not server_side:
             if self._ocsp is not None:
-                from greentls.ssl import revocation
+                from greentls.ssl.hooks import revocation
 
                 hooks = replace(hooks, ocsp=revocation.OCSPCheck(self._ocsp, self.callback_timeout))
             if self._psk_client:
@@ -670,7 +670,7 @@ class SSLContext(_Base, metaclass=StandIn):  # type: ignore[misc]  # _Base is fo
         elif self._alpn:
             hooks = replace(hooks, alpn=make.ALPNChoice(self._alpn))
         if self.ocsp_callback is not None:
-            from greentls.ssl import revocation
+            from greentls.ssl.hooks import revocation
 
             hooks = replace(hooks, ocsp=revocation.OCSPCallback(self.ocsp_callback, self.callback_timeout))
         return hooks
@@ -680,23 +680,23 @@ hide_unknown(SSLContext, _Base)
 
 
 class _ByCertificates:
-    """Contexts that differ from one in their certificates only; those used last are kept.
+    """Configs that differ from one in their certificates only; those used last are kept.
 
     A renewed certificate is another key here, and so another Context. The first one stays, and with it whatever
     sessions hang on: the store's hooks and the keys of tickets.
     """
 
     def __init__(self) -> None:
-        self._first: Context | None = None
-        self._others: OrderedDict[tuple[CertificateChain, ...], Context] = OrderedDict()
+        self._first: Config | None = None
+        self._others: OrderedDict[tuple[CertificateChain, ...], Config] = OrderedDict()
 
-    def get(self, first: Context, certificates: tuple[CertificateChain, ...]) -> Context | None:
+    def get(self, first: Config, certificates: tuple[CertificateChain, ...]) -> Config | None:
         other = self._others.get(certificates) if first is self._first else None
         if other is not None:
             self._others.move_to_end(certificates)
         return other
 
-    def put(self, first: Context, certificates: tuple[CertificateChain, ...], other: Context) -> None:
+    def put(self, first: Config, certificates: tuple[CertificateChain, ...], other: Config) -> None:
         if first is not self._first:
             self._first = first
             self._others.clear()

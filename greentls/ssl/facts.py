@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from cryptography.hazmat.primitives import hashes
 
 from greentls.certificates import CertificateChain, read_certificate
-from greentls.connection import Connection
-from greentls.early_data import connection_for
+from greentls.core.connection import Connection
+from greentls.core.early_data import connection_for
+from greentls.core.session import Session
 from greentls.errors import TLSError, WireError
-from greentls.session import Session
-from greentls.session_cache import SessionLookup
+from greentls.sessions.server import SessionLookup
 from greentls.ssl.errors import as_stdlib
 from greentls.ssl.observed import Observed
 from greentls.ssl.peercert import peer_certificate

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from greentls.errors import ConcurrentUseError, TLSError, UnexpectedEOF, WireError
 from greentls.ssl.facts import Facts
-from greentls.ssl.plain import PlainSocket
+from greentls.ssl.plain_socket import PlainSocket
 from greentls.strategy import STRATEGIES
 from greentls.wire import ClientHello, RecordReader
 

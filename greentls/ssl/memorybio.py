@@ -9,13 +9,13 @@ from __future__ import annotations
 import ssl as _stdlib_ssl
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from greentls.connection import WANT_READ, Connection
+from greentls.core.connection import WANT_READ, Connection
+from greentls.core.session import Session
 from greentls.errors import ConcurrentUseError, TLSError, WantRead
 from greentls.openssl import binding
-from greentls.session import Session
 from greentls.ssl.errors import want_read
 from greentls.ssl.greeting import Greeting
-from greentls.ssl.plain import PlainSocket
+from greentls.ssl.plain_socket import PlainSocket
 from greentls.wire.record import MAX_HELLO_RECORDS, RECORD_HEADER_SIZE
 from greentls.wire.registry import AlertDescription
 

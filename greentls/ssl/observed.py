@@ -8,7 +8,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, TypeVar
 
 from greentls import events
-from greentls.connection import Connection
+from greentls.core.connection import Connection
 
 if TYPE_CHECKING:
     from greentls.ssl.context import SSLContext

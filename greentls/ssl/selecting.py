@@ -19,7 +19,7 @@ import gevent.monkey
 import gevent.select
 import gevent.selectors
 
-from greentls.ssl.plain import PlainSocket
+from greentls.ssl.plain_socket import PlainSocket
 from greentls.ssl.socket import SSLSocket
 
 __all__ = ["KNOWN", "is_ours", "replacements", "seeing", "selector_classes"]

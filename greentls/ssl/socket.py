@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import gevent.monkey
 import gevent.ssl
 
-from greentls.connection import Connection
-from greentls.deadline import Deadline
+from greentls.core.connection import Connection
+from greentls.core.session import Session
 from greentls.errors import TLSError, UnexpectedEOF, WireError, WouldBlock
-from greentls.session import Session
+from greentls.hub.deadline import Deadline
 from greentls.ssl.greeting import Greeting
-from greentls.ssl.plain import Closed, InClear, PlainSocket
+from greentls.ssl.plain_socket import Closed, InClear, PlainSocket
 from greentls.ssl.refused import mark
-from greentls.ssl.standin import StandIn
+from greentls.ssl.replacement import StandIn
 from greentls.strategy import STRATEGIES
 from greentls.stream import TLSStream
 from greentls.wire import NotTLS

@@ -31,8 +31,8 @@ from pymemcache.client.base import Client
 from pymemcache.exceptions import MemcacheServerError, MemcacheUnexpectedCloseError, MemcacheUnknownError
 
 from greentls.errors import ConfigurationError
+from greentls.hub.thread_local import ThreadLocal
 from greentls.stores import Change, check_value
-from greentls.thread_local import ThreadLocal
 
 __all__ = ["MemcachedStore"]
 

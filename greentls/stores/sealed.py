@@ -28,9 +28,9 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from greentls.errors import ConfigurationError, SealError
+from greentls.log_limit import Trouble
 from greentls.secret_file import repeats
 from greentls.stores import BatchStore, Change, SharedValues
-from greentls.trouble import Trouble
 
 if TYPE_CHECKING:
     from greentls.stores import SessionStore

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from greentls.wire.messages import Finished as Finished
     from greentls.wire.messages import NewSessionTicket as NewSessionTicket
     from greentls.wire.messages import ServerKeyExchange as ServerKeyExchange
-    from greentls.wire.opening import NotTLS as NotTLS
-    from greentls.wire.opening import recognise as recognise
+    from greentls.wire.not_tls import NotTLS as NotTLS
+    from greentls.wire.not_tls import recognise as recognise
     from greentls.wire.parser import Parser as Parser
     from greentls.wire.proxy import ProxyHeader as ProxyHeader
     from greentls.wire.proxy import ProxyReader as ProxyReader
@@ -46,7 +46,7 @@ _WHERE = {
     "ClientHello": "hello",
     "Finished": "messages",
     "NewSessionTicket": "messages",
-    "NotTLS": "opening",
+    "NotTLS": "not_tls",
     "Parser": "parser",
     "ProxyHeader": "proxy",
     "ProxyReader": "proxy",
@@ -57,7 +57,7 @@ _WHERE = {
     "ja3_string": "fingerprint",
     "ja4": "fingerprint",
     "ja4_r": "fingerprint",
-    "recognise": "opening",
+    "recognise": "not_tls",
 }
 
 __all__ = ["WireError", *_WHERE]

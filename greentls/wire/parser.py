@@ -26,7 +26,7 @@ from greentls.wire.messages import (
     NewSessionTicket,
     ServerKeyExchange,
 )
-from greentls.wire.opening import NotTLS
+from greentls.wire.not_tls import NotTLS
 from greentls.wire.record import RECORD_HEADER_SIZE, RecordHeader, begins_hello, check_order, open_stream
 from greentls.wire.registry import AlertDescription, ContentType, HandshakeType, name
 

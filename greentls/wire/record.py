@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from greentls.errors import WireError
 from greentls.wire.handshake import HEADER_SIZE, body_size, check_size
-from greentls.wire.opening import NotTLS, recognise
+from greentls.wire.not_tls import NotTLS, recognise
 from greentls.wire.registry import AlertDescription, ContentType, HandshakeType, name
 
 __all__ = [

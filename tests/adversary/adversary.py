@@ -36,8 +36,8 @@ from helpers import PATIENCE, Pki
 from targets import BIOTarget, ConnectionTarget, SocketTarget
 
 import greentls.ssl
-from greentls import bridge
-from greentls.connection import Connection
+from greentls.core import bridge
+from greentls.core.connection import Connection
 from greentls.errors import GreenTLSError, WireError
 from greentls.stores.memory import MemoryStore
 from greentls.strategy import STRATEGIES

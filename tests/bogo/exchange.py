@@ -1,4 +1,4 @@
-"""What the shim does once its flags are read: settings to a Context, a handshake, an echo, an end."""
+"""What the shim does once its flags are read: settings to a Config, a handshake, an echo, an end."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import sys
 
 from flags import Unimplemented, parse
 
-from greentls.bridge import Hooks
 from greentls.certificates import CertificateChain
-from greentls.connection import Connection
-from greentls.context import VERIFY_FAIL_IF_NO_PEER_CERT, VERIFY_NONE, VERIFY_PEER, Context, TrustAnchors
-from greentls.early_data import EarlyConnection
+from greentls.core.bridge import Hooks
+from greentls.core.config import VERIFY_FAIL_IF_NO_PEER_CERT, VERIFY_NONE, VERIFY_PEER, Config, TrustAnchors
+from greentls.core.connection import Connection
+from greentls.core.early_data import EarlyConnection
+from greentls.core.session import Session
 from greentls.errors import GreenTLSError, UnexpectedEOF, UnsupportedOpenSSL, WantRead
-from greentls.session import Session
 from greentls.tickets import TicketKey
 
 GROUPS = {
@@ -138,7 +138,7 @@ class Exchange:
             "max_early_data": EARLY_DATA if early else 0,
             "hooks": self.hooks(early),
         }
-        context = Context(server_side=flags.server, alpn_protocols=self.protocols(), **settings)
+        context = Config(server_side=flags.server, alpn_protocols=self.protocols(), **settings)
         if flags.server:
             return EarlyConnection(context) if early else Connection(context)
         client = Connection(context, server_hostname=flags.host_name, verify_hostname=False, session=self.session)

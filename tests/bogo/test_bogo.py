@@ -14,7 +14,7 @@ import pytest
 from helpers import PATIENCE
 from pairs import client_context, server_context
 
-from greentls.connection import Connection
+from greentls.core.connection import Connection
 from greentls.errors import TLSError, UnexpectedEOF, WantRead
 
 INVERTED = bytes(octet ^ 0xFF for octet in b"hello, shim")

@@ -8,7 +8,7 @@ import pytest
 from pairs import TLS12, TLS13, attempt, move
 from sealer import hostile
 
-from greentls.bridge import MAX_MESSAGES_WITHOUT_DATA
+from greentls.core.bridge import MAX_MESSAGES_WITHOUT_DATA
 from greentls.errors import ConnectionDead, TLSError
 from greentls.openssl import binding
 from greentls.wire.registry import AlertDescription, ContentType, HandshakeType

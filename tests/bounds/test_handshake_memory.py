@@ -9,8 +9,8 @@ from helpers import allocated
 from pairs import TLS12, TLS13, VERSIONS, attempt, client, client_context, server_context
 from sealer import hostile
 
-from greentls.connection import Connection
-from greentls.context import VERIFY_PEER, TrustAnchors
+from greentls.core.config import VERIFY_PEER, TrustAnchors
+from greentls.core.connection import Connection
 from greentls.stream import RECEIVE_SIZE
 from greentls.wire.registry import ContentType
 

@@ -11,7 +11,7 @@ from pairs import TLS13, attempt, client, client_context
 from sealer import Sealer
 
 import greentls
-from greentls.bridge import MAX_MESSAGES_WITHOUT_DATA, Hooks
+from greentls.core.bridge import MAX_MESSAGES_WITHOUT_DATA, Hooks
 from greentls.wire.record import MAX_HELLO_RECORDS
 
 HELLO = b"\1\0\xff\xff\3\3" + bytes(0xFFFF)

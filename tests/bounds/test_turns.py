@@ -15,7 +15,7 @@ from helpers import PATIENCE
 from pairs import TLS12, TLS13, attempt, client, client_context, server_context
 from sealer import hostile
 
-from greentls.connection import Connection
+from greentls.core.connection import Connection
 from greentls.errors import WouldBlock
 from greentls.stream import FLIGHT_SIZE, RECEIVES, RECORDS_IN_A_FLIGHT, TURN, TLSStream
 

@@ -10,7 +10,7 @@ import pytest
 from foreign_clients import ALPN, PAYLOAD, Errand, Refused, chromium, curl, node
 
 import greentls
-from greentls import bridge
+from greentls.core import bridge
 
 
 def clients(*names: str):

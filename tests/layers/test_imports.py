@@ -27,7 +27,7 @@ ABSENT = {
         "greentls.monkey",
         "greentls.ocsp",
         "greentls.ssl.memorybio",
-        "greentls.ssl.revocation",
+        "greentls.ssl.hooks.revocation",
         "greentls.ssl.selecting",
         "greentls.stores.memcached",
         "greentls.stores.sealed",

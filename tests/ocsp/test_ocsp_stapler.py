@@ -24,13 +24,13 @@ import greentls
 from greentls import events
 from greentls.certificates import CertificateChain
 from greentls.errors import ConfigurationError, ResponderUnavailable, StapleRequired
+from greentls.log_limit import Trouble
 from greentls.ocsp import Stapler, check_response
 from greentls.ocsp import stapler as module
 from greentls.ocsp.fetch import fetch
 from greentls.ocsp.files import ResponseFiles
 from greentls.ocsp.response import MAX_RESPONSE, build_request
 from greentls.stores.memory import MemoryStore
-from greentls.trouble import Trouble
 
 
 @pytest.fixture(autouse=True)

@@ -30,7 +30,7 @@ from gevent.server import StreamServer
 from helpers import PATIENCE
 from ssl_pairs import TLS_VERSIONS, contexts, outcome
 
-from greentls.connection import Connection
+from greentls.core.connection import Connection
 from greentls.errors import WantRead
 from greentls.stores.memcached import MemcachedStore
 from greentls.stores.sealed import SealedStore

@@ -20,9 +20,9 @@ from helpers import Pki
 from pairs import TLS12, TLS13, client, client_context, handshake, server_context
 from ssl_pairs import contexts, handshakes
 
-from greentls.bridge import Hooks
-from greentls.connection import Connection
-from greentls.session import Session
+from greentls.core.bridge import Hooks
+from greentls.core.connection import Connection
+from greentls.core.session import Session
 
 
 class Holder:

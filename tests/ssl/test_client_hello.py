@@ -21,7 +21,7 @@ import greentls.ssl.greeting
 from greentls.errors import ConcurrentUseError, UnsupportedOpenSSL
 from greentls.openssl import binding
 from greentls.ssl.context import PLAIN_HTTP_ANSWER
-from greentls.ssl.plain import PlainSocket
+from greentls.ssl.plain_socket import PlainSocket
 from greentls.wire import ProxyReader, WireError, ja3, ja4
 
 both_versions = pytest.mark.parametrize("version", VERSIONS)

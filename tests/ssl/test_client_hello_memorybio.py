@@ -15,7 +15,7 @@ from ssl_pairs import TLS_VERSIONS, Side, carry, contexts, finished, handshake, 
 
 import greentls.ssl
 from greentls.errors import ConcurrentUseError, WireError
-from greentls.ssl.plain import PlainSocket
+from greentls.ssl.plain_socket import PlainSocket
 from greentls.strategy import STRATEGIES
 from greentls.wire import RecordReader
 

@@ -19,8 +19,8 @@ from pairs import VERSIONS, client, client_context, handshake, raw_pair, server_
 from ssl_pairs import contexts, handshakes, sides
 from ssl_pairs import handshake as carry_handshake
 
-from greentls.bridge import Hooks
-from greentls.connection import Connection
+from greentls.core.bridge import Hooks
+from greentls.core.connection import Connection
 from greentls.errors import CertificateError, TLSError
 from greentls.stream import TLSStream
 

@@ -24,8 +24,8 @@ from helpers import PATIENCE
 from ssl_pairs import TLS_VERSIONS, connected, contexts, outcome
 
 import greentls.ssl
-from greentls import bridge
 from greentls.certificates import CertificateChain
+from greentls.core import bridge
 from greentls.stores.memory import MemoryStore
 from greentls.strategy import STRATEGIES
 

@@ -14,7 +14,7 @@ from ssl_pairs import TLS_VERSIONS, both_versions, connected, contexts, handshak
 
 import greentls
 import greentls.ssl
-from greentls.bridge import MAX_PSK_LOOKUPS
+from greentls.core.bridge import MAX_PSK_LOOKUPS
 
 KEY = b"sixteen bytes of"
 both_sides = pytest.mark.parametrize("side", ["client", "server"])

@@ -16,8 +16,8 @@ from ssl_pairs import connected
 
 import greentls.ssl
 from greentls.certificates import CertificateChain
-from greentls.connection import Connection
-from greentls.context import VERIFY_FAIL_IF_NO_PEER_CERT, VERIFY_PEER, TrustAnchors
+from greentls.core.config import VERIFY_FAIL_IF_NO_PEER_CERT, VERIFY_PEER, TrustAnchors
+from greentls.core.connection import Connection
 from greentls.errors import ConfigurationError, TLSError
 from greentls.openssl.binding import lib
 

@@ -20,7 +20,7 @@ from helpers import PATIENCE, Pki
 from ssl_pairs import TLS_VERSIONS, Side, carry, contexts, finished, outcome
 from test_session_identity import crl_of
 
-from greentls import bridge
+from greentls.core import bridge
 from greentls.stores.memory import MemoryStore
 from greentls.strategy import STRATEGIES
 from greentls.tickets import TicketKey, TicketKeys

@@ -18,7 +18,7 @@ from ssl_pairs import both_versions, connected, contexts, outcome, talk
 
 import greentls.ssl
 from greentls.errors import WantRead
-from greentls.ssl.plain import PlainSocket
+from greentls.ssl.plain_socket import PlainSocket
 
 
 def in_kernel(sock):

@@ -11,10 +11,10 @@ from pairs import VERSIONS, Sessions, chain, client, client_context, handshake, 
 from ssl_pairs import TLS_VERSIONS, Side, carry, finished
 
 import greentls.ssl
-from greentls.bridge import Hooks
 from greentls.certificates import Callback, Directory
-from greentls.connection import Connection
-from greentls.context import VERIFY_FAIL_IF_NO_PEER_CERT, VERIFY_NONE, VERIFY_PEER, TrustAnchors
+from greentls.core.bridge import Hooks
+from greentls.core.config import VERIFY_FAIL_IF_NO_PEER_CERT, VERIFY_NONE, VERIFY_PEER, TrustAnchors
+from greentls.core.connection import Connection
 from greentls.errors import TLSError
 from greentls.tickets import TicketKey, TicketKeys
 

@@ -22,7 +22,7 @@ from ssl_pairs import TLS_VERSIONS, both_versions, connected, failure, handshake
 import greentls
 import greentls.ssl.context
 from greentls.certificates import Callback, CertificateChain, Directory
-from greentls.context import Context
+from greentls.core.config import Config
 from greentls.stores.memory import MemoryStore
 
 
@@ -265,16 +265,16 @@ class TestContexts:
 
     @pytest.fixture
     def compiled(self, monkeypatch):
-        """Weak references to all Contexts of servers that are made."""
+        """Weak references to all Configs of servers that are made."""
         made = []
-        post_init = Context.__post_init__
+        post_init = Config.__post_init__
 
         def counting(context):
             post_init(context)
             if context.server_side:
                 made.append(weakref.ref(context))
 
-        monkeypatch.setattr(Context, "__post_init__", counting)
+        monkeypatch.setattr(Config, "__post_init__", counting)
         return made
 
     @pytest.fixture

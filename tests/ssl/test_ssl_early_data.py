@@ -14,9 +14,9 @@ from helpers import PATIENCE
 from ssl_pairs import contexts, handshake, outcome, sides, talk
 
 import greentls.events
-from greentls.connection import Connection
+from greentls.core.connection import Connection
 from greentls.errors import ConfigurationError, WantRead
-from greentls.ssl.replay_guard import WINDOW
+from greentls.ssl.hooks.replay_guard import WINDOW
 from greentls.stores.memory import MemoryStore
 from greentls.strategy import STRATEGIES
 

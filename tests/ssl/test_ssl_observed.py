@@ -10,9 +10,9 @@ from helpers import PATIENCE
 from ssl_pairs import both_versions, connected, contexts, failure, pair
 
 import greentls.events
+from greentls.log_limit import Trouble
 from greentls.stores.memory import MemoryStore
 from greentls.stores.sealed import SealedStore
-from greentls.trouble import Trouble
 
 
 def named(events, name):

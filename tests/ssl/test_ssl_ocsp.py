@@ -25,7 +25,7 @@ import greentls
 import greentls.events
 from greentls.errors import CertificateError, ConfigurationError, ResponderUnavailable, StapleRequired
 from greentls.ocsp import Stapler
-from greentls.ocsp.peer import vouched_until
+from greentls.ocsp.client_check import vouched_until
 from greentls.stores.memory import MemoryStore
 
 

@@ -9,7 +9,7 @@ import pytest
 from helpers import PATIENCE
 from ssl_pairs import Side, carry, contexts, finished, outcome
 
-from greentls.connection import Connection
+from greentls.core.connection import Connection
 from greentls.openssl import binding
 from greentls.strategy import STRATEGIES
 

@@ -13,12 +13,12 @@ from cryptography.hazmat.primitives import serialization
 from ssl_pairs import connected, contexts, failure
 
 from greentls import SSLContext
-from greentls.bridge import Hooks
 from greentls.certificates import Callback, CertificateChain
-from greentls.client_sessions import ClientSessions
+from greentls.core.bridge import Hooks
 from greentls.errors import ConfigurationError
-from greentls.session_cache import SessionCache
-from greentls.ssl.hooks import PSKClient, PSKServer, TicketKeyChoice
+from greentls.sessions.client import ClientSessions
+from greentls.sessions.server import SessionCache
+from greentls.ssl.hooks.callbacks import PSKClient, PSKServer, TicketKeyChoice
 from greentls.stores import open_store
 from greentls.stores.memory import MemoryStore
 from greentls.stores.sealed import SealedStore

@@ -20,7 +20,7 @@ from helpers import PATIENCE, wait_until
 from ssl_pairs import both_versions, connected, contexts, failure, handshakes, outcome, talk
 
 import greentls.ssl
-from greentls.bridge import Operation
+from greentls.core.bridge import Operation
 from greentls.errors import ConfigurationError
 from greentls.stores.memory import MemoryStore
 

@@ -567,7 +567,7 @@ class TestTwoContexts:
     @both_versions
     @pytest.mark.parametrize("mode", [ssl.CERT_NONE, ssl.CERT_REQUIRED], ids=["none", "required"])
     def test_the_listeners_callback_is_not_lost(self, chosen, version, mode, resumed):
-        """hazard: OpenSSL takes the verification from the chosen SSL_CTX, and the hook was the chosen Context's."""
+        """hazard: OpenSSL takes the verification from the chosen SSL_CTX, and the hook was the chosen Config's."""
         client, server, other = chosen
         other.verify_mode = mode
         asked = []

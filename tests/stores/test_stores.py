@@ -648,7 +648,7 @@ class TestMemcached:
             from gevent import monkey; monkey.patch_all()
             import sys, gevent
             from greentls.stores.memcached import MemcachedStore
-            from greentls.session_cache import SessionCache
+            from greentls.sessions.server import SessionCache
             store = MemcachedStore([("127.0.0.1", int(sys.argv[1]))])
             for _ in range(40):
                 gevent.spawn(store.get, bytes(32)).get()

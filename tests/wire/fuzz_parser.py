@@ -30,7 +30,7 @@ with atheris.instrument_imports(include=["greentls.wire"]) if GUIDED else contex
     from greentls.wire.extensions import Body, Extensions
     from greentls.wire.handshake import message_bytes
     from greentls.wire.hello import ClientHello, ServerHello
-    from greentls.wire.opening import recognise
+    from greentls.wire.not_tls import recognise
     from greentls.wire.parser import _EVENTS, Parser
     from greentls.wire.proxy import ProxyReader
     from greentls.wire.record import RecordReader

@@ -26,7 +26,7 @@ from greentls.errors import WireError
 from greentls.wire.handshake import MAX_HANDSHAKE_MESSAGE, MAX_HELLO_BYTES
 from greentls.wire.hello import ClientHello, ServerHello
 from greentls.wire.messages import Alert, Certificate
-from greentls.wire.opening import NotTLS
+from greentls.wire.not_tls import NotTLS
 from greentls.wire.parser import _EVENTS, Parser
 
 CLIENT = client_hello(extension(0x1A1A, b"x" * 100), session_id=b"s" * 32)

@@ -24,7 +24,7 @@ from wire_helpers import (
 
 from greentls.errors import WireError
 from greentls.wire.handshake import MAX_HANDSHAKE_MESSAGE, MAX_HELLO_BYTES
-from greentls.wire.opening import NotTLS, recognise
+from greentls.wire.not_tls import NotTLS, recognise
 from greentls.wire.record import MAX_HELLO_RECORDS, MAX_PLAINTEXT, RecordReader
 
 HELLO = client_hello(extension(0x1A1A, b"x" * 100), session_id=b"s" * 32)

@@ -8,7 +8,7 @@ from typing import Any
 
 from gevent import socket
 
-from greentls.connection import Connection
+from greentls.core.connection import Connection
 from greentls.wire import ClientHello
 
 __all__ = ["Closed", "InClear", "PlainSocket"]

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from greentls.certificates import read_certificate
-from greentls.connection import Connection
-from greentls.ssl.deadline import Asking
+from greentls.core.connection import Connection
+from greentls.ssl.hooks.deadline import Asking
 from greentls.tickets import TicketKey, TicketKeys
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def alert(answer: object, who: str) -> int:
 class ServerName:
     """First the sni_callback, which may go on with another context; then the certificates of the one that it is."""
 
-    context: weakref.ref[SSLContext]  # the Context must not keep alive what keeps it
+    context: weakref.ref[SSLContext]  # the Config must not keep alive what keeps it
     callback: Callable[[Any, str | None, Any], int | None] | None
     certificates: CertificateSource | None
     timeout: float | None

@@ -16,9 +16,9 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
-from greentls.bridge import WANT_READ
-from greentls.connection import Connection
-from greentls.context import Context
+from greentls.core.bridge import WANT_READ
+from greentls.core.config import Config
+from greentls.core.connection import Connection
 from greentls.openssl import binding
 from greentls.openssl.binding import lib
 
@@ -28,7 +28,7 @@ __all__ = ["EarlyConnection", "connection_for"]
 class EarlyConnection(Connection):
     """early_data: what has come of it so far; Context.max_early_data bytes at most."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Config) -> None:
         super().__init__(context)
         self._kept: deque[bytes] = deque()  # of early data, what do_handshake() received and read() has not given yet
         self._more_early_data = True
@@ -89,6 +89,6 @@ class EarlyConnection(Connection):
         return sum(map(len, self._kept)) or super().pending
 
 
-def connection_for(context: Context, early_data: bool) -> type[Connection]:
+def connection_for(context: Config, early_data: bool) -> type[Connection]:
     """The class of a server's connection. early_data: whoever reads from it can tell what may be a replay."""
     return EarlyConnection if early_data and context.max_early_data else Connection

@@ -1,13 +1,13 @@
-"""Context: settings, certificates and hooks, compiled into an SSL_CTX that never changes again.
+"""Config: settings, certificates and hooks, compiled into an SSL_CTX that never changes again.
 
-A Context is made whole by its constructor. OpenSSL does not synchronise a change of an SSL_CTX with handshakes that are
-suspended in one of its callbacks, so there are no setters: other settings are another Context, and connections keep the
+A Config is made whole by its constructor. OpenSSL does not synchronise a change of an SSL_CTX with handshakes that are
+suspended in one of its callbacks, so there are no setters: other settings are another Config, and connections keep the
 one they began with.
 
-Sessions. With session hooks the Context keeps sessions outside OpenSSL only: TLS 1.2 session ids and TLS 1.3 *stateful*
+Sessions. With session hooks the Config keeps sessions outside OpenSSL only: TLS 1.2 session ids and TLS 1.3 *stateful*
 tickets (OP_NO_TICKET), no internal cache (which would answer before the hook, and whose overflow calls back under
 OpenSSL's lock). Without them the client keeps its session itself, in a ticket that is sealed by Hooks.ticket_key or, if
-there is none, by a key that this Context's SSL_CTX has made for itself.
+there is none, by a key that this Config's SSL_CTX has made for itself.
 
 A resumption asks a peer for nothing but the session's secret. So a session is bound to every setting that decides
 whether the peer would have been accepted in a full handshake. Settings that do not bind it are listed below, each with
@@ -18,8 +18,8 @@ count by content, directories by path.
   of the certificates themselves their names are in it, so that all workers of a site agree on it, and a renewed
   certificate keeps its sessions; a session_id_context that is given takes the place of the names, and of nothing else.
   Each connection adds the server name: Connection.session_id_context.
-- A client's sessions are bound to the Context's session_scope, if a new_session hook wants them: a digest, and the
-  hooks that have a say. Contexts with an equal scope may resume each other's sessions; the digest is the same in every
+- A client's sessions are bound to the Config's session_scope, if a new_session hook wants them: a digest, and the
+  hooks that have a say. Configs with an equal scope may resume each other's sessions; the digest is the same in every
   process where the trust anchors are. A session that is handed over instead is judged by itself: Connection.offer().
 """
 
@@ -35,12 +35,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL
 
-from greentls import bridge
 from greentls.certificates import CertificateChain
+from greentls.core import bridge
 from greentls.errors import ConfigurationError
 from greentls.openssl import binding
 
-__all__ = ["Context", "TrustAnchors"]
+__all__ = ["Config", "TrustAnchors"]
 
 VERIFY_NONE, VERIFY_PEER, VERIFY_FAIL_IF_NO_PEER_CERT, VERIFY_POST_HANDSHAKE = 0, 1, 2, 8  # SSL_CTX_set_verify(3)
 CRL_CHECK = 4  # X509_VERIFY_PARAM_set_flags(3): of the peer's own certificate; 8 besides: of all
@@ -81,7 +81,7 @@ class TrustAnchors:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Context:
+class Config:
     """Everything that connections of one kind share.
 
     Raises ConfigurationError for a setting that OpenSSL refuses, UnsupportedOpenSSL for one that this OpenSSL lacks or
@@ -200,7 +200,7 @@ class Context:
         identity = self._identity()
         object.__setattr__(self, "session_id_context", identity)
         context.set_session_id(identity)
-        # Also without hooks: a connection that was switched here asks this Context whether it may have a session id.
+        # Also without hooks: a connection that was switched here asks this Config whether it may have a session id.
         context.set_session_cache_mode(SSL.SESS_CACHE_SERVER | SSL.SESS_CACHE_NO_INTERNAL)
         if self.hooks.get_session or self.hooks.new_session:
             if self.hooks.ticket_key:
@@ -265,7 +265,7 @@ class Context:
         return digest
 
     def __reduce__(self) -> Any:
-        raise TypeError("a Context holds keys and C pointers: make it anew in the other process")
+        raise TypeError("a Config holds keys and C pointers: make it anew in the other process")
 
 
 # Settings that do not bind a server's sessions by their value, and why.

@@ -4,7 +4,7 @@ A client that resumes skips the certificates: what a session says about its peer
 session is offered only where a full handshake would ask for the same and get the same answer. Its key is a digest of
 
 - the peer's address, as the socket has it, and the server name, and whether the certificate has to be valid for it;
-- the Context's session_scope: trust anchors, verify mode and flags, own certificate, ALPN, versions, ciphers, ...
+- the Config's session_scope: trust anchors, verify mode and flags, own certificate, ALPN, versions, ciphers, ...
 
 It is not the context itself: programs make a new one for each connection, and a new one of equal settings finds what
 the old one has left.
@@ -35,12 +35,12 @@ from dataclasses import dataclass, field
 from time import time
 from typing import TYPE_CHECKING
 
-from greentls.bridge import Hooks
 from greentls.certificates import read_certificate
-from greentls.connection import Connection
+from greentls.core.bridge import Hooks
+from greentls.core.connection import Connection
+from greentls.core.session import Session
 from greentls.errors import ConfigurationError, WantRead, WouldBlock
-from greentls.session import Session
-from greentls.session_cache import Kept, SessionLookup, StoredSessions, unpack
+from greentls.sessions.server import Kept, SessionLookup, StoredSessions, unpack
 from greentls.stores import SharedValues
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from time import perf_counter
 from typing import Any
 
-from greentls.connection import Connection
-from greentls.deadline import Deadline
+from greentls.core.connection import Connection
+from greentls.hub.deadline import Deadline
 
 __all__ = ["Asking"]
 

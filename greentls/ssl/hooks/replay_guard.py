@@ -18,14 +18,14 @@ import logging
 from dataclasses import dataclass, field
 from typing import Any
 
-from greentls.connection import Connection
+from greentls.core.connection import Connection
 from greentls.errors import ConfigurationError
-from greentls.ssl.deadline import Asking
-from greentls.trouble import Trouble
+from greentls.log_limit import Trouble
+from greentls.ssl.hooks.deadline import Asking
 
 __all__ = ["WINDOW", "ReplayGuard"]
 
-log = logging.getLogger("greentls.early_data")
+log = logging.getLogger("greentls.core.early_data")
 
 # Seconds for which a first flight is remembered. OpenSSL's TICKET_AGE_ALLOWANCE is 10 s, a second more with rounding;
 # memcached counts whole seconds, one less than asked for at worst. The rest is for clocks: a server whose clock is

@@ -31,7 +31,7 @@ this more than one line is what OpenSSL, cffi and a switch do to each other:
 - OpenSSL looks for the session before it looks at the server name, and would resume under one name what was made under
   another, past all that another certificate or another trust store stands for. So the servername hook is asked in the
   client-hello callback, which comes before everything else, with the name read from the hello here; and what a session
-  is bound to there, its session-id context, is the Context that was chosen *and* the name. OpenSSL's own servername
+  is bound to there, its session-id context, is the Config that was chosen *and* the name. OpenSSL's own servername
   callback only acknowledges the name, and refuses if the hook has not been asked.
 - After a HelloRetryRequest the client says hello again, and OpenSSL does not compare. What hooks have decided by the
   first hello stands, so the second one must be the same but for what RFC 8446 4.1.2 lists: else illegal_parameter.
@@ -54,6 +54,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from greenlet import getcurrent
 
+from greentls.core.session import Session
 from greentls.errors import (
     CertificateError,
     ConcurrentUseError,
@@ -65,7 +66,6 @@ from greentls.errors import (
 )
 from greentls.openssl import binding
 from greentls.openssl.binding import ffi, lib
-from greentls.session import Session
 from greentls.wire.hello import ClientHello
 from greentls.wire.registry import ExtensionType
 from greentls.wire.retry import changed_field
@@ -135,9 +135,9 @@ class Bridged(Protocol):
 
 @dataclass(frozen=True, repr=False)  # a functools.partial shows the keys that it was given
 class Hooks:
-    """A Context's answers to OpenSSL's questions. Each may wait; whatever it raises refuses the connection.
+    """A Config's answers to OpenSSL's questions. Each may wait; whatever it raises refuses the connection.
 
-    The connection that asks comes first. When the servername hook switches to another Context (SSL_set_SSL_CTX), the
+    The connection that asks comes first. When the servername hook switches to another Config (SSL_set_SSL_CTX), the
     session hooks of the first one stay in force, the verify hooks of both are asked, and the others come from the new
     one.
     """
@@ -180,7 +180,7 @@ class Hooks:
 
 
 def question(connection: Any, hook: Callable[..., Any], arguments: tuple[Any, ...], bound: bool = True) -> Any:
-    """A key of Operation.answers. bound: an answer is one for the Context, and the name, that are chosen now."""
+    """A key of Operation.answers. bound: an answer is one for the Config, and the name, that are chosen now."""
     return id(hook), arguments, connection.session_id_context if bound else b""
 
 
@@ -316,7 +316,7 @@ class Operation:
         self.answers = self.kept = self.hello = self.offered_psks = None
 
     def asked(self, hook: Callable[..., Any], *arguments: Any, bound: bool = True) -> Any:
-        """What the hook answers; it may have been asked already. bound: for the Context that is chosen now."""
+        """What the hook answers; it may have been asked already. bound: for the Config that is chosen now."""
         connection = self.connection()
         ready = self.answers.pop(question(connection, hook, arguments, bound), None) if self.answers else None
         return hook(connection, *arguments) if ready is None else ready()
@@ -324,7 +324,7 @@ class Operation:
     def foretell(self, server_name: str | None) -> None:
         """A strategy has read the hello, and asks hooks what OpenSSL will ask; forget_hello() ends it."""
         self.server_name = server_name
-        self.name = "do_handshake"  # from here on the Context is switched, and the Connection stays
+        self.name = "do_handshake"  # from here on the Config is switched, and the Connection stays
 
     def forget_hello(self) -> None:
         self.server_name = _UNREAD
@@ -634,10 +634,10 @@ def _on_early_data(ssl: Any, _: Any) -> Any:
 
 def _early_data(operation: Operation, connection: Bridged) -> int:
     hook = connection.session_hooks.early_data  # SSL_new() has copied the callback, as it has max_early_data
-    if hook is None or lib.SSL_get_verify_mode(operation.ssl):  # the Context that a name has chosen may verify
+    if hook is None or lib.SSL_get_verify_mode(operation.ssl):  # the Config that a name has chosen may verify
         return 0
     if not binding.session_max_early_data(lib.SSL_get_session(operation.ssl)):
-        return 0  # the ticket allowed none: OpenSSL takes what this Context takes, and is then fatal about the ticket
+        return 0  # the ticket allowed none: OpenSSL takes what this Config takes, and is then fatal about the ticket
     return int(hook(connection, binding.client_random(operation.ssl)) is True)
 
 
@@ -827,7 +827,7 @@ def install(owner: Any, context: Any, hooks: Hooks, server_side: bool, verify_mo
         except UnsupportedOpenSSL:
             if hooks.servername:
                 raise
-            # Nobody chooses by name, then, and sessions are bound to this one Context, but not to a name.
+            # Nobody chooses by name, then, and sessions are bound to this one Config, but not to a name.
         if hooks.ticket_key:
             binding.set_ticket_key_callback(context, _on_ticket_key)
         if hooks != _NONE:  # a tripwire behind get_session
@@ -839,7 +839,7 @@ def install(owner: Any, context: Any, hooks: Hooks, server_side: bool, verify_mo
     if hooks.certificate or hooks.message or not server_side:  # the other tripwire; nothing else fails without a sound
         lib.SSL_CTX_set_cert_cb(context, _on_certificate, ffi.NULL)
     lib.SSL_CTX_set_verify(context, verify_mode, ffi.NULL)
-    # A server's in any case: of a connection that is switched here, the first Context may have a hook.
+    # A server's in any case: of a connection that is switched here, the first Config may have a hook.
     if hooks.verify or server_side:
         try:
             binding.set_verify_callback(context, _on_verify)

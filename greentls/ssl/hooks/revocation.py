@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from greentls.certificates import read_certificate
-from greentls.connection import Connection
+from greentls.core.connection import Connection
 from greentls.errors import ResponderUnavailable, StapleRequired
-from greentls.ocsp.peer import Mode, vouched_until
-from greentls.ssl.deadline import Asking
-from greentls.ssl.hooks import shown
-from greentls.trouble import Trouble
+from greentls.log_limit import Trouble
+from greentls.ocsp.client_check import Mode, vouched_until
+from greentls.ssl.hooks.callbacks import shown
+from greentls.ssl.hooks.deadline import Asking
 
 __all__ = ["OCSPCallback", "OCSPCheck"]
 

@@ -23,13 +23,13 @@ from typing import Any
 
 from OpenSSL import SSL
 
-from greentls.bridge import CLOSED, WANT_READ, Hooks, Operation, count_messages, tls_error, verify_resumption
 from greentls.certificates import CertificateChain
-from greentls.context import VERIFY_POST_HANDSHAKE, Context
+from greentls.core.bridge import CLOSED, WANT_READ, Hooks, Operation, count_messages, tls_error, verify_resumption
+from greentls.core.config import VERIFY_POST_HANDSHAKE, Config
+from greentls.core.session import Session
 from greentls.errors import ConfigurationError, TLSError, UnexpectedEOF, WantRead
 from greentls.openssl import binding
 from greentls.openssl.binding import lib
-from greentls.session import Session
 
 __all__ = ["CLOSED", "WANT_READ", "Connection"]
 
@@ -58,7 +58,7 @@ class Connection:
 
     def __init__(
         self,
-        context: Context,
+        context: Config,
         *,
         server_hostname: str | None = None,
         verify_hostname: bool = True,
@@ -328,7 +328,7 @@ class Connection:
     def session_id_context(self) -> bytes:
         """A server's: its sessions are bound to this, and it resumes no others (SSL_set_session_id_context(3)).
 
-        The Context's own where no name was asked for and none was chosen. Else a digest of both Contexts' and the name:
+        The Config's own where no name was asked for and none was chosen. Else a digest of both Configs' and the name:
         the first one's versions are in force still, and RFC 6066 3 has a session resumed under its own name only.
         """
         first, chosen, name = self._original, self.context, self.operation.server_name
@@ -336,12 +336,12 @@ class Connection:
             return chosen.session_id_context
         return _bound(first.session_id_context, chosen.session_id_context, name)
 
-    def switch_context(self, context: Context) -> None:
-        """Goes on with another Context's certificates, ALPN and trust: for the servername hook (SSL_set_SSL_CTX(3)).
+    def switch_context(self, context: Config) -> None:
+        """Goes on with another Config's certificates, ALPN and trust: for the servername hook (SSL_set_SSL_CTX(3)).
 
-        What stays with the first Context: versions, options, groups, session and servername hooks, ticket keys. Of the
+        What stays with the first Config: versions, options, groups, session and servername hooks, ticket keys. Of the
         two verify modes the stricter one holds, and the verify hooks of both are asked. Raises ConcurrentUseError;
-        ConfigurationError for a client that has a verify hook, and whose new Context has none, and so would ask nobody.
+        ConfigurationError for a client that has a verify hook, and whose new Config has none, and so would ask nobody.
         """
         self.operation.check_entry("switch_context")
         hook = context.hooks.verify

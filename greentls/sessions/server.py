@@ -1,4 +1,4 @@
-"""SessionCache: a session store behind a server Context's hooks. StoredSessions: the same store's good manners.
+"""SessionCache: a session store behind a server Config's hooks. StoredSessions: the same store's good manners.
 
 What a store does to a handshake, and what it may not:
 
@@ -32,14 +32,14 @@ import gevent
 from gevent import get_hub
 
 from greentls import events
-from greentls.bridge import Hooks
-from greentls.deadline import Deadline
+from greentls.core.bridge import Hooks
+from greentls.core.session import Session
 from greentls.errors import ConfigurationError, SealError
-from greentls.session import Session
+from greentls.hub.deadline import Deadline
+from greentls.hub.thread_local import ThreadLocal
+from greentls.log_limit import Trouble
 from greentls.stores import BatchStore, Change, SessionStore
 from greentls.stores.memory import MemoryStore
-from greentls.thread_local import ThreadLocal
-from greentls.trouble import Trouble
 
 __all__ = ["Kept", "SessionCache", "SessionLookup", "StoredSessions", "unpack"]
 

@@ -1,0 +1,1 @@
+"""What waiting needs, once."""

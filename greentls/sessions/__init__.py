@@ -1,0 +1,1 @@
+"""Where sessions are kept for later: by servers, and by clients."""

@@ -1,0 +1,1 @@
+"""From an SSLContext's callbacks to the core's hooks."""
