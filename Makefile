@@ -40,24 +40,24 @@ docs: $(VENV)/.installed-docs  ## docs/_build/index.html
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build
 
 chaos: $(VENV)/.installed-test  ## memcached at its worst, from seed to seed; SECONDS=600
-	CHAOS_SECONDS=$(or $(SECONDS),600) $(BIN)/python -m pytest tests/ssl/test_ssl_chaos.py
+	CHAOS_SECONDS=$(or $(SECONDS),600) $(BIN)/python -m pytest tests/ssl/test_chaos.py
 
 dist: $(VENV)/bin/python  ## wheel and sdist, in dist/
 	$(BIN)/pip install --quiet --disable-pip-version-check build
 	$(BIN)/python -m build --outdir dist .
 
 fuzz: $(VENV)/.installed-test  ## coverage-guided fuzzing of the parser; SECONDS=600
-	$(BIN)/python tests/wire/fuzz_parser.py -max_total_time=$(or $(SECONDS),600)
+	$(BIN)/python -m tests.wire.fuzz_parser -max_total_time=$(or $(SECONDS),600)
 
 adversary: $(VENV)/.installed-test  ## hostile peers, other ones each time, with a seed for each failure; SECONDS=600
-	PYTHONPATH=tests $(BIN)/python tests/adversary/adversary.py --seconds $(or $(SECONDS),600)
+	$(BIN)/python -m tests.adversary.adversary --seconds $(or $(SECONDS),600)
 
 bogo: $(VENV)/.installed-test  ## BoringSSL's test runner, which you have to bring; RUNNER=path/to/runner
-	$(BIN)/python tests/bogo/bogo.py $(RUNNER)
+	$(BIN)/python -m tests.bogo.bogo $(RUNNER)
 
 soak: $(VENV)/.installed-test tools  ## greenlets that are killed anywhere, then ordinary clients; for SECONDS=600 each
-	$(BIN)/python -W error -X faulthandler tests/soak.py --seconds $(or $(SECONDS),600)
-	$(BIN)/python tests/soak_clients.py --connections 1000 --seconds $(or $(SECONDS),600)
+	$(BIN)/python -W error -X faulthandler -m tests.soak.soak --seconds $(or $(SECONDS),600)
+	$(BIN)/python -m tests.soak.clients --connections 1000 --seconds $(or $(SECONDS),600)
 
 bench: $(VENV)/.installed-bench  ## greentls beside the field, in 20 minutes: tables and drawings in docs/benchmarks/
 	$(BIN)/python -m greentls bench all --docs docs/benchmarks

@@ -21,8 +21,6 @@ from benchmarks import machine, running
 from benchmarks.peers import HERE as PEERS_DIRECTORY
 from benchmarks.peers import PEERS, Peer
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-
 Metrics = dict[str, Any]  # a number by each metric's name (report.METRICS), None where there is none
 Measure = Callable[["Bench", "running.Server | None"], Metrics]
 
@@ -62,7 +60,7 @@ class Bench:
     cores: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        from helpers import Pki
+        from tests.support.helpers import Pki
 
         self.server_core, self.client_core, self.cores = machine.cores()
         pki = Pki(Path(self.directory))

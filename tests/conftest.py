@@ -4,10 +4,12 @@ import gc
 import os
 import signal
 import weakref
+from pathlib import Path
 
 import gevent
 import pytest
-from helpers import Memcached, Pki, SilentServer
+
+from tests.support.helpers import Memcached, Pki, SilentServer
 
 os.umask(0o077)  # files with keys in them are written by many tests, and read by nobody else
 
@@ -22,21 +24,24 @@ def pytest_configure(config):
         signal.signal(signal.SIGINT, lambda signum, frame: None)
 
 
+HERE = Path(__file__).parent
+
 # Directories, files and fixtures whose tests have a mark; single tests have it by a decorator.
 MARKED = {
-    "programs": {"examples", "interop", "programs", "test_cli_resumption.py", "memcached", "memcacheds"},
+    "programs": {"examples", "interop", "programs", "cli/test_resumption.py", "memcached", "memcacheds"},
     "long": {
-        *("adversary", "cli", "cpython"),
-        *("test_collector.py", "test_every_hook.py", "test_monkey.py", "test_soak.py", "test_soak_clients.py"),
-        *("test_ssl_oracle.py", "test_wire_fuzz.py"),
+        *("adversary", "cli", "cpython", "soak", "test_monkey.py", "wire/test_fuzz.py"),
+        *("ssl/test_collector.py", "ssl/test_every_hook.py", "ssl/test_oracle.py"),
     },
 }
 
 
 def pytest_collection_modifyitems(items):
     for item in items:
-        for mark, names in MARKED.items():
-            if names & {item.path.parent.name, item.path.name, *item.fixturenames}:
+        path = item.path.relative_to(HERE)
+        names = {*item.fixturenames, path.as_posix(), *(each.as_posix() for each in path.parents)}
+        for mark, marked in MARKED.items():
+            if names & marked:
                 item.add_marker(mark)
 
 

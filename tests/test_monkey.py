@@ -10,7 +10,8 @@ import threading
 from pathlib import Path
 
 import pytest
-from helpers import PATIENCE, wait_until
+
+from tests.support.helpers import PATIENCE, wait_until
 
 # Steps of a program; what it prints says which SSLContext each way of asking gives.
 STEPS = {

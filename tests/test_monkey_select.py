@@ -7,7 +7,8 @@ import subprocess
 import sys
 
 import pytest
-from helpers import PATIENCE
+
+from tests.support.helpers import PATIENCE
 
 STEPS = {
     "gevent": "import gevent.monkey; gevent.monkey.patch_all()",

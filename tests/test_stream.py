@@ -8,9 +8,6 @@ import socket
 import gevent
 import pytest
 from gevent.event import Event
-from helpers import PATIENCE, allocated
-from pairs import VERSIONS, Sessions, attempt, client, client_context, raw_pair, server_context
-from sealer import hostile, key_update_message
 
 from greentls import stream as stream_module
 from greentls.core.bridge import Hooks
@@ -19,6 +16,9 @@ from greentls.errors import ConnectionDead, TLSError, UnexpectedEOF, WrongThread
 from greentls.openssl import binding
 from greentls.stream import TLSStream
 from greentls.wire.registry import ContentType
+from tests.support.helpers import PATIENCE, allocated
+from tests.support.pairs import VERSIONS, Sessions, attempt, client, client_context, raw_pair, server_context
+from tests.support.sealer import hostile, key_update_message
 
 both_versions = pytest.mark.parametrize("version", VERSIONS.values(), ids=VERSIONS.keys())
 

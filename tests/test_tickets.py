@@ -17,8 +17,6 @@ import weakref
 import gevent
 import pytest
 from gevent.event import Event
-from helpers import PATIENCE
-from pairs import TLS12, TLS13, VERSIONS, client, client_context, handshake, server_context
 
 from greentls import events
 from greentls.core.bridge import Hooks
@@ -30,6 +28,8 @@ from greentls.ssl.hooks.callbacks import TicketKeyChoice
 from greentls.stores import open_store
 from greentls.stores.memory import MemoryStore
 from greentls.tickets import ANNOUNCE, LIFETIME, MAX_KEYS, REFRESH, SKEW, TicketKey, TicketKeys, _unpack
+from tests.support.helpers import PATIENCE
+from tests.support.pairs import TLS12, TLS13, VERSIONS, client, client_context, handshake, server_context
 
 both_versions = pytest.mark.parametrize("version", VERSIONS.values(), ids=VERSIONS)
 NOW = 1_800_000_000

@@ -7,11 +7,11 @@ import ssl
 import pytest
 from gevent.pywsgi import WSGIServer
 from gevent.socket import create_connection
-from helpers import PATIENCE
 
 import greentls
 from greentls.stores.memory import MemoryStore
 from greentls.wsgi import WSGIHandler
+from tests.support.helpers import PATIENCE
 
 
 class Store(MemoryStore):

@@ -11,21 +11,18 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
-
 import gevent
-from helpers import Pki
 
 from greentls.certificates import CertificateChain
 from greentls.core.bridge import Hooks
 from greentls.core.config import Config
 from greentls.core.connection import WANT_READ, Connection
+from tests.support.helpers import Pki
 
 TURN = 20  # handshakes of a kind before the other's
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Hostile peers against servers and clients of ours, and what must hold after each of them.
 
-PYTHONPATH=tests python tests/adversary/adversary.py [--seconds 600] [--seed FAMILY:NUMBER]
+python -m tests.adversary.adversary [--seconds 600] [--seed FAMILY:NUMBER]
 
 A case is a seed: the attack, the version, the side that is attacked, the way it is used, its strategy and its hooks all
 come from it, and so does every byte that the peer says. A failure names its seed, which runs that case alone.
@@ -23,17 +23,11 @@ import warnings
 import weakref
 from pathlib import Path
 
-import attacks
 import gevent
-import lite
-import pairs
-import puppet
 from cryptography import x509
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
-from helpers import PATIENCE, Pki
-from targets import BIOTarget, ConnectionTarget, SocketTarget
 
 import greentls.ssl
 from greentls.core import bridge
@@ -41,6 +35,10 @@ from greentls.core.connection import Connection
 from greentls.errors import GreenTLSError, WireError
 from greentls.stores.memory import MemoryStore
 from greentls.strategy import STRATEGIES
+from tests.adversary import attacks, lite, puppet
+from tests.adversary.targets import BIOTarget, ConnectionTarget, SocketTarget
+from tests.support import pairs
+from tests.support.helpers import PATIENCE, Pki
 
 FACES = ("socket", "socket", "bio", "connection")
 PEERS = {

@@ -6,7 +6,9 @@ has to end with an error), peer.said (what it may give to its caller). Where it 
 
 from __future__ import annotations
 
-from puppet import (
+from greentls.wire.handshake import message_bytes, opaque, uint16s
+from greentls.wire.registry import AlertDescription, ExtensionType, HandshakeType
+from tests.adversary.puppet import (
     ALERT,
     CCS,
     DATA,
@@ -18,9 +20,6 @@ from puppet import (
     certificate_request,
     hello_bytes,
 )
-
-from greentls.wire.handshake import message_bytes, opaque, uint16s
-from greentls.wire.registry import AlertDescription, ExtensionType, HandshakeType
 
 FLOOD = 2000  # messages: more than any ordinary peer sends in a row, and less than a socket's buffer
 ALPN = ExtensionType.application_layer_protocol_negotiation

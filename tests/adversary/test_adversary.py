@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gc
 
-import adversary
 import pytest
+
+from tests.adversary import adversary
 
 # Cases of each family: seconds of one core in all. tlslite-ng computes in Python.
 CASES = {"after": 700, "during": 600, "hello": 300, "retry": 300, "early": 240, "tlslite": 120, "noise": 240}

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs BoringSSL's test runner, which is not ours and not here, against the shim; says the figure and what has failed.
 
-python tests/bogo/bogo.py RUNNER [--source DIRECTORY] [--tests PATTERN] [--workers N]
+python -m tests.bogo.bogo RUNNER [--source DIRECTORY] [--tests PATTERN] [--workers N]
 
 RUNNER: what `go test -c` makes of ssl/test/runner of BoringSSL or of AWS-LC, which has the same with fewer
 dependencies. --source: that directory, where the runner looks for its keys; by default where RUNNER is.
@@ -17,6 +17,8 @@ import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
+
+from tests.support.helpers import ROOT
 
 HERE = Path(__file__).resolve().parent
 CONFIG = HERE / "config.json"
@@ -55,8 +57,8 @@ class shims:
         self.path = str(directory / "server")
 
     def __enter__(self):
-        command = [sys.executable, HERE / "shim.py", "serve", self.path]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        command = [sys.executable, "-m", "tests.bogo.shim", "serve", self.path]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT)
         self.process.stdout.readline()  # it listens
         return {**os.environ, "GREENTLS_BOGO_SERVER": self.path}
 

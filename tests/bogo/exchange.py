@@ -5,8 +5,6 @@ from __future__ import annotations
 import socket
 import sys
 
-from flags import Unimplemented, parse
-
 from greentls.certificates import CertificateChain
 from greentls.core.bridge import Hooks
 from greentls.core.config import VERIFY_FAIL_IF_NO_PEER_CERT, VERIFY_NONE, VERIFY_PEER, Config, TrustAnchors
@@ -15,6 +13,7 @@ from greentls.core.early_data import EarlyConnection
 from greentls.core.session import Session
 from greentls.errors import GreenTLSError, UnexpectedEOF, UnsupportedOpenSSL, WantRead
 from greentls.tickets import TicketKey
+from tests.bogo.flags import Unimplemented, parse
 
 GROUPS = {
     23: "secp256r1",

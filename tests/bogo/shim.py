@@ -31,7 +31,7 @@ def serve(path):
     """Until its standard input ends."""
     import select
 
-    from exchange import run
+    from tests.bogo.exchange import run
 
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
@@ -69,7 +69,7 @@ def main(arguments):
         return serve(arguments[1])
     if path := os.environ.get(SERVER):
         return delegate(path, arguments)
-    from exchange import run
+    from tests.bogo.exchange import run
 
     return run(arguments)
 

@@ -8,14 +8,13 @@ import socket
 import subprocess
 import sys
 
-import bogo
-import flags
 import pytest
-from helpers import PATIENCE
-from pairs import client_context, server_context
 
 from greentls.core.connection import Connection
 from greentls.errors import TLSError, UnexpectedEOF, WantRead
+from tests.bogo import bogo, flags
+from tests.support.helpers import PATIENCE, ROOT
+from tests.support.pairs import client_context, server_context
 
 INVERTED = bytes(octet ^ 0xFF for octet in b"hello, shim")
 
@@ -30,9 +29,14 @@ class Runner:
 
     def start(self, *arguments):
         port = self.listener.getsockname()[1]
-        command = [sys.executable, str(bogo.HERE / "shim.py"), "-port", str(port), "-shim-id", "77", *arguments]
+        command = [sys.executable, "-m", "tests.bogo.shim", "-port", str(port), "-shim-id", "77", *arguments]
         self.process = subprocess.Popen(
-            command, env=self.environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            command,
+            cwd=ROOT,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
 
     def code(self):

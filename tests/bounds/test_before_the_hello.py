@@ -7,13 +7,13 @@ import ssl
 
 import gevent
 import pytest
-from helpers import PATIENCE
 
 import greentls
 from greentls.stream import RECEIVE_SIZE
 from greentls.wire.handshake import HEADER_SIZE, MAX_HELLO_BYTES
 from greentls.wire.record import MAX_HELLO_RECORDS, RECORD_HEADER_SIZE
 from greentls.wire.registry import ContentType
+from tests.support.helpers import PATIENCE
 
 MOST_KEPT = HEADER_SIZE + MAX_HELLO_BYTES + MAX_HELLO_RECORDS * RECORD_HEADER_SIZE + RECEIVE_SIZE
 

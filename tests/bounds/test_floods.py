@@ -5,13 +5,13 @@ from __future__ import annotations
 from itertools import islice
 
 import pytest
-from pairs import TLS12, TLS13, attempt, move
-from sealer import hostile
 
 from greentls.core.bridge import MAX_MESSAGES_WITHOUT_DATA
 from greentls.errors import ConnectionDead, TLSError
 from greentls.openssl import binding
 from greentls.wire.registry import AlertDescription, ContentType, HandshakeType
+from tests.support.pairs import TLS12, TLS13, attempt, move
+from tests.support.sealer import hostile
 
 MANY = 500  # records of a flood
 MOST_IN_A_RECORD = 100  # messages

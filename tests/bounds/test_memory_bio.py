@@ -7,12 +7,12 @@ from contextlib import suppress
 from itertools import islice
 
 import pytest
-from pairs import TLS13, attempt, client, client_context
-from sealer import Sealer
 
 import greentls
 from greentls.core.bridge import MAX_MESSAGES_WITHOUT_DATA, Hooks
 from greentls.wire.record import MAX_HELLO_RECORDS
+from tests.support.pairs import TLS13, attempt, client, client_context
+from tests.support.sealer import Sealer
 
 HELLO = b"\1\0\xff\xff\3\3" + bytes(0xFFFF)
 CRUMBS = b"".join(b"\x16\3\1\0\1" + HELLO[n : n + 1] for n in range(30000))

@@ -11,13 +11,13 @@ import socket
 import gevent
 import pytest
 from gevent.socket import wait_read
-from helpers import PATIENCE
-from pairs import TLS12, TLS13, attempt, client, client_context, server_context
-from sealer import hostile
 
 from greentls.core.connection import Connection
 from greentls.errors import WouldBlock
 from greentls.stream import FLIGHT_SIZE, RECEIVES, RECORDS_IN_A_FLIGHT, TURN, TLSStream
+from tests.support.helpers import PATIENCE
+from tests.support.pairs import TLS12, TLS13, attempt, client, client_context, server_context
+from tests.support.sealer import hostile
 
 
 class FastPeer(_socket.socket):

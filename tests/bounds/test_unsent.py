@@ -7,11 +7,11 @@ import socket
 
 import gevent
 import pytest
-from helpers import PATIENCE
-from pairs import TLS13
-from sealer import hostile
 
 from greentls.stream import FLIGHT_SIZE, MAX_UNSENT, RECEIVE_SIZE, SEND_SIZE, TLSStream
+from tests.support.helpers import PATIENCE
+from tests.support.pairs import TLS13
+from tests.support.sealer import hostile
 
 
 @pytest.fixture

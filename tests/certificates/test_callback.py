@@ -5,10 +5,10 @@ from __future__ import annotations
 import gevent
 import pytest
 from gevent.event import Event
-from helpers import PATIENCE
 
 from greentls.certificates import Callback, CertificateChain, callback
 from greentls.errors import ConfigurationError, TooManyCalls
+from tests.support.helpers import PATIENCE
 
 
 @pytest.fixture(scope="module")

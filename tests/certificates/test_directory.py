@@ -12,10 +12,10 @@ from pathlib import Path
 import gevent
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from helpers import PATIENCE
 
 from greentls.certificates import CertificateChain, Directory, directory
 from greentls.errors import ConfigurationError
+from tests.support.helpers import PATIENCE
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers import PATIENCE, wait_until
+
+from tests.support.helpers import PATIENCE, wait_until
 
 DRAINING = "greentls serve [pid]: draining; a second Ctrl-C or SIGTERM ends it at once"
 

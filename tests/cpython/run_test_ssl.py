@@ -1,6 +1,6 @@
 """Runs CPython's own test.test_ssl, as it is, over an implementation of ssl, each test in turn.
 
-    python tests/cpython/run_test_ssl.py greentls [TEST ...]
+    python -m tests.cpython.run_test_ssl greentls [TEST ...]
 
 IMPLEMENTATION is greentls or gevent, both over gevent.monkey.patch_all(), or stdlib, over nothing. Prints one JSON
 object: for each test "ok", "skipped: ...", "failed: ..." or "hung". A test that does not end takes its process with it;

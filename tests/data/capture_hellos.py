@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Makes tests/data/hellos/ and tests/data/flights/: what real clients and servers send, on loopback.
 
-    python tests/data/capture_hellos.py [NAME...]
+    python -m tests.data.capture_hellos [NAME...]
 
 Each capture is NAME.bin, the bytes of one direction as they went over the wire, and NAME.json, what to expect of them:
 "told" is what the peer was configured to send, "tshark" is how Wireshark dissects the same bytes. greentls parses
@@ -28,10 +28,9 @@ from pathlib import Path
 from cryptography.hazmat.backends.openssl import backend
 from OpenSSL import SSL
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
+from tests.support.helpers import Pki, free_port, loopback_only, wait_until
 
-from helpers import Pki, free_port, loopback_only, wait_until  # noqa: E402
+HERE = Path(__file__).parent
 
 NAME = "www.example.com"
 ALPN = ["h2", "http/1.1"]

@@ -18,11 +18,12 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from clients import exchange, stdlib_context
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from helpers import PATIENCE, free_port, interrupted, wait_until
-from ocsp_authority import Authority, OpenSSLResponder
+
+from tests.support.clients import exchange, stdlib_context
+from tests.support.helpers import PATIENCE, free_port, interrupted, wait_until
+from tests.support.ocsp_authority import Authority, OpenSSLResponder
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

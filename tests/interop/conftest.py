@@ -3,12 +3,12 @@ from __future__ import annotations
 import ssl
 
 import pytest
-from echo_server import EchoServer
-from foreign_programs import Program
-from helpers import Pki
-from pairs import VERSIONS
 
 import greentls
+from tests.interop.echo_server import EchoServer
+from tests.interop.foreign_programs import Program
+from tests.support.helpers import Pki
+from tests.support.pairs import VERSIONS
 
 
 @pytest.fixture(params=VERSIONS)

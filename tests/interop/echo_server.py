@@ -11,7 +11,8 @@ from typing import NamedTuple
 import gevent
 from gevent.queue import Queue
 from gevent.server import StreamServer
-from helpers import PATIENCE
+
+from tests.support.helpers import PATIENCE
 
 PAGE = b"""<!DOCTYPE html><title>greentls</title><p>waiting</p><script>
 const payload = Array.from({length: 6400}, (_, i) => `line ${String(i).padStart(10, "0")}\\n`).join("");

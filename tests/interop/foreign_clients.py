@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from foreign_programs import Program, checked
+from tests.interop.foreign_programs import Program, checked
 
 HERE = Path(__file__).parent
 ALPN = "http/1.1"

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 import gevent
-from clients import in_thread
-from helpers import PATIENCE
+
+from tests.support.clients import in_thread
+from tests.support.helpers import PATIENCE
 
 
 class Program:

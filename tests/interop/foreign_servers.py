@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from foreign_clients import ALPN, HERE, nss_database
-from foreign_programs import Program
-from helpers import free_port, loopback_only
+from tests.interop.foreign_clients import ALPN, HERE, nss_database
+from tests.interop.foreign_programs import Program
+from tests.support.helpers import free_port, loopback_only
 
 
 @dataclass

@@ -7,11 +7,11 @@ import subprocess
 import sys
 
 import pytest
-from helpers import PATIENCE
 
 import greentls
 import greentls.ocsp
 import greentls.wire
+from tests.support.helpers import PATIENCE
 
 # By what is imported, the packages and modules that must not come along.
 ABSENT = {

@@ -3,13 +3,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from helpers import PATIENCE, Pki
-from processes import Peer, Process, clean_environment
 
-PROGRAM = Path(__file__).with_name("program.py")
+from tests.programs.processes import Peer, Process, clean_environment
+from tests.support.helpers import PATIENCE, ROOT, Pki
 
 
 @pytest.fixture(scope="session")
@@ -45,13 +43,22 @@ def program(pki, strange_pki):
     """program(how, function, port): what function(context, ca, port) finds, see program.py; how: as there."""
 
     def run(how, function, port):
-        command = [sys.executable, PROGRAM, how, function.__module__, function.__name__, str(port)]
+        command = [
+            sys.executable,
+            "-m",
+            "tests.programs.program",
+            how,
+            function.__module__,
+            function.__name__,
+            str(port),
+        ]
         done = subprocess.run(
             [*command, pki.ca_file, strange_pki.ca_file],
             capture_output=True,
             text=True,
             timeout=2 * PATIENCE,
             env=clean_environment(),
+            cwd=ROOT,
         )
         assert (done.stderr, done.returncode) == ("", 0)
         told = json.loads(done.stdout)

@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from helpers import PATIENCE, wait_until
+from tests.support.helpers import PATIENCE, wait_until
 
 PEERS = Path(__file__).with_name("peers.py")
 

@@ -1,6 +1,6 @@
 """Runs one function of a test module as a program of its own, with greentls beneath, and prints what it found as JSON.
 
-    python program.py patched|resuming|context MODULE FUNCTION PORT CA STRANGE_CA
+    python -m tests.programs.program patched|resuming|context MODULE FUNCTION PORT CA STRANGE_CA
 
 patched: after gevent.monkey.patch_all() and greentls.monkey.patch(), with the contexts that the ssl module makes.
 resuming: the same, with client_sessions.
@@ -16,7 +16,6 @@ import json
 import sys
 import traceback
 from importlib import import_module
-from pathlib import Path
 
 
 def facts(sock):
@@ -40,7 +39,6 @@ def main(how, module, function, port, *authorities):
         import ssl
     else:
         import greentls.ssl as ssl
-    sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
     talk = getattr(import_module(module), function)
     ca, strange_ca = authorities
     found = talk(ssl.create_default_context(cafile=ca), ca, int(port))

@@ -27,14 +27,14 @@ from collections import Counter, defaultdict
 import gevent
 import gevent.socket
 from gevent.server import StreamServer
-from helpers import PATIENCE
-from ssl_pairs import TLS_VERSIONS, contexts, outcome
 
 from greentls.core.connection import Connection
 from greentls.errors import WantRead
 from greentls.stores.memcached import MemcachedStore
 from greentls.stores.sealed import SealedStore
 from greentls.tickets import AHEAD, ANNOUNCE, LIFETIME, MAX_KEYS, SKEW, TicketKeys
+from tests.support.helpers import PATIENCE
+from tests.support.ssl_pairs import TLS_VERSIONS, contexts, outcome
 
 NODES, WORKERS, VISITS = 2, 4, 6
 TIMEOUT = 0.03  # seconds for a node's answer

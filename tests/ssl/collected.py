@@ -16,13 +16,13 @@ import weakref
 from pathlib import Path
 
 from greenlet import getcurrent, greenlet
-from helpers import Pki
-from pairs import TLS12, TLS13, client, client_context, handshake, server_context
-from ssl_pairs import contexts, handshakes
 
 from greentls.core.bridge import Hooks
 from greentls.core.connection import Connection
 from greentls.core.session import Session
+from tests.support.helpers import Pki
+from tests.support.pairs import TLS12, TLS13, client, client_context, handshake, server_context
+from tests.support.ssl_pairs import contexts, handshakes
 
 
 class Holder:

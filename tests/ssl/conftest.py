@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import pytest
-from ssl_servers import Server
+
+from tests.support.ssl_servers import Server
 
 
 @pytest.fixture

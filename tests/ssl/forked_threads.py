@@ -7,9 +7,8 @@ from pathlib import Path
 
 import gevent.os
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from helpers import Pki
-from ssl_pairs import connected, contexts
+from tests.support.helpers import Pki
+from tests.support.ssl_pairs import connected, contexts
 
 
 def shake(who, pki):

@@ -10,11 +10,7 @@ from pathlib import Path
 
 import gevent
 import pytest
-from clients import exchange, in_thread, stdlib_context
 from gevent.event import Event
-from helpers import PATIENCE
-from pairs import VERSIONS
-from ssl_servers import server_context
 
 import greentls
 import greentls.ssl.greeting
@@ -23,6 +19,10 @@ from greentls.openssl import binding
 from greentls.ssl.context import PLAIN_HTTP_ANSWER
 from greentls.ssl.plain_socket import PlainSocket
 from greentls.wire import ProxyReader, WireError, ja3, ja4
+from tests.support.clients import exchange, in_thread, stdlib_context
+from tests.support.helpers import PATIENCE
+from tests.support.pairs import VERSIONS
+from tests.support.ssl_servers import server_context
 
 both_versions = pytest.mark.parametrize("version", VERSIONS)
 HELLOS = sorted((Path(__file__).parents[1] / "data" / "hellos").glob("*.bin"))

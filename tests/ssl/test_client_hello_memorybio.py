@@ -9,15 +9,15 @@ import gevent
 import gevent.event
 import gevent.exceptions
 import pytest
-from helpers import PATIENCE
-from pairs import VERSIONS
-from ssl_pairs import TLS_VERSIONS, Side, carry, contexts, finished, handshake, outcome, sides
 
 import greentls.ssl
 from greentls.errors import ConcurrentUseError, WireError
 from greentls.ssl.plain_socket import PlainSocket
 from greentls.strategy import STRATEGIES
 from greentls.wire import RecordReader
+from tests.support.helpers import PATIENCE
+from tests.support.pairs import VERSIONS
+from tests.support.ssl_pairs import TLS_VERSIONS, Side, carry, contexts, finished, handshake, outcome, sides
 
 both_versions = pytest.mark.parametrize("version", VERSIONS)
 every_strategy = pytest.mark.parametrize("strategy", STRATEGIES)

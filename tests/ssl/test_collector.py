@@ -9,31 +9,28 @@ import socket
 import ssl
 import subprocess
 import sys
-from pathlib import Path
 
 import gevent
 import gevent.socket
 import pytest
-from helpers import PATIENCE
-from pairs import VERSIONS, client, client_context, handshake, raw_pair, server_context
-from ssl_pairs import contexts, handshakes, sides
-from ssl_pairs import handshake as carry_handshake
 
 from greentls.core.bridge import Hooks
 from greentls.core.connection import Connection
 from greentls.errors import CertificateError, TLSError
 from greentls.stream import TLSStream
+from tests.support.helpers import PATIENCE, ROOT
+from tests.support.pairs import VERSIONS, client, client_context, handshake, raw_pair, server_context
+from tests.support.ssl_pairs import contexts, handshakes, sides
+from tests.support.ssl_pairs import handshake as carry_handshake
 
 both_versions = pytest.mark.parametrize("version", VERSIONS.values(), ids=VERSIONS.keys())
 
 
 def test_a_finalizer_may_use_whatever_is_garbage_with_it():
     """In a process of its own: what is tested here ends a process by SIGSEGV when it is not there."""
-    here = Path(__file__).parent
-    paths = [str(here), str(here.parent), os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, "MALLOC_PERTURB_": "165", "PYTHONPATH": os.pathsep.join(paths)}
-    command = [sys.executable, "-W", "error", "-X", "faulthandler", str(here / "collected.py")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    environment = {**os.environ, "MALLOC_PERTURB_": "165"}
+    command = [sys.executable, "-W", "error", "-X", "faulthandler", "-m", "tests.ssl.collected"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, cwd=ROOT)
     last = done.stdout.splitlines()[-1:]
     assert (done.returncode, done.stderr, last) == (0, "", ["96 cases"]), done.stdout
 

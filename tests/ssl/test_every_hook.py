@@ -20,14 +20,14 @@ import gevent
 import gevent.socket
 import pytest
 from gevent.event import Event
-from helpers import PATIENCE
-from ssl_pairs import TLS_VERSIONS, connected, contexts, outcome
 
 import greentls.ssl
 from greentls.certificates import CertificateChain
 from greentls.core import bridge
 from greentls.stores.memory import MemoryStore
 from greentls.strategy import STRATEGIES
+from tests.support.helpers import PATIENCE
+from tests.support.ssl_pairs import TLS_VERSIONS, connected, contexts, outcome
 
 
 class Store(MemoryStore):

@@ -8,13 +8,13 @@ import gevent
 import gevent.socket
 import pytest
 from gevent.event import Event
-from helpers import PATIENCE
-from pairs import hello_with_identities
-from ssl_pairs import TLS_VERSIONS, both_versions, connected, contexts, handshakes, talk
 
 import greentls
 import greentls.ssl
 from greentls.core.bridge import MAX_PSK_LOOKUPS
+from tests.support.helpers import PATIENCE
+from tests.support.pairs import hello_with_identities
+from tests.support.ssl_pairs import TLS_VERSIONS, both_versions, connected, contexts, handshakes, talk
 
 KEY = b"sixteen bytes of"
 both_sides = pytest.mark.parametrize("side", ["client", "server"])

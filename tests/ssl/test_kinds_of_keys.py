@@ -11,8 +11,6 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa, x25519
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from pairs import TLS12, TLS13, chain, client, client_context, handshake, server_context
-from ssl_pairs import connected
 
 import greentls.ssl
 from greentls.certificates import CertificateChain
@@ -20,6 +18,8 @@ from greentls.core.config import VERIFY_FAIL_IF_NO_PEER_CERT, VERIFY_PEER, Trust
 from greentls.core.connection import Connection
 from greentls.errors import ConfigurationError, TLSError
 from greentls.openssl.binding import lib
+from tests.support.pairs import TLS12, TLS13, chain, client, client_context, handshake, server_context
+from tests.support.ssl_pairs import connected
 
 DATA = Path(__file__).parents[1] / "data"
 PAIR, CA = DATA / "mldsa65.pem", DATA / "mldsa65-ca.pem"  # valid until 2126

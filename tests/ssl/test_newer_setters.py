@@ -5,10 +5,10 @@ from __future__ import annotations
 import ssl
 
 import pytest
-from ssl_pairs import connected, contexts, failure, handshake, sides
 
 import greentls.ssl
 from greentls.ssl import context as module
+from tests.support.ssl_pairs import connected, contexts, failure, handshake, sides
 
 OP_PREFER_NO_DHE_KEX = 1 << 35
 

@@ -12,10 +12,10 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.utils import CryptographyDeprecationWarning
-from ssl_pairs import both_versions, connected, talk
 
 import greentls.certificates
 import greentls.ssl
+from tests.support.ssl_pairs import both_versions, connected, talk
 
 NOT_POSITIVE = {"zero": 0x00, "-1": 0xFF, "-128": 0x80}
 CA = "a CA whose name is long enough for lengths to take two bytes"

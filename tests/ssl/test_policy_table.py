@@ -16,14 +16,14 @@ from typing import Any
 import gevent.socket
 import pytest
 from cryptography import x509
-from helpers import PATIENCE, Pki
-from ssl_pairs import TLS_VERSIONS, Side, carry, contexts, finished, outcome
-from test_session_identity import crl_of
 
 from greentls.core import bridge
 from greentls.stores.memory import MemoryStore
 from greentls.strategy import STRATEGIES
 from greentls.tickets import TicketKey, TicketKeys
+from tests.core.test_session_identity import crl_of
+from tests.support.helpers import PATIENCE, Pki
+from tests.support.ssl_pairs import TLS_VERSIONS, Side, carry, contexts, finished, outcome
 
 CRL_CHECK_LEAF = ssl.VerifyFlags.VERIFY_CRL_CHECK_LEAF
 FAR_GROUP = "secp384r1"  # of which no client here sends a share at once

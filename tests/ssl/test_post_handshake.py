@@ -10,12 +10,12 @@ import ssl
 
 import gevent
 import pytest
-from clients import in_thread, stdlib_context
 from gevent.event import Event
 from gevent.queue import Queue
-from helpers import PATIENCE, Pki
 
 import greentls
+from tests.support.clients import in_thread, stdlib_context
+from tests.support.helpers import PATIENCE, Pki
 
 REQUEST, ASKED, ANSWER = b"what is private", b"who are you?", b"here it is"
 

@@ -11,14 +11,14 @@ import termios
 import gevent
 import gevent.socket
 import pytest
-from helpers import PATIENCE
-from pairs import Connection, client_context, server_context
-from pairs import client as client_connection
-from ssl_pairs import both_versions, connected, contexts, outcome, talk
 
 import greentls.ssl
 from greentls.errors import WantRead
 from greentls.ssl.plain_socket import PlainSocket
+from tests.support.helpers import PATIENCE
+from tests.support.pairs import Connection, client_context, server_context
+from tests.support.pairs import client as client_connection
+from tests.support.ssl_pairs import both_versions, connected, contexts, outcome, talk
 
 
 def in_kernel(sock):

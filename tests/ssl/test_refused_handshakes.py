@@ -12,13 +12,13 @@ from pathlib import Path
 
 import gevent
 import pytest
-from clients import in_thread, stdlib_context
 from gevent.pywsgi import WSGIServer
 from gevent.server import StreamServer
-from helpers import PATIENCE, wait_until
-from ssl_servers import server_context
 
 import greentls
+from tests.support.clients import in_thread, stdlib_context
+from tests.support.helpers import PATIENCE, wait_until
+from tests.support.ssl_servers import server_context
 
 HELLO = (Path(__file__).parents[1] / "data" / "hellos" / "openssl-3.0-tls10.bin").read_bytes()
 TIMES = 5

@@ -7,8 +7,6 @@ import ssl
 from dataclasses import replace
 
 import pytest
-from pairs import VERSIONS, Sessions, chain, client, client_context, handshake, server_context
-from ssl_pairs import TLS_VERSIONS, Side, carry, finished
 
 import greentls.ssl
 from greentls.certificates import Callback, Directory
@@ -17,6 +15,8 @@ from greentls.core.config import VERIFY_FAIL_IF_NO_PEER_CERT, VERIFY_NONE, VERIF
 from greentls.core.connection import Connection
 from greentls.errors import TLSError
 from greentls.tickets import TicketKey, TicketKeys
+from tests.support.pairs import VERSIONS, Sessions, chain, client, client_context, handshake, server_context
+from tests.support.ssl_pairs import TLS_VERSIONS, Side, carry, finished
 
 both_versions = pytest.mark.parametrize("version", VERSIONS)
 

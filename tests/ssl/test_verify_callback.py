@@ -12,11 +12,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from gevent.event import Event
-from helpers import PATIENCE, Pki
-from ssl_pairs import both_versions, connected, contexts, handshake, sides, talk
 
 import greentls
 import greentls.ssl
+from tests.support.helpers import PATIENCE, Pki
+from tests.support.ssl_pairs import both_versions, connected, contexts, handshake, sides, talk
 
 both_sides = pytest.mark.parametrize("side", ["client", "server"])
 full_and_resumed = pytest.mark.parametrize("resumed", [False, True], ids=["full", "resumed"])

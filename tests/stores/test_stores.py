@@ -16,7 +16,6 @@ import gevent
 import pytest
 from gevent import GreenletExit
 from gevent.event import Event
-from helpers import PATIENCE, free_port
 from pymemcache.exceptions import MemcacheServerError
 
 from greentls.errors import ConfigurationError, SealError
@@ -25,6 +24,7 @@ from greentls.stores import memcached as memcached_module
 from greentls.stores.memcached import RELATIVE_LIMIT, MemcachedStore
 from greentls.stores.memory import ENTRY_OVERHEAD, MemoryStore
 from greentls.stores.sealed import SealedStore
+from tests.support.helpers import PATIENCE, free_port
 
 ID, OTHER = bytes(range(32)), bytes(range(1, 33))
 MANY = [number.to_bytes(32, "big") for number in range(40)]

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Fuzzes greentls.wire: whatever comes in, nothing but WireError goes out, and how it was cut makes no difference.
 
-python tests/wire/fuzz_parser.py [-max_total_time=SECONDS] [whatever else libFuzzer takes] [CORPUS...]
+python -m tests.wire.fuzz_parser [-max_total_time=SECONDS] [whatever else libFuzzer takes] [CORPUS...]
 
 Coverage-guided with atheris, which has wheels for few Pythons; without it the seeds are mutated at random.
 """

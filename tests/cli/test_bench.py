@@ -1,0 +1,411 @@
+"""`greentls bench`: every suite runs, peers that are absent are named, results become tables. No speed is asserted."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import greentls.cli
+from benchmarks import peers, program, report, running, suites, targets
+from greentls.cli import bench
+from tests.support.helpers import PATIENCE, ROOT, wait_until
+
+TINY = ("--rounds", "1", "--seconds", "0.1", "--connections", "4")
+
+
+def command(*words):
+    return [sys.executable, "-m", "greentls", "bench", *words]
+
+
+def run(*words, **options):
+    return subprocess.run(command(*words), capture_output=True, text=True, timeout=120, cwd=ROOT, **options)
+
+
+@pytest.fixture(scope="module")
+def everything():
+    """All suites, as small as can be; handshakes with every peer that is here."""
+    suites_measured = {}
+    others = [name for name in suites.SUITES if name != "handshake"]
+    for words in (["handshake"], [*others, "--peers", "lean,floor"]):
+        done = run(*words, *TINY, "--json")
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr
+        suites_measured |= json.loads(done.stdout)["suites"]
+    return suites_measured
+
+
+def test_every_suite_measures_what_it_says(everything):
+    assert list(everything) == list(suites.SUITES)
+    for name, result in everything.items():
+        assert result["failed"] == []
+        assert result["measured"], name
+        first = suites.SUITES[name].metrics[0]
+        for by_name in result["measured"].values():
+            for who, rounds in by_name.items():
+                assert len(rounds) == 1, (name, who)
+        assert any(
+            rounds[0].get(first) is not None for by_name in result["measured"].values() for rounds in by_name.values()
+        ), (name, first)
+
+
+def test_sessions_resume_where_they_should(everything):
+    for work, by_name in everything["handshake"]["measured"].items():
+        always = {"greentls, tickets", "greentls, memory", "greentls, memcached", "gevent.ssl", "lean pump", "C"}
+        assert always <= set(by_name)
+        assert ("lean pump, memory" in by_name) == ("resumed" in work)
+        for who, (metrics,) in by_name.items():
+            if (work, who) == ("resumed, TLS 1.3", "Node, memcached") or "full" in work:
+                assert metrics["resumed"] == 0, (work, who)
+            else:  # a session may come too late into memcached for its client's next handshake
+                assert metrics["resumed"] > 0.5, (work, who)
+    for work, by_name in everything["lookup"]["measured"].items():
+        for who, (metrics,) in by_name.items():
+            assert metrics["resumed"] == (1 if "session" in work else 0), (work, who)
+    for by_name in everything["hooks"]["measured"].values():
+        assert [metrics["resumed"] for (metrics,) in by_name.values()] == [0] * len(by_name)
+
+
+def test_three_lookups_take_at_least_as_long_as_the_longest(everything):
+    for by_name in everything["hooks"]["measured"].values():
+        assert by_name["coroutine"][0]["p50_ms"] > 3 * 20
+        assert all(metrics["p50_ms"] > 20 for (metrics,) in by_name.values())
+
+
+def test_all_that_wait_wait_at_once(everything):
+    parked = everything["suspended"]["measured"]["parked"]
+    assert [parked[way][0]["parked"] for way in ("coroutine", "suspend", "replay")] == [4, 4, 4]
+
+
+def test_every_peer_that_is_here_takes_part_and_the_others_are_named(everything):
+    result = everything["handshake"]
+    took_part = set(result["measured"]["full, TLS 1.3"])
+    here = {peer.name for peer in peers.PEERS if not peer.absent()}
+    assert here <= took_part
+    assert took_part.isdisjoint(result["absent"])
+    assert {peer.name for peer in peers.PEERS} <= took_part | set(result["absent"])
+
+
+@pytest.mark.stderr
+def test_what_is_not_installed_is_absent_and_the_tables_say_how_to_get_it(monkeypatch, capfd):
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    options = argparse.Namespace(
+        suites=["echo"], rounds=1, seconds=0.1, connections=2, peers=frozenset(["node", "go", "uvloop"])
+    )
+    results = program.measure(options)
+    assert set(results["suites"]["echo"]["absent"]) == {"Node", "Go", "uvloop"}
+    text = report.markdown(results)
+    assert "- Node: absent, there is no node: apt-get install nodejs\n" in text
+    assert "- uvloop: absent, pip install uvloop\n" in text
+    assert list(results["suites"]["echo"]["measured"]["64 bytes"]) == ["greentls"]
+
+
+@pytest.mark.stderr
+def test_what_fails_is_named_and_the_rest_is_measured(monkeypatch):
+    broken = suites.Contestant("broken", {"64 bytes": suites.echo}, (sys.executable, "-c", "raise SystemExit('no')"))
+    whole = suites.SUITES["echo"]
+    monkeypatch.setitem(
+        suites.SUITES, "echo", whole.__class__(lambda bench: [broken, *whole.contestants(bench)], 0.1, whole.metrics)
+    )
+    options = argparse.Namespace(suites=["echo"], rounds=1, seconds=0.1, connections=2, peers=frozenset())
+    result = program.measure(options)["suites"]["echo"]
+    assert list(result["measured"]["64 bytes"]) == ["greentls"]
+    (failed,) = result["failed"]
+    assert (failed["who"], failed["work"]) == ("broken", "64 bytes")
+    assert failed["why"].endswith("did not listen\nno")
+
+
+def test_ctrl_c_ends_it_and_all_that_it_started():
+    process = subprocess.Popen(
+        command("bulk", "--peers", "floor", "--rounds", "99"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+        start_new_session=True,
+    )
+    try:
+        children = wait_until(lambda: load_and_servers(process.pid), "the load generator to run")
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(PATIENCE) == 130
+        assert process.stderr.read() == b""
+        for pid in children:
+            assert not Path(f"/proc/{pid}").exists()
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+
+
+def load_and_servers(pid):
+    """Their pids, once the load generator is among them."""
+    children = [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return children if "load" in map(name_of, children) else []
+
+
+def name_of(pid):
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:  # it has ended
+        return ""
+
+
+def test_without_its_parent_nothing_stays():
+    """The program is killed, as by the kernel that is out of memory: it cannot end anything itself."""
+    process = subprocess.Popen(
+        command("handshake", "--peers", "floor", "--rounds", "99"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd=ROOT,
+    )
+    try:
+        children = wait_until(lambda: load_and_servers(process.pid), "the load generator to run")
+    finally:
+        process.kill()
+        process.wait()
+    wait_until(lambda: not any(alive(pid) for pid in children), "what it started to end")
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+# -- results -----------------------------------------------------------------------------------------------------------
+
+
+def results(**measured):
+    """As they are kept. measured: {suite: {work: {who: [metrics]}}}"""
+    return {
+        "when": "2026-11-25T12:00:00Z",
+        "machine": {"processor": "abacus, 2 of 2 cores"},
+        "versions": {"Python": "3.11"},
+        "load average": [0.5, 1.25],
+        "suites": {
+            suite: {"rounds": 3, "seconds": 1.0, "took": 9.9, "absent": {}, "failed": [], "measured": works}
+            for suite, works in measured.items()
+        },
+    }
+
+
+ECHOES = {
+    "64 bytes": {
+        "greentls": [{"cpu_us": 10.0, "rate": 9000.0}, {"cpu_us": 14.0, "rate": 8000.0}, {"cpu_us": 11.0, "rate": 7}],
+        "gevent.ssl, TCP_NODELAY": [{"cpu_us": 20.0, "rate": 1234.5, "client": 0.99}],
+    }
+}
+HANDSHAKES = {
+    "resumed, TLS 1.3": {
+        "greentls, memory": [{"cpu_us": 60.0, "resumed": 1.0}],
+        "gevent.ssl, TCP_NODELAY": [{"cpu_us": 100.0, "resumed": 0.25}],
+        "C": [{"cpu_us": 50.0, "resumed": 1.0}],
+    },
+    "full, TLS 1.3": {"gevent.ssl, TCP_NODELAY": [{"cpu_us": 200.0, "resumed": 0.0, "p99_ms": None}]},
+}
+
+
+def test_a_work_is_a_table_with_a_column_for_each_metric():
+    (table,) = report.tables("echo", results(echo=ECHOES)["suites"]["echo"])
+    assert table.header == ["64 bytes", "CPU of the server, µs each", "per second"]
+    assert table.rows == [
+        ["greentls", "11.0 (10.0 to 14.0)", "8,000 (7 to 9,000)"],
+        ["gevent.ssl, TCP_NODELAY", "20.0", "1,234"],
+    ]
+
+
+def test_several_works_are_a_table_for_each_metric():
+    (table,) = report.tables("handshake", results(handshake=HANDSHAKES)["suites"]["handshake"])
+    assert table.header == ["CPU of the server, µs each", "resumed, TLS 1.3", "full, TLS 1.3"]
+    assert table.rows == [
+        ["greentls, memory", "60.0", ""],
+        ["gevent.ssl, TCP_NODELAY", "100.0", "200.0"],
+        ["C", "50.0", ""],
+    ]
+
+
+def test_what_is_not_as_it_should_be_is_told_beneath_the_table():
+    kept = results(echo=ECHOES, handshake=HANDSHAKES)
+    kept["suites"]["echo"]["absent"] = {"Go": "there is no go"}
+    kept["suites"]["echo"]["failed"] = [{"who": "Node", "work": "64 bytes", "why": "no result\nload -c 32"}] * 2
+    assert report.notes(kept["suites"]["echo"]) == [
+        "Go: absent, there is no go",
+        "Node, 64 bytes: failed in 2 of 3 rounds, no result",
+        "gevent.ssl, TCP_NODELAY, 64 bytes: the load generator used 99% of its core, a limit itself",
+    ]
+    assert report.notes(kept["suites"]["handshake"]) == ["gevent.ssl, TCP_NODELAY, resumed, TLS 1.3: only 25% resumed"]
+
+
+def test_markdown_has_tables_machine_and_versions():
+    text = report.markdown(results(echo=ECHOES))
+    assert "| gevent.ssl, TCP_NODELAY | 20.0                       | 1,234              |\n" in text
+    assert text.endswith(
+        "- processor: abacus, 2 of 2 cores\n- Python: 3.11\n- load average before and after: 0.50, 1.25\n"
+        "- taken: 2026-11-25T12:00:00Z\n"
+    )
+
+
+def test_targets_are_ratios_of_medians():
+    table = targets.table(results(echo=ECHOES, handshake=HANDSHAKES))
+    assert table.rows == [
+        [
+            "handshake, resumed, TLS 1.3: greentls, memory / gevent.ssl, TCP_NODELAY",
+            "at most 0.65",
+            "0.6",
+            "yes",
+            "—",
+            "0.5",
+        ],
+        ["echo, 64 bytes: greentls / gevent.ssl, TCP_NODELAY", "at most 0.75", "0.55", "yes", "—", "—"],
+    ]
+    assert targets.table(results(rsa={})) is None
+
+
+def test_beside_a_target_stands_what_the_floors_come_to():
+    def measured(**others):
+        return {name: [{"cpu_us": microseconds}] for name, microseconds in {targets.NODELAY: 200.0, **others}.items()}
+
+    floors = {"lean pump": 150.0, "lean pump, memory": 140.0, "C": 100.0}
+    kept = results(
+        handshake={
+            "full, TLS 1.3": measured(**{"greentls, tickets": 180.0}, **floors),
+            "resumed, TLS 1.3": measured(**{"greentls, memory": 180.0, "greentls, memcached": 190.0}, **floors),
+        },
+        echo={"64 bytes": measured(greentls=180.0, **floors)},
+        bridge={"in memory": {"waits": [{"on_top_us": 4.0}]}},
+    )
+    table = targets.table(kept)
+    assert table.header == ["target", "limit", "measured", "", "lean pump", "C"]
+    assert [row[2:] for row in table.rows] == [
+        ["0.9", "no", "0.75", "0.5"],  # sessions in tickets
+        ["0.9", "no", "0.7", "0.5"],  # in a store
+        ["0.95", "yes", "0.7", "0.5"],
+        ["0.9", "no", "0.75", "0.5"],
+        ["4", "yes", "—", "—"],
+    ]
+
+
+def test_the_lean_pump_does_handshakes_echoes_and_bulk(everything):
+    for suite in ("handshake", "echo"):
+        for by_name in everything[suite]["measured"].values():
+            assert by_name["lean pump"][0]["cpu_us"] > 0
+    for work in ("upload", "download"):
+        assert everything["bulk"]["measured"][work]["lean pump"][0]["cpu_ns"] > 0
+    assert "lean pump" not in everything["idle"]["measured"]["idle"]
+
+
+def test_targets_name_what_suites_measure(everything):
+    """Where every strategy and Node are there, all of them can be decided."""
+    for target in targets.TARGETS:
+        by_name = everything[target.suite]["measured"][target.work]
+        assert by_name[target.ours][0][target.metric] is not None
+        assert target.theirs in {None, *by_name, *(peer.name for peer in peers.PEERS)} | {
+            "Node, memcached",
+            "Node, resumeSession",
+        }
+
+
+def test_documentation_is_written_from_a_kept_result(tmp_path):
+    kept = tmp_path / "kept.json"
+    kept.write_text(json.dumps(results(echo=ECHOES, handshake=HANDSHAKES)))
+    done = run("--read", str(kept), "--docs", str(tmp_path / "docs"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("## echo: 3 rounds, 10 s\n\n| 64 bytes ")
+    written = {path.name: path for path in (tmp_path / "docs").iterdir()}
+    names = {f"{suite}.{ending}" for suite in ("echo", "handshake") for ending in ("inc", "svg", "png")}
+    assert set(written) == names | {"conditions.inc", "targets.inc"}
+    assert '   "greentls","11.0 (10.0 to 14.0)","8,000 (7 to 9,000)"\n' in written["echo.inc"].read_text("utf-8")
+    assert ".. image:: benchmarks/echo.svg\n" in written["echo.inc"].read_text("utf-8")
+    assert written["echo.png"].read_bytes().startswith(b"\x89PNG")
+    drawn = written["handshake.svg"].read_text("utf-8")
+    assert all(f">{who}<" in drawn for who in ("greentls, memory", "gevent.ssl, TCP_NODELAY"))
+    run("--read", str(kept), "--docs", str(tmp_path / "docs"))
+    assert written["handshake.svg"].read_text("utf-8") == drawn  # the same again: no dates, no random ids
+
+
+def test_without_matplotlib_the_tables_are_written(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    said = []
+    report.write_docs(results(echo=ECHOES), tmp_path, said.append)
+    assert said == [report.NEEDED]
+    assert {path.name for path in tmp_path.iterdir()} == {"echo.inc", "conditions.inc"}
+
+
+# -- the command line --------------------------------------------------------------------------------------------------
+
+
+def test_the_command_knows_the_suites_and_the_peers():
+    assert list(bench.SUITES) == list(suites.SUITES)
+    assert bench.PEERS == peers.CHOICES
+
+
+def test_help_names_every_suite_and_peer():
+    done = run("--help")
+    assert done.returncode == 0
+    for name, what in bench.SUITES.items():
+        assert f"  {name:<13} {what}\n" in done.stdout
+    assert all(peer in done.stdout for peer in bench.PEERS)
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        ([], "SUITE: none is named; known are handshake, "),
+        (["handshakes"], "SUITE handshakes: there is none of that name; known are handshake, "),
+        (["echo", "--peers", "apache"], "argument --peers: 'apache' is none of none, gevent.ssl, "),
+        (["echo", "--seconds", "0"], "argument --seconds: '0' is no number of seconds above 0 and up to 60; see"),
+        (["echo", "--seconds", "nan"], "argument --seconds: 'nan' is no number of seconds above 0 and up to 60; see"),
+        (["echo", "--rounds", "none"], "argument --rounds: 'none' is no number above 0; see"),
+        (["echo", "--fast"], "unknown option: --fast; see"),
+        (["echo", "--read", "x.json"], "--read: a kept result has its suites; leave SUITE out"),
+        (["--read", "no/such.json"], "no/such.json: No such file or directory; "),
+    ],
+)
+def test_what_cannot_be_used_is_one_line(words, problem):
+    done = run(*words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"greentls bench: {problem}")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"suites": {"echo": {}}}', '{"suites": {"yodel": {"rounds": 1}}}'])
+def test_a_file_that_is_no_result(tmp_path, text):
+    path = tmp_path / "kept.json"
+    path.write_text(text)
+    done = run("--read", str(path))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"greentls bench: {path}: no result of greentls bench: ")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.stderr
+def test_an_installed_wheel_says_that_the_benchmarks_are_elsewhere(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(bench, "ROOT", tmp_path)
+    assert greentls.cli.main(["bench", "echo"]) == 2
+    assert capfd.readouterr().err == (
+        "greentls bench: benchmarks: they are not installed with the package; run greentls bench in a checkout of the "
+        "sources\n"
+    )
+
+
+def test_the_load_generator_refuses_what_it_does_not_know():
+    assert program.build()
+    for words in (["yodel", "127.0.0.1", "1"], ["echo", "localhost", "1"], ["-c", "0", "echo", "127.0.0.1", "1"], []):
+        done = subprocess.run([str(running.LOAD), *words], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith("usage: load ")
+
+
+def test_a_server_that_is_not_there_is_a_failure_and_no_hang():
+    core = {min(os.sched_getaffinity(0))}
+    with (
+        running.load("resumed", 1, [os.getpid()], core, c=2, t=0.1) as load,
+        pytest.raises(running.BenchmarkError, match="0 of 2 clients have got sessions"),
+    ):
+        load.result()

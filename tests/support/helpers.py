@@ -1,0 +1,228 @@
+"""What the tests start and wait for: certificates, a real memcached, a server that never answers."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import datetime
+import ipaddress
+import os
+import pwd
+import signal
+import socket
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+ROOT = Path(__file__).parents[2]  # programs beside the tests are started from here: python -m tests.soak.soak
+PATIENCE = 30.0  # seconds until a test that waits gives up: a limit for broken code, never part of what is asserted
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+def loopback_only(directory: Path) -> dict[str, str]:
+    """Environment for a program that listens on every address and cannot be told otherwise: whoever else is on the
+    network has no business with what the tests start."""
+    library = directory / "loopback.so"
+    source = Path(__file__).with_name("loopback.c")
+    subprocess.run(["cc", "-shared", "-fPIC", "-Wall", "-Wextra", "-o", library, source], check=True)
+    return {"LD_PRELOAD": str(library)}
+
+
+def wait_until(condition, what, timeout=PATIENCE):
+    """Polls until condition() is true, and returns its value."""
+    end = time.monotonic() + timeout
+    while not (value := condition()):
+        if time.monotonic() > end:
+            raise AssertionError(f"waited {timeout} s in vain for {what}")
+        time.sleep(0.01)
+    return value
+
+
+class Mallinfo(ctypes.Structure):
+    _fields_ = [("fields", ctypes.c_size_t * 10)]
+
+
+def allocated():
+    """Bytes that malloc() has given out (mallinfo(3)): cffi's memory, and OpenSSL's."""
+    mallinfo = ctypes.CDLL(None).mallinfo2
+    mallinfo.restype = Mallinfo
+    fields = mallinfo().fields
+    return fields[4] + fields[7]  # hblkhd, uordblks
+
+
+def interrupted(process: subprocess.Popen[str]) -> bool:
+    """Sends Ctrl-C, and tells whether the program has ended. Once is not always enough: the io module's finalizers
+    swallow a KeyboardInterrupt, and pywsgi closes by them."""
+    process.send_signal(signal.SIGINT)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(1)
+    return process.returncode is not None
+
+
+class Pki:
+    """A test CA and what it issues, as files."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "greentls test CA")])
+        self._serial = 1000
+        ca = self._builder(self._name, self._key, 365).add_extension(x509.BasicConstraints(True, None), True)
+        ca = ca.add_extension(
+            x509.KeyUsage(True, False, False, False, False, True, True, False, False), True
+        ).add_extension(x509.SubjectKeyIdentifier.from_public_key(self._key.public_key()), False)
+        self.ca = ca.sign(self._key, hashes.SHA256())
+        self.ca_file = self._write("ca.pem", self.ca.public_bytes(serialization.Encoding.PEM))
+        self.cert_file, self.key_file = self.issue("localhost", "127.0.0.1", "::1")
+
+    def _builder(self, subject, key, days, starts=-30):
+        now = datetime.datetime.now(datetime.timezone.utc)
+        self._serial += 1
+        return (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(self._name)
+            .public_key(key.public_key())
+            .serial_number(self._serial)
+            .not_valid_before(now + datetime.timedelta(days=starts))
+            .not_valid_after(now + datetime.timedelta(days=days))
+        )
+
+    def _write(self, name: str, data: bytes) -> str:
+        path = self.directory / name
+        path.touch(0o600)
+        path.write_bytes(data)
+        return str(path)
+
+    def issue(
+        self, *names: str, kind: str = "ec", days: int = 90, starts: int = -30, client: bool = False
+    ) -> tuple[str, str]:
+        """(certificate file, key file). starts, days: from when on and until when, from now. kind: "ec" or "rsa"."""
+        key = (
+            ec.generate_private_key(ec.SECP256R1())
+            if kind == "ec"
+            else rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        )
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
+        usage = ExtendedKeyUsageOID.CLIENT_AUTH if client else ExtendedKeyUsageOID.SERVER_AUTH
+        certificate = (
+            self._builder(subject, key, days, starts)
+            .add_extension(x509.SubjectAlternativeName([_general_name(name) for name in names]), False)
+            .add_extension(x509.ExtendedKeyUsage([usage]), False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), False)
+            .sign(self._key, hashes.SHA256())
+        )
+        stem = f"{names[0].replace('*', '_')}-{self._serial}"
+        pem = serialization.Encoding.PEM
+        private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        return self._write(f"{stem}.pem", certificate.public_bytes(pem)), self._write(f"{stem}.key", private)
+
+
+def _general_name(name: str):
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
+
+
+class Memcached:
+    """A real memcached on a loopback port."""
+
+    host = "127.0.0.1"
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.start()
+
+    @property
+    def address(self) -> str:
+        return f"{self.host}:{self.port}"
+
+    def url(self, **query: object) -> str:
+        return f"memcached://{self.address}" + ("?" + "&".join(f"{k}={v}" for k, v in query.items()) if query else "")
+
+    def start(self) -> None:
+        command = ["memcached", "-l", self.host, "-p", str(self.port), "-U", "0", "-m", "16", "-t", "1"]
+        if os.getuid() == 0:
+            command += ["-u", pwd.getpwnam("nobody").pw_name]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_until(self._answers, "memcached to answer")
+
+    restart = start
+
+    def _answers(self) -> bool:
+        try:
+            return bool(self.stats())
+        except OSError:
+            return False
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def pause(self) -> None:
+        self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
+
+    def stats(self) -> dict[str, str]:
+        lines = self._ask(b"stats\r\n").decode().splitlines()
+        return dict(line.split(" ", 2)[1:] for line in lines if line.startswith("STAT "))
+
+    def _ask(self, command: bytes) -> bytes:
+        with socket.create_connection((self.host, self.port), 5) as sock:
+            sock.sendall(command)
+            answer = b""
+            while not answer.endswith((b"END\r\n", b"OK\r\n", b"ERROR\r\n")):
+                chunk = sock.recv(65536)
+                if not chunk:
+                    break
+                answer += chunk
+            return answer
+
+    def flush(self) -> None:
+        self._ask(b"flush_all\r\n")
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.resume()
+            self.kill()
+
+
+class SilentServer:
+    """Accepts and never answers: a store behind a full disk, a firewall that drops."""
+
+    host = "127.0.0.1"
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server((self.host, 0))
+        self.port = self._listener.getsockname()[1]
+        self.address = f"{self.host}:{self.port}"
+        self.accepted: list[socket.socket] = []
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                self.accepted.append(self._listener.accept()[0])
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._thread.join(PATIENCE)
+        self._listener.close()
+        for sock in self.accepted:
+            sock.close()
