@@ -45,7 +45,7 @@ from gevent.socket import wait as wait_on
 from greentls.core.connection import WANT_READ, Connection
 from greentls.errors import ConcurrentUseError, TLSError, WantRead, WouldBlock
 from greentls.hub.thread_local import ThreadLocal
-from greentls.openssl import binding
+from greentls.openssl import bios, lifetimes
 from greentls.strategy import Strategy
 from greentls.wire.record import RECORD_HEADER_SIZE
 
@@ -55,7 +55,7 @@ Result = TypeVar("Result")
 
 RECEIVE_SIZE = 65536  # bytes a recv_into() asks for: four full records; more does not get faster, fewer costs calls
 FLIGHT_SIZE = 131072  # plaintext bytes encrypted before they are sent; bounds what one sendall() holds as ciphertext
-RECORDS_IN_A_FLIGHT = FLIGHT_SIZE // binding.RECORD_SIZE
+RECORDS_IN_A_FLIGHT = FLIGHT_SIZE // bios.RECORD_SIZE
 SEND_SIZE = FLIGHT_SIZE + 4096  # bytes of ciphertext that a send() is given: a flight and what its records add
 
 # Bytes for the peer, behind those that a writer is blocked with, from which on a reader waits as well: the answers to
@@ -89,8 +89,8 @@ class _Spare:
     """The buffers that nobody owns, one of each kind. A greenlet takes one out of the list, or makes another."""
 
     def __init__(self) -> None:
-        self.received: list[binding.Buffer] = []
-        self.outgoing: list[binding.Buffer] = []
+        self.received: list[bios.Buffer] = []
+        self.outgoing: list[bios.Buffer] = []
         self.plain: list[Any] = []
 
 
@@ -175,7 +175,7 @@ class TLSStream:
         self._records = None if read_ahead else Records(sock)
         self._recv_into = (self._records or sock).recv_into
         if gc.is_tracked(sock):  # from CPython 3.12 on the collector may close it, and close_notify could not go out
-            self._held = binding.hold(sock)
+            self._held = lifetimes.hold(sock)
         self._hub = get_hub()
         self._spare = _here.spare
         self._free = [_HANDSHAKE, _SEND, _RECEIVE]
@@ -242,7 +242,7 @@ class TLSStream:
 
         Raises UnexpectedEOF, TLSError, OSError, TimeoutError, or what a hook raised.
         """
-        connection, spare, room = self.connection, self._spare.plain, min(max_bytes, binding.RECORD_SIZE)
+        connection, spare, room = self.connection, self._spare.plain, min(max_bytes, bios.RECORD_SIZE)
         if connection.received != connection.drained_at:
             self._work(1)
         elif not connection.operation.dead and connection.operation.entrant() is getcurrent():
@@ -253,11 +253,11 @@ class TLSStream:
             try:
                 plain = spare.pop()
             except IndexError:
-                plain = binding.read_buffer(binding.RECORD_SIZE)
+                plain = bios.read_buffer(bios.RECORD_SIZE)
             try:
                 length = connection.step_read(plain, room)
                 if length > 0:
-                    data = binding.read_bytes(plain, length)
+                    data = bios.read_bytes(plain, length)
             except BaseException as error:
                 if not self._again(error):
                     raise
@@ -278,7 +278,7 @@ class TLSStream:
         connection = self.connection
         if connection.received != connection.drained_at:
             self._work(1)
-        with binding.writable(buffer) as room:  # or a traceback would keep the caller's buffer exported
+        with bios.writable(buffer) as room:  # or a traceback would keep the caller's buffer exported
             while (length := self._step(connection.step_read, room, len(room))) == WANT_READ:
                 self._answer(patient=True)
                 self._receive()
@@ -293,7 +293,7 @@ class TLSStream:
         Before a wait for more. And at a client at once, as it may be its certificate that the server waits for (RFC
         8446 4.6.2); the answer to a key update has only to go before the next data (4.6.3).
         """
-        unsent = binding.mem_data(self.connection.outgoing, binding.start)
+        unsent = bios.mem_data(self.connection.outgoing, bios.start)
         if unsent or self._unsent is not None:
             self._flush_tickets(wait=patient and unsent > MAX_UNSENT)
 
@@ -505,9 +505,9 @@ class TLSStream:
         try:
             buffer = spare.pop()
         except IndexError:
-            buffer = binding.Buffer(SEND_SIZE)
+            buffer = bios.Buffer(SEND_SIZE)
         try:
-            while (length := binding.read_bio(self.connection.outgoing, buffer.pointer, SEND_SIZE)) > 0:
+            while (length := bios.read(self.connection.outgoing, buffer.pointer, SEND_SIZE)) > 0:
                 if length > BULKY:
                     self._bulky = True
                 try:
@@ -544,13 +544,13 @@ class TLSStream:
                     try:
                         buffer = spare.pop()
                     except IndexError:
-                        buffer = binding.Buffer(RECEIVE_SIZE)
+                        buffer = bios.Buffer(RECEIVE_SIZE)
                     try:
                         length = self._recv_into(buffer.memory)
                         connection = self.connection
                         if not length:
                             connection.eof = True
-                        elif binding.write_bio(connection.incoming, buffer.pointer, length) != length:
+                        elif bios.write(connection.incoming, buffer.pointer, length) != length:
                             raise MemoryError("BIO_write")
                         connection.received += 1
                         if tap is not None:

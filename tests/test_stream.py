@@ -13,7 +13,7 @@ from greentls import stream as stream_module
 from greentls.core.bridge import Hooks
 from greentls.core.connection import Connection
 from greentls.errors import ConnectionDead, TLSError, UnexpectedEOF, WrongThreadError
-from greentls.openssl import binding
+from greentls.openssl import bios as ssl_bios
 from greentls.stream import TLSStream
 from greentls.wire.registry import ContentType
 from tests.support.helpers import PATIENCE, allocated
@@ -251,9 +251,9 @@ class TestBeingIdle:
     def test_who_waits_to_read_has_given_its_bios_back(self, streams, version, many, monkeypatch):
         """hazard: a BIO keeps the size of the most that it ever held: a flight of certificates, a record of data."""
         given_back = []
-        shrink = binding.shrink_bios
+        shrink = ssl_bios.shrink
         monkeypatch.setattr(stream_module, "IDLE", 0.001)
-        monkeypatch.setattr(binding, "shrink_bios", lambda *bios: given_back.append(bios) or shrink(*bios))
+        monkeypatch.setattr(ssl_bios, "shrink", lambda *bios: given_back.append(bios) or shrink(*bios))
         here, there = connect(streams(version))
         bios = there.connection.incoming, there.connection.outgoing
         for times in (1, 2):
@@ -268,7 +268,7 @@ class TestBeingIdle:
     def test_who_waits_for_a_moment_keeps_its_bios(self, streams, version, monkeypatch):
         given_back = []
         monkeypatch.setattr(stream_module, "IDLE", PATIENCE)
-        monkeypatch.setattr(binding, "shrink_bios", lambda *bios: given_back.append(bios))
+        monkeypatch.setattr(ssl_bios, "shrink", lambda *bios: given_back.append(bios))
         here, there = connect(streams(version))
         for _ in range(3):
             job = gevent.spawn(read_exactly, there, 5000)

@@ -20,8 +20,9 @@ from gevent_handlers import handlers
 from greenlet import getcurrent
 from OpenSSL import SSL
 
-from greentls.openssl import binding
-from greentls.openssl.binding import ffi, lib
+from greentls.openssl import contexts
+from greentls.openssl import sessions as ssl_sessions
+from greentls.openssl.library import ffi, lib
 
 given = arguments(("--store", {"action": "store_true"}))
 hub = gevent.get_hub()
@@ -92,7 +93,7 @@ class Pump:
 
 @ffi.callback("int(SSL *, SSL_SESSION *)")
 def on_new_session(ssl: Any, session: Any) -> int:
-    sessions[binding.session_id(session)] = binding.session_to_bytes(session)
+    sessions[ssl_sessions.session_id(session)] = ssl_sessions.to_bytes(session)
     return 0
 
 
@@ -124,13 +125,13 @@ def listen(handle: Any) -> int:
 context = SSL.Context(SSL.TLS_SERVER_METHOD)
 context.use_certificate_chain_file(given.certificate)
 context.use_privatekey_file(given.key)
-binding.tune_context(context)
-raw_context = binding.raw_context(context)
+contexts.tune_context(context)
+raw_context = contexts.raw(context)
 if given.store:
     context.set_session_id(b"lean")
     context.set_options(SSL.OP_NO_TICKET)
     context.set_session_cache_mode(SSL.SESS_CACHE_SERVER | SSL.SESS_CACHE_NO_INTERNAL)
-    binding.set_session_callbacks(raw_context, on_get_session, on_new_session, ffi.NULL)
+    contexts.set_session_callbacks(raw_context, on_get_session, on_new_session, ffi.NULL)
 announce({name: listen(handle) for name, handle in handlers(given.block).items()})
 end_with_stdin()
 gevent.wait()

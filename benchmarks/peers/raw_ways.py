@@ -23,8 +23,9 @@ from gevent.event import Event
 from gevent.server import StreamServer
 from OpenSSL import SSL
 
-from greentls.openssl import binding
-from greentls.openssl.binding import ffi, hidden, lib
+from greentls.openssl import bios, client_hello, connections, contexts
+from greentls.openssl import sessions as ssl_sessions
+from greentls.openssl.library import ffi, hidden, lib
 
 given = arguments(("--way", {"choices": ("suspend", "replay"), "required": True}), ("--milliseconds", {"default": "0"}))
 WANT_READ = 2  # SSL_get_error(3)
@@ -62,9 +63,9 @@ class Service:
             mode = SSL.SESS_CACHE_SERVER | SSL.SESS_CACHE_NO_INTERNAL
             self.context.set_session_cache_mode(mode)
             hidden("SSL_CTX_set_num_tickets", "int (*)(SSL_CTX *, size_t)")(raw, 1)
-            binding.set_session_callbacks(raw, on_get_session, on_new_session, ffi.NULL)
+            contexts.set_session_callbacks(raw, on_get_session, on_new_session, ffi.NULL)
             if given.way == "suspend":
-                binding.set_client_hello_callback(raw, on_client_hello)
+                client_hello.set_callback(raw, on_client_hello)
                 return
         lib.SSL_CTX_set_cert_cb(raw, on_certificate, ffi.NULL)
 
@@ -79,7 +80,7 @@ class Handshake:
         self.fresh()
 
     def fresh(self) -> None:
-        self.ssl, self.incoming, self.outgoing = binding.new_ssl(self.service.context, True)
+        self.ssl, self.incoming, self.outgoing = connections.new(self.service.context, True)
 
     def answer(self) -> None:
         look_up(self.service.seconds)
@@ -99,7 +100,7 @@ class Handshake:
                 self.answer()
                 if given.way == "replay":
                     self.fresh()
-                    binding.bio_write(self.incoming, received)
+                    bios.append(self.incoming, received)
                 continue
             self.flush(sock)
             if result == 1:
@@ -110,10 +111,10 @@ class Handshake:
             if not data:
                 raise OSError("the client is gone")
             received += data
-            binding.bio_write(self.incoming, data)
+            bios.append(self.incoming, data)
 
     def flush(self, sock: Any) -> None:
-        if data := binding.bio_read(self.outgoing):
+        if data := bios.take(self.outgoing):
             sock.sendall(data)
 
     def echo(self, sock: Any) -> None:
@@ -124,7 +125,7 @@ class Handshake:
                 lib.SSL_write(self.ssl, scratch, length)
                 self.flush(sock)
             elif lib.SSL_get_error(self.ssl, length) == WANT_READ and (data := sock.recv(65536)):
-                binding.bio_write(self.incoming, data)
+                bios.append(self.incoming, data)
             else:
                 return
 
@@ -145,7 +146,7 @@ def on_get_session(ssl: Any, start: Any, length: int, copy: Any) -> Any:
 
 @ffi.callback("int(SSL *, SSL_SESSION *)")
 def on_new_session(ssl: Any, session: Any) -> int:
-    handshakes[ssl].service.sessions[binding.session_id(session)] = binding.session_to_bytes(session)
+    handshakes[ssl].service.sessions[ssl_sessions.session_id(session)] = ssl_sessions.to_bytes(session)
     return 0
 
 

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.utils import CryptographyDeprecationWarning
 
 from greentls.errors import ConfigurationError
-from greentls.openssl import binding
+from greentls.openssl import contexts
 
 __all__ = ["CertificateChain", "demands_staple", "is_path", "load_crls", "parse_certificates", "read_certificate"]
 
@@ -74,7 +74,7 @@ class CertificateChain:
         """Raises ConfigurationError about name unless OpenSSL can use this pair; by the security level of the ciphers,
         if there are any."""
         try:
-            binding.check_certificate(self.der, self.key_der, **ciphers)
+            contexts.check_certificate(self.der, self.key_der, **ciphers)
         except ConfigurationError as error:
             raise ConfigurationError(name, error.problem, error.remedy) from None
 

@@ -64,8 +64,9 @@ from greentls.errors import (
     WireError,
     WrongThreadError,
 )
-from greentls.openssl import binding
-from greentls.openssl.binding import ffi, lib
+from greentls.openssl import bios, client_hello, connections, contexts, errors, library, stacks
+from greentls.openssl import sessions as ssl_sessions
+from greentls.openssl.library import ffi, lib
 from greentls.wire.hello import ClientHello
 from greentls.wire.registry import ExtensionType
 from greentls.wire.retry import changed_field
@@ -254,7 +255,7 @@ class Operation:
             self.entrant = me
             self.name = name
             if lib.ERR_peek_error():
-                found = binding.save_errors()
+                found = errors.save()
             result: int = function(*arguments)
             if result > 0 and self.failure is None:
                 return result
@@ -273,7 +274,7 @@ class Operation:
                 if self.left is not None:
                     self.tell_those_who_wait()
             if found is not None and _running:
-                binding.restore_errors(found)
+                errors.restore(found)
         try:
             if failure is None:
                 raise said
@@ -286,7 +287,7 @@ class Operation:
     def _closed_by_peer(self) -> bool:
         """Java says user_canceled before its close_notify, and SSL_get_error(3) then does not know the latter. A fatal
         alert, which sets the same flag, has left an error."""
-        return binding.received_shutdown(self.ssl) and not lib.ERR_peek_error()
+        return connections.received_shutdown(self.ssl) and not lib.ERR_peek_error()
 
     def admit(self, name: str) -> Any:
         """Raises what run() raises before OpenSSL is entered. Returns a weak reference to the running greenlet."""
@@ -374,7 +375,7 @@ class Operation:
         if not failed:
             self._end()
             return TLSError(name, reason="a callback failed where OpenSSL cannot be told; the connection was ended")
-        error = tls_error(name, binding.take_errors())
+        error = tls_error(name, errors.take())
         if error.reason != "certificate verify failed":
             return error
         refused = CertificateError(*error.args)
@@ -385,15 +386,15 @@ class Operation:
     def _end(self) -> None:
         """OpenSSL sends a fatal alert and forgets the session. No callback of ours runs meanwhile."""
         try:
-            binding.send_fatal_alert(self.ssl, self.alert)
+            connections.send_fatal_alert(self.ssl, self.alert)
         except UnsupportedOpenSSL:
             self._provoke_alert()
         lib.ERR_clear_error()
 
     def _provoke_alert(self) -> None:
         """Nonsense into OpenSSL, which is fatal to it; the alert is then bad_record_mac or unexpected_message."""
-        binding.bio_read(self.incoming)
-        binding.bio_write(self.incoming, _NONSENSE)
+        bios.take(self.incoming)
+        bios.append(self.incoming, _NONSENSE)
         scratch = ffi.new("char[]", 1)
         for _ in range(_NONSENSE.count(b"\x17\x03\x03")):
             lib.ERR_clear_error()
@@ -405,7 +406,7 @@ class Operation:
 def tls_error(name: str, codes: list[int]) -> TLSError:
     """What the error queue says of an operation. Its last error is the one that is told, as the standard library does:
     programs compare the reason. Those before it, which often say more, are the details."""
-    *earlier, (library, reason) = [("", ""), *map(binding.describe, codes)]
+    *earlier, (library, reason) = [("", ""), *map(errors.describe, codes)]
     return TLSError(name, library, reason, codes[-1] if codes else 0, tuple(text for _, text in earlier if text))
 
 
@@ -420,7 +421,7 @@ def _guarded(ssl: Any, fatal: Any, body: Callable[..., Any], *arguments: Any) ->
     operation, _ = _running.get(ssl, _NOBODY)
     if operation is None or operation.failure is not None:
         return fatal
-    saved = binding.save_errors() if lib.ERR_peek_error() else None
+    saved = errors.save() if lib.ERR_peek_error() else None
     try:
         connection = operation.connection()
         if connection is None:  # the collector has cleared what is weak, and then called a finalizer that came here
@@ -433,7 +434,7 @@ def _guarded(ssl: Any, fatal: Any, body: Callable[..., Any], *arguments: Any) ->
         return fatal
     finally:
         if saved is not None or lib.ERR_peek_error():
-            binding.restore_errors(saved)
+            errors.restore(saved)
 
 
 def _second_net(kind: type[BaseException], failure: BaseException, traceback: Any) -> None:
@@ -446,7 +447,7 @@ def _second_net(kind: type[BaseException], failure: BaseException, traceback: An
 
 
 def _callback(signature: str, fatal: Any = None) -> Callable[[Callable[..., Any]], Any]:
-    return lambda function: binding.callback(signature, function, fatal, _second_net)
+    return lambda function: library.callback(signature, function, fatal, _second_net)
 
 
 @_callback("int(SSL *, int *, void *)", _REFUSE)
@@ -457,13 +458,13 @@ def _on_client_hello(ssl: Any, alert: Any, _: Any) -> Any:
 
 def _client_hello(operation: Operation, connection: Bridged, alert: Any) -> int:
     if connection.hooks.psk_server:
-        operation.offered_psks = binding.client_hello_extension(operation.ssl, ExtensionType.pre_shared_key)
+        operation.offered_psks = client_hello.extension(operation.ssl, ExtensionType.pre_shared_key)
     if operation.hello is not None:
         alert[0] = _ILLEGAL_PARAMETER
         _check_second_hello(operation)
         return _GO_ON
-    operation.hello = binding.client_hello(operation.ssl)
-    extension = binding.client_hello_extension(operation.ssl, ExtensionType.server_name)
+    operation.hello = client_hello.message(operation.ssl)
+    extension = client_hello.extension(operation.ssl, ExtensionType.server_name)
     name = None if extension is None else _server_name(extension)
     if name is _UNREAD:
         operation.server_name = _UNREAD
@@ -474,13 +475,13 @@ def _client_hello(operation: Operation, connection: Bridged, alert: Any) -> int:
     if refusal is not None:
         alert[0] = refusal
         return _REFUSE
-    binding.set_session_id_context(operation.ssl, connection.session_id_context)
+    connections.set_session_id_context(operation.ssl, connection.session_id_context)
     return _GO_ON
 
 
 def _check_second_hello(operation: Operation) -> None:
     """Raises TLSError unless it is the first one again, as far as it must be."""
-    first, second = operation.hello or b"", binding.client_hello(operation.ssl) or b""
+    first, second = operation.hello or b"", client_hello.message(operation.ssl) or b""
     try:
         changed = changed_field(ClientHello.parse(first), ClientHello.parse(second))
     except WireError as error:
@@ -493,7 +494,7 @@ def _server_name(extension: bytes) -> Any:
     """The name, in lower case (RFC 4343); _UNREAD for what is none. A ServerNameList is of one host_name and nothing
     else: RFC 6066 3 has no two names of one type, and knows one type."""
     size = len(extension)
-    if not _NAME_HEADER.size < size <= _NAME_HEADER.size + binding.MAX_SERVER_NAME:  # what OpenSSL takes
+    if not _NAME_HEADER.size < size <= _NAME_HEADER.size + connections.MAX_SERVER_NAME:  # what OpenSSL takes
         return _UNREAD
     if _NAME_HEADER.unpack_from(extension) != (size - 2, 0, size - 5):
         return _UNREAD
@@ -519,7 +520,7 @@ def _resumes(operation: Operation) -> bool:
 def _servername(operation: Operation, connection: Bridged) -> int:
     if operation.server_name is _UNREAD and connection.session_hooks.servername:
         raise TLSError(operation.name, reason="OpenSSL reads a server_name where RFC 6066 has none")
-    return _NOACK if binding.server_name(operation.ssl) is None or _resumes(operation) else _OK
+    return _NOACK if connections.server_name(operation.ssl) is None or _resumes(operation) else _OK
 
 
 @_callback("int(SSL *, unsigned char **, unsigned char *, unsigned char *, unsigned int, void *)", _ALERT_FATAL)
@@ -578,9 +579,9 @@ def _new_session(operation: Operation, connection: Bridged, session: Any) -> int
 
 @_callback("void(SSL_CTX *, SSL_SESSION *)")
 def _on_remove_session(context: Any, session: Any) -> None:
-    _, hook = _removers.get(binding.pointer(context), (None, None))
+    _, hook = _removers.get(library.pointer(context), (None, None))
     if hook is not None:
-        hook(binding.session_id(session), binding.session_id_context(session))
+        hook(ssl_sessions.session_id(session), ssl_sessions.id_context(session))
 
 
 @_callback("int(SSL *, unsigned char *, unsigned char *, void *, void *, int)", -1)
@@ -592,15 +593,15 @@ def _ticket_key(
     operation: Operation, connection: Bridged, name: Any, iv: Any, cipher: Any, mac: Any, seal: bool
 ) -> int:
     hook = connection.session_hooks.ticket_key
-    asked = None if seal else bytes(ffi.buffer(name, binding.TICKET_KEY_NAME))
+    asked = None if seal else bytes(ffi.buffer(name, contexts.TICKET_KEY_NAME))
     answer = hook(connection, asked) if hook else None
     if answer is None:
         return 0
     key, renew = answer
     if seal:
-        ffi.memmove(name, key.name, binding.TICKET_KEY_NAME)
+        ffi.memmove(name, key.name, contexts.TICKET_KEY_NAME)
         ffi.memmove(iv, os.urandom(_TICKET_IV), _TICKET_IV)
-    binding.use_ticket_key(cipher, mac, key.aes, key.hmac, iv, seal)
+    contexts.use_ticket_key(cipher, mac, key.aes, key.hmac, iv, seal)
     # Under TLS 1.3 a ticket is for one use (RFC 8446 C.4), and 1 would mean that the client gets no other.
     return 2 if not seal and (renew or lib.SSL_version(operation.ssl) >= _TLS13) else 1
 
@@ -620,10 +621,10 @@ def _ocsp(operation: Operation, connection: Bridged) -> int:
         staple = operation.asked(hook, None) if hook else None
         if staple is None:
             return _NOACK
-        binding.set_ocsp_response(operation.ssl, staple)
+        connections.set_ocsp_response(operation.ssl, staple)
         return _OK
     if hook and not lib.SSL_session_reused(operation.ssl):  # with TLS 1.3 OpenSSL asks then, too; there is no staple
-        hook(connection, binding.ocsp_response(operation.ssl))
+        hook(connection, connections.ocsp_response(operation.ssl))
     return 1
 
 
@@ -636,9 +637,9 @@ def _early_data(operation: Operation, connection: Bridged) -> int:
     hook = connection.session_hooks.early_data  # SSL_new() has copied the callback, as it has max_early_data
     if hook is None or lib.SSL_get_verify_mode(operation.ssl):  # the Config that a name has chosen may verify
         return 0
-    if not binding.session_max_early_data(lib.SSL_get_session(operation.ssl)):
+    if not ssl_sessions.max_early_data(lib.SSL_get_session(operation.ssl)):
         return 0  # the ticket allowed none: OpenSSL takes what this Config takes, and is then fatal about the ticket
-    return int(hook(connection, binding.client_random(operation.ssl)) is True)
+    return int(hook(connection, connections.client_random(operation.ssl)) is True)
 
 
 @_callback("int(X509_STORE_CTX *, void *)", 0)
@@ -661,7 +662,7 @@ def _verify(operation: Operation, connection: Bridged, store: Any) -> int:
     sent = store is None
     for hook in connection.verify_hooks:
         ssl = operation.ssl
-        chain = binding.peer_certificates(ssl, connection.server_side) if sent else binding.verified_chain(store)
+        chain = connections.peer_certificates(ssl, connection.server_side) if sent else stacks.verified_chain(store)
         hook(connection, chain, False)
     return 1
 
@@ -675,7 +676,7 @@ def verify_resumption(ssl: Any) -> int:
 
 def _verify_again(operation: Operation, connection: Bridged) -> None:
     for hook in connection.verify_hooks:
-        chain = binding.peer_certificates(operation.ssl, connection.server_side)
+        chain = connections.peer_certificates(operation.ssl, connection.server_side)
         if chain:  # else it is an external pre-shared key, or a certificate was optional
             operation.alert = _BAD_CERTIFICATE
             hook(connection, chain, True)
@@ -793,7 +794,7 @@ def _on_info(ssl: Any, where: int, result: int) -> None:
 
 def count_messages(ssl: Any, context: Any) -> None:
     """From the end of the handshake on, in which OpenSSL would call forty times. context: its SSL.Context."""
-    binding.set_info_callback(ssl, context, _on_info)
+    connections.set_info_callback(ssl, context, _on_info)
 
 
 # -- installing them ---------------------------------------------------------------------------------------------------
@@ -817,32 +818,32 @@ def install(owner: Any, context: Any, hooks: Hooks, server_side: bool, verify_mo
                 (_on_remove_session, hooks.remove_session),
             )
         )
-        binding.set_session_callbacks(context, get, new, remove)
+        contexts.set_session_callbacks(context, get, new, remove)
         if hooks.remove_session:
-            _removers[binding.pointer(context)] = (context, hooks.remove_session)
-            weakref.finalize(owner, _detach, binding.pointer(context)).atexit = False
+            _removers[library.pointer(context)] = (context, hooks.remove_session)
+            weakref.finalize(owner, _detach, library.pointer(context)).atexit = False
     if server_side:
         try:
-            binding.set_client_hello_callback(context, _on_client_hello)
+            client_hello.set_callback(context, _on_client_hello)
         except UnsupportedOpenSSL:
             if hooks.servername:
                 raise
             # Nobody chooses by name, then, and sessions are bound to this one Config, but not to a name.
         if hooks.ticket_key:
-            binding.set_ticket_key_callback(context, _on_ticket_key)
+            contexts.set_ticket_key_callback(context, _on_ticket_key)
         if hooks != _NONE:  # a tripwire behind get_session
             lib.SSL_CTX_set_tlsext_servername_callback(context, _on_servername)
         if hooks.alpn:
             lib.SSL_CTX_set_alpn_select_cb(context, _on_alpn, ffi.NULL)
         if hooks.early_data:
-            binding.set_allow_early_data_callback(context, _on_early_data)
+            contexts.set_allow_early_data_callback(context, _on_early_data)
     if hooks.certificate or hooks.message or not server_side:  # the other tripwire; nothing else fails without a sound
         lib.SSL_CTX_set_cert_cb(context, _on_certificate, ffi.NULL)
     lib.SSL_CTX_set_verify(context, verify_mode, ffi.NULL)
     # A server's in any case: of a connection that is switched here, the first Config may have a hook.
     if hooks.verify or server_side:
         try:
-            binding.set_verify_callback(context, _on_verify)
+            contexts.set_verify_callback(context, _on_verify)
         except UnsupportedOpenSSL:
             if hooks.verify:
                 raise
@@ -860,7 +861,7 @@ def install(owner: Any, context: Any, hooks: Hooks, server_side: bool, verify_mo
 
 def _detach(address: int) -> None:
     context, _ = _removers.pop(address)
-    binding.set_session_callbacks(context, ffi.NULL, ffi.NULL, ffi.NULL)
+    contexts.set_session_callbacks(context, ffi.NULL, ffi.NULL, ffi.NULL)
 
 
 @atexit.register

@@ -38,7 +38,7 @@ from OpenSSL import SSL
 from greentls.certificates import CertificateChain
 from greentls.core import bridge
 from greentls.errors import ConfigurationError
-from greentls.openssl import binding
+from greentls.openssl import contexts, lifetimes
 
 __all__ = ["Config", "TrustAnchors"]
 
@@ -54,7 +54,7 @@ SESSION_LIFETIME = 7200
 MAX_EARLY_DATA = 16384
 
 # Renegotiation lets a TLS 1.2 client restart the handshake, hooks and all, at will; compression leaks (CRIME).
-_ALWAYS = SSL.OP_NO_COMPRESSION | binding.OP_NO_RENEGOTIATION
+_ALWAYS = SSL.OP_NO_COMPRESSION | contexts.OP_NO_RENEGOTIATION
 
 
 def two_places(subject: str) -> ConfigurationError:
@@ -119,8 +119,8 @@ class Config:
     def __post_init__(self) -> None:
         context = SSL.Context(SSL.TLS_METHOD)
         object.__setattr__(self, "ssl_context", context)
-        raw = binding.raw_context(context)
-        object.__setattr__(self, "_held", binding.hold(raw))
+        raw = contexts.raw(context)
+        object.__setattr__(self, "_held", lifetimes.hold(raw))
         try:
             context.set_min_proto_version(self.minimum_version)
             context.set_max_proto_version(self.maximum_version)
@@ -128,23 +128,23 @@ class Config:
             versions = f"versions 0x{self.minimum_version:04x} to 0x{self.maximum_version:04x}"
             raise ConfigurationError(versions, "this OpenSSL has none of them", "allow TLS 1.2 (0x0303)") from None
         context.set_options(_ALWAYS | self.options)
-        binding.tune_context(context)
+        contexts.tune_context(context)
         if self.ciphers:  # with the security level, which certificates and trust anchors have to reach
-            binding.set_cipher_list(context, self.ciphers)
+            contexts.set_cipher_list(context, self.ciphers)
         self._set_certificates(context)
         self._set_trust(context)
         if self.ciphersuites:
-            binding.set_ciphersuites(context, self.ciphersuites)
+            contexts.set_ciphersuites(context, self.ciphersuites)
         if self.groups:
-            binding.set_groups(context, self.groups)
+            contexts.set_groups(context, self.groups)
         if self.signature_algorithms:
-            binding.set_signature_algorithms(context, self.signature_algorithms)
+            contexts.set_signature_algorithms(context, self.signature_algorithms)
         if self.client_signature_algorithms:
-            binding.set_signature_algorithms(context, self.client_signature_algorithms, of_clients=True)
+            contexts.set_signature_algorithms(context, self.client_signature_algorithms, of_clients=True)
         if self.alpn_protocols and not self.server_side:
             context.set_alpn_protos(list(self.alpn_protocols))
         if self.psk_identity_hint:
-            binding.set_psk_identity_hint(context, self.psk_identity_hint)
+            contexts.set_psk_identity_hint(context, self.psk_identity_hint)
         if self.dh_parameters:
             context.load_tmp_dh(self.dh_parameters)
         self._set_sessions(context)
@@ -152,7 +152,7 @@ class Config:
             self._set_early_data(context)
         verify_mode = self.verify_mode
         if self.post_handshake_auth and not self.server_side:
-            binding.set_post_handshake_auth(context)
+            contexts.set_post_handshake_auth(context)
         elif self.post_handshake_auth and verify_mode:
             verify_mode |= VERIFY_POST_HANDSHAKE
         bridge.install(context, raw, self.hooks, self.server_side, verify_mode)
@@ -160,12 +160,12 @@ class Config:
     def _set_certificates(self, context: SSL.Context) -> None:
         for chain in self.certificates:
             try:
-                binding.use_certificate(binding.raw_context(context), chain.der, chain.key_der)
+                contexts.use_certificate(contexts.raw(context), chain.der, chain.key_der)
             except ConfigurationError as error:
                 raise ConfigurationError(
                     f"certificate for {', '.join(chain.names)}", error.problem, error.remedy
                 ) from None
-            binding.add_chain(context, chain.intermediates, shared=len(self.certificates) == 1)
+            contexts.add_chain(context, chain.intermediates, shared=len(self.certificates) == 1)
 
     def _set_trust(self, context: SSL.Context) -> None:
         for cafile in self.trust.files:
@@ -173,7 +173,7 @@ class Config:
         for capath in self.trust.directories:
             self._load_trust(context, None, capath)
         for certificate in self.trust.certificates:
-            binding.add_trust_anchor(context, certificate)
+            contexts.add_trust_anchor(context, certificate)
         store = context.get_cert_store()
         assert store is not None  # it comes with the SSL_CTX
         # The store's flags, not the SSL_CTX's: a connection that is switched here takes the store, and keeps its flags.
@@ -211,7 +211,7 @@ class Config:
                 "ticket keys with OP_NO_TICKET", "there would be no tickets", "leave out one of them"
             )
         if self.num_tickets is not None:
-            binding.set_num_tickets(context, self.num_tickets)
+            contexts.set_num_tickets(context, self.num_tickets)
 
     def _set_early_data(self, context: SSL.Context) -> None:
         subject = f"max_early_data {self.max_early_data}"
@@ -229,19 +229,19 @@ class Config:
             raise ConfigurationError(
                 subject, "a pre-shared key has no age by which to refuse an old copy", "leave one of the two off"
             )
-        binding.set_max_early_data(context, self.max_early_data)
+        contexts.set_max_early_data(context, self.max_early_data)
         # OpenSSL's own guard wants sessions in its internal cache, each for one use, in one process.
-        context.set_options(binding.OP_NO_ANTI_REPLAY)
+        context.set_options(contexts.OP_NO_ANTI_REPLAY)
 
     @property
     def session_stats(self) -> dict[str, int]:
         """SSL_CTX_sess_number(3) and its kin, by the standard library's names. Raises UnsupportedOpenSSL."""
-        return binding.session_stats(self.ssl_context)
+        return contexts.session_stats(self.ssl_context)
 
     @property
     def ca_certificates(self) -> list[bytes]:
         """DER of the trust anchors that have been loaded, from a directory those that were needed."""
-        return binding.ca_certificates(self.ssl_context)
+        return contexts.ca_certificates(self.ssl_context)
 
     def _identity(self) -> bytes:
         names: Any = sorted(chain.names for chain in self.certificates)

@@ -28,8 +28,8 @@ from greentls.core.bridge import CLOSED, WANT_READ, Hooks, Operation, count_mess
 from greentls.core.config import VERIFY_POST_HANDSHAKE, Config
 from greentls.core.session import Session
 from greentls.errors import ConfigurationError, TLSError, UnexpectedEOF, WantRead
-from greentls.openssl import binding
-from greentls.openssl.binding import lib
+from greentls.openssl import bios, connections, errors
+from greentls.openssl.library import lib
 
 __all__ = ["CLOSED", "WANT_READ", "Connection"]
 
@@ -71,19 +71,19 @@ class Connection:
         verify = context.hooks.verify
         self.verify_hooks = () if verify is None else (verify,)  # of all the contexts it has had, each once
         # incoming, outgoing: the BIOs, for a pump that moves ciphertext without a copy between them and its socket.
-        self._ssl, self.incoming, self.outgoing = binding.new_ssl(context.ssl_context, self.server_side)
+        self._ssl, self.incoming, self.outgoing = connections.new(context.ssl_context, self.server_side)
         self.operation = Operation(self._ssl, self.incoming, self)
         # OpenSSL would only say that it wants to read if nothing was received since it last did. These are two counts
         # and no flag, as somebody else may receive between an SSL_read() and the note of it. A client begins.
         self.received = 0
         self.drained_at = 0 if self.server_side else -1
         if server_hostname:
-            if binding.packed_ip(server_hostname) is None:  # RFC 6066 3: no literal addresses
-                binding.set_server_name(self._ssl, server_hostname)
+            if connections.packed_ip(server_hostname) is None:  # RFC 6066 3: no literal addresses
+                connections.set_server_name(self._ssl, server_hostname)
             if verify_hostname:
-                binding.check_host(self._ssl, server_hostname, context.hostname_checks_common_name)
+                connections.check_host(self._ssl, server_hostname, context.hostname_checks_common_name)
         if context.hooks.ocsp and not self.server_side:
-            binding.request_ocsp_response(self._ssl)
+            connections.request_ocsp_response(self._ssl)
         if session is not None:
             self.offer(session)
 
@@ -92,7 +92,7 @@ class Connection:
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
         """Takes ciphertext from the peer; b"" says that there will be no more. Allowed while an operation waits."""
         if data:
-            binding.bio_write(self.incoming, data)
+            bios.append(self.incoming, data)
         else:
             self.eof = True
         self.received += 1
@@ -103,7 +103,7 @@ class Connection:
         Reading makes answers to KeyUpdates, as many bytes as such come: whoever calls receive_data() while the peer
         takes nothing bounds them by `unsent`.
         """
-        return bytes(binding.bio_read(self.outgoing))
+        return bytes(bios.take(self.outgoing))
 
     def release(self) -> bool:
         """Gives back the memory of the BIOs, if they are empty: they keep the size of the most that they ever held.
@@ -113,7 +113,7 @@ class Connection:
         """
         if not self.established or self.operation.busy or self.operation.dead or self.unread or self.unsent:
             return False
-        binding.shrink_bios(self.incoming, self.outgoing)
+        bios.shrink(self.incoming, self.outgoing)
         return True
 
     @property
@@ -124,7 +124,7 @@ class Connection:
     @property
     def unsent(self) -> int:
         """Bytes of ciphertext that data_to_send() would give."""
-        length: int = lib.BIO_get_mem_data(self.outgoing, binding.start)
+        length: int = lib.BIO_get_mem_data(self.outgoing, bios.start)
         return length
 
     # -- operations ----------------------------------------------------------------------------------------------------
@@ -140,7 +140,7 @@ class Connection:
             return 1
         if self.early_data and not self.started and len(self.early_data) <= self.early_data_limit:
             early = self._ssl, self.early_data, len(self.early_data)
-            self.operation.run("do_handshake", binding.write_early_data, early)
+            self.operation.run("do_handshake", connections.write_early_data, early)
         return self._enter_handshake("do_handshake", lib.SSL_do_handshake, (self._ssl,))
 
     def _enter_handshake(self, name: str, function: Any, arguments: tuple[Any, ...]) -> int:
@@ -151,7 +151,7 @@ class Connection:
                 operation.run(name, verify_resumption, (self._ssl,))
             self.established = True
             if result == 1:
-                if not (self.eof or lib.BIO_get_mem_data(self.incoming, binding.start)):
+                if not (self.eof or lib.BIO_get_mem_data(self.incoming, bios.start)):
                     self.drained_at = received
                 count_messages(self._ssl, self.context.ssl_context)
             operation.finished()
@@ -161,20 +161,20 @@ class Connection:
             raise TLSError(name, reason="the peer closed the connection during the handshake")
         return result
 
-    def read(self, max_bytes: int = binding.RECORD_SIZE) -> bytes:
+    def read(self, max_bytes: int = bios.RECORD_SIZE) -> bytes:
         """Plaintext: 1 to max_bytes bytes, or b"" after the peer's close_notify.
 
         Raises WantRead, UnexpectedEOF, TLSError, or what a hook raised.
         """
-        buffer = binding.read_buffer(min(max_bytes, binding.RECORD_SIZE))
+        buffer = bios.read_buffer(min(max_bytes, bios.RECORD_SIZE))
         length = self.step_read(buffer, len(buffer))
         if length == WANT_READ:
             raise WantRead
-        return binding.read_bytes(buffer, length) if length > 0 else b""
+        return bios.read_bytes(buffer, length) if length > 0 else b""
 
     def read_into(self, buffer: bytearray | memoryview) -> int:
         """read() into a writable buffer: its length, 0 after the peer's close_notify."""
-        with binding.writable(buffer) as room:
+        with bios.writable(buffer) as room:
             length = self.step_read(room, len(room))
         if length == WANT_READ:
             raise WantRead
@@ -185,7 +185,7 @@ class Connection:
         return TLSError(name, reason="the handshake is not finished")
 
     def step_read(self, buffer: Any, room: int) -> int:
-        """Into one of binding's buffers, room bytes at most: the number of bytes, WANT_READ, or CLOSED.
+        """Into one of bios' buffers, room bytes at most: the number of bytes, WANT_READ, or CLOSED.
 
         The buffer is this caller's alone until its content is copied.
         """
@@ -203,7 +203,7 @@ class Connection:
         elif result > 0:
             self.operation.messages = 0
             # The rest of a record, then: OpenSSL has none of it any more.
-            if result < room and not (self.eof or lib.BIO_get_mem_data(self.incoming, binding.start)):
+            if result < room and not (self.eof or lib.BIO_get_mem_data(self.incoming, bios.start)):
                 self.drained_at = received
         return result
 
@@ -219,7 +219,7 @@ class Connection:
         if isinstance(data, bytes):
             result = self.operation.run("write", self._encrypt, (self._ssl, data, len(data)))
         else:
-            with binding.readable(data) as readable:
+            with bios.readable(data) as readable:
                 result = self.operation.run("write", self._encrypt, (self._ssl, readable, len(readable)))
         if result <= 0:
             if self.eof:
@@ -250,17 +250,17 @@ class Connection:
         that matters, the name included. With an ocsp hook a response must vouch for the session, too.
         """
         ssl, context = self._ssl, self.context
-        binding.set_session(ssl, session.pointer)
-        good = of_equal_settings or binding.offers_cipher(ssl, session.pointer)
+        connections.set_session(ssl, session.pointer)
+        good = of_equal_settings or connections.offers_cipher(ssl, session.pointer)
         if context.verify_mode:
             good = good and lib.SSL_get_verify_result(ssl) == 0  # set_session() has it from the session
             good = good and (
-                binding.knows_peer(ssl) if of_equal_settings else binding.would_verify(ssl, context.ssl_context)
+                connections.knows_peer(ssl) if of_equal_settings else connections.would_verify(ssl, context.ssl_context)
             )
         if self.hooks.ocsp:
             good = good and session.vouched_for
         if not good:
-            binding.forget_session(ssl)
+            connections.forget_session(ssl)
         self.offered, self.session_ends = session, session.ends
 
     @property
@@ -275,7 +275,7 @@ class Connection:
             return 0
         if self.verify_hooks:  # which are asked about the resumed server behind the handshake, and may say no
             return 0
-        if session.server_name not in (None, binding.server_name(self._ssl)):
+        if session.server_name not in (None, connections.server_name(self._ssl)):
             return 0
         if session.alpn_protocol and session.alpn_protocol not in context.alpn_protocols:
             return 0
@@ -284,7 +284,7 @@ class Connection:
     @property
     def early_data_accepted(self) -> bool | None:
         """Whether the server took the early data; None if there was none, and before the handshake."""
-        return binding.early_data_accepted(self._ssl) if self.established else None
+        return connections.early_data_accepted(self._ssl) if self.established else None
 
     def request_client_certificate(self) -> None:
         """Post-handshake authentication (RFC 8446 4.6.2): the request goes out with the next write.
@@ -292,7 +292,7 @@ class Connection:
         Raises TLSError if the client has not offered it; the connection goes on.
         """
         self.operation.check_entry("request_client_certificate")
-        if codes := binding.request_client_certificate(self._ssl):
+        if codes := connections.request_client_certificate(self._ssl):
             raise tls_error("request_client_certificate", codes)
 
     def refuse(self, alert: int, reason: str) -> None:
@@ -301,7 +301,7 @@ class Connection:
         alert: an AlertDescription. reason: what later operations raise ConnectionDead with.
         """
         self.operation.check_entry("refuse")
-        binding.bio_write(self.outgoing, b"\x15\x03\x03\x00\x02\x02" + bytes([alert]))
+        bios.append(self.outgoing, b"\x15\x03\x03\x00\x02\x02" + bytes([alert]))
         self.operation.dead = reason
 
     @property
@@ -349,12 +349,12 @@ class Connection:
             self.verify_hooks = tuple(dict.fromkeys((*self.verify_hooks, hook)))
         elif self.verify_hooks and not self.server_side:
             raise ConfigurationError("switch_context", "the verify hook would not be asked", "give both of them one")
-        binding.switch_context(self._ssl, context.ssl_context)
+        connections.switch_context(self._ssl, context.ssl_context)
         if context.verify_mode:
             mode = lib.SSL_get_verify_mode(self._ssl) | context.verify_mode
             if not context.post_handshake_auth:
                 mode &= ~VERIFY_POST_HANDSHAKE
-            binding.set_verify_mode(self._ssl, mode)
+            connections.set_verify_mode(self._ssl, mode)
         self.context = context
 
     # -- facts about the connection ------------------------------------------------------------------------------------
@@ -367,26 +367,26 @@ class Connection:
     @property
     def unread(self) -> int:
         """Ciphertext bytes that were received and not yet read by OpenSSL."""
-        return binding.bio_pending(self.incoming)
+        return bios.pending(self.incoming)
 
     def take_unread(self) -> bytes:
         """The same bytes, taken away: behind the peer's close_notify they are no ciphertext any more."""
-        return bytes(binding.bio_read(self.incoming))
+        return bytes(bios.take(self.incoming))
 
     @property
     def closed_by_peer(self) -> bool:
         """The peer's close_notify has come, and nothing has failed: a fatal alert sets OpenSSL's flag as well."""
-        return binding.received_shutdown(self._ssl) and not self.operation.dead
+        return connections.received_shutdown(self._ssl) and not self.operation.dead
 
     @property
     def server_name(self) -> str | None:
         """RFC 6066 server_name: what the client asked for, at a server in lower case."""
-        return self.operation.server_name if self.operation.hello_read else binding.server_name(self._ssl)
+        return self.operation.server_name if self.operation.hello_read else connections.server_name(self._ssl)
 
     @property
     def session(self) -> Session | None:
         """What a later connection can resume; with TLS 1.3 not before read() has seen a ticket: Session.resumable."""
-        pointer = binding.current_session(self._ssl)
+        pointer = connections.current_session(self._ssl)
         return Session(pointer, self.good_until) if pointer is not None else None
 
     @property
@@ -403,7 +403,7 @@ class Connection:
     @property
     def alpn_protocol(self) -> bytes:
         """b"" if none was agreed on."""
-        return binding.alpn_protocol(self._ssl)
+        return connections.alpn_protocol(self._ssl)
 
     @property
     def tls13(self) -> bool:
@@ -413,37 +413,37 @@ class Connection:
     @property
     def version(self) -> str | None:
         """ "TLSv1.3", ...; None before the handshake is finished."""
-        return binding.version(self._ssl) if self.established else None
+        return connections.version(self._ssl) if self.established else None
 
     @property
     def cipher(self) -> tuple[str, str, int] | None:
         """(name, the version that defines it, secret bits); None before the handshake is finished."""
-        return binding.cipher(self._ssl) if self.established else None
+        return connections.cipher(self._ssl) if self.established else None
 
     @property
     def shared_ciphers(self) -> list[tuple[str, str, int]] | None:
         """A server's: what the client offered of its own. None for a client, and before the ClientHello."""
-        return binding.shared_ciphers(self._ssl) if self.server_side else None
+        return connections.shared_ciphers(self._ssl) if self.server_side else None
 
     @property
     def group(self) -> str | None:
         """The key-exchange group; None before the handshake is finished, and where there was no key exchange."""
-        return binding.group_name(self._ssl) if self.established else None
+        return connections.group_name(self._ssl) if self.established else None
 
     @property
     def peer_certificates(self) -> list[bytes]:
         """DER of what the peer sent, its own first. On resumption outside OpenSSL's cache only its own is known."""
-        return binding.peer_certificates(self._ssl, self.server_side)
+        return connections.peer_certificates(self._ssl, self.server_side)
 
     @property
     def verified_chain(self) -> list[bytes]:
         """DER of the chain that was built for the peer's certificate, up to the trust anchor. Empty without one."""
-        return binding.verified_peer_chain(self._ssl)
+        return connections.verified_peer_chain(self._ssl)
 
     @property
     def certificate(self) -> bytes | None:
         """DER of this side's own."""
-        return binding.own_certificate(self._ssl)
+        return connections.own_certificate(self._ssl)
 
     @property
     def certificate_chain(self) -> CertificateChain | None:
@@ -453,7 +453,7 @@ class Connection:
 
     def finished(self, ours: bool) -> bytes:
         """verify_data of this side's Finished, or the peer's; empty before it."""
-        return binding.finished(self._ssl, ours)
+        return connections.finished(self._ssl, ours)
 
     def export_keying_material(self, label: bytes, length: int, context: bytes | None = None) -> bytes:
         """RFC 5705, RFC 8446 7.5. Under TLS 1.2 an empty context is another one than None. Raises ValueError for a
@@ -462,7 +462,7 @@ class Connection:
             raise ValueError("handshake not done yet")
         if length < 1:
             raise ValueError(f"{length} bytes of keying material")
-        return binding.exported_keying_material(self._ssl, label, length, context)
+        return connections.exported_keying_material(self._ssl, label, length, context)
 
 
 _BOTH = 2
@@ -484,7 +484,7 @@ def _shutdown(ssl: Any) -> int:
     message, which SSL_do_handshake() reads to its end.
     """
     result: int = lib.SSL_shutdown(ssl)
-    if result < 0 and binding.describe(lib.ERR_peek_error())[1] == "shutdown while in init":
+    if result < 0 and errors.describe(lib.ERR_peek_error())[1] == "shutdown while in init":
         lib.ERR_clear_error()
         result = lib.SSL_do_handshake(ssl)
         if result > 0:

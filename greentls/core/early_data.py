@@ -19,8 +19,8 @@ from typing import Any
 from greentls.core.bridge import WANT_READ
 from greentls.core.config import Config
 from greentls.core.connection import Connection
-from greentls.openssl import binding
-from greentls.openssl.binding import lib
+from greentls.openssl import bios, connections
+from greentls.openssl.library import lib
 
 __all__ = ["EarlyConnection", "connection_for"]
 
@@ -37,12 +37,12 @@ class EarlyConnection(Connection):
         """1: finished, or, the first time, some early data has come. WANT_READ: not yet."""
         was_established = self.established
         while not self.established or (self.unfinished and was_established):
-            buffer = binding.read_buffer(binding.RECORD_SIZE)
-            length = self._step_early("do_handshake", buffer, binding.RECORD_SIZE)
+            buffer = bios.read_buffer(bios.RECORD_SIZE)
+            length = self._step_early("do_handshake", buffer, bios.RECORD_SIZE)
             if length <= WANT_READ:
                 return length
             if length > 1:
-                self._kept.append(binding.read_bytes(buffer, length - 1))
+                self._kept.append(bios.read_bytes(buffer, length - 1))
         return 1
 
     def step_read(self, buffer: Any, room: int) -> int:
@@ -56,23 +56,23 @@ class EarlyConnection(Connection):
             return super().step_read(buffer, room)
         if len(data) > room:
             self._kept.appendleft(data[room:])
-        return binding.fill(buffer, data[:room])
+        return bios.fill(buffer, data[:room])
 
     def _step_early(self, name: str, buffer: Any, room: int) -> int:
         """1 + n: n bytes of early data are in the buffer. 1: the handshake is finished. WANT_READ."""
         length = self._enter_handshake(name, self._accept, (self._ssl, buffer, room))
         if length > 1:
-            self.early_data += binding.read_bytes(buffer, length - 1)
+            self.early_data += bios.read_bytes(buffer, length - 1)
         elif length == 1:
             self.unfinished, self._encrypt = False, lib.SSL_write
         return length
 
     def _accept(self, ssl: Any, buffer: Any, room: int) -> int:
         if self._more_early_data:
-            length = binding.read_early_data(ssl, buffer, room)
+            length = connections.read_early_data(ssl, buffer, room)
             if length > 0:
                 # Inside of the operation: nobody may take the connection for established and finished in between.
-                self.unfinished, self._encrypt = True, binding.write_early_data
+                self.unfinished, self._encrypt = True, connections.write_early_data
                 return length + 1
             if length:
                 return length

@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from greentls.errors import ConfigurationError
-from greentls.openssl import binding
+from greentls.openssl import sessions
 
 __all__ = ["Session"]
 
@@ -23,7 +23,7 @@ class Session:
 
     def __init__(self, pointer: Any, good_until: float | None = None) -> None:
         self.pointer = pointer  # cffi, owned: only the bridge and openssl/ may look inside
-        self.id = binding.session_id(pointer)
+        self.id = sessions.session_id(pointer)
         #: Seconds since the epoch until which the OCSP response is good that vouched for the peer's certificate; None
         #: if none did. Not among the bytes. A client that checks OCSP resumes nothing later than that.
         self.good_until = good_until
@@ -34,7 +34,7 @@ class Session:
 
         Whoever wrote the bytes knows the secret in it and says whose certificate it was: take them from nobody else.
         """
-        pointer = binding.session_from_bytes(data)
+        pointer = sessions.from_bytes(data)
         if pointer is None:
             raise ConfigurationError("session", f"these {len(data)} bytes are not an SSL_SESSION")
         return cls(pointer, good_until)
@@ -42,12 +42,12 @@ class Session:
     @classmethod
     def sharing(cls, pointer: Any, good_until: float | None = None) -> Session:
         """A Session with a reference of its own to what OpenSSL holds."""
-        return cls(binding.shared_session(pointer), good_until)
+        return cls(sessions.shared(pointer), good_until)
 
     def to_bytes(self) -> bytes:
         """DER, with the peer's certificate but not its chain. The master secret is in it in clear: seal it before it
         leaves the process."""
-        return binding.session_to_bytes(self.pointer)
+        return sessions.to_bytes(self.pointer)
 
     def __bytes__(self) -> bytes:
         return self.to_bytes()
@@ -64,51 +64,51 @@ class Session:
     @property
     def id_context(self) -> bytes:
         """What it is bound to at the server that made it: Connection.session_id_context. Empty for a client's."""
-        return binding.session_id_context(self.pointer)
+        return sessions.id_context(self.pointer)
 
     @property
     def server_name(self) -> str | None:
         """The name that the server acknowledged, or None (RFC 6066 3)."""
-        return binding.session_server_name(self.pointer)
+        return sessions.server_name(self.pointer)
 
     @property
     def alpn_protocol(self) -> bytes:
         """The protocol that was agreed on, b"" for none."""
-        return binding.session_alpn_protocol(self.pointer)
+        return sessions.alpn_protocol(self.pointer)
 
     @property
     def time(self) -> int:
         """When it was made, seconds since the epoch."""
-        return binding.session_times(self.pointer)[0]
+        return sessions.times(self.pointer)[0]
 
     @property
     def timeout(self) -> int:
         """Seconds from then on for which it may be resumed."""
-        return binding.session_times(self.pointer)[1]
+        return sessions.times(self.pointer)[1]
 
     @property
     def expires(self) -> int:
         """When that is over, seconds since the epoch."""
-        return sum(binding.session_times(self.pointer))
+        return sum(sessions.times(self.pointer))
 
     @property
     def has_ticket(self) -> bool:
-        return binding.session_ticket(self.pointer)[0]
+        return sessions.ticket(self.pointer)[0]
 
     @property
     def ticket_lifetime_hint(self) -> int:
         """Seconds that the server gives it, 0 for unspecified (RFC 5077 3.3)."""
-        return binding.session_ticket(self.pointer)[1]
+        return sessions.ticket(self.pointer)[1]
 
     @property
     def max_early_data(self) -> int:
         """Bytes that a client may send early (RFC 8446 4.2.10) to the server that the session is from; 0: none."""
-        return binding.session_max_early_data(self.pointer)
+        return sessions.max_early_data(self.pointer)
 
     @property
     def ends(self) -> float:
         """When it may not be resumed any more, seconds since the epoch: by its own timeout or its ticket's lifetime."""
-        made, timeout = binding.session_times(self.pointer)
+        made, timeout = sessions.times(self.pointer)
         return made + min(timeout, self.ticket_lifetime_hint or timeout)
 
     @property
@@ -119,7 +119,7 @@ class Session:
     @property
     def single_use(self) -> bool:
         """A TLS 1.3 ticket: who offers it twice can be recognised by whoever listens (RFC 8446 C.4)."""
-        return binding.session_version(self.pointer) >= TLS13
+        return sessions.version(self.pointer) >= TLS13
 
     @property
     def vouched_for(self) -> bool:
@@ -129,4 +129,4 @@ class Session:
     @property
     def resumable(self) -> bool:
         """False for a TLS 1.3 session that no ticket has come for."""
-        return binding.session_resumable(self.pointer)
+        return sessions.resumable(self.pointer)

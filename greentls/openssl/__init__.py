@@ -1,1 +1,1 @@
-"""The only floor that touches OpenSSL's C: ``symbols`` finds hidden functions, ``binding`` types and wraps the rest."""
+"""The only floor that touches OpenSSL's C: ``library`` has its functions, ``symbols`` finds those that are hidden."""

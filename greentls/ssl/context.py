@@ -43,7 +43,7 @@ from greentls.core.connection import Connection
 from greentls.core.early_data import connection_for
 from greentls.core.session import Session
 from greentls.errors import ConfigurationError
-from greentls.openssl import binding
+from greentls.openssl import client_hello, connections, contexts
 from greentls.sessions.client import ClientSessions
 from greentls.sessions.server import SessionCache
 from greentls.ssl.errors import ssl_error
@@ -322,22 +322,22 @@ class SSLContext(_Base, metaclass=StandIn):  # type: ignore[misc]  # _Base is fo
     def set_ciphersuites(self, ciphersuites: str, /) -> None:
         """TLS 1.3 cipher suites, colon-separated. As the standard library's of Python 3.15, as the next three; but what
         is known is what cryptography's OpenSSL knows. Raises ssl.SSLError."""
-        _check(binding.set_ciphersuites, ciphersuites)
+        _check(contexts.set_ciphersuites, ciphersuites)
         self._ciphersuites = ciphersuites
 
     def set_groups(self, groups: str, /) -> None:
         """Key-exchange groups, colon-separated, best first."""
-        _check(binding.set_groups, groups)
+        _check(contexts.set_groups, groups)
         self._groups = groups
 
     def set_server_sigalgs(self, sigalgs: str, /) -> None:
         """Signature algorithms of the handshake, colon-separated, best first."""
-        _check(binding.set_signature_algorithms, sigalgs)
+        _check(contexts.set_signature_algorithms, sigalgs)
         self._server_sigalgs = sigalgs
 
     def set_client_sigalgs(self, sigalgs: str, /) -> None:
         """Those of a client's certificate, if they differ from set_server_sigalgs()."""
-        _check(binding.set_signature_algorithms, sigalgs)
+        _check(contexts.set_signature_algorithms, sigalgs)
         self._client_sigalgs = sigalgs
 
     def load_dh_params(self, path: Path) -> None:
@@ -513,7 +513,7 @@ class SSLContext(_Base, metaclass=StandIn):  # type: ignore[misc]  # _Base is fo
                 raise ValueError("server_hostname cannot be an empty string or start with a leading dot.")
             if "\0" in server_hostname:
                 raise TypeError("argument must be encoded string without null bytes")
-            if len(server_hostname) > binding.MAX_SERVER_NAME:
+            if len(server_hostname) > connections.MAX_SERVER_NAME:
                 raise ssl_error(
                     f"[SSL: SSL3_EXT_INVALID_SERVERNAME] ssl3 ext invalid servername: {len(server_hostname)} bytes",
                     "SSL",
@@ -626,7 +626,7 @@ class SSLContext(_Base, metaclass=StandIn):  # type: ignore[misc]  # _Base is fo
         callback = self.client_hello_callback
         if callback is None:
             return None
-        binding.need_client_hello()
+        client_hello.need()
         with Asking(connection, "client_hello_callback", self.callback_timeout):
             answer = callback(connection.owner(), hello)
         if answer is None or issubclass(type(answer), SSLContext | PlainSocket):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from greentls.core.connection import WANT_READ, Connection
 from greentls.core.session import Session
 from greentls.errors import ConcurrentUseError, TLSError, WantRead
-from greentls.openssl import binding
+from greentls.openssl import bios
 from greentls.ssl.errors import want_read
 from greentls.ssl.greeting import Greeting
 from greentls.ssl.plain_socket import PlainSocket
@@ -186,13 +186,13 @@ class BIOConnection(Greeting):
                 raise ValueError("size should not be negative")
             if not size:
                 return b""
-            room = binding.read_buffer(min(size, binding.RECORD_SIZE))
+            room = bios.read_buffer(min(size, bios.RECORD_SIZE))
             length = self._run(self._tls.step_read, room, len(room))
-            return binding.read_bytes(room, max(length, 0))
+            return bios.read_bytes(room, max(length, 0))
         with memoryview(buffer) as view, view.cast("B") as octets, octets[: size if size > 0 else None] as part:
             if not part:
                 return 0
-            with binding.writable(part) as room:
+            with bios.writable(part) as room:
                 return max(self._run(self._tls.step_read, room, len(room)), 0)
 
     def write(self, data: Any) -> int:

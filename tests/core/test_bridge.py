@@ -20,8 +20,8 @@ from greentls.core.config import VERIFY_FAIL_IF_NO_PEER_CERT, VERIFY_PEER, Trust
 from greentls.core.connection import Connection
 from greentls.core.session import Session
 from greentls.errors import ConcurrentUseError, ConnectionDead, TLSError, UnexpectedEOF, WrongThreadError
-from greentls.openssl import binding
-from greentls.openssl.binding import ffi, lib
+from greentls.openssl import contexts, errors, library
+from greentls.openssl.library import ffi, lib
 from tests.support.pairs import (
     VERSIONS,
     Sessions,
@@ -270,7 +270,7 @@ def test_another_greenlets_errors_do_not_reach_a_waiting_handshake(pki):
     waiting.go_on.set()
     raised, one, other = running.get(timeout=10)
     assert raised is None and one.established and other.established
-    assert binding.take_errors() == []
+    assert errors.take() == []
 
 
 def test_a_failing_handshake_keeps_its_error_while_its_hook_handshakes_elsewhere(pki):
@@ -577,7 +577,7 @@ def test_a_verify_hook_that_verifies_others_leaves_no_errors_behind(pki, version
     one = client(client_context(pki, version, hooks=Hooks(verify=verify), verify_mode=mode, **settings))
     handshake(one, Connection(server_context(pki, version)))
     assert inner == [2 if mode else 1]
-    assert binding.take_errors() == []
+    assert errors.take() == []
 
 
 def test_a_clients_verify_and_ocsp_hooks_see_the_chain_and_the_staple(pki):
@@ -669,8 +669,8 @@ def test_a_server_knows_the_chain_it_has_chosen_inside_its_ocsp_hook(pki, versio
 
 
 def restrict_signatures(context, algorithms):
-    control = binding.hidden("SSL_CTX_ctrl", "long (*)(SSL_CTX *, int, long, void *)")
-    raw = binding.raw_context(context.ssl_context)
+    control = library.hidden("SSL_CTX_ctrl", "long (*)(SSL_CTX *, int, long, void *)")
+    raw = contexts.raw(context.ssl_context)
     assert control(raw, 98, 0, ffi.from_buffer(algorithms.encode() + b"\0")) == 1  # SSL_CTRL_SET_SIGALGS_LIST
 
 

@@ -12,7 +12,7 @@ from greentls.core.bridge import Hooks
 from greentls.core.config import VERIFY_FAIL_IF_NO_PEER_CERT, VERIFY_PEER, TrustAnchors
 from greentls.core.connection import Connection
 from greentls.errors import TLSError, UnsupportedOpenSSL
-from greentls.openssl import binding
+from greentls.openssl import client_hello
 from greentls.sessions.server import SessionCache
 from greentls.stores.memcached import MemcachedStore
 from greentls.stores.memory import MemoryStore
@@ -303,7 +303,7 @@ def test_where_the_hello_cannot_be_read_a_servername_hook_is_refused_by_name(pki
     def unreachable(context, callback):
         raise UnsupportedOpenSSL("SSL_CTX_set_client_hello_cb", "a test", "", "none")
 
-    monkeypatch.setattr(binding, "set_client_hello_callback", unreachable)
+    monkeypatch.setattr(client_hello, "set_callback", unreachable)
     with pytest.raises(UnsupportedOpenSSL, match="SSL_CTX_set_client_hello_cb"):
         server_context(pki, hooks=Hooks(servername=lambda connection, name: None))
     there = Connection(server_context(pki))

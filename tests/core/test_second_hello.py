@@ -7,8 +7,8 @@ import pytest
 from greentls.core.bridge import Hooks
 from greentls.core.connection import Connection
 from greentls.errors import TLSError
-from greentls.openssl import binding
-from greentls.openssl.binding import lib
+from greentls.openssl import connections
+from greentls.openssl.library import lib
 from greentls.wire import ClientHello, RecordReader
 from greentls.wire.extensions import Extensions
 from greentls.wire.registry import ExtensionType
@@ -62,7 +62,7 @@ def with_field(hello, **fields):
 def test_another_name_is_refused_and_no_hook_is_asked_again(pki):
     names = []
     here, there = retried(pki, hooks=Hooks(servername=lambda connection, name: names.append(name)))
-    binding.set_server_name(here._ssl, "admin.example")
+    connections.set_server_name(here._ssl, "admin.example")
     attempt(here.do_handshake)
     move(here, there)
     with pytest.raises(TLSError, match=r"after the HelloRetryRequest another server_name"):

@@ -31,7 +31,7 @@ from greentls.core.connection import Connection
 from greentls.core.early_data import EarlyConnection
 from greentls.core.session import Session
 from greentls.errors import TLSError
-from greentls.openssl import binding
+from greentls.openssl import library
 from greentls.tickets import TicketKey, TicketKeys
 from tests.support.pairs import (
     TLS12,
@@ -398,4 +398,4 @@ def test_early_data_that_the_ticket_did_not_allow_is_refused_and_nothing_else(pk
 
 
 def allow_early_data(session):
-    binding.hidden("SSL_SESSION_set_max_early_data", "int (*)(SSL_SESSION *, uint32_t)")(session.pointer, 1000)
+    library.hidden("SSL_SESSION_set_max_early_data", "int (*)(SSL_SESSION *, uint32_t)")(session.pointer, 1000)

@@ -15,7 +15,7 @@ from gevent.event import Event
 import greentls
 import greentls.ssl.greeting
 from greentls.errors import ConcurrentUseError, UnsupportedOpenSSL
-from greentls.openssl import binding
+from greentls.openssl import client_hello
 from greentls.ssl.context import PLAIN_HTTP_ANSWER
 from greentls.ssl.plain_socket import PlainSocket
 from greentls.wire import ProxyReader, WireError, ja3, ja4
@@ -323,7 +323,7 @@ def test_where_a_second_hello_could_not_be_compared_the_callback_is_refused_by_n
     def unreachable():
         raise UnsupportedOpenSSL("SSL_client_hello_get0_ciphers", "a test", "", "none")
 
-    monkeypatch.setattr(binding, "need_client_hello", unreachable)
+    monkeypatch.setattr(client_hello, "need", unreachable)
     asked = []
     context = server_context(pki, client_hello_callback=lambda *_: asked.append(1))
     here, there = socket.socketpair()

@@ -8,7 +8,7 @@ import gevent
 import pytest
 
 from greentls.core.connection import Connection
-from greentls.openssl import binding
+from greentls.openssl import connections
 from greentls.strategy import STRATEGIES
 from tests.support.helpers import PATIENCE
 from tests.support.ssl_pairs import Side, carry, contexts, finished, outcome
@@ -48,7 +48,7 @@ def rename(here):
     """As no honest client does, and with a transcript that is right."""
     connection = here.tls._sslobj._connection
     assert isinstance(connection, Connection)
-    binding.set_server_name(connection._ssl, ADMIN)
+    connections.set_server_name(connection._ssl, ADMIN)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from greentls.core.bridge import Hooks
 from greentls.core.connection import Connection
-from greentls.openssl.binding import ffi, lib
+from greentls.openssl.library import ffi, lib
 from greentls.wire.registry import ContentType, HandshakeType
 from tests.support.pairs import client, client_context, handshake, server_context
 
