@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from greentls.errors import UnsupportedOpenSSL as UnsupportedOpenSSL
     from greentls.ocsp import Stapler as Stapler
     from greentls.sessions.client import ClientSessions as ClientSessions
-    from greentls.sessions.server import SessionLookup as SessionLookup
+    from greentls.sessions.stored import SessionLookup as SessionLookup
     from greentls.ssl import SSLContext as SSLContext
     from greentls.ssl import SSLSocket as SSLSocket
     from greentls.stores import SessionStore as SessionStore
@@ -32,7 +32,7 @@ _WHERE = {
     "SSLContext": "ssl",
     "SSLSocket": "ssl",
     "Session": "core.session",
-    "SessionLookup": "sessions.server",
+    "SessionLookup": "sessions.stored",
     "SessionStore": "stores",
     "Stapler": "ocsp",
     "SharedValues": "stores",

@@ -26,7 +26,6 @@ certificates will be chosen, the peer's chain) waits as a coroutine.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -40,7 +39,7 @@ from greenlet import getcurrent
 from greentls.core.bridge import MAX_SESSION_LOOKUPS, Operation, question
 from greentls.core.connection import Connection
 from greentls.errors import WireError
-from greentls.hub.thread_local import ThreadLocal
+from greentls.hub import PerHub
 from greentls.wire import ClientHello
 
 if TYPE_CHECKING:
@@ -75,22 +74,19 @@ class Strategy(NamedTuple):
 _allocate_lock = get_original("_thread", "allocate_lock")
 
 
-class _Here(ThreadLocal):
-    pool: ThreadPool | None = None
+def _pool() -> ThreadPool:
+    from gevent.threadpool import ThreadPool
+
+    return ThreadPool(THREADS, idle_task_timeout=IDLE)
 
 
-_here = _Here()
-os.register_at_fork(after_in_child=partial(setattr, _here, "pool", None))  # whose threads the child has not
+# Not hub.threadpool: hooks may need that to look up an address while handshakes have taken all the threads here.
+_pools = PerHub(_pool)
 
 
 def _spawn(step: Callable[[], int]) -> Any:
-    """The AsyncResult of a task of this hub's pool. Not of hub.threadpool's, which hooks may want for a name's address
-    while handshakes have taken it up."""
-    pool = _here.pool
-    if pool is None or pool.hub is not get_hub():
-        from gevent.threadpool import ThreadPool
-
-        pool = _here.pool = ThreadPool(THREADS, idle_task_timeout=IDLE)
+    """The AsyncResult of a task in this hub's pool."""
+    pool = _pools.get()
     task = pool.spawn(_outcome, step)
     pool.fork_watcher.stop()  # which keeps the pool, and so the hub, also when that is destroyed
     return task

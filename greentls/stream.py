@@ -44,7 +44,7 @@ from gevent.socket import wait as wait_on
 
 from greentls.core.connection import WANT_READ, Connection
 from greentls.errors import ConcurrentUseError, TLSError, WantRead, WouldBlock
-from greentls.hub.thread_local import ThreadLocal
+from greentls.hub import ThreadLocal
 from greentls.openssl import bios, lifetimes
 from greentls.strategy import Strategy
 from greentls.wire.record import RECORD_HEADER_SIZE

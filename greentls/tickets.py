@@ -42,13 +42,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import gevent
-from gevent import get_hub
-from gevent.event import Event
-
 from greentls import events
 from greentls.errors import ConfigurationError
-from greentls.hub.deadline import Deadline
+from greentls.hub import Deadline, Event, PerHub, here
 from greentls.log_limit import Trouble
 from greentls.secret_file import read_secret_file, repeats
 from greentls.stores import SharedValues
@@ -333,7 +329,7 @@ class _SharedKeys(_Changing):
         self._agreed = -math.inf
         self._failures = 0
         self._wrong_clock = Trouble()
-        self._refreshers: weakref.WeakKeyDictionary[Any, _Refresher] = weakref.WeakKeyDictionary()  # by hub
+        self._refreshers = PerHub(_Refresher)
 
     @property
     def keys(self) -> tuple[TicketKey, ...]:
@@ -355,10 +351,7 @@ class _SharedKeys(_Changing):
         return max(0.0, since) if since > -SKEW else math.inf  # by another clock than today's
 
     def ready(self, timeout: float | None) -> None:
-        refresher = self._refreshers.get(get_hub())
-        if refresher is None or not refresher.running:
-            refresher = self._refreshers[get_hub()] = _Refresher(self)
-        first = refresher.first
+        first = self._refreshers.get(self).first
         if not self._held and first is not None:
             first.wait(timeout)
 
@@ -443,26 +436,20 @@ class _Refresher:
     """
 
     def __init__(self, keys: _SharedKeys) -> None:
-        self.first: Event | None = Event()  # that it has looked
+        self.first: Event | None = here().event()  # that it has looked
         self._process = os.getpid()
         self._keys = weakref.ref(keys)
-        self._timer: Any = None
+        self._cancel: Callable[[], object] = int  # does nothing
         self._start()
 
-    @property
-    def running(self) -> bool:
-        return self._process == os.getpid()
-
     def _start(self) -> None:  # in the hub, but for the first time
-        if self._timer is not None:
-            self._timer.close()
+        self._cancel()
         keys = self._keys()
-        if keys is not None and self.running:  # a child inherits its parent's timer
-            gevent.spawn(keys.look).rawlink(self._done)
+        if keys is not None and self._process == os.getpid():  # a child inherits its parent's timer
+            here().spawn(keys.look).rawlink(self._done)
 
     def _done(self, _: Any) -> None:  # in the hub, however the greenlet ended
         if self.first is not None:
             self.first.set()
             self.first = None
-        self._timer = get_hub().loop.timer(REFRESH * random.uniform(0.75, 1.25), ref=False)
-        self._timer.start(self._start)
+        self._cancel = here().later(REFRESH * random.uniform(0.75, 1.25), self._start, ref=False)

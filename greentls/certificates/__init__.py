@@ -1,7 +1,7 @@
 """Certificates: chains with their keys, and the sources that have one for each server name.
 
-A source is asked in the handshake, before anything is decided, and may wait. Directory and Callback, which need gevent,
-are imported at their first use.
+A source is asked in the handshake, before anything is decided, and may wait. Directory and Callback are
+imported at their first use.
 """
 
 from __future__ import annotations

@@ -21,13 +21,10 @@ from datetime import datetime, timezone
 from time import monotonic
 from typing import Any, Generic, TypeVar
 
-import gevent
-from gevent import get_hub
-from gevent.event import AsyncResult
-
 from greentls.certificates.chain import CertificateChain
 from greentls.certificates.names import normalised
 from greentls.errors import TooManyCalls
+from greentls.hub import Deadline, Hub, here
 
 __all__ = ["Callback"]
 
@@ -72,7 +69,7 @@ class Callback:
         self._lifetime, self._unknown_lifetime, self._timeout = lifetime, unknown_lifetime, timeout
         self._known: _Memory[Chains] = _Memory(max_names)
         self._unknown: _Memory[bool] = _Memory(max_names)  # whether that is because the function failed
-        self._flights: dict[tuple[Any, str], AsyncResult[Chains | None]] = {}  # each hub has its own
+        self._flights: dict[tuple[Hub, str], _Flight] = {}  # each hub has its own
         self._calls, self._period = calls, period
         self._tokens, self._filled = float(calls), monotonic()
 
@@ -87,14 +84,7 @@ class Callback:
             if unknown[0]:
                 raise TooManyCalls(name, f"the last call failed less than {FAILURE_LIFETIME} s ago")
             return None
-        place = get_hub(), name
-        flight = self._flights.get(place)
-        if flight is None:
-            self._take_token(name)
-            flight = self._flights[place] = AsyncResult()
-            gevent.spawn(self._fly, place, flight)
-        chains: Chains | None = flight.get()
-        return chains
+        return self._flight(name).result()
 
     def forget(self, server_name: str) -> None:
         """The next handshake asks about this name again."""
@@ -102,6 +92,15 @@ class Callback:
         if name is not None:
             self._known.forget(name)
             self._unknown.forget(name)
+
+    def _flight(self, name: str) -> _Flight:
+        hub = here()
+        flight = self._flights.get((hub, name))
+        if flight is None:
+            self._take_token(name)
+            flight = self._flights[hub, name] = _Flight()
+            hub.spawn(self._fly, (hub, name), flight)
+        return flight
 
     def _take_token(self, name: str) -> None:
         now = monotonic()
@@ -111,25 +110,42 @@ class Callback:
             raise TooManyCalls(name, f"{self._calls} calls in {self._period} s, or at once, are all there may be")
         self._tokens -= 1
 
-    def _fly(self, place: tuple[Any, str], flight: AsyncResult[Chains | None]) -> None:
+    def _fly(self, place: tuple[Hub, str], flight: _Flight) -> None:
         name = place[1]
-        late = gevent.Timeout(self._timeout)
         try:
-            with late:
-                chains = _chains(self._function(name))
-            if chains:
-                self._known.put(name, chains, min(self._lifetime, _remaining(chains)))
+            with Deadline(self._timeout, f"certificates: {name}: no answer in {{}} s"):
+                flight.chains = _chains(self._function(name))
+            if flight.chains:
+                self._known.put(name, flight.chains, min(self._lifetime, _remaining(flight.chains)))
             else:
                 self._unknown.put(name, False, self._unknown_lifetime)
-            flight.set(chains)
         except BaseException as error:
-            failure = TimeoutError(f"certificates: {name}: no answer in {self._timeout} s") if error is late else error
-            log.warning("certificates: %s: %r", name, failure)
+            log.warning("certificates: %s: %r", name, error)
             self._unknown.put(name, True, FAILURE_LIFETIME)
-            flight.set_exception(failure)
-            del failure  # its traceback holds this frame
+            flight.failure = error
         finally:
             del self._flights[place]
+            flight.landed.set()
+            del flight  # its failure's traceback holds this frame
+
+
+class _Flight:
+    """One call of the function, for all that wait for its answer."""
+
+    def __init__(self) -> None:
+        self.landed = here().event()
+        self.chains: Chains | None = None
+        self.failure: BaseException | None = None
+
+    def result(self) -> Chains | None:
+        """Waits for it."""
+        try:
+            self.landed.wait()
+            if self.failure is not None:
+                raise self.failure
+            return self.chains
+        finally:
+            del self  # the failure's traceback holds this frame
 
 
 def _chains(answer: Any) -> Chains | None:

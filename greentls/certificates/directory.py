@@ -20,14 +20,11 @@ from collections.abc import Iterator
 from datetime import datetime, timezone
 from itertools import count
 from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
-
-import gevent
-from gevent import get_hub
 
 from greentls.certificates.chain import CertificateChain
 from greentls.certificates.names import find, normalised
 from greentls.errors import ConfigurationError
+from greentls.hub import PerHub, Task, here
 
 __all__ = ["Directory"]
 
@@ -80,15 +77,12 @@ class Directory:
         self._numbers = count(1)
         self._state = _State(0, {}, {}, _NEVER)
         self._trouble = ""  # with the directory as a whole, as it was logged
-        self._watched: WeakKeyDictionary[Any, int] = WeakKeyDictionary()  # hub: in which process
+        self._watches = PerHub(_watch)
         self._tell(self._look(patient=False))
 
     def get(self, server_name: str | None) -> tuple[CertificateChain, ...] | None:
         """Does not wait."""
-        hub = get_hub()
-        if self._watched.get(hub) != os.getpid():
-            self._watched[hub] = os.getpid()
-            gevent.spawn(_watch, weakref.ref(self))
+        self._watches.get(self)
         names = self._state.names
         name = normalised(server_name)
         found = find(names, name) if name is not None else None
@@ -103,7 +97,7 @@ class Directory:
 
     def reload(self) -> None:
         """Looks at the directory now, and takes what is gone for gone. Waits for the disk."""
-        self._tell(get_hub().threadpool.apply(self._look, (False,)))
+        self._tell(here().in_thread(self._look, False))
 
     def _tell(self, troubles: list[str]) -> None:
         for trouble in troubles:
@@ -136,16 +130,20 @@ class Directory:
         return troubles
 
 
-def _watch(reference: weakref.ref[Directory]) -> None:
+def _watch(directory: Directory) -> Task:
+    return here().spawn(_look_again, weakref.ref(directory))
+
+
+def _look_again(reference: weakref.ref[Directory]) -> None:
     process = os.getpid()
     while (directory := reference()) is not None:
         interval = directory.interval
         del directory  # which may go while this sleeps
-        gevent.sleep(interval)
+        here().sleep(interval)
         if os.getpid() != process:
             return  # a copy, in a forked worker
         if (directory := reference()) is not None:
-            directory._tell(get_hub().threadpool.apply(directory._look))
+            directory._tell(here().in_thread(directory._look))
             del directory
 
 

@@ -1,4 +1,4 @@
-"""One question to an OCSP responder, by HTTP (RFC 6960 A.1) over gevent's sockets, patched or not."""
+"""One question to an OCSP responder, by HTTP (RFC 6960 A.1)."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ import http.client
 from typing import Any
 from urllib.parse import urlsplit
 
-import gevent
-import gevent.socket
-
 from greentls.errors import ResponderUnavailable
+from greentls.hub import Deadline, here
 from greentls.ocsp.response import MAX_RESPONSE
 
 __all__ = ["fetch"]
@@ -20,12 +18,11 @@ def fetch(url: str, request: bytes, timeout: float | None) -> bytes:
 
     timeout: seconds for all of it, None for ever. Follows no redirect, knows no proxy. Raises ResponderUnavailable.
     """
-    with gevent.Timeout(timeout, False):
-        try:
+    try:
+        with Deadline(timeout, "no answer in {} s"):
             return _post(url, request, timeout)
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            raise ResponderUnavailable(f"{url}: {error or type(error).__name__}") from error
-    raise ResponderUnavailable(f"{url}: no answer in {timeout} s")
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise ResponderUnavailable(f"{url}: {error or type(error).__name__}") from error
 
 
 def _post(url: str, request: bytes, timeout: float | None) -> bytes:
@@ -47,4 +44,4 @@ def _post(url: str, request: bytes, timeout: float | None) -> bytes:
 
 class _Connection(http.client.HTTPConnection):
     def connect(self) -> None:
-        self.sock: Any = gevent.socket.create_connection((self.host, self.port), self.timeout)
+        self.sock: Any = here().socket.create_connection((self.host, self.port), self.timeout)

@@ -25,13 +25,11 @@ from collections.abc import Callable, Iterable
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-import gevent
 from cryptography import x509
-from gevent import get_hub
-from gevent.event import Event
 
 from greentls import events
 from greentls.errors import ConfigurationError, OCSPError, StapleRequired
+from greentls.hub import Deadline, PerHub, Task, here
 from greentls.ocsp.fetch import fetch
 from greentls.ocsp.files import ResponseFiles
 from greentls.ocsp.response import (
@@ -117,8 +115,7 @@ class Stapler:
         self._files = ResponseFiles(directory) if directory is not None else None
         self._issuers = tuple(issuers)
         self._fetch, self._clock = fetch, clock
-        # Greenlets belong to the hub that runs them, and to the process.
-        self._homes: weakref.WeakKeyDictionary[Any, tuple[int, dict[bytes, _Staple]]] = weakref.WeakKeyDictionary()
+        self._staples: PerHub[[], dict[bytes, _Staple]] = PerHub(dict)  # by the certificate's DER
 
     def __call__(self, sock: Any) -> bytes | None:
         """The response for the certificate that the handshake has chosen. Raises StapleRequired."""
@@ -146,25 +143,18 @@ class Stapler:
     def facts(self) -> list[StapleFacts]:
         """One for each certificate that is looked after in this hub."""
         now = self._clock()
-        return [each.facts(now) for each in self._staples().values()]
+        return [each.facts(now) for each in self._staples.get().values()]
 
     def close(self) -> None:
         """Ends this hub's greenlets."""
-        _, staples = self._homes.pop(get_hub(), (0, {}))
+        staples = self._staples.get()
         for staple in staples.values():
             if staple.keeper is not None:
                 staple.keeper.kill(block=False)
-
-    def _staples(self) -> dict[bytes, _Staple]:
-        hub, process = get_hub(), os.getpid()
-        owner, staples = self._homes.get(hub, (0, {}))
-        if owner != process:
-            staples = {}
-            self._homes[hub] = process, staples
-        return staples
+        staples.clear()
 
     def _staple(self, chain: CertificateChain) -> _Staple:
-        staples = self._staples()
+        staples = self._staples.get()
         staple = staples.get(chain.der)
         if staple is None:
             staple = staples[chain.der] = _Staple(chain, self._issuers)
@@ -173,14 +163,14 @@ class Stapler:
             elif staple.error:
                 log.warning("%s", str(staple))
         if staple.request and (staple.keeper is None or staple.keeper.dead):  # somebody may have killed it
-            staple.keeper = gevent.spawn(_look_after, weakref.ref(self), staple)
+            staple.keeper = here().spawn(_look_after, weakref.ref(self), staple)
         return staple
 
     # -- in the background ---------------------------------------------------------------------------------------------
 
     def _wants(self, staple: _Staple) -> bool:
         """False once it is forgotten."""
-        staples = self._staples()
+        staples = self._staples.get()
         if staples.get(staple.der) is not staple:
             return False
         if not staple.kept and self._clock() - staple.used > FORGOTTEN_AFTER:
@@ -263,14 +253,13 @@ class Stapler:
     @staticmethod
     def _call(store: SessionStore, method: str, *arguments: Any) -> Any:
         """What the store's method returns; None if it fails."""
-        with gevent.Timeout(STORE_TIMEOUT, False):
-            try:
+        deadline = Deadline(STORE_TIMEOUT, "no answer in {} s")
+        try:
+            with deadline:
                 return getattr(store, method)(*arguments)
-            except Exception as error:
-                log.warning("%s: %s: %s", store.name, method, repr(error))
-                return None
-        log.warning("%s: %s: no answer in %s s", store.name, method, STORE_TIMEOUT)
-        return None
+        except Exception as error:
+            log.warning("%s: %s: %s", store.name, method, str(error) if deadline.passed else repr(error))
+            return None
 
 
 def _look_after(reference: weakref.ref[Stapler], staple: _Staple) -> None:
@@ -281,7 +270,7 @@ def _look_after(reference: weakref.ref[Stapler], staple: _Staple) -> None:
             return
         pause = stapler._refresh(staple)
         del stapler
-        gevent.sleep(pause)
+        here().sleep(pause)
 
 
 class _Staple:
@@ -297,11 +286,11 @@ class _Staple:
         self.error = ""
         self.failures = 0  # since the last success
         self.seconds = 0.0  # that the last fetch took
-        self.tried = Event()  # there is a response, or there has been a failure
+        self.tried = here().event()  # there is a response, or there has been a failure
         self.next_refresh: float | None = None
         self.used = 0.0  # by a handshake, seconds since the epoch
         self.kept = False
-        self.keeper: Any = None  # the greenlet
+        self.keeper: Task | None = None  # the greenlet
         self._jitter = random.uniform(0.5, 0.6)
         url = responder_url(chain.certificate)
         issuer = issuer_of(chain.certificate, (*chain.intermediates, *issuers))

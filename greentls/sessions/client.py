@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -40,7 +39,8 @@ from greentls.core.bridge import Hooks
 from greentls.core.connection import Connection
 from greentls.core.session import Session
 from greentls.errors import ConfigurationError, WantRead, WouldBlock
-from greentls.sessions.server import Kept, SessionLookup, StoredSessions, unpack
+from greentls.hub import after_fork
+from greentls.sessions.stored import Kept, SessionLookup, StoredSessions, unpack
 from greentls.stores import SharedValues
 
 if TYPE_CHECKING:
@@ -92,9 +92,8 @@ class ClientSessions:
             raise ConfigurationError(f"ClientSessions: store {store.name}", problem, "give one of open_store()'s")
         self.max_peers, self.per_peer, self.store = max_peers, per_peer, store
         self._stored = StoredSessions(store) if store is not None else None
-        self._peers: OrderedDict[_Key, list[Kept]] = OrderedDict()  # those used last are last, and so are the newest
-        self._lock = threading.Lock()  # against threads; nothing under it waits
-        self._process = os.getpid()
+        self._begin()
+        after_fork(self._begin)
 
     @property
     def count(self) -> int:
@@ -137,7 +136,7 @@ class ClientSessions:
     def close(self) -> None:
         """Gives the store what is in this process, and closes it."""
         with self._lock:
-            left = list(self._own().items())
+            left = list(self._peers.items())
             self._peers.clear()
         if self._stored is not None:
             for key, kept in left:
@@ -182,16 +181,14 @@ class ClientSessions:
 
     # -- this process --------------------------------------------------------------------------------------------------
 
-    def _own(self) -> OrderedDict[_Key, list[Kept]]:
-        """Under the lock. A ticket that a fork has doubled would be offered twice: it is the parent's."""
-        if self._process != os.getpid():
-            self._process = os.getpid()
-            self._peers.clear()
-        return self._peers
+    def _begin(self) -> None:
+        """Also after a fork: a ticket that both processes have would be offered twice, so it is the parent's."""
+        self._peers: OrderedDict[_Key, list[Kept]] = OrderedDict()  # those used last are last, and so are the newest
+        self._lock = threading.Lock()  # against threads; nothing under it waits
 
     def _take(self, key: _Key) -> Kept | None:
         with self._lock:
-            kept = self._own().pop(key, [])
+            kept = self._peers.pop(key, [])
             found = None
             while kept and found is None:
                 ends, session = kept.pop()
@@ -214,7 +211,7 @@ class ClientSessions:
     def _add(self, key: _Key, new: Kept) -> list[Kept]:
         """Keeps it in this process. Returns what of this peer's is too much."""
         with self._lock:
-            kept = self._own().pop(key, [])
+            kept = self._peers.pop(key, [])
             if not new[1].single_use:
                 kept.clear()
             kept.append(new)
@@ -225,7 +222,7 @@ class ClientSessions:
 
     def _forget(self, key: _Key, session: Session) -> None:
         with self._lock:
-            kept = self._own().get(key, [])
+            kept = self._peers.get(key, [])
             left = [each for each in kept if each[1] != session]
             if len(left) == len(kept):
                 return

@@ -13,7 +13,7 @@ from greentls.core.connection import Connection
 from greentls.core.early_data import connection_for
 from greentls.core.session import Session
 from greentls.errors import TLSError, WireError
-from greentls.sessions.server import SessionLookup
+from greentls.sessions.stored import SessionLookup
 from greentls.ssl.errors import as_stdlib
 from greentls.ssl.observed import Observed
 from greentls.ssl.peercert import peer_certificate

@@ -16,7 +16,7 @@ import gevent.ssl
 from greentls.core.connection import Connection
 from greentls.core.session import Session
 from greentls.errors import TLSError, UnexpectedEOF, WireError, WouldBlock
-from greentls.hub.deadline import Deadline
+from greentls.hub import Deadline
 from greentls.ssl.greeting import Greeting
 from greentls.ssl.plain_socket import Closed, InClear, PlainSocket
 from greentls.ssl.refused import mark

@@ -24,14 +24,11 @@ from hashlib import blake2b
 from typing import Any
 from weakref import WeakSet
 
-from gevent import get_hub, socket
-from gevent.lock import BoundedSemaphore
-from greenlet import getcurrent
 from pymemcache.client.base import Client
 from pymemcache.exceptions import MemcacheServerError, MemcacheUnexpectedCloseError, MemcacheUnknownError
 
 from greentls.errors import ConfigurationError
-from greentls.hub.thread_local import ThreadLocal
+from greentls.hub import PerHub, here
 from greentls.stores import Change, check_value
 
 __all__ = ["MemcachedStore"]
@@ -85,7 +82,7 @@ class MemcachedStore:
         self._prefix = f"greentls:1:{context}:".encode()
         self._nodes = tuple(nodes)
         self._options = {"connect_timeout": connect_timeout, "timeout": timeout, "pool": pool}
-        self._here = _Here()
+        self._clusters = PerHub(_Cluster)  # sockets belong to the hub that made them
 
     def get(self, session_id: bytes) -> bytes | None:
         key = self._key(session_id)
@@ -157,18 +154,7 @@ class MemcachedStore:
         return b"%bv:%b" % (self._prefix, name.encode())
 
     def _cluster(self) -> _Cluster:
-        here, hub, process = self._here, get_hub(), os.getpid()
-        if here.hub is not hub or here.process != process:
-            here.hub, here.process, here.cluster = hub, process, _Cluster(self._nodes, self._options)
-        return here.cluster
-
-
-class _Here(ThreadLocal):
-    """Sockets belong to the hub that made them, and to the process: see _part()."""
-
-    hub: Any = None
-    process = 0
-    cluster: _Cluster
+        return self._clusters.get(self._nodes, self._options)
 
 
 def _expiry(lifetime: float) -> int:
@@ -217,7 +203,7 @@ class _Node:
         self._server = server
         self.name = b"%b:%d-" % (server[0].encode(), server[1])
         self._connect_timeout, self._timeout = connect_timeout, timeout
-        self._places = BoundedSemaphore(pool)
+        self._places = here().semaphore(pool)
         self._idle: list[_Client] = []
         self._down_until = 0.0
 
@@ -266,6 +252,7 @@ class _Node:
 
     def _connect(self) -> Any:
         problem: OSError | None = None
+        socket = here().socket
         for family, kind, protocol, _, address in socket.getaddrinfo(*self._server, type=socket.SOCK_STREAM):
             sock = socket.socket(family, kind, protocol)
             _sockets.add(sock)
@@ -343,16 +330,13 @@ def _too_long() -> OSError:
 class _Wire:
     """The part of a socket that Client uses, each answer MAX_ANSWER bytes at most.
 
-    It waits before it receives, not after having received nothing: memcached never has answered already. One timer
-    serves all the waits; a gevent.Timeout for each took as long as its system calls.
+    It waits before it receives, not after having received nothing: the answer is never there yet.
     """
 
     def __init__(self, sock: Any, timeout: float) -> None:
-        loop = get_hub().loop
         self._sock = sock
         self._sock.settimeout(timeout)
-        self._readable = loop.io(sock.fileno(), 1)
-        self._timer = loop.timer(timeout, timeout, priority=-1)  # an answer that came in time goes first
+        self._readable = here().readable(sock, timeout)
 
     def sendall(self, data: bytes) -> None:
         self._room = MAX_ANSWER
@@ -361,12 +345,7 @@ class _Wire:
             self._sock.sendall(memoryview(data)[sent:])
 
     def recv(self, size: int) -> bytes:
-        # Not start(): in libev a timer that was stopped goes on with what time it had left.
-        self._timer.again(getcurrent().throw, TimeoutError, "timed out", update=True)
-        try:
-            get_hub().wait(self._readable)
-        finally:
-            self._timer.stop()
+        self._readable.wait()
         received: bytes = self._sock.recv(size)
         self._room -= len(received)
         if self._room < 0:
@@ -375,5 +354,4 @@ class _Wire:
 
     def close(self) -> None:
         self._readable.close()
-        self._timer.close()
         self._sock.close()

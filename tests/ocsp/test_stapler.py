@@ -731,7 +731,7 @@ def test_certificates_that_were_replaced_are_forgotten(authority, staplers, monk
     clock.ahead = module.FORGOTTEN_AFTER + 1
     ask(stapler, new)
     for chain in (old, new, kept):
-        staple = stapler._staples()[chain.der]
+        staple = stapler._staples.get()[chain.der]
         assert stapler._wants(staple) is (chain is not old)  # as its greenlet will find when it wakes
         if chain is old:
             staple.keeper.kill()

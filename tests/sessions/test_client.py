@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from contextlib import contextmanager
 
 import gevent
@@ -16,7 +17,7 @@ from greentls.core.connection import Connection
 from greentls.core.session import Session
 from greentls.errors import ConfigurationError, TLSError
 from greentls.sessions import client as client_sessions
-from greentls.sessions import server as session_cache
+from greentls.sessions import stored
 from greentls.sessions.client import ClientSessions
 from greentls.sessions.server import SessionCache
 from greentls.stores.memory import MemoryStore
@@ -251,12 +252,18 @@ class TestEither:
         assert [party.resumes(each) for each in (third, first)] == [True, True]
         assert not party.resumes(second)
 
-    def test_a_forked_process_begins_with_none(self, pki, version, monkeypatch):
+    def test_a_forked_process_begins_with_none(self, pki, version):
         """hazard: parent and child offer the same ticket."""
         party = Party(pki, version)
         party.connect()
-        monkeypatch.setattr(client_sessions.os, "getpid", lambda: -1)
-        assert not party.resumes()
+        child = os.fork()
+        if child == 0:
+            resumed = []
+            try:
+                resumed = [party.resumes(), party.resumes()]
+            finally:
+                os._exit(resumed != [False, True])
+        assert os.waitpid(child, 0)[1] == 0
         assert party.resumes()
 
     def test_a_session_outlives_its_bytes(self, pki, version):
@@ -474,7 +481,7 @@ class TestStore:
         one.connect()
         assert one.sessions.drain(PATIENCE)
         now = client_sessions.time()
-        for module in (client_sessions, session_cache):
+        for module in (client_sessions, stored):
             monkeypatch.setattr(module, "time", lambda: now + 7201)
         here, _ = two.connect()
         assert not here.session_reused

@@ -11,7 +11,7 @@ from gevent.event import Event
 from greentls import events
 from greentls.core.connection import Connection
 from greentls.errors import TLSError
-from greentls.sessions import server as session_cache
+from greentls.sessions import server, stored
 from greentls.sessions.server import SessionCache
 from greentls.stores.memory import MemoryStore
 from tests.support.helpers import PATIENCE
@@ -191,7 +191,7 @@ class TestWriting:
             party.cache.put(there, session)
             party.cache.remove(session.id, session.id_context)
         assert party.cache.drain(PATIENCE)
-        key = session.id_context[: session_cache.ID_CONTEXT_SIZE] + session.id
+        key = session.id_context[: server.ID_CONTEXT_SIZE] + session.id
         assert [name for name, called_with in party.store.calls if called_with == key][-6:] == [
             "put",
             "remove",
@@ -234,7 +234,7 @@ class TestWriting:
         assert several.is_set()
 
     def test_a_store_that_fails_is_logged_and_the_queue_goes_on(self, pki, version, caplog, monkeypatch):
-        monkeypatch.setattr(session_cache, "WRITERS", 1)
+        monkeypatch.setattr(stored, "WRITERS", 1)
         party = Party(pki, version)
         party.store.do["put"] = fail(ConnectionError("gone"))
         party.connect()
@@ -244,7 +244,7 @@ class TestWriting:
         assert "session store memory: put: ConnectionError('gone')" in caplog.text
 
     def test_a_store_that_is_late_is_left_and_the_queue_goes_on(self, pki, version, caplog, monkeypatch):
-        monkeypatch.setattr(session_cache, "WRITERS", 1)
+        monkeypatch.setattr(stored, "WRITERS", 1)
         party = Party(pki, version, timeout=0.05)
         party.store.do["put"] = lambda: gevent.sleep(PATIENCE)
         party.connect()
@@ -254,8 +254,8 @@ class TestWriting:
         assert "put: no answer in 0.05 s" in caplog.text
 
     def test_the_queue_is_bounded(self, pki, version, caplog, monkeypatch):
-        monkeypatch.setattr(session_cache, "MAX_QUEUED", 3)
-        monkeypatch.setattr(session_cache, "WRITERS", 1)
+        monkeypatch.setattr(stored, "MAX_QUEUED", 3)
+        monkeypatch.setattr(stored, "WRITERS", 1)
         party = Party(pki, version)
         for _ in range(20):
             party.connect()
@@ -265,8 +265,8 @@ class TestWriting:
 
     def test_a_removal_finds_room_in_a_full_queue(self, pki, version, caplog, monkeypatch):
         """hazard: a store that is slow for a second keeps the sessions that have died of a fatal alert."""
-        monkeypatch.setattr(session_cache, "MAX_QUEUED", 3)
-        monkeypatch.setattr(session_cache, "WRITERS", 1)
+        monkeypatch.setattr(stored, "MAX_QUEUED", 3)
+        monkeypatch.setattr(stored, "WRITERS", 1)
         party = Party(pki, version)
         for _ in range(20):
             party.connect()
@@ -288,7 +288,7 @@ class TestWriting:
         assert party.cache.drain(PATIENCE) is True
 
     def test_sessions_that_died_of_a_fatal_alert_are_removed(self, pki, version, monkeypatch):
-        monkeypatch.setattr(session_cache, "WRITERS", 1)
+        monkeypatch.setattr(stored, "WRITERS", 1)
         party = Party(pki, version)
         _, there = party.connect(party.session)
         there.receive_data(b"\x17\x03\x03\x00\x20" + bytes(32))
@@ -373,7 +373,7 @@ class TestBatches:
         assert cache.drain(PATIENCE)
 
     def test_a_batch_is_bounded(self, pki, monkeypatch):
-        monkeypatch.setattr(session_cache, "MAX_BATCH", 2)
+        monkeypatch.setattr(stored, "MAX_BATCH", 2)
         store = Batching()
         cache, _, _ = self.party(pki, store)
         assert cache.drain(PATIENCE)
@@ -385,7 +385,7 @@ class TestBatches:
         there = Connection(contexts[1])
         handshake(client(contexts[0]), there)
         session = there.session
-        key = session.id_context[: session_cache.ID_CONTEXT_SIZE] + session.id
+        key = session.id_context[: server.ID_CONTEXT_SIZE] + session.id
         for _ in range(3):
             cache.put(there, session)
             cache.remove(session.id, session.id_context)
@@ -426,7 +426,7 @@ class TestBatches:
         store = Batching(lambda *_: inside.set() or gevent.sleep(PATIENCE))
         cache, contexts, sessions = self.party(pki, store)
         assert inside.wait(PATIENCE)
-        (writer,) = cache._hubs_writers()
+        (writer,) = cache._writers.get().all
         cache.remove(b"an id", b"")
         writer._greenlet.kill()
         store.told = lambda *_: None
@@ -464,7 +464,7 @@ class TestMemory:
     def test_a_removal_waits_for_nothing(self):
         """hazard: the garbage collector frees a connection while this thread holds the store's lock."""
         cache = SessionCache(MemoryStore())
-        cache.write(b"contextaan id", (session_cache.time() + 60, Noted()))
+        cache.write(b"contextaan id", (stored.time() + 60, Noted()))
         with cache.store._lock:
             cache.remove(b"an id", b"contexta")
         assert cache.drain(PATIENCE)
@@ -473,7 +473,7 @@ class TestMemory:
     def test_what_is_removed_and_put_again_stays(self):
         """hazard: a removal is overtaken by the put that follows it."""
         cache = SessionCache(MemoryStore())
-        kept = session_cache.time() + 60, Noted()
+        kept = stored.time() + 60, Noted()
         for _ in range(2):
             cache.write(b"key", kept)
             cache.remove(b"y", b"ke")
@@ -496,8 +496,8 @@ class TestLifetime:
 
     def test_resumptions_do_not_prolong_it(self, pki, monkeypatch):
         """hazard: under TLS 1.3 a client that keeps resuming never shows its certificate again."""
-        now = session_cache.time()
-        monkeypatch.setattr(session_cache, "time", lambda: now)
+        now = stored.time()
+        monkeypatch.setattr(stored, "time", lambda: now)
         lifetimes = []
 
         class Noting(MemoryStore):
@@ -512,7 +512,7 @@ class TestLifetime:
         )
         session = None
         for later in (0, 40, 80, 99):
-            monkeypatch.setattr(session_cache, "time", lambda later=later: now + later)
+            monkeypatch.setattr(stored, "time", lambda later=later: now + later)
             here, there = client(contexts[0], session), Connection(contexts[1])
             handshake(here, there)
             assert here.session_reused == (later > 0)
@@ -520,7 +520,7 @@ class TestLifetime:
             session = here.session
         assert lifetimes[0] in (99, 100)
         assert [lifetimes[0] - each for each in lifetimes] == [0, 40, 80, 99]
-        monkeypatch.setattr(session_cache, "time", lambda: now + 101)
+        monkeypatch.setattr(stored, "time", lambda: now + 101)
         handshake(client(contexts[0], session), Connection(contexts[1]))
         assert cache.drain(PATIENCE)
         assert len(lifetimes) == 4, "its line has ended"

@@ -19,6 +19,7 @@ from gevent.event import Event
 import greentls.ssl
 from greentls.core.bridge import Operation
 from greentls.errors import ConfigurationError
+from greentls.hub import PerHub
 from greentls.stores.memory import MemoryStore
 from tests.support.helpers import PATIENCE, ROOT, wait_until
 from tests.support.ssl_pairs import both_versions, connected, contexts, failure, handshakes, outcome, talk
@@ -111,7 +112,7 @@ class TestThread:
     def test_one_that_stands_in_line_and_is_killed_leaves_it(self, pki, version, monkeypatch):
         """hazard: a deadline that passes in line is heeded when the line has moved on."""
         monkeypatch.setattr(greentls.strategy, "THREADS", 1)
-        monkeypatch.setattr(greentls.strategy, "_here", greentls.strategy._Here())
+        monkeypatch.setattr(greentls.strategy, "_pools", PerHub(greentls.strategy._pool))
         client, server = contexts(pki, version)
         server.strategy = "thread"
         server.callback_timeout = PATIENCE

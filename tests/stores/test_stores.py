@@ -653,7 +653,7 @@ class TestMemcached:
             for _ in range(40):
                 gevent.spawn(store.get, bytes(32)).get()
             cache = SessionCache(store)
-            assert gevent.spawn(cache._hubs_writers).get() is gevent.spawn(cache._hubs_writers).get()
+            assert gevent.spawn(cache._writers.get).get() is gevent.spawn(cache._writers.get).get()
         """
         before = int(memcached.stats()["total_connections"])
         subprocess.run([sys.executable, "-c", textwrap.dedent(program), str(memcached.port)], check=True)

@@ -6,7 +6,7 @@ from time import perf_counter
 from typing import Any
 
 from greentls.core.connection import Connection
-from greentls.hub.deadline import Deadline
+from greentls.hub import Deadline
 
 __all__ = ["Asking"]
 
