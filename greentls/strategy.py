@@ -36,7 +36,8 @@ from gevent import get_hub
 from gevent.monkey import get_original
 from greenlet import getcurrent
 
-from greentls.core.bridge import MAX_SESSION_LOOKUPS, Operation, question
+from greentls.core.bridge import Operation, question
+from greentls.core.callbacks import MAX_SESSION_LOOKUPS
 from greentls.core.connection import Connection
 from greentls.errors import WireError
 from greentls.hub import PerHub

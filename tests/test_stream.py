@@ -10,8 +10,8 @@ import pytest
 from gevent.event import Event
 
 from greentls import stream as stream_module
-from greentls.core.bridge import Hooks
 from greentls.core.connection import Connection
+from greentls.core.hooks import Hooks
 from greentls.errors import ConnectionDead, TLSError, UnexpectedEOF, WrongThreadError
 from greentls.openssl import bios as ssl_bios
 from greentls.stream import TLSStream

@@ -19,8 +19,8 @@ import pytest
 from gevent.event import Event
 
 from greentls import events
-from greentls.core.bridge import Hooks
 from greentls.core.connection import Connection
+from greentls.core.hooks import Hooks
 from greentls.core.session import Session
 from greentls.errors import ConfigurationError, ConnectionDead
 from greentls.log_limit import Trouble

@@ -19,9 +19,9 @@ from pathlib import Path
 import gevent
 
 from greentls.certificates import CertificateChain
-from greentls.core.bridge import Hooks
 from greentls.core.config import Config
 from greentls.core.connection import WANT_READ, Connection
+from greentls.core.hooks import Hooks
 from tests.support.helpers import Pki
 
 TURN = 20  # handshakes of a kind before the other's

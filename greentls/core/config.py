@@ -36,7 +36,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL
 
 from greentls.certificates import CertificateChain
-from greentls.core import bridge
+from greentls.core import callbacks
+from greentls.core.hooks import Hooks
 from greentls.errors import ConfigurationError
 from greentls.openssl import contexts, lifetimes
 
@@ -103,7 +104,7 @@ class Config:
     signature_algorithms: str = ""  # that the peer may sign with, and this side; empty: the default
     client_signature_algorithms: str = ""  # the same for a client's certificate; empty: as the one before
     alpn_protocols: Sequence[bytes] = ()  # a client's offer; a server chooses by Hooks.alpn
-    hooks: bridge.Hooks = field(default_factory=bridge.Hooks)
+    hooks: Hooks = field(default_factory=Hooks)
     psk_identity_hint: bytes = b""  # a server's, TLS 1.2 (RFC 4279 5.2)
     dh_parameters: str = ""  # a PEM file, for TLS 1.2 without elliptic curves
     post_handshake_auth: bool = False  # RFC 8446 4.6.2: a client offers it, a server may ask
@@ -113,7 +114,7 @@ class Config:
     num_tickets: int | None = None  # TLS 1.3, per full handshake; None: OpenSSL's default, two
     max_early_data: int = 0  # a server's, bytes (RFC 8446 2.3); 0: none is taken. Hooks.early_data decides
     ssl_context: SSL.Context = field(init=False, repr=False)
-    session_scope: tuple[bytes, bridge.Hooks] | None = field(init=False, repr=False, default=None)
+    session_scope: tuple[bytes, Hooks] | None = field(init=False, repr=False, default=None)
     _held: Any = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -155,7 +156,7 @@ class Config:
             contexts.set_post_handshake_auth(context)
         elif self.post_handshake_auth and verify_mode:
             verify_mode |= VERIFY_POST_HANDSHAKE
-        bridge.install(context, raw, self.hooks, self.server_side, verify_mode)
+        callbacks.install(context, raw, self.hooks, self.server_side, verify_mode)
 
     def _set_certificates(self, context: SSL.Context) -> None:
         for chain in self.certificates:
@@ -252,7 +253,7 @@ class Config:
         identity: bytes = digest.digest()  # 32 bytes: SSL_MAX_SID_CTX_LENGTH
         return identity
 
-    def _scope(self) -> tuple[bytes, bridge.Hooks]:
+    def _scope(self) -> tuple[bytes, Hooks]:
         digest = self._digest(b"greentls session scope 2", NOT_IN_SCOPE)
         silent = dict.fromkeys(("get_session", "new_session", "remove_session", "keylog", "message"))
         return digest.digest(), replace(self.hooks, **silent)

@@ -24,8 +24,10 @@ from typing import Any
 from OpenSSL import SSL
 
 from greentls.certificates import CertificateChain
-from greentls.core.bridge import CLOSED, WANT_READ, Hooks, Operation, count_messages, tls_error, verify_resumption
+from greentls.core.bridge import CLOSED, WANT_READ, Operation, tls_error
+from greentls.core.callbacks import count_messages, verify_resumption
 from greentls.core.config import VERIFY_POST_HANDSHAKE, Config
+from greentls.core.hooks import Hooks
 from greentls.core.session import Session
 from greentls.errors import ConfigurationError, TLSError, UnexpectedEOF, WantRead
 from greentls.openssl import bios, connections, errors

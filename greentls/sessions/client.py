@@ -35,8 +35,8 @@ from time import time
 from typing import TYPE_CHECKING
 
 from greentls.certificates import read_certificate
-from greentls.core.bridge import Hooks
 from greentls.core.connection import Connection
+from greentls.core.hooks import Hooks
 from greentls.core.session import Session
 from greentls.errors import ConfigurationError, WantRead, WouldBlock
 from greentls.hub import after_fork

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from greentls.core.bridge import Hooks
+from greentls.core.hooks import Hooks
 from greentls.core.session import Session
 from greentls.errors import ConfigurationError
 from greentls.sessions.stored import NOTHING, Kept, StoredSessions, unpack

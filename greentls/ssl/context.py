@@ -29,7 +29,6 @@ from greentls.certificates import (
     load_crls,
     parse_certificates,
 )
-from greentls.core.bridge import Hooks
 from greentls.core.config import (
     SESSION_LIFETIME,
     VERIFY_FAIL_IF_NO_PEER_CERT,
@@ -41,6 +40,7 @@ from greentls.core.config import (
 )
 from greentls.core.connection import Connection
 from greentls.core.early_data import connection_for
+from greentls.core.hooks import Hooks
 from greentls.core.session import Session
 from greentls.errors import ConfigurationError
 from greentls.openssl import client_hello, connections, contexts

@@ -32,6 +32,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, load_pem_priv
 import greentls.ssl
 from greentls.core import bridge
 from greentls.core.connection import Connection
+from greentls.core.hooks import Hooks
 from greentls.errors import GreenTLSError, WireError
 from greentls.stores.memory import MemoryStore
 from greentls.strategy import STRATEGIES
@@ -81,11 +82,9 @@ class Lab:
         self.client.load_verify_locations(pki.ca_file)
         self.client.set_alpn_protocols(["h2", "http/1.1"])
         self.client.verify_callback = lambda sock, chain, resumed: self.ask()
-        hooks = bridge.Hooks(
-            servername=lambda connection, name: self.ask(), alpn=lambda connection, offered: offered[0]
-        )
+        hooks = Hooks(servername=lambda connection, name: self.ask(), alpn=lambda connection, offered: offered[0])
         self.bare_server = pairs.server_context(pki, hooks=hooks)
-        hooks = bridge.Hooks(verify=lambda connection, chain, resumed: self.ask())
+        hooks = Hooks(verify=lambda connection, chain, resumed: self.ask())
         self.bare_client = pairs.client_context(pki, hooks=hooks, alpn_protocols=(b"h2", b"http/1.1"))
 
     def _server(self, pki, strategy, reads_hello):
@@ -201,7 +200,7 @@ class Case:
         gc.collect()
         if reference() is not None:
             raise Broken("the connection is left over")
-        if bridge._running:
+        if bridge.running:
             raise Broken("an operation is left over")
 
     def _run(self):

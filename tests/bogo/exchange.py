@@ -6,10 +6,10 @@ import socket
 import sys
 
 from greentls.certificates import CertificateChain
-from greentls.core.bridge import Hooks
 from greentls.core.config import VERIFY_FAIL_IF_NO_PEER_CERT, VERIFY_NONE, VERIFY_PEER, Config, TrustAnchors
 from greentls.core.connection import Connection
 from greentls.core.early_data import EarlyConnection
+from greentls.core.hooks import Hooks
 from greentls.core.session import Session
 from greentls.errors import GreenTLSError, UnexpectedEOF, UnsupportedOpenSSL, WantRead
 from greentls.tickets import TicketKey

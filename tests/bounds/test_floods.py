@@ -6,7 +6,7 @@ from itertools import islice
 
 import pytest
 
-from greentls.core.bridge import MAX_MESSAGES_WITHOUT_DATA
+from greentls.core.callbacks import MAX_MESSAGES_WITHOUT_DATA
 from greentls.errors import ConnectionDead, TLSError
 from greentls.openssl import connections
 from greentls.wire.registry import AlertDescription, ContentType, HandshakeType

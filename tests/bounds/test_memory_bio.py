@@ -9,7 +9,8 @@ from itertools import islice
 import pytest
 
 import greentls
-from greentls.core.bridge import MAX_MESSAGES_WITHOUT_DATA, Hooks
+from greentls.core.callbacks import MAX_MESSAGES_WITHOUT_DATA
+from greentls.core.hooks import Hooks
 from greentls.wire.record import MAX_HELLO_RECORDS
 from tests.support.pairs import TLS13, attempt, client, client_context
 from tests.support.sealer import Sealer

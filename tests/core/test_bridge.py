@@ -15,9 +15,10 @@ from gevent.event import Event
 from OpenSSL import SSL
 
 from greentls.core import bridge
-from greentls.core.bridge import MAX_SESSION_LOOKUPS, Hooks
+from greentls.core.callbacks import MAX_SESSION_LOOKUPS
 from greentls.core.config import VERIFY_FAIL_IF_NO_PEER_CERT, VERIFY_PEER, TrustAnchors
 from greentls.core.connection import Connection
+from greentls.core.hooks import Hooks
 from greentls.core.session import Session
 from greentls.errors import ConcurrentUseError, ConnectionDead, TLSError, UnexpectedEOF, WrongThreadError
 from greentls.openssl import contexts, errors, library
@@ -166,7 +167,7 @@ def check_refused(party, raised, expected, one, other):
         other.do_handshake()
     with pytest.raises(TLSError):
         other.write(b"x")
-    assert not bridge._running
+    assert not bridge.running
 
 
 @pytest.mark.parametrize(("version", "resumed", "where"), PLACES)
@@ -504,10 +505,10 @@ def test_a_greenlet_collected_inside_a_hook_ends_its_operation(pki):
 
     forgotten = greenlet.greenlet(run)
     forgotten.switch()
-    assert len(bridge._running) == 1
+    assert len(bridge.running) == 1
     del forgotten
     gc.collect()
-    assert ended == ["localhost"] and not bridge._running
+    assert ended == ["localhost"] and not bridge.running
 
 
 def test_a_verify_hook_cannot_turn_a_no_into_a_yes(pki):

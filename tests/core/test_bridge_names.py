@@ -7,10 +7,10 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 from gevent.event import Event
 
-from greentls.core import bridge
-from greentls.core.bridge import Hooks
+from greentls.core import callbacks
 from greentls.core.config import VERIFY_FAIL_IF_NO_PEER_CERT, VERIFY_PEER, TrustAnchors
 from greentls.core.connection import Connection
+from greentls.core.hooks import Hooks
 from greentls.errors import TLSError, UnsupportedOpenSSL
 from greentls.openssl import client_hello
 from greentls.sessions.server import SessionCache
@@ -280,7 +280,7 @@ def test_nobody_is_asked_about_a_name_that_is_too_long(pki, version):
 
 def test_openssl_that_takes_what_the_parser_does_not_is_refused_where_a_hook_must_be_asked(pki, monkeypatch):
     """The tripwire: a name that is in force and that nobody was asked about."""
-    monkeypatch.setattr(bridge, "_server_name", lambda extension: bridge._UNREAD)
+    monkeypatch.setattr(callbacks, "_server_name", lambda extension: callbacks.UNREAD)
     there = Connection(server_context(pki, hooks=Hooks(servername=lambda connection, name: None)))
     with pytest.raises(TLSError, match="RFC 6066"):
         handshake(client(client_context(pki)), there)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from OpenSSL import SSL
 
-from greentls.core.bridge import Hooks
 from greentls.core.config import VERIFY_PEER
 from greentls.core.connection import Connection
 from greentls.core.early_data import EarlyConnection
+from greentls.core.hooks import Hooks
 from greentls.errors import ConfigurationError, ConnectionDead, TLSError, UnexpectedEOF
 from greentls.openssl import library
 from tests.support.pairs import TLS12, TLS13, Sessions, attempt, client, client_context, handshake, move, server_context

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from greentls.core.bridge import Hooks
 from greentls.core.config import VERIFY_FAIL_IF_NO_PEER_CERT, VERIFY_PEER, TrustAnchors
 from greentls.core.connection import Connection
+from greentls.core.hooks import Hooks
 from greentls.errors import TLSError, UnsupportedOpenSSL
 from greentls.openssl import connections
 from tests.support.pairs import (

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from greentls.core.bridge import Hooks
 from greentls.core.connection import Connection
+from greentls.core.hooks import Hooks
 from greentls.errors import TLSError
 from greentls.openssl import connections
 from greentls.openssl.library import lib

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from greentls.core.bridge import Hooks
 from greentls.core.connection import Connection
+from greentls.core.hooks import Hooks
 from greentls.wire.extensions import Extensions
 from greentls.wire.hello import ServerHello
 from greentls.wire.registry import ExtensionType, HandshakeType

@@ -16,7 +16,6 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from OpenSSL import SSL
 
-from greentls.core.bridge import Hooks
 from greentls.core.config import (
     HOOKS_NOT_IN_IDENTITY,
     NOT_IN_IDENTITY,
@@ -29,6 +28,7 @@ from greentls.core.config import (
 )
 from greentls.core.connection import Connection
 from greentls.core.early_data import EarlyConnection
+from greentls.core.hooks import Hooks
 from greentls.core.session import Session
 from greentls.errors import TLSError
 from greentls.openssl import library

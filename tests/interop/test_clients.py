@@ -8,7 +8,7 @@ import ssl
 import pytest
 
 import greentls
-from greentls.core import bridge
+from greentls.core import callbacks
 from tests.interop import foreign_clients
 from tests.interop.foreign_clients import ALPN, PAYLOAD, Errand, Refused, chromium, curl, node
 
@@ -133,8 +133,8 @@ def test_chromium_resumes(serve, context, errand, store):
 def test_says_the_same_hello_again_to_a_hello_retry_request(serve, context, errand, client, monkeypatch):
     """hazard: whatever it must not change after a HelloRetryRequest, by the book and by its GREASE, would refuse it."""
     again = []
-    check = bridge._check_second_hello
-    monkeypatch.setattr(bridge, "_check_second_hello", lambda operation: again.append(check(operation)))
+    check = callbacks._check_second_hello
+    monkeypatch.setattr(callbacks, "_check_second_hello", lambda operation: again.append(check(operation)))
     context.set_ecdh_curve("secp384r1")  # which all of them know, and none has a share of at once
     server = serve(context)
     told = client(errand(server, twice=True))

@@ -11,9 +11,9 @@ import pytest
 from gevent.event import Event
 
 from greentls.certificates import CertificateChain
-from greentls.core.bridge import Hooks
 from greentls.core.config import VERIFY_NONE, TrustAnchors
 from greentls.core.connection import Connection
+from greentls.core.hooks import Hooks
 from greentls.core.session import Session
 from greentls.errors import ConfigurationError, TLSError
 from greentls.sessions import client as client_sessions

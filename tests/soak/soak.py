@@ -30,10 +30,10 @@ import gevent
 from gevent.pool import Pool
 
 from greentls.core import bridge
-from greentls.core.bridge import Hooks
 from greentls.core.config import VERIFY_PEER, TrustAnchors
 from greentls.core.connection import Connection
 from greentls.core.early_data import connection_for
+from greentls.core.hooks import Hooks
 from greentls.errors import TLSError
 from greentls.sessions.server import SessionCache
 from greentls.stores.memory import MemoryStore
@@ -341,7 +341,7 @@ def main():
     greenlets = [each for each in gc.get_objects() if isinstance(each, gevent.Greenlet) and not each.dead]
     for what, left in (
         ("connections", len(soak.connections)),
-        ("operations inside OpenSSL", len(bridge._running)),
+        ("operations inside OpenSSL", len(bridge.running)),
         ("greenlets", len(greenlets)),
         ("hooks that wait", soak.waiting),
     ):

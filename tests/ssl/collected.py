@@ -17,8 +17,8 @@ from pathlib import Path
 
 from greenlet import getcurrent, greenlet
 
-from greentls.core.bridge import Hooks
 from greentls.core.connection import Connection
+from greentls.core.hooks import Hooks
 from greentls.core.session import Session
 from tests.support.helpers import Pki
 from tests.support.pairs import TLS12, TLS13, client, client_context, handshake, server_context

@@ -14,8 +14,8 @@ import gevent
 import gevent.socket
 import pytest
 
-from greentls.core.bridge import Hooks
 from greentls.core.connection import Connection
+from greentls.core.hooks import Hooks
 from greentls.errors import CertificateError, TLSError
 from greentls.stream import TLSStream
 from tests.support.helpers import PATIENCE, ROOT

@@ -264,7 +264,7 @@ class Trial:
         assert self.server.drain_sessions(PATIENCE)  # tickets follow early data
         gevent.sleep(0)  # the hub lets go of greenlets that have ended
         gc.collect()
-        assert not bridge._running
+        assert not bridge.running
         assert [each for each in self.connections if each() is not None] == []
         assert new_greenlets() == []
 

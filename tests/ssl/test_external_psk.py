@@ -11,7 +11,7 @@ from gevent.event import Event
 
 import greentls
 import greentls.ssl
-from greentls.core.bridge import MAX_PSK_LOOKUPS
+from greentls.core.callbacks import MAX_PSK_LOOKUPS
 from tests.support.helpers import PATIENCE
 from tests.support.pairs import hello_with_identities
 from tests.support.ssl_pairs import TLS_VERSIONS, both_versions, connected, contexts, handshakes, talk

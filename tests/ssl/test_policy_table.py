@@ -17,7 +17,7 @@ import gevent.socket
 import pytest
 from cryptography import x509
 
-from greentls.core import bridge
+from greentls.core import callbacks
 from greentls.stores.memory import MemoryStore
 from greentls.strategy import STRATEGIES
 from greentls.tickets import TicketKey, TicketKeys
@@ -32,8 +32,10 @@ SECOND_HELLOS: list[bool] = []  # as they come
 
 @pytest.fixture(autouse=True)
 def second_hellos(monkeypatch):
-    check = bridge._check_second_hello
-    monkeypatch.setattr(bridge, "_check_second_hello", lambda operation: SECOND_HELLOS.append(True) or check(operation))
+    check = callbacks._check_second_hello
+    monkeypatch.setattr(
+        callbacks, "_check_second_hello", lambda operation: SECOND_HELLOS.append(True) or check(operation)
+    )
 
 
 # -- the policies ------------------------------------------------------------------------------------------------------

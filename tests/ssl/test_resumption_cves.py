@@ -10,9 +10,9 @@ import pytest
 
 import greentls.ssl
 from greentls.certificates import Callback, Directory
-from greentls.core.bridge import Hooks
 from greentls.core.config import VERIFY_FAIL_IF_NO_PEER_CERT, VERIFY_NONE, VERIFY_PEER, TrustAnchors
 from greentls.core.connection import Connection
+from greentls.core.hooks import Hooks
 from greentls.errors import TLSError
 from greentls.tickets import TicketKey, TicketKeys
 from tests.support.pairs import VERSIONS, Sessions, chain, client, client_context, handshake, server_context

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import serialization
 
 from greentls import SSLContext
 from greentls.certificates import Callback, CertificateChain
-from greentls.core.bridge import Hooks
+from greentls.core.hooks import Hooks
 from greentls.errors import ConfigurationError
 from greentls.sessions.client import ClientSessions
 from greentls.sessions.server import SessionCache

@@ -9,9 +9,9 @@ import socket
 from OpenSSL import SSL
 
 from greentls.certificates import CertificateChain
-from greentls.core.bridge import Hooks
 from greentls.core.config import VERIFY_PEER, Config, TrustAnchors
 from greentls.core.connection import Connection
+from greentls.core.hooks import Hooks
 from greentls.core.session import Session
 from greentls.errors import WantRead
 

@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
-from greentls.core.bridge import Hooks
 from greentls.core.connection import Connection
+from greentls.core.hooks import Hooks
 from greentls.openssl.library import ffi, lib
 from greentls.wire.registry import ContentType, HandshakeType
 from tests.support.pairs import client, client_context, handshake, server_context

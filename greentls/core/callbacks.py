@@ -1,0 +1,477 @@
+"""The C callbacks: OpenSSL's questions to a connection's hooks.
+
+Each is one function that copies what OpenSSL gives it, asks the hook, and writes the answer to where OpenSSL wants it.
+A decorator makes a C function pointer of it, with the bridge's guard around it: the function gets its Operation and its
+connection, and whatever it raises becomes the callback's fatal value (greentls.core.bridge).
+
+cffi frees a callback together with the Python object that made it, while an SSL_CTX may still call it. So there is one
+callback of each kind in the process, which lives as long as this module, and it finds its operation by SSL*.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import struct
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from greentls.core.bridge import NOBODY, UNREAD, Operation, guarded, running, second_net
+from greentls.core.hooks import HookConnection, Hooks
+from greentls.core.session import Session
+from greentls.errors import TLSError, UnsupportedOpenSSL, WireError
+from greentls.openssl import client_hello, connections, contexts, library, stacks
+from greentls.openssl import sessions as ssl_sessions
+from greentls.openssl.library import ffi, lib
+from greentls.wire.hello import ClientHello
+from greentls.wire.registry import AlertDescription, ExtensionType
+from greentls.wire.retry import changed_field
+
+__all__ = [
+    "MAX_MESSAGES_WITHOUT_DATA", "MAX_PSK_LOOKUPS", "MAX_SESSION_LOOKUPS", "count_messages", "install",
+    "verify_resumption",
+]  # fmt: skip
+
+# A hello may name some 1,600 PSK identities, and OpenSSL asks for each before it checks a single binder: one cheap
+# hello would cost 1,600 lookups. Clients offer one, rarely two (a ticket and the one before it).
+MAX_SESSION_LOOKUPS = 2
+
+# The same for external pre-shared keys, where OpenSSL asks for every identity that is short enough. A client has one or
+# two, and asks twice after a HelloRetryRequest.
+MAX_PSK_LOOKUPS = 4
+
+# Post-handshake messages and answers to them (KeyUpdates, NewSessionTickets, renegotiation under TLS 1.2) in a row,
+# without application data between. A KeyUpdate of 27 bytes costs us 8 microseconds and an answer of 27 bytes, and
+# SSL_read() goes on for as long as they come. OpenSSL itself counts empty records (32) and warnings (4) only. BoringSSL
+# allows 32 KeyUpdates, which are 64 with their answers; rustls allows 32 messages.
+MAX_MESSAGES_WITHOUT_DATA = 64
+
+_OK, _NOACK, _ALERT_FATAL = 0, 3, 2  # SSL_TLSEXT_ERR_*
+_GO_ON, _REFUSE = 1, 0  # SSL_CLIENT_HELLO_SUCCESS, SSL_CLIENT_HELLO_ERROR
+_NAME_HEADER = struct.Struct(">HBH")  # ServerNameList's length, NameType, HostName's length
+_MESSAGE_DONE = lib.SSL_CB_ACCEPT_EXIT, lib.SSL_CB_CONNECT_EXIT
+_TLS13 = 0x0304
+_TICKET_IV = 16  # bytes, EVP_MAX_IV_LENGTH: what AES-CBC has
+
+
+def _callback(signature: str, fatal: Any = None) -> Callable[[Callable[..., Any]], Any]:
+    """Decorator: a C function pointer. fatal: what C gets where the function's result cannot be converted."""
+    return lambda function: library.callback(signature, function, fatal, second_net)
+
+
+def _hook(signature: str, fatal: Any = None) -> Callable[[Callable[..., Any]], Any]:
+    """Decorator: a C function pointer to a guarded function. The signature begins with the SSL*, in whose place the
+    function has its Operation and its connection. fatal: the answer by which OpenSSL ends the handshake."""
+    return lambda function: _callback(signature, fatal)(guarded(fatal)(function))
+
+
+# -- the ClientHello ---------------------------------------------------------------------------------------------------
+
+
+@_hook("int(SSL *, int *, void *)", _REFUSE)  # the alert is internal_error, unless another one is written
+def _on_client_hello(operation: Operation, connection: HookConnection, alert: Any, _: Any) -> int:
+    if connection.hooks.psk_server:
+        operation.offered_psks = client_hello.extension(operation.ssl, ExtensionType.pre_shared_key)
+    if operation.hello is not None:
+        alert[0] = AlertDescription.illegal_parameter
+        _check_second_hello(operation)
+        return _GO_ON
+    operation.hello = client_hello.message(operation.ssl)
+    extension = client_hello.extension(operation.ssl, ExtensionType.server_name)
+    name = None if extension is None else _server_name(extension)
+    operation.server_name = name
+    if name is UNREAD:
+        return _GO_ON  # OpenSSL reads it next, and knows the alert
+    hook = connection.session_hooks.servername
+    refusal = operation.asked(hook, name, bound=False) if hook else None
+    if refusal is not None:
+        alert[0] = refusal
+        return _REFUSE
+    connections.set_session_id_context(operation.ssl, connection.session_id_context)
+    return _GO_ON
+
+
+def _check_second_hello(operation: Operation) -> None:
+    """Raises TLSError unless it repeats the first one, as far as it must."""
+    first, second = operation.hello or b"", client_hello.message(operation.ssl) or b""
+    try:
+        changed = changed_field(ClientHello.parse(first), ClientHello.parse(second))
+    except WireError as error:
+        raise TLSError(operation.name, reason=f"the hello after the HelloRetryRequest: {error}") from None
+    if changed:
+        raise TLSError(operation.name, reason=f"the client has after the HelloRetryRequest another {changed}")
+
+
+def _server_name(extension: bytes) -> Any:
+    """The name, in lower case (RFC 4343); UNREAD if the extension is malformed. A ServerNameList has one host_name and
+    nothing else: RFC 6066 3 forbids two names of one type, and defines one type."""
+    size = len(extension)
+    if not _NAME_HEADER.size < size <= _NAME_HEADER.size + connections.MAX_SERVER_NAME:  # what OpenSSL takes
+        return UNREAD
+    if _NAME_HEADER.unpack_from(extension) != (size - 2, 0, size - 5):
+        return UNREAD
+    return extension[5:].decode("ascii", "surrogateescape").lower()
+
+
+@_callback("int(SSL *, int *, void *)", _ALERT_FATAL)
+def _on_servername(ssl: Any, alert: Any, _: Any) -> Any:
+    """Acknowledges the name for which the hook has been asked; else this is a tripwire."""
+    operation = running.get(ssl, NOBODY)[0]
+    if operation is not None and operation.server_name is not UNREAD and operation.failure is None:
+        return _NOACK if operation.server_name is None or _resumes(operation) else _OK
+    alert[0] = AlertDescription.internal_error
+    return _servername(ssl)
+
+
+@guarded(_ALERT_FATAL)
+def _servername(operation: Operation, connection: HookConnection) -> int:
+    if operation.server_name is UNREAD and connection.session_hooks.servername:
+        raise TLSError(operation.name, reason="OpenSSL reads a server_name where RFC 6066 has none")
+    return _NOACK if connections.server_name(operation.ssl) is None or _resumes(operation) else _OK
+
+
+def _resumes(operation: Operation) -> bool:
+    """A resumption does not acknowledge the name: RFC 6066 3 says so, and RFC 8446, which moves the acknowledgement to
+    EncryptedExtensions, does not change it. OpenSSL complies under TLS 1.2 only. To OpenSSL an external pre-shared key
+    is a session, too; here it is not."""
+    connection = operation.connection()
+    return bool(lib.SSL_session_reused(operation.ssl)) and not (connection and connection.external_psk)
+
+
+@_hook("int(SSL *, unsigned char **, unsigned char *, unsigned char *, unsigned int, void *)", _ALERT_FATAL)
+def _on_alpn(
+    operation: Operation, connection: HookConnection, out: Any, out_length: Any, offered: Any, length: int, _: Any
+) -> int:
+    hook = connection.hooks.alpn
+    if hook is None:
+        return _NOACK
+    protocols, rest = [], bytes(ffi.buffer(offered, length))  # OpenSSL has checked the lengths
+    while rest:
+        protocols.append(rest[1 : 1 + rest[0]])
+        rest = rest[1 + rest[0] :]
+    chosen = operation.asked(hook, tuple(protocols))
+    if chosen is None:
+        return _NOACK
+    if chosen not in protocols:
+        raise ValueError(f"alpn: {chosen!r} was chosen, but the client offers {protocols!r}")
+    operation.kept = ffi.new("unsigned char[]", chosen)
+    out[0], out_length[0] = operation.kept, len(chosen)
+    return _OK
+
+
+# -- sessions ----------------------------------------------------------------------------------------------------------
+
+
+@_hook("SSL_SESSION *(SSL *, const unsigned char *, int, int *)", ffi.NULL)
+def _on_get_session(operation: Operation, connection: HookConnection, start: Any, length: int, copy: Any) -> Any:
+    hook = connection.session_hooks.get_session
+    operation.lookups += 1
+    if hook is None or operation.lookups > MAX_SESSION_LOOKUPS:
+        return ffi.NULL
+    session_id = bytes(ffi.buffer(start, length))
+    session = operation.asked(hook, session_id)
+    if session is None or session.id != session_id:  # OpenSSL before 4.0 would be fatal about a wrong one
+        return ffi.NULL
+    operation.kept = session
+    copy[0] = 1  # OpenSSL takes a reference of its own
+    return session.pointer
+
+
+@_hook("int(SSL *, SSL_SESSION *)", 0)
+def _on_new_session(operation: Operation, connection: HookConnection, session: Any) -> int:
+    hook = connection.session_hooks.new_session
+    if hook is not None:
+        hook(connection, Session.sharing(session, connection.good_until))
+    return 0  # OpenSSL keeps its reference
+
+
+@_callback("void(SSL_CTX *, SSL_SESSION *)")
+def _on_remove_session(context: Any, session: Any) -> None:
+    _, hook = _removers.get(library.pointer(context), (None, None))
+    if hook is not None:
+        hook(ssl_sessions.session_id(session), ssl_sessions.id_context(session))
+
+
+@_hook("int(SSL *, unsigned char *, unsigned char *, void *, void *, int)", -1)
+def _on_ticket_key(
+    operation: Operation, connection: HookConnection, name: Any, iv: Any, cipher: Any, mac: Any, seal: int
+) -> int:
+    hook = connection.session_hooks.ticket_key
+    asked = None if seal else bytes(ffi.buffer(name, contexts.TICKET_KEY_NAME))
+    answer = hook(connection, asked) if hook else None
+    if answer is None:
+        return 0
+    key, renew = answer
+    if seal:
+        ffi.memmove(name, key.name, contexts.TICKET_KEY_NAME)
+        ffi.memmove(iv, os.urandom(_TICKET_IV), _TICKET_IV)
+    contexts.use_ticket_key(cipher, mac, key.aes, key.hmac, iv, bool(seal))
+    # A TLS 1.3 ticket is used once (RFC 8446 C.4), and after a 1 the client would get no other.
+    return 2 if not seal and (renew or lib.SSL_version(operation.ssl) >= _TLS13) else 1
+
+
+@_hook("int(SSL *, void *)", 0)
+def _on_early_data(operation: Operation, connection: HookConnection, _: Any) -> int:
+    hook = connection.session_hooks.early_data  # SSL_new() has copied the callback, as it has max_early_data
+    if hook is None or lib.SSL_get_verify_mode(operation.ssl):  # the Config that a name has chosen may verify
+        return 0
+    if not ssl_sessions.max_early_data(lib.SSL_get_session(operation.ssl)):
+        # The ticket allowed none. OpenSSL would accept as much as this Config does, and then be fatal about the ticket.
+        return 0
+    return int(hook(connection, connections.client_random(operation.ssl)) is True)
+
+
+# -- certificates ------------------------------------------------------------------------------------------------------
+
+
+@_hook("int(SSL *, void *)", 0)
+def _on_certificate(operation: Operation, connection: HookConnection, _: Any) -> int:
+    hook = connection.hooks.certificate
+    if hook is not None:
+        hook(connection)
+    return 1
+
+
+@_hook("int(SSL *, void *)", -1)
+def _on_ocsp_at_a_server(operation: Operation, connection: HookConnection, _: Any) -> int:
+    hook = connection.hooks.ocsp
+    staple = operation.asked(hook, None) if hook else None
+    if staple is None:
+        return _NOACK
+    connections.set_ocsp_response(operation.ssl, staple)
+    return _OK
+
+
+@_hook("int(SSL *, void *)", 0)  # which makes the alert bad_certificate_status_response
+def _on_ocsp_at_a_client(operation: Operation, connection: HookConnection, _: Any) -> int:
+    hook = connection.hooks.ocsp
+    if hook and not lib.SSL_session_reused(operation.ssl):  # under TLS 1.3 OpenSSL asks then, too; there is no staple
+        hook(connection, connections.ocsp_response(operation.ssl))
+    return 1
+
+
+@_callback("int(X509_STORE_CTX *, void *)", 0)
+def _on_verify(store: Any, _: Any) -> int:
+    # Replaces OpenSSL's verification, so that the hook comes after the whole of it. SSL_CTX_set_verify(3)'s callback
+    # comes in the middle: name constraints and policies are checked after its last call.
+    ssl = lib.X509_STORE_CTX_get_ex_data(store, lib.SSL_get_ex_data_X509_STORE_CTX_idx())
+    ssl = ffi.cast("SSL *", ssl)
+    must_be_good = lib.SSL_get_verify_mode(ssl) & lib.SSL_VERIFY_PEER
+    if lib.X509_verify_cert(store) != 1 and must_be_good:
+        return 0  # the error stands: no hook turns a no into a yes
+    good = _verify(ssl, store if must_be_good else None)
+    if not good:
+        # OpenSSL says bad_certificate for this one, for APPLICATION_VERIFICATION only handshake_failure.
+        lib.X509_STORE_CTX_set_error(store, lib.X509_V_ERR_CERT_REJECTED)
+    return int(good)
+
+
+@guarded(0)
+def _verify(operation: Operation, connection: HookConnection, store: Any) -> int:
+    sent = store is None
+    for hook in connection.verify_hooks:
+        ssl = operation.ssl
+        chain = connections.peer_certificates(ssl, connection.server_side) if sent else stacks.verified_chain(store)
+        hook(connection, chain, False)
+    return 1
+
+
+def verify_resumption(ssl: Any) -> int:
+    """For Operation.run(), after the handshake: a resumption verifies nothing, so the verify hooks are asked again."""
+    if lib.SSL_session_reused(ssl):
+        _verify_again(ssl)  # what it raises ends the operation
+    return 1
+
+
+@guarded(None)
+def _verify_again(operation: Operation, connection: HookConnection) -> None:
+    for hook in connection.verify_hooks:
+        chain = connections.peer_certificates(operation.ssl, connection.server_side)
+        if chain:  # else it is an external pre-shared key, or a certificate was optional
+            operation.alert = AlertDescription.bad_certificate
+            hook(connection, chain, True)
+            operation.alert = AlertDescription.internal_error
+
+
+# -- pre-shared keys ---------------------------------------------------------------------------------------------------
+
+
+@_hook("unsigned int(SSL *, const char *, char *, unsigned int, unsigned char *, unsigned int)", 0)
+def _on_psk_client(
+    operation: Operation,
+    connection: HookConnection,
+    hint: Any,
+    identity: Any,
+    max_identity: int,
+    key: Any,
+    max_key: int,
+) -> int:
+    hook = connection.hooks.psk_client
+    answer = hook(connection, _text(hint)) if hook else None
+    if answer is None:
+        return 0
+    name = (answer[0] or "").encode()
+    if len(name) + 1 > max_identity:
+        raise ValueError(f"psk_client: an identity of {len(name)} bytes; {max_identity - 1} are allowed")
+    ffi.memmove(identity, name + b"\0", len(name) + 1)
+    return _give_key("psk_client", answer[1], key, max_key)
+
+
+@_hook("unsigned int(SSL *, const char *, unsigned char *, unsigned int)", 0)
+def _on_psk_server(operation: Operation, connection: HookConnection, identity: Any, key: Any, max_key: int) -> int:
+    hook = connection.hooks.psk_server
+    name = _identity(operation, ffi.string(identity))
+    if hook is None or name is None:
+        return 0
+    operation.psk_lookups += 1
+    if operation.psk_lookups > MAX_PSK_LOOKUPS:
+        return 0
+    return _give_key("psk_server", hook(connection, name), key, max_key)
+
+
+def _identity(operation: Operation, identity: bytes) -> str | None:
+    """None for a TLS 1.3 session's: OpenSSL asks for the key of each identity that is offered, and shows it up to its
+    first NUL. RFC 4279 5.1 has identities in UTF-8."""
+    offered = operation.offered_psks
+    if offered is not None and not (identity and len(identity).to_bytes(2, "big") + identity in offered):
+        return None
+    try:
+        return identity.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _text(string: Any) -> str | None:
+    return None if string == ffi.NULL else ffi.string(string).decode("utf-8", "surrogateescape")
+
+
+def _give_key(who: str, given: bytes, key: Any, max_key: int) -> int:
+    if len(given) > max_key:
+        raise ValueError(f"{who}: a key of {len(given)} bytes; {max_key} are allowed")
+    ffi.memmove(key, given, len(given))
+    return len(given)
+
+
+# -- looking on --------------------------------------------------------------------------------------------------------
+
+
+@_hook("void(SSL *, char *)")
+def _on_keylog(operation: Operation, connection: HookConnection, line: Any) -> None:
+    hook = connection.hooks.keylog
+    if hook is not None:
+        hook(connection, ffi.string(line))
+
+
+@_callback("void(int, int, int, void *, size_t, SSL *, void *)")
+def _on_message(sent: int, version: int, content_type: int, start: Any, length: int, ssl: Any, _: Any) -> None:
+    _message(ssl, bool(sent), version, content_type, start, length)
+
+
+@guarded(None)
+def _message(
+    operation: Operation,
+    connection: HookConnection,
+    sent: bool,
+    version: int,
+    content_type: int,
+    start: Any,
+    length: int,
+) -> None:
+    hook = connection.hooks.message
+    if hook is not None:
+        hook(connection, sent, version, content_type, bytes(ffi.buffer(start, length)))
+
+
+@_callback("void(SSL *, int, int)")
+def _on_info(ssl: Any, where: int, result: int) -> None:
+    if result != 1 or where not in _MESSAGE_DONE:
+        return
+    operation = running.get(ssl, NOBODY)[0]
+    if operation is None:
+        return
+    operation.messages += 1
+    operation.chores += 1
+    if operation.messages > MAX_MESSAGES_WITHOUT_DATA and operation.failure is None:
+        lib.SSL_clear_mode(ssl, lib.SSL_MODE_AUTO_RETRY)  # SSL_read() returns now, and does not go on
+        operation.alert = AlertDescription.unexpected_message
+        operation.failure = TLSError(operation.name, reason="too many post-handshake messages without application data")
+
+
+def count_messages(ssl: Any, context: Any) -> None:
+    """From the end of the handshake on: within it OpenSSL would call forty times. context: the SSL.Context."""
+    connections.set_info_callback(ssl, context, _on_info)
+
+
+# -- installing them ---------------------------------------------------------------------------------------------------
+
+_NONE = Hooks()
+_removers: dict[int, tuple[Any, Callable[[bytes, bytes], None]]] = {}  # by SSL_CTX*, since a removal has no operation
+
+
+def install(owner: Any, context: Any, hooks: Hooks, server_side: bool, verify_mode: int) -> None:
+    """Points an SSL_CTX's callbacks here, except those for which there is no hook.
+
+    owner: the Python object that lives as long as the context is used. Raises UnsupportedOpenSSL if this OpenSSL hides
+    a function that sets the callback of a hook.
+    """
+    if hooks.get_session or hooks.new_session or hooks.remove_session:
+        get, new, remove = (
+            trampoline if hook else ffi.NULL
+            for trampoline, hook in (
+                (_on_get_session, hooks.get_session),
+                (_on_new_session, hooks.new_session),
+                (_on_remove_session, hooks.remove_session),
+            )
+        )
+        contexts.set_session_callbacks(context, get, new, remove)
+        if hooks.remove_session:
+            _removers[library.pointer(context)] = (context, hooks.remove_session)
+            weakref.finalize(owner, _detach, library.pointer(context)).atexit = False
+    if server_side:
+        try:
+            client_hello.set_callback(context, _on_client_hello)
+        except UnsupportedOpenSSL:
+            if hooks.servername:
+                raise
+            # Then nothing is chosen by name, and sessions are bound to this one Config, but not to a name.
+        if hooks.ticket_key:
+            contexts.set_ticket_key_callback(context, _on_ticket_key)
+        if hooks != _NONE:  # a tripwire behind get_session
+            lib.SSL_CTX_set_tlsext_servername_callback(context, _on_servername)
+        if hooks.alpn:
+            lib.SSL_CTX_set_alpn_select_cb(context, _on_alpn, ffi.NULL)
+        if hooks.early_data:
+            contexts.set_allow_early_data_callback(context, _on_early_data)
+    if hooks.certificate or hooks.message or not server_side:  # the other tripwire
+        lib.SSL_CTX_set_cert_cb(context, _on_certificate, ffi.NULL)
+    lib.SSL_CTX_set_verify(context, verify_mode, ffi.NULL)
+    # At a server in any case: a connection that is switched here may have a hook of its first Config.
+    if hooks.verify or server_side:
+        try:
+            contexts.set_verify_callback(context, _on_verify)
+        except UnsupportedOpenSSL:
+            if hooks.verify:
+                raise
+    if hooks.ocsp:
+        lib.SSL_CTX_set_tlsext_status_cb(context, _on_ocsp_at_a_server if server_side else _on_ocsp_at_a_client)
+    if hooks.keylog:
+        lib.SSL_CTX_set_keylog_callback(context, _on_keylog)
+    if hooks.psk_client and not server_side:
+        lib.SSL_CTX_set_psk_client_callback(context, _on_psk_client)
+    if hooks.psk_server and server_side:
+        lib.SSL_CTX_set_psk_server_callback(context, _on_psk_server)
+    if hooks.message:
+        lib.SSL_CTX_set_msg_callback(context, _on_message)
+
+
+def _detach(address: int) -> None:
+    context, _ = _removers.pop(address)
+    contexts.set_session_callbacks(context, ffi.NULL, ffi.NULL, ffi.NULL)
+
+
+@atexit.register
+def _detach_all() -> None:
+    """The interpreter frees connections at its exit, when a callback would find this module half taken down."""
+    for address in list(_removers):
+        _detach(address)
