@@ -55,7 +55,7 @@ class Connection:
     session_ends = 0.0  # when the line of sessions ends that it found, seconds since the epoch
     session_key: Any = None  # where a new_session hook is to keep what a client gets; None: nowhere
     offered: Session | None = None  # by a client
-    vouched_until: float | None = None  # Session.good_until, from a client's ocsp hook in a full handshake
+    vouched_until: float | None = None  # Session.vouched_until, from a client's ocsp hook in a full handshake
     _encrypt: Any = lib.SSL_write
 
     def __init__(
@@ -263,7 +263,7 @@ class Connection:
             good = good and session.vouched_for
         if not good:
             connections.forget_session(ssl)
-        self.offered, self.session_ends = session, session.ends
+        self.offered, self.session_ends = session, session.made + session.lifetime
 
     @property
     def early_data_limit(self) -> int:
@@ -393,9 +393,9 @@ class Connection:
 
     @property
     def good_until(self) -> float | None:
-        """Session.good_until of this connection's sessions. A resumption's are as good as the one that it resumed."""
+        """Session.vouched_until of its sessions. A resumption's are as good as the one that it resumed."""
         if self.offered is not None and self.session_reused:
-            return self.offered.good_until
+            return self.offered.vouched_until
         return self.vouched_until
 
     @property

@@ -19,17 +19,17 @@ class Session:
     d2i_SSL_SESSION(3), SSL_SESSION_get_id(3), SSL_SESSION_get_time(3).
     """
 
-    __slots__ = ("__weakref__", "good_until", "id", "pointer")
+    __slots__ = ("__weakref__", "id", "pointer", "vouched_until")
 
-    def __init__(self, pointer: Any, good_until: float | None = None) -> None:
+    def __init__(self, pointer: Any, vouched_until: float | None = None) -> None:
         self.pointer = pointer  # cffi, owned: only the bridge and openssl/ may look inside
         self.id = sessions.session_id(pointer)
-        #: Seconds since the epoch until which the OCSP response is good that vouched for the peer's certificate; None
-        #: if none did. Not among the bytes. A client that checks OCSP resumes nothing later than that.
-        self.good_until = good_until
+        #: Expiry of the OCSP response that confirmed the peer's certificate, seconds since the epoch; None if there was
+        #: none. to_bytes() leaves it out. A client that checks OCSP resumes nothing later than that.
+        self.vouched_until = vouched_until
 
     @classmethod
-    def from_bytes(cls, data: bytes, good_until: float | None = None) -> Session:
+    def from_bytes(cls, data: bytes, vouched_until: float | None = None) -> Session:
         """The inverse of to_bytes(). Raises ConfigurationError if the bytes are not a session.
 
         Whoever wrote the bytes knows the secret in it and says whose certificate it was: take them from nobody else.
@@ -37,12 +37,12 @@ class Session:
         pointer = sessions.from_bytes(data)
         if pointer is None:
             raise ConfigurationError("session", f"these {len(data)} bytes are not an SSL_SESSION")
-        return cls(pointer, good_until)
+        return cls(pointer, vouched_until)
 
     @classmethod
-    def sharing(cls, pointer: Any, good_until: float | None = None) -> Session:
+    def sharing(cls, pointer: Any, vouched_until: float | None = None) -> Session:
         """A Session with a reference of its own to what OpenSSL holds."""
-        return cls(sessions.shared(pointer), good_until)
+        return cls(sessions.shared(pointer), vouched_until)
 
     def to_bytes(self) -> bytes:
         """DER, with the peer's certificate but not its chain. The master secret is in it in clear: seal it before it
@@ -77,19 +77,22 @@ class Session:
         return sessions.alpn_protocol(self.pointer)
 
     @property
-    def time(self) -> int:
-        """When it was made, seconds since the epoch."""
+    def made(self) -> int:
+        """When the handshake that it comes from began, seconds since the epoch."""
         return sessions.times(self.pointer)[0]
+
+    time = made  # ssl.SSLSession's word
 
     @property
     def timeout(self) -> int:
-        """Seconds from then on for which it may be resumed."""
+        """Seconds after made for which OpenSSL keeps it: ssl.SSLSession's word."""
         return sessions.times(self.pointer)[1]
 
     @property
-    def expires(self) -> int:
-        """When that is over, seconds since the epoch."""
-        return sum(sessions.times(self.pointer))
+    def lifetime(self) -> int:
+        """Seconds after made for which it may be resumed: the timeout, or the server's hint if that is shorter."""
+        timeout = self.timeout
+        return min(timeout, self.ticket_lifetime_hint or timeout)
 
     @property
     def has_ticket(self) -> bool:
@@ -106,15 +109,9 @@ class Session:
         return sessions.max_early_data(self.pointer)
 
     @property
-    def ends(self) -> float:
-        """When it may not be resumed any more, seconds since the epoch: by its own timeout or its ticket's lifetime."""
-        made, timeout = sessions.times(self.pointer)
-        return made + min(timeout, self.ticket_lifetime_hint or timeout)
-
-    @property
     def remaining(self) -> float:
         """Seconds for which it may still be resumed; none left: zero or less."""
-        return self.ends - time.time()
+        return self.made + self.lifetime - time.time()
 
     @property
     def single_use(self) -> bool:
@@ -124,7 +121,7 @@ class Session:
     @property
     def vouched_for(self) -> bool:
         """An OCSP response has vouched for the peer's certificate, and is still good."""
-        return self.good_until is not None and time.time() < self.good_until
+        return self.vouched_until is not None and time.time() < self.vouched_until
 
     @property
     def resumable(self) -> bool:

@@ -202,7 +202,7 @@ class ClientSessions:
 
     def _keep(self, connection: Connection, session: Session) -> None:
         key = connection.session_key
-        ends = min(session.ends, connection.session_ends, session.good_until or math.inf)
+        ends = min(session.made + session.lifetime, connection.session_ends, session.vouched_until or math.inf)
         if key is not None and ends > time() and session.resumable:
             over = self._add(key, (ends, session))
             for kept in over if session.single_use else [(ends, session)]:

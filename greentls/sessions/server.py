@@ -42,7 +42,7 @@ class SessionCache(StoredSessions):
 
     def put(self, connection: Any, session: Session) -> None:
         """Hooks.new_session. Never waits."""
-        ends: float = session.expires
+        ends: float = session.made + session.lifetime
         if connection.session_reused:
             ends = min(ends, connection.session_ends)
         self.write(_key(session.id, session.id_context), (ends, session))

@@ -630,21 +630,21 @@ def test_a_client_with_an_ocsp_hook_resumes_only_while_a_response_vouches(pki, v
     now = time.time()
     for until[0], resumes in ((None, False), (now - 1, False), (now + 3600, True)):
         _, first = session()
-        assert (first.good_until, first.vouched_for) == (until[0], resumes)
+        assert (first.vouched_until, first.vouched_for) == (until[0], resumes)
         asked.clear()
         reused, second = session(first)
         assert reused is resumes
         assert asked == ([] if resumes else [STAPLE])
-        assert second.good_until == until[0]  # a line of sessions is as good as its first one
+        assert second.vouched_until == until[0]  # a line of sessions is as good as its first one
     unchecked = client_context(pki, version)
     _, first = session(context=unchecked)
-    assert first.good_until is None
+    assert first.vouched_until is None
     assert session(first, unchecked)[0] and not session(first)[0]
     # what was offered says nothing of a full handshake that came instead
     _, vouched = session()
     sessions.kept.clear()
     reused, fresh = session(vouched, unchecked)
-    assert not reused and fresh.good_until is None
+    assert not reused and fresh.vouched_until is None
 
 
 def test_bytes_of_a_session_do_not_vouch_for_it(pki):

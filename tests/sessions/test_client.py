@@ -270,10 +270,11 @@ class TestEither:
         party = Party(pki, version)
         session = party.connect()[0].session
         copy = Session.from_bytes(session.to_bytes())
-        assert (copy, bytes(copy), copy.ends, copy.single_use) == (
+        assert (copy, bytes(copy), copy.made, copy.lifetime, copy.single_use) == (
             session,
             session.to_bytes(),
-            session.ends,
+            session.made,
+            session.lifetime,
             version == VERSIONS["1.3"],
         )
         party.sessions.clear()

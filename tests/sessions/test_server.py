@@ -529,7 +529,7 @@ class TestLifetime:
         party = Party(pki, VERSIONS["1.2"])
         here, there = party.connect(party.session)
         assert here.session_reused
-        assert there.session_ends == party.session.time + party.session.timeout
+        assert there.session_ends == party.session.made + party.session.lifetime
 
 
 def test_a_removal_in_another_thread_reaches_the_writer(pki):

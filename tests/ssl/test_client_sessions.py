@@ -179,7 +179,7 @@ class TestSockets:
         given = first_session(server, context)
         with sock, pytest.raises(TimeoutError):
             context.handshake_timeout = 0.01
-            sessions._add(key_of(sock, sessions), (given.ends, given))
+            sessions._add(key_of(sock, sessions), (given.made + given.lifetime, given))
             before = sessions.count
             sock.do_handshake()
         assert sessions.count == before - 1

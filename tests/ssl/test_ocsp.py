@@ -430,7 +430,7 @@ def test_check_goes_on_and_says_so_where_nobody_has_an_answer(authority, respond
     client.callback_timeout = 0.05 if answer is None else 5
     for _ in range(2):
         with connected(client, server) as (here, _):
-            assert here.session.good_until is None
+            assert here.session.vouched_until is None
     (line,) = [each.getMessage() for each in logged.records if "is not checked" in each.getMessage()]
     assert re.search(said, line)
     go_on.set()
@@ -606,7 +606,7 @@ def test_a_session_is_resumed_while_its_response_is_good(authority, responder, v
     with connected(client, server) as (here, _):
         session = here.session
     for _ in range(2):
-        assert session.good_until == ends[0].timestamp()
+        assert session.vouched_until == ends[0].timestamp()
         with connected(client, server, session=session) as (here, _):
             assert here.session_reused
             session = here.session  # of the same line
