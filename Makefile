@@ -60,7 +60,7 @@ soak: $(VENV)/.installed-test tools  ## greenlets that are killed anywhere, then
 	$(BIN)/python -m tests.soak.clients --connections 1000 --seconds $(or $(SECONDS),600)
 
 bench: $(VENV)/.installed-bench  ## greentls beside the field, in 20 minutes: tables and drawings in docs/benchmarks/
-	$(BIN)/python -m greentls bench all --docs docs/benchmarks
+	$(BIN)/python -m benchmarks all --docs docs/benchmarks
 
 benchmarks/load benchmarks/floor: %: %.c
 	@sh tests/need.sh cc gcc

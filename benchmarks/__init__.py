@@ -1,13 +1,14 @@
-"""What greentls costs and gains, side by side with the field: `greentls bench`, `make bench`.
+"""Benchmarks that compare greentls with other TLS servers: python -m benchmarks, make bench.
 
-program.py   the command: rounds, progress, results
-suites.py    what is measured, of whom
-report.py    results as tables and as drawings
-targets.py   the ratios that greentls is to reach
-running.py   starts servers and the load generator, and ends them
+__main__.py  the command line
+program.py   runs the rounds, shows progress, keeps results
+suites.py    what is measured, and on which servers
+report.py    results as tables and drawings
+targets.py   the ratios that greentls should reach
+running.py   starts and ends servers and the load generator
 machine.py   cores, memory, versions
 load.c       the load generator
-floor.c      a server in C: what there is to save
+floor.c      a server in C: the lower bound
 peers/       the servers
-probes/      what is measured within one process
+probes/      measurements within one process
 """

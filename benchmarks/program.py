@@ -1,4 +1,4 @@
-"""The program behind `greentls bench`: rounds, a progress bar, results kept as JSON, tables and drawings."""
+"""Runs the suites in rounds, shows a progress bar, keeps results as JSON, and writes tables and drawings."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from greentls.errors import ConfigurationError
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
 BUILT = ("benchmarks/load", "benchmarks/floor")
-FAILED = 1  # exit status: something that was to be measured could not be
+FAILED = 1  # exit status: something could not be measured
 
 
 class Options(Protocol):
-    """What greentls/cli/bench.py parses."""
+    """The parsed command line."""
 
     suites: Sequence[str]
     rounds: int
@@ -64,20 +64,20 @@ def main(options: Options) -> int:
 
 
 def build() -> bool:
-    """The programs in C, if they are not there or older than their sources."""
+    """Builds the programs in C if they are missing or older than their sources. Returns whether that succeeded."""
     made = subprocess.run(["make", "--silent", "-C", str(ROOT), *BUILT], stdout=sys.stderr, check=False)
     return made.returncode == 0
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A kept result. Raises OSError, ConfigurationError."""
+    """Reads a kept result. Raises OSError, ConfigurationError."""
     try:
         results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        report.markdown(results)  # it has all that is needed
+        report.markdown(results)  # raises if something is missing
     except (ValueError, LookupError, TypeError, AttributeError) as error:
-        problem = f"no result of greentls bench: {type(error).__name__}: {error}"
+        problem = f"not a kept result: {type(error).__name__}: {error}"
         raise ConfigurationError(
-            str(path), problem, "name a file of benchmarks/results/, or what --json printed"
+            str(path), problem, "name a file of benchmarks/results/, or one that --json printed"
         ) from None
     return results
 
@@ -116,7 +116,7 @@ def measure(options: Options) -> dict[str, Any]:
 
 
 def run(name: str, bench: Bench, rounds: int, progress: Progress) -> dict[str, Any]:
-    """All rounds of a suite."""
+    """Runs all rounds of a suite."""
     everybody = SUITES[name].contestants(bench)
     contestants = [each for each in everybody if not each.absent]
     result: dict[str, Any] = {
@@ -147,7 +147,7 @@ def run(name: str, bench: Bench, rounds: int, progress: Progress) -> dict[str, A
 
 
 def in_turns(contestants: Sequence[Contestant], backwards: bool) -> Iterator[tuple[str, Contestant]]:
-    """Each work by all who do it, then the next work. backwards: the last of them first."""
+    """Yields each work with each of its contestants. backwards: the last contestant comes first."""
     works = dict.fromkeys(work for each in contestants for work in each.measures)
     for work in works:
         yield from ((work, each) for each in contestants[:: -1 if backwards else 1] if work in each.measures)
@@ -155,7 +155,7 @@ def in_turns(contestants: Sequence[Contestant], backwards: bool) -> Iterator[tup
 
 @contextlib.contextmanager
 def servers(contestants: Sequence[Contestant], bench: Bench) -> Iterator[dict[Any, Any]]:
-    """The contestants' servers, by their words; a BenchmarkError for one that did not start."""
+    """Starts the contestants' servers. Yields them by their command; a BenchmarkError stands for one that failed."""
     with contextlib.ExitStack() as stack:
         started: dict[Any, Any] = {}
         for each in contestants:
@@ -171,7 +171,7 @@ def servers(contestants: Sequence[Contestant], bench: Bench) -> Iterator[dict[An
 
 
 class Progress:
-    """A bar on standard error, if that is a terminal; else a line for each round."""
+    """A progress bar on standard error if that is a terminal, otherwise a line for each round."""
 
     WIDTH = 30
 
@@ -188,7 +188,7 @@ class Progress:
             print("\r\033[K", end="", file=sys.stderr, flush=True)
 
     def show(self, what: str, share: float = 0.0) -> None:
-        """share: of the round that is done."""
+        """share: the part of the round that is done, 0 to 1."""
         done = (self._done + share) / self._steps
         self._said = what
         if self._moving:
@@ -203,7 +203,7 @@ class Progress:
             print(f"{done:4.0%} {self._left(done)} {self._said.split(':')[0]}", file=sys.stderr, flush=True)
 
     def _left(self, done: float) -> str:
-        """About how long it will take."""
+        """The estimated time left."""
         if not done:
             return ""
         seconds = round((time.monotonic() - self._began) * (1 - done) / done)

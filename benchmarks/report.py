@@ -176,7 +176,7 @@ def restructured(suite: str, result: Results) -> str:
 
 
 def written_by(suite: str) -> str:
-    return f".. This file is written by greentls bench {suite} --docs."
+    return f".. This file is written by python -m benchmarks {suite} --docs."
 
 
 def restructured_table(table: Table) -> str:

@@ -410,23 +410,55 @@ def parser(bench: Bench) -> Sequence[Contestant]:
 
 @dataclass(frozen=True)
 class Suite:
-    """seconds: of a measurement, unless told otherwise. metrics: what its tables show, the first is drawn."""
+    """seconds: the default length of a measurement. metrics: the columns of its tables; the first one is drawn."""
 
+    what: str
     contestants: Callable[[Bench], Sequence[Contestant]]
     seconds: float
     metrics: tuple[str, ...]
 
 
 SUITES = {
-    "handshake": Suite(handshake, 0.7, ("cpu_us", "rate", "p99_ms")),
-    "lookup": Suite(lookup, 0.18, ("rate", "p50_ms", "p99_ms", "cpu_us")),
-    "hooks": Suite(hooks, 0.75, ("p50_ms", "p99_ms", "rate", "cpu_us")),
-    "bulk": Suite(bulk_data, 1.0, ("cpu_ns", "MiB_s", "GB_s")),
-    "echo": Suite(echoes, 0.7, ("cpu_us", "rate", "p50_ms", "p99_ms")),
-    "idle": Suite(idle_connections, 0.0, ("KiB",)),
-    "suspended": Suite(suspended, 0.0, ("KiB_parked", "KiB_established", "cpu_us", "on_top_us", "parked")),
-    "rsa": Suite(rsa, 1.5, ("p99_ms", "p50_ms", "rate", "cpu_us")),
-    "bridge": Suite(bridge, 3.0, ("us", "on_top_us", "inside_us")),
-    "prereading": Suite(prereading, 1.0, ("cpu_us", "rate")),
-    "parser": Suite(parser, 1.5, ("us", "exponent", "ns_byte")),
+    "handshake": Suite(
+        "full and resumed handshakes, TLS 1.3 and 1.2, with tickets and with sessions in memory or in memcached",
+        handshake,
+        0.7,
+        ("cpu_us", "rate", "p99_ms"),
+    ),
+    "lookup": Suite(
+        "200 clients whose session lookups take 0, 1, 5, 20 ms, under each way to wait",
+        lookup,
+        0.18,
+        ("rate", "p50_ms", "p99_ms", "cpu_us"),
+    ),
+    "hooks": Suite(
+        "three lookups in one handshake: their sum or the longest",
+        hooks,
+        0.75,
+        ("p50_ms", "p99_ms", "rate", "cpu_us"),
+    ),
+    "bulk": Suite("uploads and downloads, 64 KiB a write", bulk_data, 1.0, ("cpu_ns", "MiB_s", "GB_s")),
+    "echo": Suite(
+        "echoes of 64 bytes on connections that stay open", echoes, 0.7, ("cpu_us", "rate", "p50_ms", "p99_ms")
+    ),
+    "idle": Suite("memory of each of 5,000 idle connections", idle_connections, 0.0, ("KiB",)),
+    "suspended": Suite(
+        "memory and CPU time of 1,000 handshakes that wait in a callback at once",
+        suspended,
+        0.0,
+        ("KiB_parked", "KiB_established", "cpu_us", "on_top_us", "parked"),
+    ),
+    "rsa": Suite(
+        "how long other connections wait during many RSA handshakes: coroutine and thread",
+        rsa,
+        1.5,
+        ("p99_ms", "p50_ms", "rate", "cpu_us"),
+    ),
+    "bridge": Suite(
+        "how much more CPU time a callback that waits takes", bridge, 3.0, ("us", "on_top_us", "inside_us")
+    ),
+    "prereading": Suite("CPU time of reading the ClientHello before OpenSSL does", prereading, 1.0, ("cpu_us", "rate")),
+    "parser": Suite(
+        "parsing ClientHellos with greentls.wire and four other parsers", parser, 1.5, ("us", "exponent", "ns_byte")
+    ),
 }

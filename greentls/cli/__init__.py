@@ -4,50 +4,56 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-import greentls.cli.bench as bench
 import greentls.cli.hello as hello
 import greentls.cli.serve as serve
 from greentls._version import __version__
 from greentls.errors import GreenTLSError
 
-__all__ = ["main"]
+__all__ = ["Parser", "main", "status_of"]
 
-USAGE_ERROR = 2  # what argparse exits with, too
-INTERRUPTED = 130  # 128 + SIGINT, as the shells have it
+USAGE_ERROR = 2  # argparse's too
+INTERRUPTED = 130  # 128 + SIGINT, as in shells
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser that reports an error in one line."""
+
     def error(self, message: str) -> NoReturn:
-        """One line, where argparse would print the whole usage before it."""
         self.exit(USAGE_ERROR, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command and returns the exit status: 2 with one line on stderr for a setting that cannot be used."""
-    parser = _Parser(prog="greentls", description="TLS for gevent whose callbacks may wait.", allow_abbrev=False)
+    """Runs one command and returns the exit status."""
+    parser = Parser(prog="greentls", description="TLS for gevent whose callbacks may wait.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"greentls {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
     serve.add_parser(commands)
     hello.add_parser(commands)
-    bench.add_parser(commands)
     arguments, unknown = parser.parse_known_args(argv)
     command: argparse.ArgumentParser = arguments.parser
     if unknown:
         command.error(f"unknown option: {' '.join(unknown)}")
+    return status_of(command.prog, lambda: arguments.run(arguments))
+
+
+def status_of(prog: str, run: Callable[[], int]) -> int:
+    """Runs a program and returns its exit status.
+
+    The status is 130 after Ctrl-C, and 2 with one line on standard error if run() raises GreenTLSError or OSError.
+    """
     try:
-        status: int = arguments.run(arguments)
+        return run()
     except KeyboardInterrupt:
         return INTERRUPTED
     except (GreenTLSError, OSError) as error:
-        print(f"{command.prog}: {_sentence(error)}", file=sys.stderr)
+        print(f"{prog}: {_sentence(error)}", file=sys.stderr)
         return USAGE_ERROR
-    return status
 
 
 def _sentence(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename or repr(error.filename)}: {error.strerror}; check the path and who may use it"
+        return f"{error.filename or repr(error.filename)}: {error.strerror}; check the path and its permissions"
     return " ".join(str(error).split())

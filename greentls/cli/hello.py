@@ -16,8 +16,7 @@ from enum import IntEnum
 from functools import partial
 from typing import Any, BinaryIO, NamedTuple
 
-from greentls.cli.bind import listen
-from greentls.cli.serve import _count, _seconds
+from greentls.cli.options import count, listen, seconds
 from greentls.errors import ConfigurationError, WireError
 from greentls.wire.fingerprint import ja3, ja3_string, ja4, ja4_r
 from greentls.wire.hello import ClientHello
@@ -91,8 +90,8 @@ def add_parser(commands: Any) -> None:
     source.add_argument("file", metavar="FILE", nargs="?", default="-", help="default -: standard input")
     source.add_argument("--listen", metavar="HOST:PORT", help="wait for a client, and send it away; port 0: any")
     add = parser.add_argument
-    add("--count", metavar="N", type=_count, default=1, help="with --listen: how many clients; default %(default)s")
-    add("--timeout", metavar="S", type=_seconds, default=10.0, help="with --listen: for a hello; default %(default)g")
+    add("--count", metavar="N", type=count, default=1, help="with --listen: number of clients; default %(default)s")
+    add("--timeout", metavar="S", type=seconds, default=10.0, help="with --listen: for a hello; default %(default)g")
     add("--json", action="store_true", help="one JSON document in a line for each hello")
     add("--verbose", action="store_true", help="name the streams of a capture that are not TLS, too")
     parser.set_defaults(run=run, parser=parser)

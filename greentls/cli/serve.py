@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from greentls.cli import pki
 from greentls.cli.application import load
-from greentls.cli.bind import listen
+from greentls.cli.options import count, listen, seconds
 from greentls.cli.prefork import Parent, Supervisor
 from greentls.errors import ConfigurationError
 
@@ -63,11 +63,11 @@ def add_parser(commands: Any) -> None:
     add("--key", metavar="FILE", help="its private key in PEM, not encrypted; default: it is in the --cert file")
     add("--ca-dir", metavar="DIR", default="demo-ca", help="where what is made here is kept; default %(default)s")
     add("--sessions", metavar="URL", default="memory://", help="where sessions are kept; default %(default)s")
-    add("--workers", metavar="N", type=_count, default=1, help="processes; default %(default)s")
+    add("--workers", metavar="N", type=count, default=1, help="processes; default %(default)s")
     add("--app", metavar="MODULE:NAME", help="a WSGI application; gevent.monkey.patch_all() runs before its import")
     add("--min-version", choices=VERSIONS, default="1.2", help="lowest TLS version; default %(default)s")
     add("--max-version", choices=VERSIONS, default="1.3", help="highest TLS version; default %(default)s")
-    add("--drain-seconds", metavar="S", type=_seconds, default=10.0, help="for running requests; default %(default)g")
+    add("--drain-seconds", metavar="S", type=seconds, default=10.0, help="for running requests; default %(default)g")
     parser.set_defaults(run=run, parser=parser)
 
 
@@ -90,22 +90,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 # -- in the parent -----------------------------------------------------------------------------------------------------
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
-    return int(text)
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1
-    if not 0 <= seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
-    return seconds
 
 
 def _greet(arguments: argparse.Namespace, host: str, port: int) -> None:

@@ -51,9 +51,9 @@ PAIR = "--cert good.pem --key"
 TABLE = [
     # certificates
     ("--cert text.pem", "certificate file text.pem: not a PEM certificate; give a PEM file"),
-    ("--cert none.pem", "none.pem: No such file or directory; check the path and who may use it"),
-    ("--cert directory.pem", "directory.pem: Is a directory; check the path and who may use it"),
-    (f"{PAIR} none.key", "none.key: No such file or directory; check the path and who may use it"),
+    ("--cert none.pem", "none.pem: No such file or directory; check the path and its permissions"),
+    ("--cert directory.pem", "directory.pem: Is a directory; check the path and its permissions"),
+    (f"{PAIR} none.key", "none.key: No such file or directory; check the path and its permissions"),
     ("--cert good.pem", "key file good.pem: no PEM private key in it; give the key's PEM file"),
     (f"{PAIR} text.pem", "key file text.pem: no PEM private key in it; give the key's PEM file"),
     (f"{PAIR} other.key", "key file other.key: the key does not fit certificate file good.pem; give the pair"),
@@ -62,9 +62,9 @@ TABLE = [
         "key file encrypted.key: the key is encrypted; decrypt it: openssl pkey -in encrypted.key -out FILE",
     ),
     (f"{PAIR} open.key", "key file open.key: others can read it (mode 0644); chmod 600 open.key, or 440"),
-    ("--cert=", "'': No such file or directory; check the path and who may use it"),
+    ("--cert=", "'': No such file or directory; check the path and its permissions"),
     ("--key good.key", "--key good.key: there is no --cert; give the pair"),
-    ("--ca-dir text.pem", "text.pem: File exists; check the path and who may use it"),
+    ("--ca-dir text.pem", "text.pem: File exists; check the path and its permissions"),
     (
         "--ca-dir foreign-ca",
         "certificate file foreign-ca/ca.pem: not made by greentls; remove it, or give another directory by --ca-dir",
@@ -103,10 +103,10 @@ TABLE = [
     # options
     ("--nosuch", "unknown option: --nosuch; see greentls serve --help"),
     ("--work 2", "unknown option: --work 2; see greentls serve --help"),
-    ("--workers 0", "argument --workers: '0' is no number above 0; see greentls serve --help"),
-    ("--workers two", "argument --workers: 'two' is no number above 0; see greentls serve --help"),
-    ("--drain-seconds -1", "argument --drain-seconds: '-1' is no number of seconds; see greentls serve --help"),
-    ("--drain-seconds nan", "argument --drain-seconds: 'nan' is no number of seconds; see greentls serve --help"),
+    ("--workers 0", "argument --workers: '0' is not a number above 0; see greentls serve --help"),
+    ("--workers two", "argument --workers: 'two' is not a number above 0; see greentls serve --help"),
+    ("--drain-seconds -1", "argument --drain-seconds: '-1' is not a number of seconds; see greentls serve --help"),
+    ("--drain-seconds nan", "argument --drain-seconds: 'nan' is not a number of seconds; see greentls serve --help"),
     ("--max-version 1.1", "argument --max-version: invalid choice: '1.1' (choose from "),
     ("--min-version 1.3 --max-version 1.2", "--min-version 1.3: above --max-version; leave one out"),
 ]

@@ -766,8 +766,8 @@ def test_a_malformed_extension_is_marked_in_its_place(hello):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["nosuch"], "nosuch: No such file or directory; check the path and who may use it"),
-        (["/"], "/: Is a directory; check the path and who may use it"),
+        (["nosuch"], "nosuch: No such file or directory; check the path and its permissions"),
+        (["/"], "/: Is a directory; check the path and its permissions"),
         (["--listen", "localhost"], "--listen localhost: not HOST:PORT; write localhost:8443 or [::1]:8443"),
         (
             ["--listen", "192.0.2.1:0"],
@@ -787,8 +787,8 @@ def test_what_cannot_be_read(hello, arguments, told):
     [
         (["--listen", "localhost:0", "file"], "argument FILE: not allowed with argument --listen"),
         (["file", "--listen", "localhost:0"], "argument --listen: not allowed with argument FILE"),
-        (["--count", "0"], "argument --count: '0' is no number above 0"),
-        (["--timeout", "soon"], "argument --timeout: 'soon' is no number of seconds"),
+        (["--count", "0"], "argument --count: '0' is not a number above 0"),
+        (["--timeout", "soon"], "argument --timeout: 'soon' is not a number of seconds"),
         (["one", "two"], "unknown option: two"),
     ],
 )

@@ -139,7 +139,7 @@ class TestLookup:
             party.connect(party.session)
 
     def test_two_hundred_lookups_wait_at_once(self, pki, version):
-        """The claim of `greentls bench lookup`, by count: none of them answers before all of them have asked."""
+        """The claim of `python -m benchmarks lookup`, by count: none of them answers before all of them have asked."""
         party = Party(pki, version)
         inside, all_in = [], Event()
 

@@ -1,8 +1,12 @@
-"""`greentls bench`: every suite runs, peers that are absent are named, results become tables. No speed is asserted."""
+"""`python -m benchmarks`: every suite runs, peers that are absent are named, results become tables.
+
+No speed is asserted.
+"""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import signal
@@ -12,16 +16,14 @@ from pathlib import Path
 
 import pytest
 
-import greentls.cli
 from benchmarks import peers, program, report, running, suites, targets
-from greentls.cli import bench
 from tests.support.helpers import PATIENCE, ROOT, wait_until
 
 TINY = ("--rounds", "1", "--seconds", "0.1", "--connections", "4")
 
 
 def command(*words):
-    return [sys.executable, "-m", "greentls", "bench", *words]
+    return [sys.executable, "-m", "benchmarks", *words]
 
 
 def run(*words, **options):
@@ -111,7 +113,7 @@ def test_what_fails_is_named_and_the_rest_is_measured(monkeypatch):
     broken = suites.Contestant("broken", {"64 bytes": suites.echo}, (sys.executable, "-c", "raise SystemExit('no')"))
     whole = suites.SUITES["echo"]
     monkeypatch.setitem(
-        suites.SUITES, "echo", whole.__class__(lambda bench: [broken, *whole.contestants(bench)], 0.1, whole.metrics)
+        suites.SUITES, "echo", dataclasses.replace(whole, contestants=lambda bench: [broken, *whole.contestants(bench)])
     )
     options = argparse.Namespace(suites=["echo"], rounds=1, seconds=0.1, connections=2, peers=frozenset())
     result = program.measure(options)["suites"]["echo"]
@@ -340,37 +342,35 @@ def test_without_matplotlib_the_tables_are_written(tmp_path, monkeypatch):
 # -- the command line --------------------------------------------------------------------------------------------------
 
 
-def test_the_command_knows_the_suites_and_the_peers():
-    assert list(bench.SUITES) == list(suites.SUITES)
-    assert bench.PEERS == peers.CHOICES
-
-
 def test_help_names_every_suite_and_peer():
     done = run("--help")
     assert done.returncode == 0
-    for name, what in bench.SUITES.items():
-        assert f"  {name:<13} {what}\n" in done.stdout
-    assert all(peer in done.stdout for peer in bench.PEERS)
+    for name, suite in suites.SUITES.items():
+        assert f"  {name:<13} {suite.what}\n" in done.stdout
+    assert all(peer in done.stdout for peer in peers.CHOICES)
 
 
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
         ([], "SUITE: none is named; known are handshake, "),
-        (["handshakes"], "SUITE handshakes: there is none of that name; known are handshake, "),
-        (["echo", "--peers", "apache"], "argument --peers: 'apache' is none of none, gevent.ssl, "),
-        (["echo", "--seconds", "0"], "argument --seconds: '0' is no number of seconds above 0 and up to 60; see"),
-        (["echo", "--seconds", "nan"], "argument --seconds: 'nan' is no number of seconds above 0 and up to 60; see"),
-        (["echo", "--rounds", "none"], "argument --rounds: 'none' is no number above 0; see"),
-        (["echo", "--fast"], "unknown option: --fast; see"),
-        (["echo", "--read", "x.json"], "--read: a kept result has its suites; leave SUITE out"),
+        (["handshakes"], "SUITE handshakes: unknown; known are handshake, "),
+        (["echo", "--peers", "apache"], "argument --peers: 'apache' is unknown; known are none, gevent.ssl, "),
+        (["echo", "--seconds", "0"], "argument --seconds: '0' is not a number of seconds above 0 and up to 60"),
+        (
+            ["echo", "--seconds", "nan"],
+            "argument --seconds: 'nan' is not a number of seconds above 0 and up to 60",
+        ),
+        (["echo", "--rounds", "none"], "argument --rounds: 'none' is not a number above 0; see"),
+        (["echo", "--fast"], "unrecognized arguments: --fast; see"),
+        (["echo", "--read", "x.json"], "--read: a kept result has its own suites; leave SUITE out"),
         (["--read", "no/such.json"], "no/such.json: No such file or directory; "),
     ],
 )
 def test_what_cannot_be_used_is_one_line(words, problem):
     done = run(*words)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith(f"greentls bench: {problem}")
+    assert done.stderr.startswith(f"python -m benchmarks: {problem}")
     assert done.stderr.count("\n") == 1
 
 
@@ -380,18 +380,8 @@ def test_a_file_that_is_no_result(tmp_path, text):
     path.write_text(text)
     done = run("--read", str(path))
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith(f"greentls bench: {path}: no result of greentls bench: ")
+    assert done.stderr.startswith(f"python -m benchmarks: {path}: not a kept result: ")
     assert done.stderr.count("\n") == 1
-
-
-@pytest.mark.stderr
-def test_an_installed_wheel_says_that_the_benchmarks_are_elsewhere(tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(bench, "ROOT", tmp_path)
-    assert greentls.cli.main(["bench", "echo"]) == 2
-    assert capfd.readouterr().err == (
-        "greentls bench: benchmarks: they are not installed with the package; run greentls bench in a checkout of the "
-        "sources\n"
-    )
 
 
 def test_the_load_generator_refuses_what_it_does_not_know():

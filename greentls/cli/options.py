@@ -1,16 +1,17 @@
-"""HOST:PORT to a listening socket, with an error that says what to do instead."""
+"""What options mean: HOST:PORT, numbers and seconds. Errors say what to write instead."""
 
 from __future__ import annotations
 
+import argparse
 import errno
 import socket
 from typing import Any
 
 from greentls.errors import ConfigurationError
 
-__all__ = ["listen"]
+__all__ = ["count", "listen", "seconds"]
 
-BACKLOG = 1024  # connections that wait to be accepted; Linux caps it at net.core.somaxconn
+BACKLOG = 1024  # connections that wait for accept(); Linux caps it at net.core.somaxconn
 
 _REMEDIES: dict[int | None, str] = {
     errno.EADDRINUSE: "choose another port, or stop what listens there",
@@ -19,7 +20,10 @@ _REMEDIES: dict[int | None, str] = {
 
 
 def listen(bind: str) -> tuple[str, socket.socket]:
-    """The host as it was written, without brackets, and its listener, non-blocking. Raises ConfigurationError."""
+    """Opens a non-blocking listener at HOST:PORT.
+
+    Returns the host as it was written, without brackets, and the listener. Raises ConfigurationError.
+    """
     host, _, port = bind.rpartition(":")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
@@ -31,8 +35,8 @@ def listen(bind: str) -> tuple[str, socket.socket]:
         found = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         found.sort(key=lambda each: each[0] != socket.AF_INET)  # localhost is 127.0.0.1 to most people and programs
         return host, _first(found)
-    except (OSError, UnicodeError) as error:  # UnicodeError: cannot be a host's name
-        problem = getattr(error, "strerror", None) or "no host name"
+    except (OSError, UnicodeError) as error:  # UnicodeError: this cannot be a host name
+        problem = getattr(error, "strerror", None) or "not a host name"
         remedy = _REMEDIES.get(getattr(error, "errno", None), "give a name or an address of this machine")
         raise ConfigurationError(f"--bind {bind}", problem, remedy) from None
 
@@ -45,7 +49,7 @@ def _first(found: list[Any]) -> socket.socket:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(address)
             listener.listen(BACKLOG)
-            listener.setblocking(False)  # a worker that is too late for a connection must not wait for the next
+            listener.setblocking(False)  # a worker that is too late for a connection must not wait for the next one
             return listener
         except OSError as error:
             listener.close()
@@ -53,3 +57,21 @@ def _first(found: list[Any]) -> socket.socket:
             if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT) or address == found[-1][4]:
                 raise
     raise AssertionError("getaddrinfo() answers or raises")
+
+
+def count(text: str) -> int:
+    """Parses a whole number above 0."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return int(text)
+
+
+def seconds(text: str) -> float:
+    """Parses a number of seconds, 0 included."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1
+    if not 0 <= number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
+    return number
