@@ -7,7 +7,7 @@ of these by name (urllib3, requests, http.client, ...). It may come before or af
 after an import, and goes well with truststore. Importing this module patches nothing.
 
 It also replaces select.select(), select.poll(), gevent's of the same names, and the select() of selectors, by some that
-see what a socket of greentls has read ahead (greentls.ssl.selecting).
+see what a socket of greentls has read ahead (greentls.ssl.polling).
 
 Out of reach: TLS that is done in C (psycopg's libpq, pycurl, grpc), and what takes its names from gevent.ssl after
 patch() (geventhttpclient: import it before, or give it ssl_context_factory=greentls.ssl.create_default_context).
@@ -33,9 +33,10 @@ from gevent import events
 
 import greentls.ssl
 from greentls.sessions.client import ClientSessions
-from greentls.ssl import selecting
-from greentls.ssl.context import SSLContext, _Base
-from greentls.ssl.socket import _ORIGINAL, SSLSocket
+from greentls.ssl import polling
+from greentls.ssl.context import SSLContext
+from greentls.ssl.replacement import STDLIB_CONTEXT, STDLIB_SOCKET
+from greentls.ssl.socket import SSLSocket
 
 __all__ = ["patch", "unpatch"]
 
@@ -112,9 +113,9 @@ def _put_back(places: list[_Place]) -> list[_Place]:
 
 def _watch() -> Iterator[_Place]:
     """Selectors see what a socket has read ahead; so do select() and poll(), which _found() finds."""
-    yield _put(SSLSocket, "by_descriptor", selecting.KNOWN)
-    for kind in selecting.selector_classes():
-        yield _put(kind, "select", selecting.seeing(vars(kind)["select"]))
+    yield _put(SSLSocket, "by_descriptor", polling.KNOWN)
+    for kind in polling.selector_classes():
+        yield _put(kind, "select", polling.seeing(vars(kind)["select"]))
 
 
 def _put(owner: Any, name: str, now: Any) -> _Place:
@@ -125,7 +126,7 @@ def _put(owner: Any, name: str, now: Any) -> _Place:
 
 def _found() -> Iterator[_Place]:
     """Where one of the standard library's objects, or what gevent or truststore have put there, has a name."""
-    ours: dict[int, Any] = {id(old): new for old, new in selecting.replacements()}
+    ours: dict[int, Any] = {id(old): new for old, new in polling.replacements()}
     for name in _NAMES:
         new = getattr(greentls.ssl, name)
         for old in (
@@ -158,10 +159,10 @@ def _beside_gevent(event: object) -> None:
 def _guard() -> Iterator[_Place]:
     """The standard library's classes name themselves by ssl's globals, in super(SSLContext, SSLContext), and so would
     recurse once these are others. Configs that exist go on: their methods see the module as it was."""
-    originals = {**vars(_stdlib_ssl), "SSLContext": _Base, "SSLSocket": _ORIGINAL}
+    originals = {**vars(_stdlib_ssl), "SSLContext": STDLIB_CONTEXT, "SSLSocket": STDLIB_SOCKET}
     # One of gevent's setters puts its class into ssl, and leaves it there: into another ssl, from now on
     gevents = {**vars(gevent.ssl), "__ssl__": types.SimpleNamespace(**originals)}
-    for kind, names in ((_Base, originals), (_ORIGINAL, originals), (gevent.ssl.SSLContext, gevents)):
+    for kind, names in ((STDLIB_CONTEXT, originals), (STDLIB_SOCKET, originals), (gevent.ssl.SSLContext, gevents)):
         for name, was in list(vars(kind).items()):
             now = _over(was, names)
             if now is not was:

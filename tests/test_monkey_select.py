@@ -152,12 +152,12 @@ if not gevent.monkey.is_module_patched("select"):
         now = dict(vars(each))
         assert {{key: value for key, value in now.items() if was.get(key) is not value}} == {{}}, each
 from greentls.ssl.socket import SSLSocket
-from greentls.ssl import selecting
+from greentls.ssl import polling
 assert SSLSocket.by_descriptor is None
 for module in (select, selectors, gevent.select, gevent.selectors, sys.modules["__main__"]):
-    assert not [name for name, value in vars(module).items() if selecting.is_ours(value)]
+    assert not [name for name, value in vars(module).items() if polling.is_ours(value)]
 for kind in KINDS:
-    assert getattr(kind.select, "__module__") != "greentls.ssl.selecting"
+    assert getattr(kind.select, "__module__") != "greentls.ssl.polling"
 print(sorted(WAYS))
 """
 

@@ -1,8 +1,9 @@
 """A drop-in for the standard library's ssl whose callbacks may wait: ``import greentls.ssl as ssl``.
 
-Every name of the running Python's ssl module is here: constants, enums, exceptions and functions as they are, ours in
-place of SSLContext, SSLSocket and SSLSession. Functions that make contexts are the standard library's own code over the
-names of this module. SSLObject and MemoryBIO are the standard library's: an SSLObject of ours has ours inside.
+Every name of the running Python's ssl module is here. SSLContext, SSLSocket and SSLSession are ours; constants, enums,
+exceptions and other functions are the standard library's. Functions that make contexts are the standard library's code
+over the names of this module. SSLObject and MemoryBIO are the standard library's; SSLContext.wrap_bio() puts a
+BIOConnection of ours inside of the SSLObject.
 """
 
 from __future__ import annotations
@@ -17,17 +18,38 @@ import gevent.monkey
 from gevent.socket import create_connection
 
 from greentls.core.session import Session as SSLSession
+from greentls.ssl import compiled
+from greentls.ssl.common import CHANNEL_BINDING_TYPES
 from greentls.ssl.context import SSLContext as SSLContext
-from greentls.ssl.facts import CHANNEL_BINDING_TYPES
 from greentls.ssl.socket import SSLSocket as SSLSocket
 
 if TYPE_CHECKING:
+    from greentls.ssl.memorybio import BIOConnection
 
-    def __getattr__(name: str) -> Any:
+    def __getattr__(name: str) -> Any:  # whatever the standard library has
         """The standard library's names, for type checkers."""
 
 
+def _wrap_bio(
+    context: SSLContext,
+    incoming: _stdlib_ssl.MemoryBIO,
+    outgoing: _stdlib_ssl.MemoryBIO,
+    server_side: bool = False,
+    server_hostname: str | None = None,
+    *,
+    owner: _stdlib_ssl.SSLObject,
+    session: SSLSession | None = None,
+) -> BIOConnection:
+    """The _sslobj of an ssl.SSLObject, for which the standard library's SSLContext.wrap_bio() calls."""
+    from greentls.ssl.memorybio import BIOConnection
+
+    return BIOConnection(context, incoming, outgoing, server_side, server_hostname, owner, session)
+
+
+# What an SSLContext makes is defined above it.
+SSLContext.compile = compiled.compile
 SSLContext.sslsocket_class = SSLSocket
+SSLContext._wrap_bio = _wrap_bio
 
 OURS = {
     "CHANNEL_BINDING_TYPES": CHANNEL_BINDING_TYPES,
@@ -38,13 +60,13 @@ OURS = {
 }
 
 
-def _names() -> dict[str, Any]:
+def _names() -> dict[str, object]:
     """The standard library's names as they are here."""
-    names = {}
+    names: dict[str, object] = {}
     for name in vars(_stdlib_ssl):
         if name.startswith("__") or f"{__name__}.{name}" in sys.modules:
             continue
-        # Not gevent's, if that has patched ssl
+        # not gevent's, if gevent has patched ssl
         value = OURS[name] if name in OURS else gevent.monkey.get_original("ssl", name)
         if isinstance(value, types.FunctionType) and _MAKERS & {value.__name__, *value.__code__.co_names}:
             value = _over_here(value)
@@ -55,7 +77,7 @@ def _names() -> dict[str, Any]:
 _MAKERS = {"SSLContext", "_create_unverified_context", "_create_stdlib_context"}
 
 
-@functools.cache  # what has two names here has two there
+@functools.cache  # a function that has two names stays one function
 def _over_here(function: types.FunctionType) -> types.FunctionType:
     """The function, reading its names from this module instead of its own."""
     code, defaults, closure = function.__code__, function.__defaults__, function.__closure__

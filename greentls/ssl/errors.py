@@ -7,9 +7,9 @@ import re
 import ssl as _stdlib_ssl
 from typing import Any
 
-from greentls.errors import CertificateError, TLSError, UnexpectedEOF, WireError, WouldBlock
+from greentls.errors import CertificateError, ConfigurationError, TLSError, UnexpectedEOF, WireError, WouldBlock
 
-__all__ = ["as_stdlib", "ssl_error", "want_read"]
+__all__ = ["as_stdlib", "configuration_error", "ssl_error", "want_read"]
 
 
 def as_stdlib(error: TLSError | WireError, server_hostname: str | None = None) -> _stdlib_ssl.SSLError:
@@ -46,6 +46,15 @@ _MISMATCHES = {62: "Hostname", 64: "IP address"}
 def ssl_error(text: str, library: str | None = None, reason: str | None = None) -> _stdlib_ssl.SSLError:
     """An ssl.SSLError of OpenSSL's, or of nobody's."""
     return _said_by(_stdlib_ssl.SSLError(_stdlib_ssl.SSL_ERROR_SSL, text), library, reason)
+
+
+def configuration_error(error: ConfigurationError, reason: str) -> _stdlib_ssl.SSLError:
+    """As the standard library words a refused setting, followed by what was refused and why.
+
+    reason: OpenSSL's name of it, "PEM_LIB" for example.
+    """
+    words = reason.replace("_", " ").lower().replace("pem", "PEM")
+    return ssl_error(f"[SSL: {reason}] {words}: {error} (greentls)", "SSL", reason)
 
 
 def want_read() -> _stdlib_ssl.SSLError:

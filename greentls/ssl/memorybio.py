@@ -1,34 +1,32 @@
-"""TLS over the standard library's MemoryBIOs: what SSLContext.wrap_bio() puts into an ssl.SSLObject.
+"""TLS over the standard library's MemoryBIOs: the inside of an ssl.SSLObject that SSLContext.wrap_bio() makes.
 
-The standard library's SSLObject hands every call on to its _sslobj, so that class stays as it is and isinstance() holds
-for asyncio, urllib3 and trio; here is the _sslobj. Unlike the standard library's, and gevent's, it lets callbacks wait.
+The standard library's SSLObject hands every call on to its _sslobj. So that class stays as it is, and isinstance()
+holds for asyncio, urllib3 and trio. Here is the _sslobj; unlike the standard library's it lets callbacks wait.
 """
 
 from __future__ import annotations
 
 import ssl as _stdlib_ssl
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 from greentls.core.connection import WANT_READ, Connection
 from greentls.core.session import Session
 from greentls.errors import ConcurrentUseError, TLSError, WantRead
 from greentls.openssl import bios
+from greentls.ssl.client_hello import ReadsClientHello
+from greentls.ssl.compiled import make_connection
+from greentls.ssl.context import SSLContext
 from greentls.ssl.errors import want_read
-from greentls.ssl.greeting import Greeting
 from greentls.ssl.plain_socket import PlainSocket
 from greentls.wire.record import MAX_HELLO_RECORDS, RECORD_HEADER_SIZE
 from greentls.wire.registry import AlertDescription
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from greentls.ssl.context import SSLContext
 
 __all__ = ["BIOConnection"]
 
 
 class _Certificate(bytes):
-    """DER. SSLObject and truststore ask a certificate of _ssl's for it by this method."""
+    """A certificate's DER, with the method by which SSLObject and truststore ask a certificate of _ssl's for it."""
 
     def public_bytes(self, format: int = 2) -> bytes | str:
         """format: _ssl.ENCODING_DER, or _ssl.ENCODING_PEM."""
@@ -38,31 +36,33 @@ class _Certificate(bytes):
 _RECEIVE, _SEND = "receive", "send"
 
 
-class BIOConnection(Greeting):
-    """Takes ciphertext from the incoming MemoryBIO and leaves it in the outgoing one. owner: the SSLObject, which
-    holds this."""
+class BIOConnection(ReadsClientHello):
+    """Takes ciphertext from the incoming MemoryBIO and leaves it in the outgoing one.
+
+    owner: the SSLObject that this is in.
+    """
 
     def __init__(
         self,
         context: SSLContext,
-        incoming: Any,
-        outgoing: Any,
+        incoming: _stdlib_ssl.MemoryBIO,
+        outgoing: _stdlib_ssl.MemoryBIO,
         server_side: bool,
         server_hostname: str | None,
-        owner: Any,
+        owner: _stdlib_ssl.SSLObject,
         session: Session | None,
     ) -> None:
         self._context = context
         self.server_side = server_side
         self.server_hostname = server_hostname
         self._incoming, self._outgoing = incoming, outgoing
-        self._header, self._rest = b"", 0  # of the record that is being fed: what is known, bytes that are missing
-        self._records = 0  # fed since a step was done
-        self._free = [_RECEIVE, _SEND]  # what nobody is at: see greentls.stream
-        self._tls = context.connection(server_side, server_hostname, session, owner)
+        self._header, self._rest = b"", 0  # of the record that is being fed: what has come, bytes that are missing
+        self._records = 0  # that were fed since the last step came to its end
+        self._free = [_RECEIVE, _SEND]  # turns that nobody has: see greentls.stream
+        self._tls = make_connection(context, server_side, server_hostname, session, owner)
 
     @property
-    def owner(self) -> Any:
+    def owner(self) -> Any:  # an SSLObject, or None
         """The SSLObject, as in the standard library; it is not kept alive from here."""
         return self._tls.owner()
 
@@ -74,7 +74,7 @@ class BIOConnection(Greeting):
         self._tls = connection
 
     def _run(self, step: Callable[..., int], *arguments: Any) -> int:
-        """One step of the connection, with as much of what has come as it needs; what it leaves for the peer goes out.
+        """Does one step of the connection: feeds it as much ciphertext as it needs, and sends what it has for the peer.
 
         Raises SSLWantReadError, SSLError, or what a callback raised.
         """
@@ -89,10 +89,10 @@ class BIOConnection(Greeting):
             self._flush()
 
     def _receive(self) -> bytes:
-        """A record to the connection, or what there is of it, or its end: b"". Raises SSLWantReadError.
+        """Feeds the connection one record, or the part of it that has come, or the end: b"". Raises SSLWantReadError.
 
-        Never more: what stands behind a close_notify is no ciphertext, and there is no way back into a MemoryBIO whose
-        end has been written. Raises ConcurrentUseError if another greenlet is at it, which was interrupted there.
+        Never more than one record: bytes behind a close_notify are no ciphertext, and cannot be put back into a
+        MemoryBIO whose end has been written. Raises ConcurrentUseError if another greenlet was interrupted in here.
         """
         mine = True
         try:
@@ -136,7 +136,7 @@ class BIOConnection(Greeting):
         self._flush()
 
     def _flush(self) -> None:
-        """In the order in which OpenSSL has made it, whoever comes between: another one that is at it looks again."""
+        """Sends in the order in which OpenSSL made it. If another greenlet is sending, that one looks again."""
         mine = True
         while mine and self._tls.unsent:
             try:
@@ -162,7 +162,7 @@ class BIOConnection(Greeting):
         return [_Certificate(each) for each in super().get_unverified_chain()]
 
     def pending(self) -> int:
-        """Plaintext bytes. What the incoming MemoryBIO has is its owner's to know."""
+        """Plaintext bytes. The owner of the incoming MemoryBIO knows what is in there."""
         return self._tls.pending
 
     def do_handshake(self) -> None:
@@ -178,8 +178,9 @@ class BIOConnection(Greeting):
         with self._resuming():
             return self._tls.step_handshake()
 
-    def read(self, size: int = 1024, buffer: Any = None) -> bytes | int:
-        """1 to size bytes, or their number in the buffer; b"" after close_notify. Raises SSLWantReadError, SSLError."""
+    def read(self, size: int = 1024, buffer: bytearray | memoryview | None = None) -> bytes | int:
+        """Reads 1 to size bytes; into the buffer if there is one, and returns their number. b"" or 0 after the peer's
+        close_notify. Raises SSLWantReadError, SSLError."""
         self._finish_handshake()
         if buffer is None:
             if size < 0:
@@ -195,8 +196,9 @@ class BIOConnection(Greeting):
             with bios.writable(part) as room:
                 return max(self._run(self._tls.step_read, room, len(room)), 0)
 
-    def write(self, data: Any) -> int:
-        """All of it. Raises SSLError; SSLWantReadError before the handshake is finished, and as Connection.write()."""
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        """Writes all of data. Raises SSLError; SSLWantReadError before the handshake is finished, and where
+        Connection.write() raises WantRead."""
         self._finish_handshake()
         with memoryview(data) as view, view.cast("B") as octets:
             return self._run(self._step_write, octets) if octets else 0
@@ -208,7 +210,8 @@ class BIOConnection(Greeting):
             return WANT_READ
 
     def shutdown(self) -> None:
-        """close_notify, and the peer's. Raises SSLWantReadError until then, SSLError, also for data before it."""
+        """Sends close_notify, and raises SSLWantReadError until the peer's has come. Raises SSLError, also if data come
+        before it."""
         shutdown = self._tls.shutdown
         self._run(lambda: shutdown() or shutdown())  # says it, and looks for the peer's
 

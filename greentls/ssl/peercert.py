@@ -1,4 +1,4 @@
-"""X.509 to the dict that ssl.SSLSocket.getpeercert() gives, key by key as CPython's _ssl.c has it."""
+"""From a certificate to the dict of ssl.SSLSocket.getpeercert(), key by key as CPython's _ssl.c makes it."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ from cryptography.x509.oid import AuthorityInformationAccessOID
 
 from greentls.certificates import read_certificate
 
-__all__ = ["peer_certificate"]
+__all__ = ["PeerCertificate", "peer_certificate"]
+
+PeerCertificate = dict[str, Any]  # Any: the standard library's values are strings, numbers and nested tuples
 
 
-def peer_certificate(der: bytes) -> dict[str, Any]:
+def peer_certificate(der: bytes) -> PeerCertificate:
     """The certificate's dict. Raises ValueError if it cannot be read."""
     certificate = read_certificate(der)
     serial = f"{abs(certificate.serial_number):X}"
-    result: dict[str, Any] = {
+    result: PeerCertificate = {
         "subject": _name(certificate.subject),
         "issuer": _name(certificate.issuer),
         "version": certificate.version.value + 1,
@@ -61,7 +63,7 @@ def _name(name: x509.Name) -> tuple[tuple[tuple[str, str], ...], ...]:
     return tuple(tuple((_long_name(each.oid.dotted_string), _text(each.value)) for each in rdn) for rdn in name.rdns)
 
 
-@functools.lru_cache(1024)  # they come from peers
+@functools.lru_cache(1024)  # bounded: peers choose them
 def _long_name(oid: str) -> str:
     """OpenSSL's name of an object, the digits if it has none."""
     try:
@@ -74,7 +76,7 @@ def _text(value: str | bytes) -> str:
     return value if isinstance(value, str) else value.decode("latin-1")
 
 
-def _general_name(name: x509.GeneralName) -> tuple[str, Any]:
+def _general_name(name: x509.GeneralName) -> tuple[str, object]:
     if isinstance(name, x509.DNSName):
         return "DNS", name.value
     if isinstance(name, x509.RFC822Name):
@@ -89,7 +91,7 @@ def _general_name(name: x509.GeneralName) -> tuple[str, Any]:
         return "Registered ID", name.value.dotted_string
     if isinstance(name, x509.OtherName):
         return "othername", _other_name(name.type_id.dotted_string, name.value)
-    raise ValueError(f"no general name: {name!r}")
+    raise ValueError(f"unknown kind of general name: {name!r}")
 
 
 _UTF8_STRING, _IA5_STRING = 0x0C, 0x16  # X.680 8.4
@@ -101,11 +103,11 @@ _OTHER_NAMES = {
     "1.3.6.1.5.5.7.8.8": "NAIRealm",
     "1.3.6.1.5.5.7.8.9": "SmtpUTF8Mailbox",
 }
-_PRINTED = 2046 - len("othername:")  # bytes: CPython reads one line of what is printed, into a buffer of this size
+_PRINTED = 2046 - len("othername:")  # bytes: CPython reads one line of what OpenSSL prints, into a buffer of this size
 
 
 def _other_name(form: str, value: bytes) -> str:
-    """value: DER. Raises ValueError for a text that is not UTF-8."""
+    """An otherName as CPython shows it. value: DER. Raises ValueError for a text that is not UTF-8."""
     label = _OTHER_NAMES.get(form)
     if label is None or value[:1] != bytes([_IA5_STRING if label == "SRVName" else _UTF8_STRING]):
         return "<unsupported>"
@@ -115,7 +117,7 @@ def _other_name(form: str, value: bytes) -> str:
 
 
 def _contents(der: bytes) -> bytes:
-    """Of a DER element whose tag is one byte (X.690 8.1)."""
+    """The contents of a DER element whose tag is one byte (X.690 8.1)."""
     return der[2 + (der[1] & 0x7F if der[1] > 0x7F else 0) :]
 
 

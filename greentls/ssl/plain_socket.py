@@ -1,10 +1,10 @@
-"""PlainSocket: a socket in clear, some of whose bytes have been read already. InClear: one before or after TLS."""
+"""PlainSocket: a socket without TLS, with bytes that have been read already. InClear: a socket before or after TLS."""
 
 from __future__ import annotations
 
 import errno
 import os
-from typing import Any
+from typing import NoReturn
 
 from gevent import socket
 
@@ -15,22 +15,23 @@ __all__ = ["Closed", "InClear", "PlainSocket"]
 
 
 class PlainSocket(socket.socket):  # type: ignore[misc]  # gevent is untyped
-    """A gevent socket that gives ``ahead`` before anything else.
+    """A gevent socket whose ``recv()`` gives the bytes of ``ahead`` first. There are such bytes in three cases:
 
-    TLS may end on a connection that goes on in clear (FTP's CCC, LDAP): what the peer sent behind its close_notify may
-    have come along with it. A connection may be passed through without ever being terminated here: its ClientHello has
-    been read. And something may stand before TLS (the PROXY protocol), read with a part of what follows: wrap_socket()
-    takes a PlainSocket's ahead as the first ciphertext.
+    - TLS has ended, and the connection goes on in plaintext (FTP's CCC, LDAP). Bytes that the peer sent behind its
+      close_notify may have come together with it.
+    - A connection is passed through without TLS ending here. Its ClientHello has been read.
+    - Something comes before TLS (the PROXY protocol), and was read together with a part of what follows. wrap_socket()
+      takes a PlainSocket's ahead as the first ciphertext.
 
     select() and its kin do not see these bytes, unless monkey.patch() has replaced them: read until ahead is empty
-    before polling the descriptor.
+    before you poll the descriptor.
     """
 
     ahead: bytes = b""
     client_hello: ClientHello | None = None  # of a connection that is passed through
 
     def pending(self) -> int:
-        """Bytes that are ahead."""
+        """How many bytes are ahead."""
         return len(self.ahead)
 
     def recv(self, bufsize: int, flags: int = 0) -> bytes:
@@ -41,7 +42,7 @@ class PlainSocket(socket.socket):  # type: ignore[misc]  # gevent is untyped
             self.ahead = self.ahead[bufsize:]
         return data
 
-    def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
+    def recv_into(self, buffer: bytearray | memoryview, nbytes: int = 0, flags: int = 0) -> int:
         if not self.ahead:
             return super().recv_into(buffer, nbytes, flags)  # type: ignore[no-any-return]  # gevent is untyped
         with memoryview(buffer) as view, view.cast("B") as octets:
@@ -51,9 +52,10 @@ class PlainSocket(socket.socket):  # type: ignore[misc]  # gevent is untyped
 
 
 class InClear(PlainSocket):
-    """A socket that listens, or is going to connect, or has been unwrapped: in an SSLSocket's place of the TLSStream.
+    """The _stream of an SSLSocket that listens, is not yet connected, or has been unwrapped.
 
-    Its waits are gevent's: to close or detach it cancels them. connection: what the TLSStream will go on with, or had.
+    Its waits are gevent's: closing or detaching it cancels them. connection: the Connection of the TLSStream before or
+    after it.
     """
 
     connection: Connection
@@ -61,16 +63,22 @@ class InClear(PlainSocket):
     def use(self, connection: Connection) -> None:
         self.connection = connection
 
-    shut = socket.socket.shutdown
+    # A TLSStream's names for the same
+    read, read_into, write, shut = (
+        PlainSocket.recv,
+        PlainSocket.recv_into,
+        socket.socket.sendall,
+        socket.socket.shutdown,
+    )
 
 
 class Closed:
-    """The same place's, once the SSLSocket is closed: nothing of what TLS has at hand is read or sent any more."""
+    """The _stream of an SSLSocket that is closed: nothing is read or sent any more, not even what TLS has at hand."""
 
     def __init__(self, connection: Connection, timeout: float | None) -> None:
         self.connection, self.timeout = connection, timeout
 
-    def _bad_descriptor(self, *_: Any) -> Any:
+    def _bad_descriptor(self, *_: object) -> NoReturn:
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))
 
     do_handshake = receive = read = read_into = send = write = shutdown = shut = _bad_descriptor
@@ -84,13 +92,13 @@ class Closed:
     def fileno(self) -> int:
         return -1
 
-    def refuse(self, *_: Any) -> None:
-        """There is nobody to be told."""
+    def refuse(self, *_: object) -> None:
+        """Does nothing: nobody is there any more."""
 
     refuse_in_clear = use = refuse
 
     def close(self) -> None:
-        """It is."""
+        """Does nothing: it is closed."""
 
     def detach(self) -> int:
         return -1

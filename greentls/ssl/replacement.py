@@ -1,22 +1,78 @@
-"""StandIn: a class in the standard library's place, for programs that hold older ones."""
+"""How a class of ours takes the place of one of the standard library's.
+
+- Programs keep sockets and contexts that they made before monkey.patch(), and ask isinstance() later: Replacement.
+- The base class of SSLContext is the standard library's. A newer Python gives it setters that nothing here reads. If
+  they were inherited, a setting could be made and silently not obeyed: hide_unknown().
+- The setters of that base class call themselves without end once ssl.SSLContext is another class: through_c().
+"""
 
 from __future__ import annotations
 
 import ssl as _stdlib_ssl
+from collections.abc import Callable, Collection
+from typing import Any, NoReturn, TypeVar
 
-__all__ = ["StandIn"]
+import gevent.monkey
+
+__all__ = ["STDLIB_CONTEXT", "STDLIB_SOCKET", "Replacement", "hide_unknown", "through_c"]
+
+Value = TypeVar("Value")
+
+# gevent replaces ssl.SSLContext when it patches, and so does monkey.patch(). These are the standard library's own.
+# Any: mypy cannot use a class that is found at run time as a base class.
+STDLIB_CONTEXT: Any = next(each for each in _stdlib_ssl.SSLContext.__mro__ if each.__module__ == "ssl")
+STDLIB_SOCKET: Any = gevent.monkey.get_original("ssl", "SSLSocket")  # Any: as above
 
 
-class StandIn(type):
-    """Of a class that monkey.patch() puts into ssl under its own name.
+class Replacement(type):
+    """The metaclass of a class that monkey.patch() puts into ssl under its own name.
 
-    As long as it is there, isinstance() holds for what was made before, of the classes that it stands in for: programs
-    keep a socket or a context, and ask later. issubclass() tells what has our methods.
+    While it is there, isinstance() also holds for instances of the classes that it replaces (_replaces). issubclass()
+    holds for its own subclasses only, so it tells which objects have our methods.
     """
 
-    _stands_in_for: tuple[type, ...] = ()
+    _replaces: tuple[type, ...] = ()
 
     def __instancecheck__(cls, instance: object) -> bool:
         if super().__instancecheck__(instance):
             return True
-        return vars(_stdlib_ssl).get(cls.__name__) is cls and isinstance(instance, cls._stands_in_for)
+        return vars(_stdlib_ssl).get(cls.__name__) is cls and isinstance(instance, cls._replaces)
+
+
+class Absent:
+    """An attribute of the base class that the class does not have: it can be neither read nor set."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.message = f"{owner.__name__} has no {name}: it is of a newer ssl than greentls knows"
+
+    def __get__(self, instance: object, owner: type) -> NoReturn:
+        raise AttributeError(self.message)
+
+    def __set__(self, instance: object, value: object) -> NoReturn:
+        raise AttributeError(self.message)
+
+
+def hide_unknown(cls: type, base: type, inherited: Collection[str]) -> None:
+    """Makes absent what base has in public, unless cls defines it or inherited lists it."""
+    own = {name for each in cls.__mro__ if not issubclass(base, each) for name in vars(each)}
+    for name in dir(base):
+        if not name.startswith("_") and name not in own and name not in inherited:
+            absent = Absent()
+            setattr(cls, name, absent)
+            absent.__set_name__(cls, name)
+
+
+def through_c(name: str, kind: Callable[[int], Value]) -> property:
+    """STDLIB_CONTEXT's property of this name, read and set in its base class, which is written in C.
+
+    kind: the enum of its values.
+    """
+    attribute = getattr(STDLIB_CONTEXT.__mro__[1], name)
+
+    def get(self: object) -> Value:
+        return kind(attribute.__get__(self))
+
+    def set(self: object, value: int) -> None:
+        attribute.__set__(self, value)
+
+    return property(get, set, doc=attribute.__doc__)

@@ -1,4 +1,9 @@
-"""SSLSocket: ssl.SSLSocket's methods over a TLSStream, for greenlets."""
+"""SSLSocket: ssl.SSLSocket's methods over a TLSStream, for greenlets.
+
+What is under it (_stream) changes as the socket goes on: an InClear listens or is not yet connected, a TLSStream speaks
+TLS, an InClear again goes on after unwrap(), and a Closed is left at the end. They have the same methods, so that few
+methods here ask which of them it is.
+"""
 
 from __future__ import annotations
 
@@ -8,39 +13,37 @@ import socket as _stdlib_socket
 import ssl as _stdlib_ssl
 import warnings
 import weakref
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
-import gevent.monkey
 import gevent.ssl
 
 from greentls.core.connection import Connection
 from greentls.core.session import Session
 from greentls.errors import TLSError, UnexpectedEOF, WireError, WouldBlock
 from greentls.hub import Deadline
-from greentls.ssl.greeting import Greeting
+from greentls.ssl.client_hello import ReadsClientHello
+from greentls.ssl.compiled import has_side, make_connection
+from greentls.ssl.context import SSLContext
+from greentls.ssl.peercert import PeerCertificate
 from greentls.ssl.plain_socket import Closed, InClear, PlainSocket
-from greentls.ssl.refused import mark
-from greentls.ssl.replacement import StandIn
+from greentls.ssl.refused_handshakes import mark
+from greentls.ssl.replacement import STDLIB_SOCKET, Replacement
 from greentls.strategy import STRATEGIES
 from greentls.stream import TLSStream
 from greentls.wire import NotTLS
 
-if TYPE_CHECKING:
-    from greentls.ssl.context import SSLContext
-
 __all__ = ["SSLSocket"]
 
+Address = Any  # the address family's: a tuple, a path, ...
 
 UNREAD_SIZE = 16384  # bytes taken from a connection before it is closed by force; gevent.pywsgi asks for as many
 
-_ORIGINAL = gevent.monkey.get_original("ssl", "SSLSocket")
-
 
 class Underneath:
-    """The _sock of an SSLSocket: ends the connection, and neither reads nor writes behind the back of TLS.
+    """The _sock of an SSLSocket: it can end the connection, but neither reads nor writes past TLS.
 
-    gevent.pywsgi closes so what else stays open for as long as somebody has the request's environ, and with it the file
-    that makefile() has made.
+    gevent.pywsgi closes connections by it. Otherwise they would stay open for as long as somebody holds the request's
+    environ, and with it the file that makefile() has made.
     """
 
     __slots__ = ("_owner",)
@@ -51,31 +54,31 @@ class Underneath:
     def fileno(self) -> int:
         return self._owner.fileno()
 
-    def recv(self, *_: Any) -> bytes:
-        """What comes belongs to TLS: there is never anything to read here."""
+    def recv(self, *_: object) -> NoReturn:
+        """There is never anything to read here: it belongs to TLS."""
         raise BlockingIOError(errno.EAGAIN, "only TLS reads from this socket")
 
     def close(self) -> None:
-        """close_notify if it can go at once, then FIN, whatever files are open."""
+        """Sends close_notify if that can go at once, then FIN, even if files are open."""
         owner = self._owner
-        if owner._sslobj is not None:  # else it may have nothing, and would be waited for
+        if owner._sslobj is not None:  # without TLS recv() might wait
             try:
-                owner._raw.recv(UNREAD_SIZE)  # what the kernel still has at close() would make it send RST, not FIN
+                owner._raw.recv(UNREAD_SIZE)  # the kernel sends RST, not FIN, if there is unread data at close()
             except OSError:
                 pass
         owner._real_close()
 
 
-class SSLSocket(Greeting, metaclass=StandIn):
+class SSLSocket(ReadsClientHello, metaclass=Replacement):
     """A socket that speaks TLS once it is connected. Made by SSLContext.wrap_socket().
 
     Any number of greenlets of one thread may use it; one that reads and one that writes do not wait for each other.
-    Errors are the standard library's (ssl.SSLError and its kin, OSError, TimeoutError), except that whatever a callback
-    raised comes out of do_handshake(), recv() or send() as itself.
+    Errors are the standard library's (ssl.SSLError and its subclasses, OSError, TimeoutError), except that whatever a
+    callback raises comes out of do_handshake(), recv() or send() as itself.
     """
 
-    _stands_in_for = (_ORIGINAL, gevent.ssl.SSLSocket)
-    #: Sockets that speak TLS, and what they leave, for select() and its kin: while monkey.patch() is in force.
+    _replaces = (STDLIB_SOCKET, gevent.ssl.SSLSocket)
+    #: Sockets that speak TLS, or have spoken it, for select() and its kin. None unless monkey.patch() is in force.
     by_descriptor: ClassVar[weakref.WeakValueDictionary[int, SSLSocket | PlainSocket] | None] = None
 
     do_handshake_on_connect: bool
@@ -84,15 +87,15 @@ class SSLSocket(Greeting, metaclass=StandIn):
     type: int
     proto: int
     _stream: TLSStream | InClear | Closed
-    _raw: Any  # what knows the descriptor: a _socket.socket, or the same as _stream
+    _raw: Any  # the socket that has the descriptor: a _socket.socket, or _stream; gevent is untyped
     _connected = False
     _takes_early_data = True
     _io_refs = 0
     _closed = False
-    _handed_out = False  # by unwrap(): the descriptor is the plain socket's, and so is what becomes of it
-    _ahead = b""  # ciphertext that came with the socket, and is not in client_hello yet
+    _handed_out = False  # by unwrap(): the plain socket owns the descriptor, and closes it
+    _ahead = b""  # ciphertext that came with the socket, and read_client_hello() has not seen
 
-    def __init__(self, *_: Any, **__: Any) -> None:
+    def __init__(self, *_: object, **__: object) -> None:
         raise TypeError(
             f"{type(self).__name__} does not have a public constructor. "
             "Instances are returned by SSLContext.wrap_socket()."
@@ -101,7 +104,7 @@ class SSLSocket(Greeting, metaclass=StandIn):
     @classmethod
     def _create(
         cls,
-        sock: Any,
+        sock: _stdlib_socket.socket,
         server_side: bool,
         do_handshake_on_connect: bool,
         suppress_ragged_eofs: bool,
@@ -130,9 +133,9 @@ class SSLSocket(Greeting, metaclass=StandIn):
             raw.setblocking(False)
             self.server_hostname = None if server_hostname is None else context._encode_hostname(server_hostname)
             connected = self._is_connected()
-            # A listener's context need not fit its side: it is for accept(). The Connection only has the facts, then.
-            side = server_side if connected or context.has_side(server_side) else not server_side
-            connection = context.connection(side, self.server_hostname, session, self, self._takes_early_data)
+            # The context of a socket that listens need not fit its side. Its Connection is there for facts only.
+            side = server_side if connected or has_side(context, server_side) else not server_side
+            connection = make_connection(context, side, self.server_hostname, session, self, self._takes_early_data)
             if not connected:
                 self._raw = self._stream = InClear(family, kind, proto, fileno=raw.detach())
                 self._stream.use(connection)
@@ -162,8 +165,8 @@ class SSLSocket(Greeting, metaclass=StandIn):
         return stream
 
     def _is_connected(self) -> bool:
-        """Raises ssl.SSLError for one that the peer has closed, if there is still something to read from it: it has
-        never been through TLS (CVE-2023-40217)."""
+        """Whether it is connected. Raises ssl.SSLError if the peer has closed it and there still is something to read:
+        such data have never been through TLS (CVE-2023-40217)."""
         try:
             self._raw.getpeername()
         except OSError as error:
@@ -191,16 +194,16 @@ class SSLSocket(Greeting, metaclass=StandIn):
             raw.close()
 
     @property  # type: ignore[misc]  # mypy has no property in its place
-    def __class__(self) -> Any:
-        """What ssl.SSLSocket is at the moment, so that isinstance(sock, ssl.SSLSocket) holds, patched by gevent or not;
-        and where it is this class, what it was before, so that isinstance(sock, socket.socket) holds too.
+    def __class__(self) -> Any:  # a type, of which name a socket has an attribute
+        """The class that ssl.SSLSocket is at the moment, so that isinstance(sock, ssl.SSLSocket) holds, patched by
+        gevent or not. If that is this class, the one that it replaced, so that isinstance(sock, socket.socket) holds.
 
-        type(sock) is what it is: the standard library's class is bound to its own _ssl objects, gevent's to those.
+        type(sock) remains this class: the standard library's and gevent's are bound to objects of _ssl.
         """
         now = _stdlib_ssl.SSLSocket
-        if not issubclass(now, Greeting):
+        if not issubclass(now, ReadsClientHello):
             return now
-        return gevent.ssl.SSLSocket if issubclass(gevent.ssl.SSLSocket, _stdlib_socket.socket) else _ORIGINAL
+        return gevent.ssl.SSLSocket if issubclass(gevent.ssl.SSLSocket, _stdlib_socket.socket) else STDLIB_SOCKET
 
     def __enter__(self) -> SSLSocket:
         return self
@@ -216,9 +219,10 @@ class SSLSocket(Greeting, metaclass=StandIn):
     # -- TLS -----------------------------------------------------------------------------------------------------------
 
     def do_handshake(self, block: bool = False) -> None:
-        """Raises ssl.SSLError, OSError, TimeoutError, or whatever a callback raised, as itself.
+        """Does the handshake, or waits for its end if another greenlet is doing it.
 
-        block: also where the timeout is 0.
+        block: waits even if the timeout is 0. Raises ssl.SSLError, OSError, TimeoutError, or whatever a callback
+        raised, as itself.
         """
         self._check_connected()
         timeout = self._stream.timeout
@@ -252,7 +256,7 @@ class SSLSocket(Greeting, metaclass=StandIn):
                 stream.refuse_in_clear(answer, str(error))
             raise self._as_stdlib(error) from error
         except OSError as error:
-            # The transport's, or out of time; while what a hook has raised leaves a connection that is dead.
+            # The transport failed, or it took too long. An error that a hook raised leaves a dead connection.
             if self.server_side and not (self._connection.operation.dead or isinstance(error, _stdlib_ssl.SSLError)):
                 mark(error, self._peer_address())
             raise
@@ -264,25 +268,25 @@ class SSLSocket(Greeting, metaclass=StandIn):
             mark(said, self._peer_address())
         return said
 
-    def _peer_address(self) -> Any:
+    def _peer_address(self) -> object:
         try:
-            return self._raw.getpeername() or None  # a socketpair's has no name
-        except OSError:  # gone already
+            return self._raw.getpeername() or None  # "": the end of a socketpair
+        except OSError:  # the peer is gone
             return None
 
     def _check_connected(self) -> None:
-        """Raises OSError. TLS may begin, since a socket may be connected although connect() raised BlockingIOError."""
+        """Begins TLS if the socket is connected by now: connect() may have raised BlockingIOError. Raises OSError."""
         if not self._connected:
             try:
                 self._raw.getpeername()
             except OSError as error:
-                if self.server_side:  # an accepted one, of a client that was gone at once
+                if self.server_side:  # it was accepted, and its client is gone already
                     mark(error, None)
                 raise
             self._leave_clear()
 
     def _leave_clear(self) -> None:
-        """TLS takes over a socket that has been connected."""
+        """Begins TLS on a socket that has been connected."""
         clear = self._stream
         timeout, connection = clear.timeout, clear.connection
         raw = _socket.socket(self.family, self.type, self.proto, fileno=clear.detach())
@@ -290,7 +294,7 @@ class SSLSocket(Greeting, metaclass=StandIn):
         self._speak_tls(raw, connection, timeout)
 
     def _finish_handshake(self) -> None:
-        """Reading and writing begin with it where nobody has asked for it before."""
+        """Reading and writing begin with the handshake if nobody has called do_handshake() before."""
         self._check_connected()
         self.do_handshake()
 
@@ -312,9 +316,9 @@ class SSLSocket(Greeting, metaclass=StandIn):
             super()._refuse_hello(error)
 
     def pass_through(self) -> PlainSocket:
-        """The connection as it is, with the ciphertext that was read in its ahead: for somebody else to terminate.
+        """A PlainSocket of the connection, with the ciphertext that was read in its ahead: TLS ends somewhere else.
 
-        Before the handshake only, typically as the answer of a client_hello_callback. This socket is closed by it.
+        It goes before the handshake only, typically as the answer of a client_hello_callback, and closes this socket.
         """
         if self._connection.started:
             raise ValueError("pass_through() goes before the handshake")
@@ -340,9 +344,9 @@ class SSLSocket(Greeting, metaclass=StandIn):
         return self.recv(len) if buffer is None else self.recv_into(buffer, len)
 
     def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
-        """1 to buflen bytes, b"" at the end."""
+        """Receives 1 to buflen bytes; b"" at the end."""
         if flags:
-            raise self._no_flags("recv")
+            return self._unwrapped("recv").recv(buflen, flags)
         if not buflen:
             return b""
         if buflen < 0:
@@ -359,9 +363,9 @@ class SSLSocket(Greeting, metaclass=StandIn):
             raise self._as_stdlib(error) from error
 
     def recv_into(self, buffer: Any, nbytes: int | None = None, flags: int = 0) -> int:
-        """recv() into a buffer; nbytes at most. Returns the length, 0 at the end."""
+        """Receives into a buffer, nbytes at most. Returns how many bytes; 0 at the end."""
         if flags:
-            raise self._no_flags("recv_into")
+            return self._unwrapped("recv_into").recv_into(buffer, nbytes or 0, flags)
         limit = nbytes if nbytes and nbytes > 0 else None
         with memoryview(buffer) as view, view.cast("B") as octets, octets[:limit] as room:
             if not room:
@@ -383,9 +387,9 @@ class SSLSocket(Greeting, metaclass=StandIn):
         return self.send(data)
 
     def send(self, data: Any, flags: int = 0) -> int:
-        """Sends some of it, 128 KiB at most; returns how many bytes. After an error none of it was taken."""
+        """Sends the beginning of data, 128 KiB at most; returns how many bytes. After an error nothing was sent."""
         if flags:
-            raise self._no_flags("send")
+            return int(self._unwrapped("send").send(data, flags))
         try:
             if not self._stream.connection.established:
                 self._finish_handshake()
@@ -394,9 +398,10 @@ class SSLSocket(Greeting, metaclass=StandIn):
             raise self._as_stdlib(error) from error
 
     def sendall(self, data: Any, flags: int = 0) -> None:
-        """Sends all of it; after an error nobody knows how much."""
+        """Sends all of data. After an error nobody knows how much was sent."""
         if flags:
-            raise self._no_flags("sendall")
+            self._unwrapped("sendall").sendall(data, flags)
+            return
         try:
             if not self._stream.connection.established:
                 self._finish_handshake()
@@ -407,28 +412,28 @@ class SSLSocket(Greeting, metaclass=StandIn):
     _check_sendfile_params = _stdlib_socket.socket._check_sendfile_params  # type: ignore[attr-defined]  # not in typeshed
     sendfile = _stdlib_socket.socket._sendfile_use_send  # type: ignore[attr-defined]  # not in typeshed
 
-    def recvfrom(self, *_: Any) -> Any:
+    def recvfrom(self, *_: object) -> NoReturn:
         self._check_connected()
         raise ValueError(f"recvfrom not allowed on instances of {type(self)}")
 
-    def recvfrom_into(self, *_: Any) -> Any:
+    def recvfrom_into(self, *_: object) -> NoReturn:
         self._check_connected()
         raise ValueError(f"recvfrom_into not allowed on instances of {type(self)}")
 
-    def sendto(self, *_: Any) -> Any:
+    def sendto(self, *_: object) -> NoReturn:
         self._check_connected()
         raise ValueError(f"sendto not allowed on instances of {type(self)}")
 
-    def recvmsg(self, *_: Any, **__: Any) -> Any:
+    def recvmsg(self, *_: object, **__: object) -> NoReturn:
         raise NotImplementedError(f"recvmsg not allowed on instances of {type(self)}")
 
-    def recvmsg_into(self, *_: Any, **__: Any) -> Any:
+    def recvmsg_into(self, *_: object, **__: object) -> NoReturn:
         raise NotImplementedError(f"recvmsg_into not allowed on instances of {type(self)}")
 
-    def sendmsg(self, *_: Any, **__: Any) -> Any:
+    def sendmsg(self, *_: object, **__: object) -> NoReturn:
         raise NotImplementedError(f"sendmsg not allowed on instances of {type(self)}")
 
-    def dup(self) -> Any:
+    def dup(self) -> NoReturn:
         raise NotImplementedError(f"Can't dup() {type(self).__name__} instances")
 
     def verify_client_post_handshake(self) -> None:
@@ -437,10 +442,10 @@ class SSLSocket(Greeting, metaclass=StandIn):
         super().verify_client_post_handshake()
 
     def unwrap(self) -> PlainSocket:
-        """Ends TLS by close_notify both ways; returns the plain socket, which cooperates like this one.
+        """Ends TLS by close_notify in both directions; returns the plain socket, which waits as this one does.
 
-        This one goes on as the same socket, in clear, and so do files that makefile() has made of it: to close either
-        closes it.
+        This one goes on in plaintext, and so do files that makefile() has made of it. Closing any of them closes the
+        connection.
         """
         if self._sslobj is None:
             raise ValueError(f"No SSL wrapper around {self}")
@@ -450,20 +455,19 @@ class SSLSocket(Greeting, metaclass=StandIn):
             raise self._as_stdlib(error) from error
         self._raw = self._stream = plain = self._plain_socket()
         self._closed, self._handed_out = False, True
-        for method in ("recv", "recv_into", "send", "sendall"):
-            self.__dict__[method] = getattr(plain, method)
         return plain
 
     # -- before TLS ----------------------------------------------------------------------------------------------------
 
-    def bind(self, address: Any) -> None:
+    def bind(self, address: Address) -> None:
         self._raw.bind(address)
 
     def listen(self, *backlog: int) -> None:
         self._raw.listen(*backlog)
 
-    def accept(self) -> tuple[Any, Any]:
-        """(an SSLSocket of the same settings, the peer's address), after the handshake if do_handshake_on_connect."""
+    def accept(self) -> tuple[Any, Address]:  # what wrap_socket() returns
+        """Accepts a connection: (an SSLSocket of the same settings, the peer's address). Does its handshake if
+        do_handshake_on_connect is true."""
         if self._connected:
             self._raw._accept()  # raises OSError
         connected, address = self._raw.accept()
@@ -475,19 +479,19 @@ class SSLSocket(Greeting, metaclass=StandIn):
         )
         return wrapped, address
 
-    def connect(self, address: Any) -> None:
+    def connect(self, address: Address) -> None:
         self._connect(address, "connect")
 
-    def connect_ex(self, address: Any) -> int:
+    def connect_ex(self, address: Address) -> int:
         return self._connect(address, "connect_ex") or 0
 
-    def _connect(self, address: Any, method: str) -> int | None:
+    def _connect(self, address: Address, method: str) -> int | None:
         if self.server_side:
             raise ValueError("can't connect in server-side mode")
         if self._connected:
             raise ValueError("attempt to connect already-connected SSLSocket!")
-        if not self._context.has_side(False):
-            self._context.connection(False, self.server_hostname, None, self)  # raises ssl.SSLError
+        if not has_side(self._context, False):
+            make_connection(self._context, False, self.server_hostname, None, self)  # raises ssl.SSLError
         failure: int | None = getattr(self._raw, method)(address)
         if not failure:
             self._leave_clear()
@@ -501,7 +505,7 @@ class SSLSocket(Greeting, metaclass=StandIn):
         return int(self._raw.fileno())
 
     def detach(self) -> int:
-        """The descriptor, which nobody here closes any more."""
+        """Gives away the descriptor: nobody here closes it any more."""
         self._closed = True
         stream = self._stream
         descriptor: int = stream.detach()
@@ -510,11 +514,11 @@ class SSLSocket(Greeting, metaclass=StandIn):
 
     @property
     def closed(self) -> bool:
-        """As gevent's sockets have it: close() was called, though files may keep the connection."""
+        """Whether close() was called, as on gevent's sockets. Open files may still keep the connection."""
         return self._closed
 
     def close(self) -> None:
-        """Once the files that makefile() has made are closed, too, as the standard library's."""
+        """Closes the socket, as in the standard library once all files that makefile() has made are closed, too."""
         self._closed = True
         if self._io_refs <= 0:
             self._real_close()
@@ -536,7 +540,7 @@ class SSLSocket(Greeting, metaclass=StandIn):
     set_inheritable = _stdlib_socket.socket.set_inheritable
 
     def shutdown(self, how: int) -> None:
-        """As the standard library's: ends the transport; close_notify goes out first if that still may send."""
+        """Shuts down the transport, as the standard library does. If that ends sending, close_notify goes out first."""
         self._stream.shut(how)
 
     def gettimeout(self) -> float | None:
@@ -557,21 +561,24 @@ class SSLSocket(Greeting, metaclass=StandIn):
     def getblocking(self) -> bool:
         return self._stream.timeout != 0.0
 
-    def getpeername(self) -> Any:
+    def getpeername(self) -> Address:
         return self._raw.getpeername()
 
-    def getsockname(self) -> Any:
+    def getsockname(self) -> Address:
         return self._raw.getsockname()
 
-    def getsockopt(self, *arguments: Any) -> Any:
-        return self._raw.getsockopt(*arguments)
+    def getsockopt(self, *arguments: int) -> int | bytes:
+        found: int | bytes = self._raw.getsockopt(*arguments)
+        return found
 
-    def setsockopt(self, *arguments: Any) -> None:
+    def setsockopt(self, *arguments: object) -> None:
         self._raw.setsockopt(*arguments)
 
-    @staticmethod
-    def _no_flags(method: str) -> ValueError:
-        return ValueError(f"non-zero flags not allowed in calls to {method}() on {SSLSocket}")
+    def _unwrapped(self, method: str) -> InClear:
+        """The plain socket that unwrap() has left. Raises ValueError if there is none: TLS has no flags."""
+        if self._handed_out and isinstance(self._stream, InClear):
+            return self._stream
+        raise ValueError(f"non-zero flags not allowed in calls to {method}() on {SSLSocket}")
 
     # -- facts ---------------------------------------------------------------------------------------------------------
 
@@ -587,14 +594,14 @@ class SSLSocket(Greeting, metaclass=StandIn):
 
     @property
     def _sslobj(self) -> SSLSocket | None:
-        """For those who ask the standard library's socket in this way whether there is TLS."""
+        """Not None while there is TLS, as in the standard library: programs ask for it."""
         return self if isinstance(self._stream, TLSStream) and not self._stream.closed else None
 
     @property
     def _sock(self) -> Underneath:
-        """For gevent.pywsgi, which ends its connections by this."""
+        """For gevent.pywsgi, which ends its connections by it."""
         return Underneath(self)
 
-    def getpeercert(self, binary_form: bool = False) -> dict[str, Any] | bytes | None:
+    def getpeercert(self, binary_form: bool = False) -> PeerCertificate | bytes | None:
         self._check_connected()
         return super().getpeercert(binary_form)

@@ -28,7 +28,7 @@ ABSENT = {
         "greentls.ocsp",
         "greentls.ssl.memorybio",
         "greentls.ssl.hooks.revocation",
-        "greentls.ssl.selecting",
+        "greentls.ssl.polling",
         "greentls.stores.memcached",
         "greentls.stores.sealed",
         "greentls.wire.fingerprint",

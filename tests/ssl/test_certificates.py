@@ -292,7 +292,7 @@ class TestContexts:
         assert len(compiled) == 3, "one without certificates, one for each name"
 
     def test_those_used_last_are_kept(self, pki, chains, compiled, monkeypatch):
-        monkeypatch.setattr(greentls.ssl.context, "MAX_CONTEXTS", 2)
+        monkeypatch.setattr(greentls.ssl.compiled, "MAX_CONFIGS", 2)
         server = server_context(Source(**chains))
         for name in "abac":
             self.connect(pki, server, name)

@@ -13,7 +13,7 @@ import pytest
 from gevent.event import Event
 
 import greentls
-import greentls.ssl.greeting
+import greentls.ssl.client_hello
 from greentls.errors import ConcurrentUseError, UnsupportedOpenSSL
 from greentls.openssl import client_hello
 from greentls.ssl.context import PLAIN_HTTP_ANSWER
@@ -146,7 +146,7 @@ class TestCallback:
         assert context.counters["failed"] == 0
 
     def test_nothing_is_parsed_when_nobody_asks(self, pki, serve, version, monkeypatch):
-        monkeypatch.setattr(greentls.ssl.greeting, "RecordReader", None)
+        monkeypatch.setattr(greentls.ssl.client_hello, "RecordReader", None)
         assert in_thread(exchange, serve(server_context(pki)), stdlib_context(pki, version)).data == b"hello"
 
 

@@ -147,7 +147,7 @@ class TestHello:
             there.tls.do_handshake()
 
     def test_nothing_is_parsed_when_nobody_asks(self, pki, monkeypatch):
-        monkeypatch.setattr("greentls.ssl.greeting.RecordReader", None)
+        monkeypatch.setattr("greentls.ssl.client_hello.RecordReader", None)
         handshake(*server_side(pki, None))
 
 

@@ -1,1 +1,1 @@
-"""From an SSLContext's callbacks to the core's hooks."""
+"""The hooks that an SSLContext's callbacks and settings are compiled to."""

@@ -1,26 +1,22 @@
-"""From an SSLContext's callbacks to the bridge's hooks: with a socket for a connection, and a deadline.
+"""From an SSLContext's callbacks to the hooks of the core: called with a socket for a connection, and with a deadline.
 
-Equal settings make equal hooks, so that an attribute that is set to what it was compiles no new Context.
+A hook is given what it needs by its constructor, and does not hold the SSLContext. Equal arguments make equal hooks, so
+that setting an attribute to the value that it has compiles no new Config.
 """
 
 from __future__ import annotations
 
-import inspect
 import os
 import ssl as _stdlib_ssl
-import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
-from greentls.certificates import read_certificate
+from greentls.certificates import CertificateChain, CertificateSource, read_certificate
+from greentls.core.config import Config
 from greentls.core.connection import Connection
-from greentls.ssl.hooks.deadline import Asking
+from greentls.ssl.context import SNICallback, Sock, SSLContext
+from greentls.ssl.hooks.deadline import HookDeadline
 from greentls.tickets import TicketKey, TicketKeys
-
-if TYPE_CHECKING:
-    from greentls.certificates import CertificateSource
-    from greentls.ssl.context import SSLContext
 
 __all__ = [
     "ALPNCallback",
@@ -33,37 +29,39 @@ __all__ = [
     "TicketKeyChoice",
     "VerifyCallback",
     "alert",
-    "check_verify_callback",
-    "shown",
+    "kind_of",
 ]
 
 
-def shown(answer: object) -> str:
-    """An answer of a wrong kind, for a message: which kind, since whatever else it is may be a secret."""
+def kind_of(answer: object) -> str:
+    """Names a wrong answer in a message, by its type: its value may be a secret."""
     return str(answer) if isinstance(answer, int) else f"a {type(answer).__name__}"
 
 
 def alert(answer: object, who: str) -> int:
-    """The alert's number. Raises TypeError."""
+    """The alert's number that a callback answered with. Raises TypeError for another answer."""
     if not isinstance(answer, int) or isinstance(answer, bool) or not 0 < answer < 256:
-        raise TypeError(f"{who} answered {shown(answer)}: neither None nor an alert's number")
+        raise TypeError(f"{who} answered {kind_of(answer)}: neither None nor an alert's number")
     return answer
 
 
 @dataclass(frozen=True)
 class ServerName:
-    """First the sni_callback, which may go on with another context; then the certificates of the one that it is."""
+    """Calls the sni_callback, which may set sock.context; then asks that context's source of certificates.
 
-    context: weakref.ref[SSLContext]  # the Config must not keep alive what keeps it
-    callback: Callable[[Any, str | None, Any], int | None] | None
+    compile: makes the Config of a context with other certificates (greentls.ssl.compiled).
+    """
+
+    callback: SNICallback | None
     certificates: CertificateSource | None
     timeout: float | None
+    compile: Callable[[SSLContext, bool, tuple[CertificateChain, ...]], Config]
 
     def __call__(self, connection: Connection, name: str | None) -> int | None:
         sock, source = connection.owner(), self.certificates
-        context: Any = self.context()
+        context: SSLContext = sock.context
         if self.callback is not None:
-            with Asking(connection, "sni_callback", self.timeout):
+            with HookDeadline(connection, "sni_callback", self.timeout):
                 refusal = self.callback(sock, name, context)
             if refusal is not None:
                 return alert(refusal, "sni_callback")
@@ -72,28 +70,28 @@ class ServerName:
                 source = context.certificates
         if source is None:
             return None
-        with Asking(connection, "certificates", self.timeout):
+        with HookDeadline(connection, "certificates", self.timeout):
             chains = source.get(name)
         if chains:
-            connection.switch_context(context.compile(True, tuple(chains)))
+            connection.switch_context(self.compile(context, True, tuple(chains)))
             return None
-        return None if context.has_certificate() else _stdlib_ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
+        return None if context._chains else _stdlib_ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
 
 
 @dataclass(frozen=True)
 class ALPNCallback:
-    callback: Callable[[Any, list[str]], str | None]
+    callback: Callable[[Sock, list[str]], str | None]
     timeout: float | None
 
     def __call__(self, connection: Connection, offered: Sequence[bytes]) -> bytes | None:
-        with Asking(connection, "alpn_callback", self.timeout):
+        with HookDeadline(connection, "alpn_callback", self.timeout):
             chosen = self.callback(connection.owner(), [each.decode("latin-1") for each in offered])
         return None if chosen is None else chosen.encode("latin-1")
 
 
 @dataclass(frozen=True)
 class ALPNChoice:
-    """The first of ours that the client offers, too."""
+    """Chooses the first of our protocols that the client offers."""
 
     ours: tuple[bytes, ...]
     waits = False
@@ -104,7 +102,8 @@ class ALPNChoice:
 
 @dataclass(frozen=True)
 class TicketKeyChoice:
-    """Waits at the very first use only, and goes on with a key of this process's own."""
+    """Chooses among the TicketKeys. Waits for them at the very first use only, and goes on with a key of this process
+    if they do not come."""
 
     keys: TicketKeys
     timeout: float | None
@@ -121,35 +120,25 @@ class VerifyCallback:
 
     def __call__(self, connection: Connection, chain: list[bytes], resumed: bool) -> None:
         certificates = [read_certificate(each) for each in chain]
-        with Asking(connection, "verify_callback", self.timeout):
+        with HookDeadline(connection, "verify_callback", self.timeout):
             answer = self.callback(connection.owner(), certificates, resumed=resumed)
-        if answer is not None:  # False, too, which its author may have meant for a no
-            raise TypeError(f"verify_callback answered {shown(answer)}: None says yes, an exception says no")
-
-
-def check_verify_callback(callback: Callable[..., None]) -> None:
-    """Raises TypeError for one that could not be called; it would refuse every connection."""
-    try:
-        inspect.signature(callback).bind(None, [], resumed=False)
-    except ValueError:
-        pass  # a builtin does not tell
-    except TypeError as error:
-        raise TypeError(f"verify_callback is called with (sock, chain, resumed=...): {error}") from None
+        if answer is not None:  # also for False, by which its author may have meant no
+            raise TypeError(f"verify_callback answered {kind_of(answer)}: None says yes, an exception says no")
 
 
 @dataclass(frozen=True)
 class KeyLog:
-    """Appends lines to an SSLKEYLOGFILE, to which other processes may append too, and gives them to a callback."""
+    """Appends lines to an SSLKEYLOGFILE, where other processes may append at the same time, and calls a callback."""
 
     path: str | None
-    callback: Callable[[Any, bytes], object] | None
+    callback: Callable[[Sock, bytes], object] | None
     timeout: float | None
 
     def __call__(self, connection: Connection, line: bytes) -> None:
         if self.path:
             self.append(self.path, line)
         if self.callback:
-            with Asking(connection, "keylog_callback", self.timeout):
+            with HookDeadline(connection, "keylog_callback", self.timeout):
                 self.callback(connection.owner(), line)
 
     @staticmethod
@@ -163,9 +152,9 @@ class KeyLog:
 
 @dataclass(frozen=True)
 class MessageCallback:
-    """The standard library's _msg_callback: with its enums, as far as it has a member for a number."""
+    """Calls the standard library's _msg_callback with the standard library's enums, or with a number that they lack."""
 
-    callback: Callable[[Any, str, int, int, int, bytes], Any]
+    callback: Callable[..., object]
 
     def __call__(self, connection: Connection, sent: bool, version: int, content_type: int, message: bytes) -> None:
         if content_type == _HEADER:
@@ -195,7 +184,7 @@ def _member(kind: str, number: int) -> int:
 
 # SSL_CTX_set_msg_callback(3): content types of records, and two of OpenSSL's own.
 _CHANGE_CIPHER_SPEC, _ALERT, _HANDSHAKE, _HEADER, _INNER_CONTENT_TYPE = 20, 21, 22, 0x100, 0x101
-# Where in a message its type is, and the standard library's enum of that.
+# At which byte of a message its type is, and the standard library's enum of that.
 _MESSAGE_TYPES = {
     _ALERT: (1, "_TLSAlertType"),
     _HANDSHAKE: (0, "_TLSMessageType"),
@@ -210,7 +199,7 @@ class PSKClient:
     timeout: float | None
 
     def __call__(self, connection: Connection, hint: str | None) -> tuple[str | None, bytes] | None:
-        with Asking(connection, "psk_client_callback", self.timeout):
+        with HookDeadline(connection, "psk_client_callback", self.timeout):
             answer = self.callback(hint)
         connection.external_psk = answer is not None
         return answer
@@ -222,7 +211,7 @@ class PSKServer:
     timeout: float | None
 
     def __call__(self, connection: Connection, identity: str) -> bytes:
-        with Asking(connection, "psk_server_callback", self.timeout):
+        with HookDeadline(connection, "psk_server_callback", self.timeout):
             key = self.callback(identity)
         connection.external_psk = bool(key)
         return key

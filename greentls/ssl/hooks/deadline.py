@@ -1,18 +1,21 @@
-"""Asking: the Deadline of a hook."""
+"""HookDeadline: the time that a hook may take, and has taken."""
 
 from __future__ import annotations
 
 from time import perf_counter
-from typing import Any
+from types import TracebackType
 
 from greentls.core.connection import Connection
 from greentls.hub import Deadline
 
-__all__ = ["Asking"]
+__all__ = ["HookDeadline"]
 
 
-class Asking(Deadline):
-    """The Deadline of a hook, which also notes on the connection how long the hook took. name: "sni_callback", ..."""
+class HookDeadline(Deadline):
+    """The Deadline of a hook, which also notes on the connection how long the hook took.
+
+    name: of the hook, "sni_callback" for example. seconds: that it may take, None for ever.
+    """
 
     __slots__ = ("_connection", "_name", "_started")
 
@@ -24,10 +27,12 @@ class Asking(Deadline):
         super().__enter__()
         self._started = perf_counter()
 
-    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         seconds = perf_counter() - self._started
         taken = self._connection.hook_seconds
         if taken is None:
             taken = self._connection.hook_seconds = {}
-        taken[self._name] = taken.get(self._name, 0.0) + seconds  # a HelloRetryRequest asks twice
+        taken[self._name] = taken.get(self._name, 0.0) + seconds  # it may be called twice, after a HelloRetryRequest
         super().__exit__(kind, error, traceback)

@@ -1,9 +1,9 @@
 """select(), poll() and selectors that see what a socket of greentls has read ahead. monkey.patch() puts them in place.
 
-A descriptor is what these functions are told, and what they ask the kernel about. So a socket that speaks TLS is known
-by its descriptor while we are patched, and whatever the program gives (the socket, its descriptor, a file over it) is
-looked up. If one of those asked about has data at hand, nobody waits: the kernel is asked without a timeout, and its
-answer completed.
+The kernel knows nothing of data that a socket has read already. So while monkey.patch() is in force, sockets that speak
+TLS are known by their descriptors, and whatever the program asks about (a socket, its descriptor, a file over it) is
+looked up. If one of them has data at hand, nobody waits: the kernel is asked without a timeout, and the sockets with
+data at hand are added to its answer.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import functools
 import select
 import selectors
 import weakref
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol
 
 import gevent.monkey
 import gevent.select
@@ -24,58 +24,75 @@ from greentls.ssl.socket import SSLSocket
 
 __all__ = ["KNOWN", "is_ours", "replacements", "seeing", "selector_classes"]
 
+Original = Callable[..., Any]  # Any: select(), poll() or a method select(), the standard library's or gevent's
 
-#: What SSLSocket.by_descriptor is while we are patched. One for ever: gevent's patching undoes ours for a moment.
+
+#: SSLSocket.by_descriptor while monkey.patch() is in force. Never another one: gevent's patching undoes ours for a
+#: moment, and the sockets must be known afterwards.
 KNOWN: weakref.WeakValueDictionary[int, SSLSocket | PlainSocket] = weakref.WeakValueDictionary()
 
 
-def at_hand(thing: Any) -> bool:
-    """Whether reading from what has this descriptor, or is it, needs no wait for the descriptor."""
+class HasFileno(Protocol):
+    def fileno(self) -> int: ...
+
+
+Pollable = int | HasFileno
+
+
+def at_hand(thing: Pollable) -> bool:
+    """Whether the socket of this descriptor, or with this fileno(), has data to read without a wait."""
     known = SSLSocket.by_descriptor
     if not known:
         return False
     try:
         descriptor = thing if isinstance(thing, int) else thing.fileno()
     except (AttributeError, OSError, ValueError):
-        return False  # whoever is asked next knows the error
+        return False  # the original function knows the error
     sock = known.get(descriptor)
     return sock is not None and sock.fileno() == descriptor and sock.pending() > 0
 
 
 class _Select:
-    """select.select(), or gevent's. No function: what a class has as an attribute must not become its method."""
+    """select.select(), or gevent's. An object, not a function: a class that has it as an attribute, as selectors have,
+    must not make a method of it."""
 
-    def __init__(self, original: Any) -> None:
+    def __init__(self, original: Original) -> None:
         self._original = original
 
-    def __call__(self, rlist: Iterable[Any], wlist: Any, xlist: Any, timeout: float | None = None) -> Any:
+    def __call__(
+        self,
+        rlist: Iterable[Pollable],
+        wlist: Iterable[Pollable],
+        xlist: Iterable[Pollable],
+        timeout: float | None = None,
+    ) -> tuple[list[Pollable], list[Pollable], list[Pollable]]:
         asked = list(rlist)
         ready = {id(each) for each in asked if at_hand(each)}
         if not ready:
-            return self._original(asked, wlist, xlist, timeout)
-        readable, *others = self._original(asked, wlist, xlist, 0)
+            return self._original(asked, wlist, xlist, timeout)  # type: ignore[no-any-return]  # select()'s
+        readable, writable, exceptional = self._original(asked, wlist, xlist, 0)
         ready.update(map(id, readable))
-        return [each for each in asked if id(each) in ready], *others
+        return [each for each in asked if id(each) in ready], writable, exceptional
 
 
 class _Poll:
     """select.poll(), or gevent's."""
 
-    _original: Any
+    _original: Original
 
     def __init__(self) -> None:
         self._poll = self._original()
         self._masks: dict[int, int] = {}
 
-    def register(self, fd: Any, eventmask: int = select.POLLIN | select.POLLPRI | select.POLLOUT) -> None:
+    def register(self, fd: Pollable, eventmask: int = select.POLLIN | select.POLLPRI | select.POLLOUT) -> None:
         self._poll.register(fd, eventmask)
         self._masks[_descriptor(fd)] = eventmask
 
-    def modify(self, fd: Any, eventmask: int) -> None:
+    def modify(self, fd: Pollable, eventmask: int) -> None:
         self._poll.modify(fd, eventmask)
         self._masks[_descriptor(fd)] = eventmask
 
-    def unregister(self, fd: Any) -> None:
+    def unregister(self, fd: Pollable) -> None:
         self._poll.unregister(fd)
         self._masks.pop(_descriptor(fd), None)
 
@@ -89,19 +106,19 @@ class _Poll:
         return list(found.items())
 
 
-def _descriptor(thing: Any) -> int:
+def _descriptor(thing: Pollable) -> int:
     return thing if isinstance(thing, int) else int(thing.fileno())
 
 
 @functools.cache
-def _instead(original: Any) -> Any:
+def _instead(original: Original) -> type[_Poll] | _Select:
     if getattr(original, "__name__", "") == "poll":
         return type("poll", (_Poll,), {"_original": staticmethod(original)})
     return _Select(original)
 
 
-def replacements() -> list[tuple[Any, Any]]:
-    """(the standard library's or gevent's, ours)."""
+def replacements() -> list[tuple[Original, type[_Poll] | _Select]]:
+    """Pairs of a function of the standard library's or gevent's, and ours for it."""
     originals = [
         each
         for name in ("select", "poll")
@@ -110,12 +127,12 @@ def replacements() -> list[tuple[Any, Any]]:
     return [(each, _instead(each)) for each in originals if not is_ours(each)]
 
 
-def is_ours(thing: Any) -> bool:
+def is_ours(thing: object) -> bool:
     return isinstance(thing, _Select) or (isinstance(thing, type) and issubclass(thing, _Poll))
 
 
 def selector_classes() -> Iterator[type]:
-    """Those of selectors and of gevent that have a select() of their own."""
+    """The classes of selectors, and of gevent.selectors, that have a select() of their own."""
     base = selectors.BaseSelector
     kinds = [*vars(selectors).values(), *vars(gevent.selectors).values()]
     for kind in dict.fromkeys(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, base)):
@@ -123,11 +140,11 @@ def selector_classes() -> Iterator[type]:
             yield kind
 
 
-def seeing(original: Any) -> Any:
-    """A selector's method select()."""
+def seeing(original: Original) -> Original:
+    """A selector class's method select(), in the place of the original."""
 
     @functools.wraps(original)
-    def select(self: Any, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+    def select(self: selectors.BaseSelector, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         ready = [key for key in _known_keys(self) if key.events & selectors.EVENT_READ and at_hand(key.fd)]
         if not ready:
             return original(self, timeout)  # type: ignore[no-any-return]  # a selector's
@@ -141,7 +158,7 @@ def seeing(original: Any) -> Any:
 
 
 def _known_keys(selector: selectors.BaseSelector) -> list[selectors.SelectorKey]:
-    """What is registered and may be a socket of ours: an asyncio loop has thousands that are not."""
+    """The registered keys that may be sockets of ours. An asyncio loop may have thousands of others."""
     keys, known = selector.get_map(), SSLSocket.by_descriptor
     if not keys or not known:
         return []

@@ -1,0 +1,244 @@
+"""What an SSLContext is compiled to: a Config of the core, and the connections that it makes.
+
+A Config is immutable, but callers set attributes of a used SSLContext every day, and the connections that exist must
+not notice. So a change leads to a new Config for the next connection. Configs are kept, and looked up in three steps:
+
+1. If nothing was set since the last time (SSLContext counts what is set), the Config is still the right one.
+2. Otherwise the settings are read. If they are equal to the last ones, hooks included, the Config still serves.
+3. Otherwise they are compiled, which takes about a millisecond.
+
+A source of certificates may answer with other certificates for each server name. Each set of certificates has a Config
+of its own, equal to the first one in everything else; those used last are kept.
+"""
+
+from __future__ import annotations
+
+import ssl as _stdlib_ssl
+import weakref
+from collections import OrderedDict
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from greentls.certificates import CertificateChain
+from greentls.core.config import VERIFY_FAIL_IF_NO_PEER_CERT, VERIFY_NONE, VERIFY_PEER, Config
+from greentls.core.connection import Connection
+from greentls.core.early_data import connection_for
+from greentls.core.hooks import Hooks
+from greentls.core.session import Session
+from greentls.errors import ConfigurationError
+from greentls.openssl import connections
+from greentls.ssl.context import SSLContext
+from greentls.ssl.errors import configuration_error, ssl_error
+from greentls.ssl.hooks import callbacks
+from greentls.ssl.hooks.replay_guard import ReplayGuard
+from greentls.ssl.replacement import STDLIB_CONTEXT
+
+__all__ = ["compile", "has_side", "make_connection", "read_settings"]
+
+# Configs with other certificates that are kept for one SSLContext: each takes 25 KiB, and 0.5 ms to make it again.
+MAX_CONFIGS = 1024
+
+# Protocols that are one version each.
+_VERSIONS = {
+    _stdlib_ssl.PROTOCOL_TLSv1: _stdlib_ssl.TLSVersion.TLSv1,
+    _stdlib_ssl.PROTOCOL_TLSv1_1: _stdlib_ssl.TLSVersion.TLSv1_1,
+    _stdlib_ssl.PROTOCOL_TLSv1_2: _stdlib_ssl.TLSVersion.TLSv1_2,
+}
+
+Settings = dict[str, Any]  # Any: the arguments of Config, which checks their types
+
+
+@dataclass
+class Compiled:
+    """The Config of one side of an SSLContext, and those that differ from it in their certificates only."""
+
+    changes: object
+    settings: Settings
+    stamps: dict[str, tuple[int, int]]
+    config: Config
+    others: OrderedDict[tuple[CertificateChain, ...], Config] = field(default_factory=OrderedDict)
+
+
+def compile(context: SSLContext, server_side: bool, certificates: tuple[CertificateChain, ...] | None = None) -> Config:
+    """The Config that these settings compile to. Calling it early finds their errors before the first connection does.
+
+    server_side: for a server's connections, or for a client's. certificates: in the place of those that were loaded.
+    Raises ConfigurationError, UnsupportedOpenSSL.
+    """
+    compiled = context._compiled.get(server_side)
+    changes = context._changes, context.client_sessions  # the latter may be the class's
+    if compiled is None or compiled.changes != changes:
+        settings, stamps = read_settings(context, server_side), context._stamps
+        if compiled is None or (settings, stamps) != (compiled.settings, compiled.stamps):
+            compiled = Compiled(changes, settings, stamps, Config(**settings))
+            context._configs.add(compiled.config)
+            context._compiled[server_side] = compiled
+        compiled.changes = changes
+    if certificates is None:
+        return compiled.config
+    others = compiled.others
+    other = others.get(certificates)
+    if other is None:
+        other = others[certificates] = Config(**{**compiled.settings, "certificates": certificates})
+        context._configs.add(other)
+        if len(others) > MAX_CONFIGS:
+            others.popitem(last=False)
+    else:
+        others.move_to_end(certificates)
+    return other
+
+
+def has_side(context: SSLContext, server_side: bool) -> bool:
+    """Whether the context makes servers (True), or clients (False)."""
+    refused = _stdlib_ssl.PROTOCOL_TLS_CLIENT if server_side else _stdlib_ssl.PROTOCOL_TLS_SERVER
+    return bool(_protocol(context) != refused)
+
+
+# A number. SSLContext.protocol makes an enum of it, which is slow for each connection.
+_protocol = STDLIB_CONTEXT.__mro__[1].protocol.__get__
+
+
+def make_connection(
+    context: SSLContext,
+    server_side: bool,
+    server_hostname: str | None,
+    session: Session | None,
+    owner: object,
+    early_data: bool = False,
+) -> Connection:
+    """A Connection of these settings.
+
+    server_hostname, session: a client's. owner: the object that callbacks are called with; it is not kept alive.
+    early_data: whether the owner can take early data, which SSLContext.max_early_data may allow. Raises ValueError,
+    TypeError, ssl.SSLError.
+    """
+    if server_hostname is not None:
+        if not server_hostname or server_hostname.startswith("."):
+            raise ValueError("server_hostname cannot be an empty string or start with a leading dot.")
+        if "\0" in server_hostname:
+            raise TypeError("argument must be encoded string without null bytes")
+        if len(server_hostname) > connections.MAX_SERVER_NAME:
+            raise ssl_error(
+                f"[SSL: SSL3_EXT_INVALID_SERVERNAME] ssl3 ext invalid servername: {len(server_hostname)} bytes",
+                "SSL",
+                "SSL3_EXT_INVALID_SERVERNAME",
+            )
+    if session is not None and not isinstance(session, Session):
+        raise TypeError("Value is not a SSLSession.")
+    if not has_side(context, server_side):
+        side = "server" if server_side else "client"
+        raise ssl_error(f"Cannot create a {side} socket with a {context.protocol.name} context")
+    try:
+        config = compile(context, server_side)
+    except ConfigurationError as error:
+        raise configuration_error(error, "BAD_CONFIGURATION") from error
+    if server_side:
+        connection = connection_for(config, early_data)(config)
+    else:
+        connection = Connection(
+            config, server_hostname=server_hostname, verify_hostname=context.check_hostname, session=session
+        )
+    connection.owner = weakref.ref(owner)
+    return connection
+
+
+def read_settings(context: SSLContext, server_side: bool) -> Settings:
+    """The arguments of the Config that the context stands for now. Raises ConfigurationError."""
+    mode = VERIFY_NONE
+    if context.verify_mode != _stdlib_ssl.CERT_NONE:
+        mode = VERIFY_PEER
+        if server_side and context.verify_mode == _stdlib_ssl.CERT_REQUIRED:
+            mode |= VERIFY_FAIL_IF_NO_PEER_CERT
+    elif server_side and context.verify_callback:
+        problem = "a server asks for no certificate while verify_mode is CERT_NONE"
+        raise ConfigurationError("verify_callback", problem, "set verify_mode to CERT_REQUIRED or CERT_OPTIONAL")
+    elif context.crl or (context.ocsp and not server_side):
+        raise ConfigurationError("SSLContext", "crl and ocsp look at a verified chain", "set verify_mode")
+    fixed = _VERSIONS.get(context.protocol)
+    settings: Settings = {
+        "server_side": server_side,
+        "certificates": tuple(context._chains),
+        "trust": context._trust,
+        "crls": context.crl,
+        "minimum_version": fixed or _bound(context.minimum_version),
+        "maximum_version": fixed or _bound(context.maximum_version),
+        "options": int(context.options),
+        "verify_mode": mode,
+        "verify_flags": int(context.verify_flags),
+        "ciphers": context._ciphers,
+        "ciphersuites": context._ciphersuites,
+        "groups": context._groups,
+        "signature_algorithms": context._server_sigalgs,
+        "client_signature_algorithms": context._client_sigalgs,
+        "alpn_protocols": context._alpn,
+        "dh_parameters": context._dh_parameters,
+        "post_handshake_auth": bool(context.post_handshake_auth),
+        "hostname_checks_common_name": context.hostname_checks_common_name,
+        "session_id_context": context.session_id_context,
+        "session_lifetime": context.session_lifetime,
+    }
+    if server_side:
+        settings["psk_identity_hint"] = context._psk_identity_hint
+        settings["max_early_data"] = context.max_early_data
+        settings["num_tickets"] = context.num_tickets if context.num_tickets != 2 else None
+        settings["hooks"] = _server_hooks(context)
+    else:
+        settings["hooks"] = _client_hooks(context)
+    return settings
+
+
+def _bound(version: int) -> int:
+    """0, no bound, for MINIMUM_SUPPORTED and MAXIMUM_SUPPORTED, and for SSLv3, which OpenSSL 4 knows nothing of."""
+    return version if version > _stdlib_ssl.TLSVersion.SSLv3 else 0
+
+
+def _client_hooks(context: SSLContext) -> Hooks:
+    hooks: dict[str, Any] = _common_hooks(context)  # Any: Hooks has their types
+    timeout = context.callback_timeout
+    if context.client_sessions is not None:
+        hooks["new_session"] = context.client_sessions.collect
+    if context.ocsp is not None:
+        from greentls.ssl.hooks.revocation import OCSPCheck
+
+        hooks["ocsp"] = OCSPCheck(context.ocsp, timeout)
+    if context._psk_client:
+        hooks["psk_client"] = callbacks.PSKClient(context._psk_client, timeout)
+    return Hooks(**hooks)
+
+
+def _server_hooks(context: SSLContext) -> Hooks:
+    hooks: dict[str, Any] = _common_hooks(context)  # Any: Hooks has their types
+    timeout = context.callback_timeout
+    if context.max_early_data:
+        store = context.session_store if context.replay_guard is None else context.replay_guard
+        hooks["early_data"] = ReplayGuard(store, timeout)
+    if context._psk_server:
+        hooks["psk_server"] = callbacks.PSKServer(context._psk_server, timeout)
+    if context.ticket_keys is not None:
+        hooks["ticket_key"] = callbacks.TicketKeyChoice(context.ticket_keys, timeout)
+    if context.sni_callback is not None or context.certificates is not None:
+        hooks["servername"] = callbacks.ServerName(context.sni_callback, context.certificates, timeout, compile)
+    if context.alpn_callback is not None:
+        hooks["alpn"] = callbacks.ALPNCallback(context.alpn_callback, timeout)
+    elif context._alpn:
+        hooks["alpn"] = callbacks.ALPNChoice(context._alpn)
+    if context.ocsp_callback is not None:
+        from greentls.ssl.hooks.revocation import OCSPCallback
+
+        hooks["ocsp"] = OCSPCallback(context.ocsp_callback, timeout)
+    if context._cache is None:
+        return Hooks(**hooks)
+    context._cache.timeout = timeout
+    return replace(context._cache.hooks, **hooks)
+
+
+def _common_hooks(context: SSLContext) -> dict[str, Any]:
+    hooks: dict[str, Any] = {}
+    timeout = context.callback_timeout
+    if context.keylog_filename or context.keylog_callback:
+        hooks["keylog"] = callbacks.KeyLog(context.keylog_filename, context.keylog_callback, timeout)
+    if context.verify_callback:
+        hooks["verify"] = callbacks.VerifyCallback(context.verify_callback, timeout)
+    if context._msg_callback:
+        hooks["message"] = callbacks.MessageCallback(context._msg_callback)
+    return hooks
