@@ -27,9 +27,7 @@ class HookDeadline(Deadline):
         super().__enter__()
         self._started = perf_counter()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: TracebackType | None) -> None:
         seconds = perf_counter() - self._started
         taken = self._connection.hook_seconds
         if taken is None:
