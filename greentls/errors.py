@@ -10,6 +10,7 @@
     |   +-- StapleRequired    a server's handshake that must not go on without an OCSP response
     +-- SealError             what a store answered does not open: another fleet's, damaged, or forged
     +-- WireError             bytes that are not what the RFC says   (also ValueError)
+    +-- SigningError          a signing key cannot be asked, or its answer is no signature
     +-- TooManyCalls          a certificate source would have to be asked more often than it may be
     +-- TLSError              what OpenSSL said
         +-- CertificateError  the peer's certificate chain was refused
@@ -34,6 +35,7 @@ __all__ = [
     "OCSPError",
     "ResponderUnavailable",
     "SealError",
+    "SigningError",
     "StapleRequired",
     "TLSError",
     "TooManyCalls",
@@ -120,6 +122,20 @@ class SealError(GreenTLSError):
 
     def __str__(self) -> str:
         return f"store {self.store}: a {self.kind} does not open: another fleet's, damaged, or forged"
+
+
+class SigningError(GreenTLSError):
+    """A signing key that cannot be asked, or whose answer is no signature.
+
+    algorithm: the signature's, by the name of RFC 8446 4.2.3. problem: what is wrong.
+    """
+
+    def __init__(self, algorithm: str, problem: str) -> None:
+        super().__init__(algorithm, problem)
+        self.algorithm, self.problem = algorithm, problem
+
+    def __str__(self) -> str:
+        return f"signing key, {self.algorithm}: {self.problem}"
 
 
 class WireError(GreenTLSError, ValueError):

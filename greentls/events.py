@@ -40,6 +40,9 @@ EVENTS = {
     # error. seconds: of the question and its answer. next_refresh: when a Stapler wants to ask again, seconds since the
     # epoch; None at a client. error: None, or why there is no response that counts.
     "ocsp_fetch": ("side", "names", "status", "seconds", "next_refresh", "error"),
+    # A SigningKey was asked. side: whose handshake it was. algorithm: its name in RFC 8446 4.2.3. error: None, or the
+    # exception that refused the handshake.
+    "signature": ("side", "algorithm", "seconds", "error"),
     # TicketKeys that are now others, or could not be refreshed and stay. Nothing is told while they are the same.
     # source: the files' paths, or the store's name. added, removed: names of keys, in hexadecimal. error: None or what
     # went wrong, as text: an exception's traceback leads to the keys themselves.

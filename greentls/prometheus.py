@@ -23,8 +23,9 @@ class Metrics:
     greentls_handshakes_total{side, version, resumption}, greentls_handshake_failures_total{side, error: the exception's
     class}, greentls_handshake_seconds{side}, greentls_hook_seconds{hook},
     greentls_session_store_seconds{store, operation, outcome}, greentls_ocsp_fetch_seconds{side, outcome: the response's
-    status or error}, each a Histogram's count and sum with it; and greentls_ticket_key_refreshes_total{source, outcome:
-    changed or error}. Events that it does not know are left alone.
+    status or error}, each a Histogram's count and sum with it; greentls_signatures_total{side, algorithm, outcome: done
+    or the exception's class}; and greentls_ticket_key_refreshes_total{source, outcome: changed or error}. Events that
+    it does not know are left alone.
     """
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
@@ -40,6 +41,7 @@ class Metrics:
         self._hooks = histogram("hook", "What a hook took in one handshake", "hook")
         self._store = histogram("session_store", "Calls of a session store", "store", "operation", "outcome")
         self._fetches = histogram("ocsp_fetch", "Questions to OCSP responders", "side", "outcome")
+        self._signatures = counter("signatures", "Questions to signing keys", "side", "algorithm", "outcome")
         self._keys = counter("ticket_key_refreshes", "Ticket keys that changed, or could not be", "source", "outcome")
 
     def __call__(self, event: dict[str, Any]) -> None:
@@ -56,5 +58,8 @@ class Metrics:
             self._store.labels(event["store"], event["operation"], event["outcome"]).observe(event["seconds"])
         elif event["event"] == "ocsp_fetch":
             self._fetches.labels(event["side"], event["status"] or "error").observe(event["seconds"])
+        elif event["event"] == "signature":
+            outcome = "done" if event["error"] is None else type(event["error"]).__name__
+            self._signatures.labels(event["side"], event["algorithm"], outcome).inc()
         elif event["event"] == "ticket_keys":
             self._keys.labels(event["source"], "changed" if event["error"] is None else "error").inc()

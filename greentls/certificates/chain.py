@@ -17,7 +17,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.utils import CryptographyDeprecationWarning
 
 from greentls.errors import ConfigurationError
+from greentls.keys.signer import Signer, is_key_source, is_signing_key
 from greentls.openssl import contexts
+from greentls.openssl.provider import PrivateKey
 
 __all__ = ["CertificateChain", "demands_staple", "is_path", "load_crls", "parse_certificates", "read_certificate"]
 
@@ -33,15 +35,16 @@ class CertificateChain:
     """A certificate, its private key, and the intermediate certificates that are sent behind it (RFC 8446 4.4.2)."""
 
     certificate: x509.Certificate
-    key: Any = field(compare=False)  # one of cryptography's private keys; it fits the certificate
+    key: Any = field(compare=False)  # one of cryptography's private keys, or a SigningKey; it fits the certificate
     intermediates: tuple[x509.Certificate, ...] = ()
 
     @classmethod
     def load(cls, certfile: Certificates, keyfile: Source | Any = None, password: Password = None) -> CertificateChain:
         """From files, text or bytes in PEM or DER, or cryptography's objects; the leaf certificate comes first.
 
-        Without keyfile the key is beside the certificates. password: of an encrypted key, or a function that is called
-        for it. Raises ConfigurationError that names the file and what is wrong with it; OSError if it cannot be read.
+        Without keyfile the key is beside the certificates. It may be a greentls.keys.SigningKey, or a KeySource that
+        has it. password: of an encrypted key, or a function that is called for it. Raises ConfigurationError that names
+        the file and what is wrong with it; OSError if it cannot be read; what a KeySource raises.
         """
         data, name = None, "certificate"
         if isinstance(certfile, x509.Certificate):
@@ -61,9 +64,17 @@ class CertificateChain:
         if not certificates or key is None:
             raise ConfigurationError(key_name if certificates else name, "there is none", "give a pair")
         try:
-            fits = key.public_key() == certificates[0].public_key()
+            public_key = certificates[0].public_key()
+            theirs = key.public_key() if callable(getattr(key, "public_key", None)) else None
         except (UnsupportedAlgorithm, ValueError):
             raise ConfigurationError(name, *_UNREADABLE) from None
+        if is_key_source(key):
+            key = key.get(public_key)
+            if key is None:
+                raise ConfigurationError(f"the key of {name}", "the source of keys does not have it", "give it one")
+        if is_signing_key(key):
+            theirs = key.public_key
+        fits = public_key == theirs
         if not fits:
             raise ConfigurationError(key_name, f"the key does not fit {name}", "give the pair")
         chain = cls(certificates[0], key, tuple(certificates[1:]))
@@ -74,7 +85,7 @@ class CertificateChain:
         """Raises ConfigurationError about name unless OpenSSL can use this pair; by the security level of the ciphers,
         if there are any."""
         try:
-            contexts.check_certificate(self.der, self.key_der, **ciphers)
+            contexts.check_certificate(self.der, self.private_key, **ciphers)
         except ConfigurationError as error:
             raise ConfigurationError(name, error.problem, error.remedy) from None
 
@@ -83,12 +94,24 @@ class CertificateChain:
         """The certificate."""
         return self.certificate.public_bytes(serialization.Encoding.DER)
 
+    @cached_property
+    def signer(self) -> Signer | None:
+        """Of a SigningKey."""
+        return Signer(self.key) if is_signing_key(self.key) else None
+
     @property
-    def key_der(self) -> bytes:
-        """The private key, PKCS #8, in clear."""
+    def private_key(self) -> bytes | PrivateKey:
+        """For use_certificate(): the key as PKCS #8, in clear, or a SigningKey's stand-in."""
+        if self.signer is not None:
+            return self.signer.private_key
         form = serialization.PrivateFormat.PKCS8
         der: bytes = self.key.private_bytes(serialization.Encoding.DER, form, serialization.NoEncryption())
         return der
+
+    @cached_property
+    def kind(self) -> type:
+        """The kind of its key. A server has one certificate of each, for clients that do not know all."""
+        return type(self.certificate.public_key())
 
     @cached_property
     def must_staple(self) -> bool:

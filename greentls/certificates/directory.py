@@ -19,12 +19,15 @@ import weakref
 from collections.abc import Iterator
 from datetime import datetime, timezone
 from itertools import count
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from greentls.certificates.chain import CertificateChain
 from greentls.certificates.names import find, normalised
 from greentls.errors import ConfigurationError
 from greentls.hub import PerHub, Task, here
+
+if TYPE_CHECKING:
+    from greentls.keys import KeySource
 
 __all__ = ["Directory"]
 
@@ -57,7 +60,8 @@ _NEVER = datetime.max.replace(tzinfo=timezone.utc)
 
 class Directory:
     """A source of certificates: NAME.pem with NAME.key beside it or the key in it (also .crt and .cer), and
-    directories with fullchain.pem and privkey.pem, as in certbot's live/. File names do not matter.
+    directories with fullchain.pem and privkey.pem, as in certbot's live/. File names do not matter. A certificate
+    without such a file has its key from keys, a greentls.keys.KeySource, if there is one.
 
     An exact name goes before a wildcard, which stands for one label. Of several certificates for a name there is one
     for each kind of key: one that is valid now goes before one that is not, then the one that is valid longest.
@@ -66,10 +70,17 @@ class Directory:
     between two looks. Raises ConfigurationError if there is no such directory.
     """
 
-    def __init__(self, path: str | os.PathLike[str], default: str | None = None, interval: float = INTERVAL) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        default: str | None = None,
+        interval: float = INTERVAL,
+        keys: KeySource | None = None,
+    ) -> None:
         self.path = os.path.abspath(os.fsdecode(path))
         self.default = None if default is None else normalised(default)
         self.interval = interval
+        self.keys = keys
         if default is not None and self.default is None:
             raise ConfigurationError(f"certificate directory: default={default!r}", "not a DNS name")
         if not os.path.isdir(self.path):
@@ -110,13 +121,13 @@ class Directory:
         nothing."""
         number, old = next(self._numbers), self._state
         try:
-            found = dict(_files(self.path))
+            found = dict(_files(self.path, self.keys is not None))
         except OSError as error:
             known, self._trouble = self._trouble, str(error)
             return [] if self._trouble == known else [f"{error}; the old certificates are used on"]
         self._trouble = ""
         troubles: list[str] = []
-        pairs = {name: _pair(old.pairs.get(name), files, troubles) for name, files in found.items()}
+        pairs = {name: _pair(old.pairs.get(name), files, self.keys, troubles) for name, files in found.items()}
         if patient:
             for name, pair in old.pairs.items():
                 if name not in pairs and pair.stamp:
@@ -147,7 +158,7 @@ def _look_again(reference: weakref.ref[Directory]) -> None:
             del directory
 
 
-def _files(path: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+def _files(path: str, without_keys: bool) -> Iterator[tuple[str, tuple[str, ...]]]:
     """(certificate's path, the files that make a pair) of each pair in a directory. Raises OSError."""
     with os.scandir(path) as listing:
         entries = sorted(listing, key=lambda entry: entry.name)
@@ -160,12 +171,14 @@ def _files(path: str) -> Iterator[tuple[str, tuple[str, ...]]]:
             key = stem + _KEY
             yield entry.path, (entry.path, os.path.join(path, key)) if key in names else (entry.path,)
         elif entry.is_dir():
-            files = os.path.join(entry.path, _FULL_CHAIN), os.path.join(entry.path, _PRIVATE_KEY)
+            files: tuple[str, ...] = os.path.join(entry.path, _FULL_CHAIN), os.path.join(entry.path, _PRIVATE_KEY)
+            if without_keys and not os.path.lexists(files[1]):
+                files = files[:1]
             if any(map(os.path.lexists, files)):
                 yield entry.path, files
 
 
-def _pair(old: _Pair | None, files: tuple[str, ...], troubles: list[str]) -> _Pair:
+def _pair(old: _Pair | None, files: tuple[str, ...], keys: KeySource | None, troubles: list[str]) -> _Pair:
     """What is in the files, or what was there before."""
     stamp: tuple[Any, ...] = ()
     trouble: Exception
@@ -173,7 +186,7 @@ def _pair(old: _Pair | None, files: tuple[str, ...], troubles: list[str]) -> _Pa
         stamp = tuple(map(_stamp, files))
         if old is not None and old.stamp == stamp:
             return old
-        chain = CertificateChain.load(*files)
+        chain = CertificateChain.load(files[0], files[1] if len(files) > 1 else keys)
         return _Pair(stamp, chain, tuple(name.lower() for name in chain.names))
     except OSError as error:
         stamp, trouble = (*files, error.errno), error  # read again at each look
@@ -203,9 +216,9 @@ def _by_name(pairs: dict[str, _Pair], now: datetime) -> dict[str, tuple[Certific
             continue
         for name in pair.names:
             kinds = best.setdefault(name, {})
-            other = kinds.get(type(chain.key))
+            other = kinds.get(chain.kind)
             if other is None or _rank(chain, now) > _rank(other, now):
-                kinds[type(chain.key)] = chain
+                kinds[chain.kind] = chain
     return {name: tuple(kinds.values()) for name, kinds in best.items()}
 
 

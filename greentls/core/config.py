@@ -130,8 +130,8 @@ class Config:
             raise ConfigurationError(versions, "this OpenSSL has none of them", "allow TLS 1.2 (0x0303)") from None
         context.set_options(_ALWAYS | self.options)
         contexts.tune_context(context)
-        if self.ciphers:  # with the security level, which certificates and trust anchors have to reach
-            contexts.set_cipher_list(context, self.ciphers)
+        if ciphers := self._cipher_list():  # with the security level, for certificates and trust anchors
+            contexts.set_cipher_list(context, ciphers)
         self._set_certificates(context)
         self._set_trust(context)
         if self.ciphersuites:
@@ -158,10 +158,16 @@ class Config:
             verify_mode |= VERIFY_POST_HANDSHAKE
         callbacks.install(context, raw, self.hooks, self.server_side, verify_mode)
 
+    def _cipher_list(self) -> str:
+        """A key that can only sign serves no cipher suites whose key exchange has it decrypt."""
+        if not any(chain.signer for chain in self.certificates):
+            return self.ciphers
+        return f"{self.ciphers or 'DEFAULT'}:!kRSA:!kRSAPSK"
+
     def _set_certificates(self, context: SSL.Context) -> None:
         for chain in self.certificates:
             try:
-                contexts.use_certificate(contexts.raw(context), chain.der, chain.key_der)
+                contexts.use_certificate(contexts.raw(context), chain.der, chain.private_key)
             except ConfigurationError as error:
                 raise ConfigurationError(
                     f"certificate for {', '.join(chain.names)}", error.problem, error.remedy
@@ -255,7 +261,7 @@ class Config:
 
     def _scope(self) -> tuple[bytes, Hooks]:
         digest = self._digest(b"greentls session scope 2", NOT_IN_SCOPE)
-        silent = dict.fromkeys(("get_session", "new_session", "remove_session", "keylog", "message"))
+        silent = dict.fromkeys(("get_session", "new_session", "remove_session", "keylog", "message", "sign"))
         return digest.digest(), replace(self.hooks, **silent)
 
     def _digest(self, purpose: bytes, without: Collection[str]) -> Any:
@@ -297,6 +303,7 @@ HOOKS_NOT_IN_IDENTITY = {
     "early_data": "asked for each first flight",
     "keylog": "looks on",
     "message": "looks on",
+    "sign": "how this side's own key is asked",
     "psk_client": "a client's",
 }
 # Settings that do not bind a client's sessions by their value, and why.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from greentls.core.session import Session
 
 if TYPE_CHECKING:
+    from greentls.keys import Signer
     from greentls.tickets import TicketKey
 
 __all__ = ["HookConnection", "Hooks"]
@@ -81,5 +82,8 @@ class Hooks:
     psk_client: Callable[[Any, str | None], tuple[str | None, bytes] | None] | None = None
     #: (connection, the client's identity) -> its key, empty if it is unknown. Asked twice after a HelloRetryRequest.
     psk_server: Callable[[Any, str], bytes] | None = None
+    #: (connection, the certificate's Signer, message, algorithm) -> the signature, which is signer.sign(message,
+    #: algorithm): for a deadline around that.
+    sign: Callable[[Any, Signer, bytes, str], bytes] | None = None
     #: (connection, sent?, version, content type, message): SSL_CTX_set_msg_callback(3).
     message: Callable[[Any, bool, int, int, bytes], None] | None = None

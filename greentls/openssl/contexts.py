@@ -13,6 +13,7 @@ from OpenSSL.SSL import Context
 from greentls.errors import ConfigurationError
 from greentls.openssl import errors
 from greentls.openssl.library import SSL_CTX, ffi, hidden, lib, pointer
+from greentls.openssl.provider import PrivateKey
 from greentls.openssl.stacks import certificate_der
 
 # Macros of ssl.h and tls1.h that the binding does not carry.
@@ -173,12 +174,14 @@ def set_verify_callback(context: SSL_CTX, callback: Any) -> None:
     hidden("SSL_CTX_set_cert_verify_callback", signature)(context, callback, ffi.NULL)
 
 
-def use_certificate(context: SSL_CTX, certificate: bytes, key: bytes) -> None:
-    """Adds a certificate and its private key (PKCS #8) to an SSL_CTX*, both as DER. Raises ConfigurationError.
+def use_certificate(context: SSL_CTX, certificate: bytes, key: bytes | PrivateKey) -> None:
+    """Adds a certificate and its private key to an SSL_CTX*. Raises ConfigurationError.
 
-    OpenSSL reads both itself: pyOpenSSL, between it and them, refuses kinds of keys that it does not know.
+    certificate: DER. key: PKCS #8, or one that asks. OpenSSL reads both itself: pyOpenSSL, between it and them, refuses
+    kinds of keys that it does not know.
     """
-    leaf, private = _from_der(lib.d2i_X509_bio, certificate), _from_der(lib.d2i_PrivateKey_bio, key)
+    leaf = _from_der(lib.d2i_X509_bio, certificate)
+    private = _from_der(lib.d2i_PrivateKey_bio, key) if isinstance(key, bytes) else key.another_reference()
     try:
         if not (
             leaf != ffi.NULL
@@ -203,7 +206,7 @@ def _from_der(read: Any, der: bytes) -> Any:
         lib.BIO_free(bio)
 
 
-def check_certificate(certificate: bytes, key: bytes, ciphers: str = "ALL:@SECLEVEL=0") -> None:
+def check_certificate(certificate: bytes, key: bytes | PrivateKey, ciphers: str = "ALL:@SECLEVEL=0") -> None:
     """use_certificate() with a context that nobody else sees. ciphers: by the security level in there."""
     context = lib.SSL_CTX_new(lib.TLS_method())
     try:

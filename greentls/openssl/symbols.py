@@ -306,15 +306,18 @@ _extension = functools.cache(_Extension)
 _known: dict[str, int | None] = {}  # None: not there
 
 
-def address(name: str) -> int:
-    """The address of an OpenSSL function in the OpenSSL that cryptography uses. Raises UnsupportedOpenSSL."""
+def address(name: str, together: Collection[str] = ()) -> int:
+    """The address of an OpenSSL function in the OpenSSL that cryptography uses. Raises UnsupportedOpenSSL.
+
+    together: names that will be wanted next, and are looked up in the same pass.
+    """
     at = _known.get(name)
     if at is not None:
         return at
     extension = _extension()
     problem = "it is not there, or several functions have that name"
     if name not in _known:
-        wanted = {name} | (WANTED - _known.keys())
+        wanted = {name, *together} | (WANTED - _known.keys())
         try:
             found = extension.find(wanted)
         except (Unusable, OSError) as error:

@@ -31,6 +31,7 @@ from greentls.ssl.context import SSLContext
 from greentls.ssl.errors import configuration_error, ssl_error
 from greentls.ssl.hooks import callbacks
 from greentls.ssl.hooks.replay_guard import ReplayGuard
+from greentls.ssl.hooks.signature import Signature
 from greentls.ssl.replacement import STDLIB_CONTEXT
 
 __all__ = ["compile", "has_side", "make_connection", "read_settings"]
@@ -239,6 +240,8 @@ def _common_hooks(context: SSLContext) -> dict[str, Any]:
         hooks["keylog"] = callbacks.KeyLog(context.keylog_filename, context.keylog_callback, timeout)
     if context.verify_callback:
         hooks["verify"] = callbacks.VerifyCallback(context.verify_callback, timeout)
+    if context.certificates is not None or any(chain.signer for chain in context._chains):
+        hooks["sign"] = Signature(timeout)
     if context._msg_callback:
         hooks["message"] = callbacks.MessageCallback(context._msg_callback)
     return hooks

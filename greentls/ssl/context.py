@@ -205,7 +205,7 @@ class SSLContext(STDLIB_CONTEXT, metaclass=Replacement):  # type: ignore[misc]  
             chain.check(f"certificate for {', '.join(chain.names)}", ciphers=self._ciphers)
         except ConfigurationError as error:
             raise configuration_error(error, getattr(refusal, "reason", None) or "PEM_LIB") from error
-        self._chains = [each for each in self._chains if type(each.key) is not type(chain.key)] + [chain]
+        self._chains = [each for each in self._chains if each.kind is not chain.kind] + [chain]
 
     def load_verify_locations(
         self, cafile: Path | None = None, capath: Path | None = None, cadata: str | bytes | None = None

@@ -19,7 +19,9 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 
 from tests.support.clients import exchange, stdlib_context
 from tests.support.helpers import PATIENCE, free_port, interrupted, wait_until
@@ -107,6 +109,39 @@ def test_waiting_sni_asks_the_database(pki, tmp_path):
         assert exchange(address, stdlib_context(pki), b"", answer=21).data == b"hello from localhost\n"
         with pytest.raises(ssl.SSLError, match=r"(?i)unrecognized.name"):
             exchange(address, stdlib_context(pki), server_hostname="elsewhere.test")
+
+
+class SigningService(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        digest = self.rfile.read(int(self.headers["Content-Length"]))
+        algorithm = {32: hashes.SHA256()}[len(digest)]
+        signature = self.server.key.sign(digest, ec.ECDSA(Prehashed(algorithm)))
+        self.server.asked.append(self.path)
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(signature)
+
+    def log_message(self, *_):
+        pass
+
+
+def test_remote_key_asks_the_service(pki):
+    service = http.server.ThreadingHTTPServer(("127.0.0.1", 0), SigningService)
+    service.key = serialization.load_pem_private_key(Path(pki.key_file).read_bytes(), None)
+    service.asked = []
+    thread = threading.Thread(target=service.serve_forever)
+    thread.start()
+    try:
+        address = "127.0.0.1", free_port()
+        url = f"http://127.0.0.1:{service.server_port}/sign"
+        with running("remote_key.py", pki.cert_file, url, "{}:{}".format(*address)):
+            answer = exchange(address, stdlib_context(pki), b"", answer=26).data
+            assert re.fullmatch(rb"0\.\d{3} s for the signature\n", answer)
+    finally:
+        service.shutdown()
+        thread.join()
+        service.server_close()
+    assert service.asked == ["/sign?algorithm=ecdsa_secp256r1_sha256"]
 
 
 def test_wsgi_server_tells_how_the_connection_came_about(pki):

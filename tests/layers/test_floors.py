@@ -24,6 +24,7 @@ FLOORS = {
     "greentls.strategy": 4,
     "greentls.core": 3,
     "greentls.certificates": 2,
+    "greentls.keys": 2,
     "greentls.ocsp": 2,
     "greentls.tickets": 2,
     "greentls.events": 1,
@@ -42,6 +43,7 @@ FLOORS = {
 BESIDE = {
     ("greentls.hub", "greentls.hub.gevent"),
     ("greentls.hub.gevent", "greentls.hub"),
+    ("greentls.certificates", "greentls.keys"),
     ("greentls.ocsp", "greentls.certificates"),
     ("greentls.secret_file", "greentls.errors"),
     ("greentls.stores", "greentls.hub"),

@@ -19,11 +19,15 @@ from typing import Any
 import gevent
 import gevent.socket
 import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 from gevent.event import Event
 
 import greentls.ssl
+from greentls import keys
 from greentls.certificates import CertificateChain
 from greentls.core import bridge
+from greentls.errors import SigningError
 from greentls.stores.memory import MemoryStore
 from greentls.strategy import STRATEGIES
 from tests.support.helpers import PATIENCE
@@ -48,9 +52,9 @@ class Hook:
 
     side: whose hook it is. full, resumed: whether it is asked then. early: asked of early data, under TLS 1.3. no: what
     that side gets for a "no", and the text of the peer's alert; None: the handshake goes on. raised: the peer's alert
-    for what it raises; None: goes on. client: attributes of its context that make it ask. last: the peer has sent its
-    whole handshake by then. unheard: the alert may stand behind a flight whose answer finds nobody. foretold: the
-    strategy "prefetch" asks it before OpenSSL is entered.
+    for what it raises; None: goes on. client, server: attributes of their contexts that have it asked. last: the peer
+    has sent its whole handshake by then. unheard: the alert may stand behind a flight whose answer finds nobody.
+    foretold: the strategy "prefetch" asks it before OpenSSL is entered.
     """
 
     name: str
@@ -61,6 +65,7 @@ class Hook:
     full: bool = True
     resumed: bool = True
     client: dict[str, Any] = field(default_factory=dict)
+    server: dict[str, Any] = field(default_factory=dict)
     last: bool = False
     foretold: bool = True
     unheard: bool = False
@@ -86,6 +91,20 @@ def _(context, ask):
 @hook("sni_callback", no=(ssl.SSLError, "unrecognized name"))
 def _(context, ask):
     context.sni_callback = lambda sock, name, _: ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME if ask() else None
+
+
+def asks_its_key(context, ask):
+    chain = context._chains[0]
+
+    def sign(data, algorithm):
+        return b"no" if ask() else chain.key.sign(data, ec.ECDSA(hashes.SHA256()))
+
+    context.load_cert_chain(chain.certificate, keys.Callback(chain.key.public_key(), sign))
+
+
+SIGN = {"no": (SigningError, "internal error"), "resumed": False, "foretold": False}
+hook("sign", **SIGN)(asks_its_key)
+hook("client_sign", side="client", **SIGN, server={"verify_mode": ssl.CERT_REQUIRED})(asks_its_key)
 
 
 @hook("certificates", no=(ssl.SSLError, "unrecognized name"))
@@ -182,6 +201,8 @@ class Trial:
             setattr(self.client, name, value)
         self.client.load_cert_chain(*client_certificate(pki))
         self.server.load_verify_locations(pki.ca_file)
+        for name, value in hook.server.items():
+            setattr(self.server, name, value)
         self.server.strategy = strategy
         self.server.session_store = Store(lambda: False)
         self.server.set_alpn_protocols(["http/1.1"])

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 ROOT = Path(__file__).parents[2]  # programs beside the tests are started from here: python -m tests.soak.soak
@@ -70,6 +70,14 @@ def interrupted(process: subprocess.Popen[str]) -> bool:
     return process.returncode is not None
 
 
+KINDS = {
+    "ec": lambda: ec.generate_private_key(ec.SECP256R1()),
+    "p384": lambda: ec.generate_private_key(ec.SECP384R1()),
+    "rsa": lambda: rsa.generate_private_key(public_exponent=65537, key_size=2048),
+    "ed25519": ed25519.Ed25519PrivateKey.generate,
+}
+
+
 class Pki:
     """A test CA and what it issues, as files."""
 
@@ -108,12 +116,8 @@ class Pki:
     def issue(
         self, *names: str, kind: str = "ec", days: int = 90, starts: int = -30, client: bool = False
     ) -> tuple[str, str]:
-        """(certificate file, key file). starts, days: from when on and until when, from now. kind: "ec" or "rsa"."""
-        key = (
-            ec.generate_private_key(ec.SECP256R1())
-            if kind == "ec"
-            else rsa.generate_private_key(public_exponent=65537, key_size=2048)
-        )
+        """(certificate file, key file). starts, days: from when on and until when, from now. kind: one of KINDS."""
+        key = KINDS[kind]()
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
         usage = ExtendedKeyUsageOID.CLIENT_AUTH if client else ExtendedKeyUsageOID.SERVER_AUTH
         certificate = (

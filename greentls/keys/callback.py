@@ -1,0 +1,38 @@
+"""Callback: a signing key that is a function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+from greentls.errors import ConfigurationError
+from greentls.keys.algorithms import PublicKey, algorithms_of
+from greentls.keys.signer import MAX_WAITING
+
+__all__ = ["Callback"]
+
+
+class Callback:
+    """A SigningKey whose signatures a function makes: sign(data, algorithm) -> bytes, which may wait.
+
+    public_key: one of cryptography's. algorithms: what the function can do, by the names of RFC 8446 4.2.3; None: all
+    that TLS has for such a key. max_waiting: signatures that may be waited for at once; beyond, handshakes are refused.
+    Raises ConfigurationError.
+    """
+
+    def __init__(
+        self,
+        public_key: PublicKey,
+        sign: Callable[[bytes, str], bytes],
+        *,
+        algorithms: Collection[str] | None = None,
+        max_waiting: int = MAX_WAITING,
+    ) -> None:
+        known = algorithms_of(public_key)
+        self.algorithms = known if algorithms is None else tuple(algorithms)
+        self.public_key, self.sign, self.max_waiting = public_key, sign, max_waiting
+        if unknown := sorted({*self.algorithms}.difference(known)):
+            raise ConfigurationError(
+                f"algorithm {unknown[0]!r}", "not one of this key", f"known are {', '.join(known)}"
+            )
+        if not self.algorithms:
+            raise ConfigurationError("algorithms", "there are none", f"known are {', '.join(known)}")

@@ -1,0 +1,402 @@
+"""Private keys that ask: an OpenSSL provider, inside this process, whose signatures are made by somebody else.
+
+A provider is a table of C functions that OpenSSL calls (provider(7)). This one has the least that a private key needs:
+a keymgmt(7) for each kind of key, and one signature(7) algorithm, which hands the message to Python and waits for the
+signature. OpenSSL holds no lock around that call, so it may take as long as it likes, like the bridge's callbacks.
+
+- The provider lives in a library context of its own (OSSL_LIB_CTX(3)). A handshake uses a key by what it is made of, so
+  an SSL_CTX takes ours; but whoever asks OpenSSL for "an EC key" can never be given one of ours.
+- What stands behind a key of ours is another EVP_PKEY*: the public key, made by OpenSSL's default provider. That one
+  knows its size, its group and how it is exported, so most of the keymgmt is its own C functions. There is nothing
+  private to export. Freeing is a C function, too: OpenSSL may free a key when no Python may run any more.
+- OpenSSL makes keys of ours by itself, to compare another provider's public key with one. These cannot sign.
+- A signature comes with no SSL*. Whoever answers (`answer_with`) has to know who is inside OpenSSL.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import struct
+import sys
+import weakref
+from collections.abc import Callable, Collection, Iterator
+from typing import Any
+
+from greentls.errors import ConfigurationError
+from greentls.openssl import errors, library, symbols
+from greentls.openssl.library import ffi, hidden, lib, pointer
+from greentls.openssl.lifetimes import owned
+
+__all__ = ["PrivateKey", "answer_with"]
+
+# core_dispatch.h
+_QUERY_OPERATION, _OP_KEYMGMT, _OP_SIGNATURE = 1027, 10, 12
+_KEY_NEW, _KEY_FREE, _KEY_GET_PARAMS, _KEY_GETTABLE_PARAMS, _KEY_OPERATION_NAME = 1, 10, 11, 12, 20
+_KEY_HAS, _KEY_MATCH, _KEY_IMPORT, _KEY_IMPORT_TYPES, _KEY_EXPORT, _KEY_EXPORT_TYPES = 21, 23, 40, 41, 42, 43
+_SIGN_NEW, _SIGN_INIT, _SIGN_SIGN, _SIGN_FREE, _SIGN_SET_PARAMS, _SIGN_SETTABLE_PARAMS = 1, 8, 11, 16, 20, 21
+_PRIVATE, _PUBLIC = 0x01, 0x86  # EVP_PKEY_fromdata(3); the public key with its parameters
+_INTEGER, _UTF8_STRING = 1, 4  # OSSL_PARAM(3)
+
+# OSSL_DISPATCH, OSSL_ALGORITHM and OSSL_PARAM, which the binding does not know.
+_DISPATCH, _ALGORITHM, _PARAM = struct.Struct("@iP"), struct.Struct("@PPPP"), struct.Struct("@PIPNN")
+_NAME = b"greentls"
+_SIGNATURE = b"GREENTLS-SIGNATURE"  # no other provider has an algorithm of this name
+_KINDS = {
+    b"EC": b"EC:id-ecPublicKey:1.2.840.10045.2.1",
+    b"RSA": b"RSA:rsaEncryption:1.2.840.113549.1.1.1",
+    b"ED25519": b"ED25519:1.3.101.112",
+}
+_PADDINGS = {1: "", 6: "pss", b"pkcs1": "", b"pss": "pss"}  # RSA_PKCS1_PADDING, which is the default; the other one
+_DIGEST_SIZES = {"SHA256": 32, "SHA384": 48, "SHA512": 64}
+_SALT_OF_DIGEST_SIZE = -1  # RSA_PSS_SALTLEN_DIGEST
+
+_FUNCTIONS = {
+    "EVP_PKEY_CTX_free": "void (*)(void *)",
+    "EVP_PKEY_CTX_new_from_name": "void *(*)(void *, const char *, const char *)",
+    "EVP_PKEY_eq": "int (*)(const void *, const void *)",
+    "EVP_PKEY_export": "int (*)(const void *, int, void *, void *)",
+    "EVP_PKEY_free": "void (*)(void *)",
+    "EVP_PKEY_fromdata": "int (*)(void *, void **, int, void *)",
+    "EVP_PKEY_fromdata_init": "int (*)(void *)",
+    "EVP_PKEY_get0_type_name": "const char *(*)(const void *)",
+    "EVP_PKEY_get_size": "int (*)(const void *)",
+    "EVP_PKEY_todata": "int (*)(const void *, int, void **)",
+    "EVP_PKEY_up_ref": "int (*)(void *)",
+    "OSSL_LIB_CTX_new": "void *(*)(void)",
+    "OSSL_PARAM_free": "void (*)(void *)",
+    "OSSL_PROVIDER_add_builtin": "int (*)(void *, const char *, void *)",
+    "OSSL_PROVIDER_load": "void *(*)(void *, const char *)",
+    "d2i_PUBKEY": "void *(*)(void *, const unsigned char **, long)",
+}
+
+
+def _openssl(name: str, *arguments: Any) -> Any:
+    return hidden(name, _FUNCTIONS[name])(*arguments)
+
+
+Answer = Callable[[Any, bytes, str, str], bytes | None]
+_answer: Answer | None = None
+_escaped: Callable[..., Any] | None = None
+
+
+def answer_with(answer: Answer, escaped: Callable[..., Any]) -> None:
+    """Sets who makes the signatures of all keys.
+
+    answer: (a PrivateKey's signer, the message, the digest's name, "pss" or "") -> the signature, or None to refuse. It
+    may wait, and must not raise. escaped: gets an exception that was raised outside of it, in a callback (a signal
+    handler's, say), as ffi.callback()'s onerror.
+    """
+    global _answer, _escaped
+    _answer, _escaped = answer, escaped
+
+
+class PrivateKey:
+    """A private key for use_certificate(). It can sign as long as this object lives.
+
+    public_key: DER (SubjectPublicKeyInfo). digests: names of those that it can sign by, "SHA256", "" for none. signer:
+    what answer_with()'s function gets. Raises ConfigurationError for a key of a kind that is not ours, and
+    UnsupportedOpenSSL.
+    """
+
+    def __init__(self, public_key: bytes, digests: Collection[str], signer: Any) -> None:
+        self.digests, self.signer = frozenset(digests), signer
+        self.pointer = _new_key(public_key)
+        _keys_to_find[id(self)] = self
+        try:
+            # _on_export() finds the EVP_PKEY* of the public key, and notes whose it is.
+            _openssl("EVP_PKEY_export", self.pointer, _PUBLIC, _FIND, ffi.cast("void *", id(self)))
+        finally:
+            del _keys_to_find[id(self)]
+
+    def another_reference(self) -> Any:
+        """The EVP_PKEY*, which the caller has to free."""
+        _openssl("EVP_PKEY_up_ref", self.pointer)
+        return self.pointer
+
+
+_keys: weakref.WeakValueDictionary[int, PrivateKey] = weakref.WeakValueDictionary()  # by the public key's EVP_PKEY*
+_keys_to_find: dict[int, PrivateKey] = {}  # by id()
+
+
+def _new_key(public_key: bytes) -> Any:
+    """An EVP_PKEY* of this provider, owned."""
+    context = _library_context()
+    parameters, made = ffi.new("void **"), ffi.new("void **")
+    public = maker = ffi.NULL
+    try:
+        public = _openssl(
+            "d2i_PUBKEY", ffi.NULL, ffi.new("unsigned char **", ffi.from_buffer(public_key)), len(public_key)
+        )
+        if public != ffi.NULL and _openssl("EVP_PKEY_todata", public, _PUBLIC, parameters) == 1:
+            maker = _openssl(
+                "EVP_PKEY_CTX_new_from_name", context, _openssl("EVP_PKEY_get0_type_name", public), ffi.NULL
+            )
+            if maker != ffi.NULL and _openssl("EVP_PKEY_fromdata_init", maker) == 1:
+                _openssl("EVP_PKEY_fromdata", maker, made, _PUBLIC, parameters[0])
+        said = errors.take()
+        if made[0] == ffi.NULL:
+            problem = f"OpenSSL cannot use its public key: {errors.describe(said[-1] if said else 0)[1]}"
+            raise ConfigurationError("signing key", problem, "give an EC, RSA or Ed25519 key")
+        return owned(ffi.cast("EVP_PKEY *", made[0]), lib.EVP_PKEY_free)
+    finally:
+        _openssl("EVP_PKEY_CTX_free", maker)
+        _openssl("OSSL_PARAM_free", parameters[0])
+        _openssl("EVP_PKEY_free", public)
+
+
+# -- the callbacks -----------------------------------------------------------------------------------------------------
+
+
+def _second_net(kind: type[BaseException], failure: BaseException, traceback: Any) -> None:
+    if _escaped is None:
+        raise failure  # cffi prints it
+    _escaped(kind, failure, traceback)
+
+
+def _callback(signature: str, fatal: Any = None) -> Callable[[Callable[..., Any]], Any]:
+    return lambda function: library.callback(signature, function, fatal, _second_net)
+
+
+@_callback("int(void *, int)", 0)
+def _on_has(key: Any, selection: int) -> int:
+    return int(not selection & _PRIVATE or pointer(key) in _keys)
+
+
+@_callback("int(void *, void *, int)", 0)
+def _on_match(one: Any, other: Any, _: int) -> int:
+    return int(_openssl("EVP_PKEY_eq", one, other) == 1)
+
+
+@_callback("int(void *, void *)", 0)
+def _find(_: Any, __: Any) -> int:
+    """Whoever exports a key to this function wants to know which one it is; nobody calls it."""
+    return 0
+
+
+_FIND = ffi.cast("void *", _find)
+
+
+@_callback("int(void *, int, void *, void *)", 0)
+def _on_export(key: Any, selection: int, take: Any, argument: Any) -> int:
+    if take == _FIND:
+        _keys[pointer(key)] = _keys_to_find[pointer(argument)]
+        return 1
+    if selection & _PRIVATE:
+        return 0
+    return int(_openssl("EVP_PKEY_export", key, selection, take, argument))
+
+
+def _importer(kind: bytes) -> Any:
+    @_callback("int(void *, int, void *)", 0)
+    def _on_import(key: Any, selection: int, parameters: Any) -> int:
+        maker = _openssl("EVP_PKEY_CTX_new_from_name", ffi.NULL, kind, ffi.NULL)
+        try:
+            return int(
+                maker != ffi.NULL
+                and _openssl("EVP_PKEY_fromdata_init", maker) == 1
+                and _openssl("EVP_PKEY_fromdata", maker, ffi.new("void **", key), selection, parameters) == 1
+            )
+        finally:
+            _openssl("EVP_PKEY_CTX_free", maker)
+
+    return _on_import
+
+
+@_callback("const void *(void *)", ffi.NULL)
+def _on_gettable(_: Any) -> Any:
+    return _NO_PARAMETERS
+
+
+@_callback("const void *(int)", ffi.NULL)
+def _on_types(_: int) -> Any:
+    return _NO_PARAMETERS
+
+
+@_callback("const char *(int)", ffi.NULL)
+def _on_operation_name(_: int) -> Any:
+    return _OPERATION_NAME
+
+
+class _Signature:
+    """A signature that is to be made: what OpenSSL has told so far."""
+
+    key: PrivateKey | None = None
+    digest = ""
+    padding = ""
+    size = 0
+
+
+_signatures: dict[int, _Signature] = {}
+_numbers = itertools.count(1)
+
+
+@_callback("void *(void *, const char *)", ffi.NULL)
+def _on_new(_: Any, __: Any) -> Any:
+    number = next(_numbers)
+    _signatures[number] = _Signature()
+    return ffi.cast("void *", number)
+
+
+@_callback("void(void *)")
+def _on_free(context: Any) -> None:
+    _signatures.pop(pointer(context), None)
+
+
+@_callback("int(void *, const char *, void *, void *)", 0)
+def _on_init(context: Any, digest: Any, key: Any, parameters: Any) -> int:
+    """OpenSSL also asks so whether a digest is one that the key can sign by."""
+    signature = _signatures[pointer(context)]
+    signature.digest = "" if digest == ffi.NULL else ffi.string(digest).decode().replace("SHA2-", "SHA")
+    signature.key = found = _keys.get(pointer(key))
+    if found is None or signature.digest not in found.digests:
+        return 0
+    signature.size = _openssl("EVP_PKEY_get_size", key)
+    return int(_set(signature, parameters))
+
+
+@_callback("int(void *, void *)", 0)
+def _on_set_params(context: Any, parameters: Any) -> int:
+    return int(_set(_signatures[pointer(context)], parameters))
+
+
+def _set(signature: _Signature, parameters: Any) -> bool:
+    for name, value in _read(parameters):
+        if name == b"pad-mode":
+            if value not in _PADDINGS:
+                return False
+            signature.padding = _PADDINGS[value]
+        elif name == b"saltlen" and value not in (b"digest", _SALT_OF_DIGEST_SIZE, _DIGEST_SIZES.get(signature.digest)):
+            return False  # TLS has no other (RFC 8446 4.2.3)
+    return True  # OpenSSL 4 also tells the TLS version
+
+
+def _read(parameters: Any) -> Iterator[tuple[bytes, bytes | int | None]]:
+    """(name, value) of each OSSL_PARAM of an array; None for a kind that is not looked at."""
+    at = pointer(parameters)
+    while at:
+        key, kind, data, size, _ = _PARAM.unpack(ffi.buffer(ffi.cast("char *", at), _PARAM.size))
+        if not key:
+            return
+        value: bytes | int | None = None
+        if kind == _UTF8_STRING:
+            value = ffi.string(ffi.cast("char *", data), size)
+        elif kind == _INTEGER:
+            value = int.from_bytes(ffi.buffer(ffi.cast("char *", data), size), sys.byteorder, signed=True)
+        yield ffi.string(ffi.cast("char *", key)), value
+        at += _PARAM.size
+
+
+@_callback("int(void *, unsigned char *, size_t *, size_t, const unsigned char *, size_t)", 0)
+def _on_sign(context: Any, out: Any, length: Any, room: int, message: Any, size: int) -> int:
+    signature = _signatures[pointer(context)]
+    if out == ffi.NULL:
+        length[0] = signature.size
+        return 1
+    key, answer = signature.key, _answer
+    if key is None or answer is None:
+        return 0
+    octets = answer(key.signer, bytes(ffi.buffer(message, size)), signature.digest, signature.padding)
+    if octets is None or len(octets) > room:
+        return 0
+    ffi.memmove(out, octets, len(octets))
+    length[0] = len(octets)
+    return 1
+
+
+@_callback("const void *(void *, void *)", ffi.NULL)
+def _on_settable(_: Any, __: Any) -> Any:
+    return _SETTABLE_PARAMETERS
+
+
+@_callback("const void *(void *, int, int *)", ffi.NULL)
+def _on_query(_: Any, operation: int, no_cache: Any) -> Any:
+    no_cache[0] = 0
+    return _provided().get(operation, ffi.NULL)
+
+
+@_callback("int(void *, void *, void **, void **)", 0)
+def _on_provider_init(handle: Any, _: Any, functions: Any, context: Any) -> int:
+    functions[0], context[0] = _PROVIDER, handle
+    return 1
+
+
+# -- the tables, which live as long as the process ---------------------------------------------------------------------
+
+
+def _table(*rows: bytes) -> Any:
+    array = ffi.new("char[]", b"".join(rows))
+    _kept.append(array)
+    return array
+
+
+def _functions(functions: dict[int, Any]) -> Any:
+    rows = [_DISPATCH.pack(number, pointer(function)) for number, function in functions.items()]
+    return _table(*rows, bytes(_DISPATCH.size))
+
+
+def _algorithms(algorithms: dict[bytes, dict[int, Any]]) -> Any:
+    rows = [
+        _ALGORITHM.pack(pointer(_table(names, b"\0")), pointer(_PROPERTIES), pointer(_functions(functions)), 0)
+        for names, functions in algorithms.items()
+    ]
+    return _table(*rows, bytes(_ALGORITHM.size))
+
+
+_kept: list[Any] = []
+_PROPERTIES = _table(b"provider=" + _NAME + b"\0")
+_OPERATION_NAME = _table(_SIGNATURE + b"\0")
+_NO_PARAMETERS = _table(bytes(_PARAM.size))
+_SETTABLE_PARAMETERS = _table(
+    *(_PARAM.pack(pointer(_table(name + b"\0")), _UTF8_STRING, 0, 0, 0) for name in (b"pad-mode", b"saltlen")),
+    bytes(_PARAM.size),
+)
+_PROVIDER = _functions({_QUERY_OPERATION: _on_query})
+
+
+@functools.cache
+def _provided() -> dict[int, Any]:
+    """The tables by operation. Raises UnsupportedOpenSSL."""
+    keys = {
+        _KEY_NEW: symbols.address("EVP_PKEY_new", {*_FUNCTIONS, "EVP_PKEY_get_params"}),
+        _KEY_FREE: symbols.address("EVP_PKEY_free"),
+        _KEY_GET_PARAMS: symbols.address("EVP_PKEY_get_params"),
+        _KEY_GETTABLE_PARAMS: _on_gettable,
+        _KEY_OPERATION_NAME: _on_operation_name,
+        _KEY_HAS: _on_has,
+        _KEY_MATCH: _on_match,
+        _KEY_IMPORT_TYPES: _on_types,
+        _KEY_EXPORT: _on_export,
+        _KEY_EXPORT_TYPES: _on_types,
+    }
+    signatures = {
+        _SIGN_NEW: _on_new,
+        _SIGN_INIT: _on_init,
+        _SIGN_SIGN: _on_sign,
+        _SIGN_FREE: _on_free,
+        _SIGN_SET_PARAMS: _on_set_params,
+        _SIGN_SETTABLE_PARAMS: _on_settable,
+    }
+    importers = {kind: _importer(kind) for kind in _KINDS}
+    _kept.extend(importers.values())
+    return {
+        _OP_KEYMGMT: _algorithms({_KINDS[kind]: {**keys, _KEY_IMPORT: importers[kind]} for kind in _KINDS}),
+        _OP_SIGNATURE: _algorithms({_SIGNATURE: signatures}),
+    }
+
+
+@functools.cache
+def _library_context() -> Any:
+    """The provider's, loaded at first use and never freed. Raises ConfigurationError, UnsupportedOpenSSL."""
+    _provided()
+    for name, signature in _FUNCTIONS.items():
+        hidden(name, signature)  # all of them, or none
+    context = _openssl("OSSL_LIB_CTX_new")
+    if (
+        context == ffi.NULL
+        or _openssl("OSSL_PROVIDER_add_builtin", context, _NAME, ffi.cast("void *", _on_provider_init)) != 1
+        or _openssl("OSSL_PROVIDER_load", context, _NAME) == ffi.NULL
+    ):
+        *_, code = [0, *errors.take()]
+        raise ConfigurationError("signing key", f"OpenSSL does not load the provider: {errors.describe(code)[1]}")
+    return context
