@@ -17,10 +17,17 @@ from greentls.openssl import bios as ssl_bios
 from greentls.stream import TLSStream
 from greentls.wire.registry import ContentType
 from tests.support.helpers import PATIENCE, allocated
-from tests.support.pairs import VERSIONS, Sessions, attempt, client, client_context, raw_pair, server_context
+from tests.support.pairs import (
+    VERSIONS,
+    Sessions,
+    attempt,
+    both_versions,
+    client,
+    client_context,
+    raw_pair,
+    server_context,
+)
 from tests.support.sealer import hostile, key_update_message
-
-both_versions = pytest.mark.parametrize("version", VERSIONS.values(), ids=VERSIONS.keys())
 
 
 @pytest.fixture

@@ -29,9 +29,8 @@ from greentls.stores import open_store
 from greentls.stores.memory import MemoryStore
 from greentls.tickets import ANNOUNCE, LIFETIME, MAX_KEYS, REFRESH, SKEW, TicketKey, TicketKeys, _unpack
 from tests.support.helpers import PATIENCE
-from tests.support.pairs import TLS12, TLS13, VERSIONS, client, client_context, handshake, server_context
+from tests.support.pairs import TLS12, TLS13, both_versions, client, client_context, handshake, server_context
 
-both_versions = pytest.mark.parametrize("version", VERSIONS.values(), ids=VERSIONS)
 NOW = 1_800_000_000
 ROTATION = LIFETIME / 4
 

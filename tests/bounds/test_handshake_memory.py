@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import gc
 
-import pytest
-
 from greentls.core.config import VERIFY_PEER, TrustAnchors
 from greentls.core.connection import Connection
 from greentls.stream import RECEIVE_SIZE
 from greentls.wire.registry import ContentType
 from tests.support.helpers import allocated
-from tests.support.pairs import TLS12, TLS13, VERSIONS, attempt, client, client_context, server_context
+from tests.support.pairs import TLS12, TLS13, attempt, both_versions, client, client_context, server_context
 from tests.support.sealer import hostile
 
 PEERS = 20
 MOST = 400_000  # bytes; OpenSSL takes a hello of 128 KiB and a chain of 100 KiB, and a buffer doubles as it grows
-both_versions = pytest.mark.parametrize("version", VERSIONS.values(), ids=VERSIONS.keys())
 
 
 def records(message):

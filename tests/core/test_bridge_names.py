@@ -21,6 +21,7 @@ from tests.support.pairs import (
     VERSIONS,
     Sessions,
     attempt,
+    both_versions,
     chain,
     client,
     client_context,
@@ -29,7 +30,6 @@ from tests.support.pairs import (
     server_context,
 )
 
-both_versions = pytest.mark.parametrize("version", VERSIONS.values(), ids=VERSIONS.keys())
 NAMES = ("a.example", "b.example")
 
 
@@ -169,7 +169,7 @@ def test_what_a_switch_takes_along_and_what_stays(pki, pairs_of_names):
     ways = {}
     for version in VERSIONS.values():
         there = Connection(server_context(pki, version, hooks=hooks, groups="P-256"))
-        own = chain(*pki.issue("a client", client=True))
+        own = chain(*pki.client)
         here = client(client_context(pki, alpn_protocols=[b"first", b"second"], certificates=[own]), name="a.example")
         handshake(here, there)
         ways[version] = there

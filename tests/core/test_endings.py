@@ -11,10 +11,17 @@ import greentls
 from greentls.core.connection import Connection
 from greentls.errors import ConnectionDead, TLSError, UnexpectedEOF, WantRead
 from greentls.wire.registry import ContentType
-from tests.support.pairs import TLS13, VERSIONS, attempt, client, client_context, handshake, move, server_context
+from tests.support.pairs import (
+    TLS13,
+    attempt,
+    both_versions,
+    client,
+    client_context,
+    handshake,
+    move,
+    server_context,
+)
 from tests.support.sealer import hostile, key_update_message
-
-both_versions = pytest.mark.parametrize("version", VERSIONS.values(), ids=VERSIONS.keys())
 
 
 def connected(pki, version=0):

@@ -11,9 +11,9 @@ from greentls.errors import TLSError, UnsupportedOpenSSL
 from greentls.openssl import connections
 from tests.support.pairs import (
     TLS13,
-    VERSIONS,
     Sessions,
     attempt,
+    both_versions,
     chain,
     client,
     client_context,
@@ -22,7 +22,6 @@ from tests.support.pairs import (
     server_context,
 )
 
-both_versions = pytest.mark.parametrize("version", VERSIONS.values(), ids=VERSIONS.keys())
 both_sides = pytest.mark.parametrize("side", ["server", "client"])
 
 

@@ -36,8 +36,8 @@ from greentls.tickets import TicketKey, TicketKeys
 from tests.support.pairs import (
     TLS12,
     TLS13,
-    VERSIONS,
     Sessions,
+    both_versions,
     chain,
     client,
     client_context,
@@ -45,7 +45,6 @@ from tests.support.pairs import (
     server_context,
 )
 
-both_versions = pytest.mark.parametrize("version", VERSIONS.values(), ids=VERSIONS.keys())
 REQUIRED = VERIFY_PEER | VERIFY_FAIL_IF_NO_PEER_CERT
 CRL_CHECK_CHAIN = 0xC  # X509_VERIFY_PARAM_set_flags(3)
 

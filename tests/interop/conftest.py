@@ -29,11 +29,6 @@ def strange_pki(tmp_path_factory):
     return Pki(tmp_path_factory.mktemp("strange"))
 
 
-@pytest.fixture(scope="session")
-def client_certificate(pki):
-    return pki.issue("a client", client=True)
-
-
 @pytest.fixture
 def configure(pki, version):
     """configure(protocol): an SSLContext that speaks one version, and trusts the CA."""

@@ -96,10 +96,10 @@ def test_node_looks_at_the_certificate_after_the_handshake(serve, context, erran
 
 
 @clients("curl", "openssl", "gnutls", "nss", "node", "java")
-def test_gives_its_certificate_when_asked(serve, context, errand, client_certificate, client):
+def test_gives_its_certificate_when_asked(serve, context, errand, pki, client):
     context.verify_mode = ssl.CERT_REQUIRED
     server = serve(context)
-    told, seen = client(errand(server, certificate=client_certificate)), server.next()
+    told, seen = client(errand(server, certificate=pki.client)), server.next()
     assert PAYLOAD in told.received
     assert seen.client["subject"] == ((("commonName", "a client"),),)
 

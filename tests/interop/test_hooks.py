@@ -54,9 +54,9 @@ def mutual(pki, configure):
 
 
 @pytest.fixture
-def errand(pki, tmp_path, client_certificate):
+def errand(pki, tmp_path):
     def errand(server, **options):
-        return Errand(server.port, pki.ca_file, tmp_path, PAYLOAD, certificate=client_certificate, **options)
+        return Errand(server.port, pki.ca_file, tmp_path, PAYLOAD, certificate=pki.client, **options)
 
     return errand
 
@@ -253,7 +253,7 @@ def test_openssl_exports_the_same(tls_server, pki, length):
 
 @pytest.mark.parametrize("version", ["1.3"], indirect=True)
 @pytest.mark.parametrize("welcome", [True, False], ids=["accepted", "refused"])
-def test_openssl_shows_its_certificate_when_it_is_asked_later(tls_server, pki, client_certificate, welcome):
+def test_openssl_shows_its_certificate_when_it_is_asked_later(tls_server, pki, welcome):
     callback = Waiting(refusal=None if welcome else LookupError("not enrolled"))
     ended = Queue()
 
@@ -278,7 +278,7 @@ def test_openssl_shows_its_certificate_when_it_is_asked_later(tls_server, pki, c
     )
     program = Program(
         *("openssl", "s_client", "-connect", f"127.0.0.1:{port}", "-CAfile", pki.ca_file, "-enable_pha", "-quiet"),
-        *("-cert", client_certificate[0], "-key", client_certificate[1]),
+        *("-cert", pki.client[0], "-key", pki.client[1]),
     )
     program.write(b"first\n").wait_for("ask again")
     program.write(b"second\n")

@@ -89,8 +89,8 @@ def test_refuses_a_wrong_name(setup, context, server):
 
 
 @every_server
-def test_gives_its_certificate_when_asked(setup, context, server, client_certificate):
-    context.load_cert_chain(*client_certificate)
+def test_gives_its_certificate_when_asked(setup, context, server, pki):
+    context.load_cert_chain(*pki.client)
     setup.client_auth = True
     serving = server(setup)
     with connect(serving, context) as sock:

@@ -24,9 +24,8 @@ from greentls.stores.memory import MemoryStore
 from greentls.stores.sealed import SealedStore
 from greentls.tickets import TicketKey, TicketKeys
 from tests.support.helpers import PATIENCE, Pki
-from tests.support.pairs import VERSIONS, attempt, client_context, move, server_context
+from tests.support.pairs import VERSIONS, attempt, both_versions, client_context, move, server_context
 
-both_versions = pytest.mark.parametrize("version", VERSIONS.values(), ids=VERSIONS.keys())
 ADDRESS = ("192.0.2.1", 443)
 
 
@@ -111,7 +110,7 @@ class TestEither:
         if "trust" in other:
             other = {"trust": TrustAnchors(files=(pki.ca_file, Pki(tmp_path).ca_file))}
         if "certificates" in other:
-            other = {"certificates": [CertificateChain.load(*pki.issue("a client", client=True))]}
+            other = {"certificates": [CertificateChain.load(*pki.client)]}
         party.connect()
         assert not party.resumes(**other)
         assert party.resumes()

@@ -15,9 +15,7 @@ from greentls.sessions import server, stored
 from greentls.sessions.server import SessionCache
 from greentls.stores.memory import MemoryStore
 from tests.support.helpers import PATIENCE
-from tests.support.pairs import VERSIONS, client, client_context, handshake, server_context
-
-both_versions = pytest.mark.parametrize("version", VERSIONS.values(), ids=VERSIONS.keys())
+from tests.support.pairs import VERSIONS, both_versions, client, client_context, handshake, server_context
 
 
 class Store(MemoryStore):

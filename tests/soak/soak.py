@@ -120,7 +120,7 @@ class Soak:
                     version,
                     hooks=Hooks(**client_hooks),
                     alpn_protocols=(b"h2",),
-                    certificates=[chain(*pki.issue("a client", client=True))],
+                    certificates=[chain(*pki.client)],
                 ),
                 server_context(
                     pki,

@@ -403,7 +403,7 @@ class TestPostHandshakeAuthentication:
         client, server = contexts(pki)
         client.post_handshake_auth = offers
         if certificate:
-            client.load_cert_chain(*pki.issue("a client", client=True))
+            client.load_cert_chain(*pki.client)
         server.post_handshake_auth = True
         server.verify_mode = ssl.CERT_REQUIRED
         server.load_verify_locations(pki.ca_file)

@@ -16,9 +16,7 @@ from gevent.socket import create_connection
 
 import greentls
 from tests.support.helpers import PATIENCE, free_port, wait_until
-from tests.support.pairs import VERSIONS
-
-both_versions = pytest.mark.parametrize("version", VERSIONS)
+from tests.support.ssl_pairs import both_versions
 
 
 class StdlibServer:
@@ -146,7 +144,7 @@ class TestClient:
         server.context.verify_mode = ssl.CERT_REQUIRED
         try:
             context = client_context(pki, version)
-            context.load_cert_chain(*pki.issue("a client", client=True))
+            context.load_cert_chain(*pki.client)
             with connect(server.address, context) as sock:
                 sock.sendall(b"hello")
                 assert sock.recv(100) == b"hello"

@@ -21,10 +21,9 @@ from greentls.ssl.plain_socket import PlainSocket
 from greentls.wire import ProxyReader, WireError, ja3, ja4
 from tests.support.clients import exchange, in_thread, stdlib_context
 from tests.support.helpers import PATIENCE
-from tests.support.pairs import VERSIONS
+from tests.support.ssl_pairs import both_versions
 from tests.support.ssl_servers import server_context
 
-both_versions = pytest.mark.parametrize("version", VERSIONS)
 HELLOS = sorted((Path(__file__).parents[1] / "data" / "hellos").glob("*.bin"))
 
 

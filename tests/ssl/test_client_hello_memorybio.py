@@ -16,10 +16,18 @@ from greentls.ssl.plain_socket import PlainSocket
 from greentls.strategy import STRATEGIES
 from greentls.wire import RecordReader
 from tests.support.helpers import PATIENCE
-from tests.support.pairs import VERSIONS
-from tests.support.ssl_pairs import TLS_VERSIONS, Side, carry, contexts, finished, handshake, outcome, sides
+from tests.support.ssl_pairs import (
+    TLS_VERSIONS,
+    Side,
+    both_versions,
+    carry,
+    contexts,
+    finished,
+    handshake,
+    outcome,
+    sides,
+)
 
-both_versions = pytest.mark.parametrize("version", VERSIONS)
 every_strategy = pytest.mark.parametrize("strategy", STRATEGIES)
 
 

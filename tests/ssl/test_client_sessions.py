@@ -17,11 +17,8 @@ import greentls
 from tests.ssl.test_client import StdlibServer, client_context, connect
 from tests.ssl.test_early_data import REQUEST, Site
 from tests.support.helpers import PATIENCE, Pki, free_port, wait_until
-from tests.support.pairs import VERSIONS
-from tests.support.ssl_pairs import connected, contexts, handshake, sides, talk
+from tests.support.ssl_pairs import both_versions, connected, contexts, handshake, sides, talk
 from tests.support.ssl_servers import server_context
-
-both_versions = pytest.mark.parametrize("version", VERSIONS)
 
 
 @pytest.fixture
@@ -88,7 +85,7 @@ class TestSockets:
         server.context.verify_mode = ssl.CERT_OPTIONAL
         try:
             known = client_context(pki, version, client_sessions=sessions)
-            known.load_cert_chain(*pki.issue("a client", client=True))
+            known.load_cert_chain(*pki.client)
             assert [echo(server.address, known) for _ in range(2)] == [False, True]
             assert echo(server.address, client_context(pki, version, client_sessions=sessions)) is False
         finally:
@@ -271,7 +268,7 @@ class TestTickets:
         client, server = contexts(pki)
         client.client_sessions = sessions
         client.post_handshake_auth = server.post_handshake_auth = True
-        client.load_cert_chain(*pki.issue("a client", client=True))
+        client.load_cert_chain(*pki.client)
         server.load_verify_locations(pki.ca_file)
         server.verify_mode = ssl.CERT_REQUIRED
         with connected(client, server) as (here, there):

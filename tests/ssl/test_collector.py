@@ -19,11 +19,9 @@ from greentls.core.hooks import Hooks
 from greentls.errors import CertificateError, TLSError
 from greentls.stream import TLSStream
 from tests.support.helpers import PATIENCE, ROOT
-from tests.support.pairs import VERSIONS, client, client_context, handshake, raw_pair, server_context
+from tests.support.pairs import both_versions, client, client_context, handshake, raw_pair, server_context
 from tests.support.ssl_pairs import contexts, handshakes, sides
 from tests.support.ssl_pairs import handshake as carry_handshake
-
-both_versions = pytest.mark.parametrize("version", VERSIONS.values(), ids=VERSIONS.keys())
 
 
 def test_a_finalizer_may_use_whatever_is_garbage_with_it():

@@ -185,11 +185,6 @@ CASES = [
 every_hook = pytest.mark.parametrize(("hook", "version", "resumed", "strategy"), CASES)
 
 
-@functools.cache
-def client_certificate(pki):
-    return pki.issue("a client", client=True)
-
-
 class Trial:
     """One handshake in which the hook is asked; others before and meanwhile, in which it answers at once."""
 
@@ -199,7 +194,7 @@ class Trial:
         self.client.set_alpn_protocols(["h2", "http/1.1"])
         for name, value in hook.client.items():
             setattr(self.client, name, value)
-        self.client.load_cert_chain(*client_certificate(pki))
+        self.client.load_cert_chain(*pki.client)
         self.server.load_verify_locations(pki.ca_file)
         for name, value in hook.server.items():
             setattr(self.server, name, value)
@@ -440,7 +435,7 @@ def test_a_hundred_clients_wait_for_every_hook_at_once(pki, version, strategy):
     client, server = contexts(pki, version)
     asking, _ = contexts(pki, version)
     for each in (client, asking):
-        each.load_cert_chain(*client_certificate(pki))
+        each.load_cert_chain(*pki.client)
         each.set_alpn_protocols(["h2", "http/1.1"])
     asking.ocsp, asking.callback_timeout = (
         "check",

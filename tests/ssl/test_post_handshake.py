@@ -79,7 +79,7 @@ def service(serve, pki):
 @pytest.fixture
 def client(pki):
     context = stdlib_context(pki, post_handshake_auth=True)
-    context.load_cert_chain(*pki.issue("a client", client=True))
+    context.load_cert_chain(*pki.client)
     return context
 
 

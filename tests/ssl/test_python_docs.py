@@ -349,7 +349,7 @@ class TestExamples:
 
         server = gevent.spawn(in_thread, example)
         client = stdlib_context(pki)
-        client.load_cert_chain(*pki.issue("a client", client=True))
+        client.load_cert_chain(*pki.client)
         assert in_thread(converse, address, client)[1] == b"hello"
         assert server.get(timeout=PATIENCE) == ((("commonName", "a client"),),)
 

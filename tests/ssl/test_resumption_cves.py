@@ -16,9 +16,7 @@ from greentls.core.hooks import Hooks
 from greentls.errors import TLSError
 from greentls.tickets import TicketKey, TicketKeys
 from tests.support.pairs import VERSIONS, Sessions, chain, client, client_context, handshake, server_context
-from tests.support.ssl_pairs import TLS_VERSIONS, Side, carry, finished
-
-both_versions = pytest.mark.parametrize("version", VERSIONS)
+from tests.support.ssl_pairs import TLS_VERSIONS, Side, both_versions, carry, finished
 
 
 def in_a_store():

@@ -19,9 +19,8 @@ from greentls.stores.memory import MemoryStore
 from tests.support.clients import exchange, in_thread, stdlib_context
 from tests.support.helpers import PATIENCE, Memcached
 from tests.support.pairs import VERSIONS
+from tests.support.ssl_pairs import both_versions
 from tests.support.ssl_servers import server_context
-
-both_versions = pytest.mark.parametrize("version", VERSIONS)
 
 
 class TestStreamServer:

@@ -40,23 +40,18 @@ def verifier():
     return Verifier()
 
 
-@pytest.fixture(scope="session")
-def client_certificate(pki):
-    return pki.issue("a client", client=True)
-
-
 @pytest.fixture(params=["tickets", "store"])
 def kept(request):
     return request.param
 
 
 @pytest.fixture
-def mutual(pki, client_certificate, verifier):
+def mutual(pki, verifier):
     """mutual(version, side): (client's, server's context), each verifies the other, and side's asks the verifier."""
 
     def make(version, side, store=False):
         client, server = contexts(pki, version)
-        client.load_cert_chain(*client_certificate)
+        client.load_cert_chain(*pki.client)
         server.load_verify_locations(pki.ca_file)
         server.verify_mode = ssl.CERT_REQUIRED
         if store:
@@ -305,11 +300,11 @@ class TestWithoutVerification:
         assert results["client"] is refused
         assert isinstance(results["server"], ssl.SSLError) and "ALERT" in results["server"].reason
 
-    def test_it_gives_no_client_certificate_to_a_server_that_is_refused(self, pki, verifier, client_certificate):
+    def test_it_gives_no_client_certificate_to_a_server_that_is_refused(self, pki, verifier):
         client, server = contexts(pki)
         client.check_hostname = False
         client.verify_mode = ssl.CERT_NONE
-        client.load_cert_chain(*client_certificate)
+        client.load_cert_chain(*pki.client)
         client.verify_callback = verifier
         verifier.answers[False] = raises(LockedOut())
         server.load_verify_locations(pki.ca_file)
@@ -435,7 +430,7 @@ class TestSessions:
     def test_one_without_a_certificate_from_before_post_handshake_authentication_is_worthless(self, pki, first):
         """hazard: such a server lets clients in without a certificate, and another one with its settings does not."""
         client, _ = contexts(pki)
-        client.load_cert_chain(*pki.issue("a client", client=True))
+        client.load_cert_chain(*pki.client)
         store = greentls.open_store("memory://")
         servers = []
         for later in (True, False):
@@ -492,13 +487,11 @@ def test_the_context_that_an_sni_callback_chooses_has_the_say(pki, mutual, verif
 
 @pytest.mark.parametrize("certificate", [True, False], ids=["with", "without"])
 @both_versions
-def test_a_name_may_demand_a_certificate_that_the_listener_does_not(
-    pki, client_certificate, verifier, version, certificate
-):
+def test_a_name_may_demand_a_certificate_that_the_listener_does_not(pki, verifier, version, certificate):
     """hazard: OpenSSL keeps the first context's verify mode, and nobody would be asked."""
     client, server = contexts(pki, version)
     if certificate:
-        client.load_cert_chain(*client_certificate)
+        client.load_cert_chain(*pki.client)
     strict = contexts(pki, version)[1]
     strict.load_verify_locations(pki.ca_file)
     strict.verify_mode = ssl.CERT_REQUIRED
@@ -517,7 +510,7 @@ def test_a_name_may_demand_a_certificate_that_the_listener_does_not(
 
 
 @both_versions
-def test_a_name_that_demands_none_does_not_take_the_listeners_demand_away(pki, client_certificate, version):
+def test_a_name_that_demands_none_does_not_take_the_listeners_demand_away(pki, version):
     client, server = contexts(pki, version)
     server.load_verify_locations(pki.ca_file)
     server.verify_mode = ssl.CERT_REQUIRED

@@ -93,6 +93,7 @@ class Pki:
         self.ca = ca.sign(self._key, hashes.SHA256())
         self.ca_file = self._write("ca.pem", self.ca.public_bytes(serialization.Encoding.PEM))
         self.cert_file, self.key_file = self.issue("localhost", "127.0.0.1", "::1")
+        self.client = self.issue("a client", client=True)
 
     def _builder(self, subject, key, days, starts=-30):
         now = datetime.datetime.now(datetime.timezone.utc)

@@ -6,6 +6,7 @@ import _socket
 import functools
 import socket
 
+import pytest
 from OpenSSL import SSL
 
 from greentls.certificates import CertificateChain
@@ -17,6 +18,7 @@ from greentls.errors import WantRead
 
 TLS12, TLS13 = SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION
 VERSIONS = {"1.2": TLS12, "1.3": TLS13}
+both_versions = pytest.mark.parametrize("version", VERSIONS.values(), ids=VERSIONS.keys())
 
 
 @functools.cache
