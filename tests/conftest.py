@@ -10,6 +10,7 @@ import gevent
 import pytest
 
 from tests.support.helpers import Memcached, Pki, SilentServer
+from tests.support.ocsp_authority import Authority, FakeResponder
 
 os.umask(0o077)  # files with keys in them are written by many tests, and read by nobody else
 
@@ -31,7 +32,7 @@ MARKED = {
     "programs": {"examples", "interop", "programs", "cli/test_resumption.py", "memcached", "memcacheds"},
     "long": {
         *("adversary", "cli", "cpython", "soak", "test_monkey.py", "wire/test_fuzz.py"),
-        *("ssl/test_collector.py", "ssl/test_every_hook.py", "ssl/test_oracle.py"),
+        *("ssl/test_collector.py", "ssl/hooks/test_every_hook.py", "ssl/test_oracle.py"),
     },
 }
 
@@ -111,3 +112,21 @@ def silent_server():
     server = SilentServer()
     yield server
     server.close()
+
+
+@pytest.fixture
+def responder():
+    """An OCSP responder whose answer() the test sets."""
+    made = FakeResponder()
+    yield made
+    made.stop(timeout=1)
+
+
+@pytest.fixture
+def authority(responder, tmp_path):
+    """A CA whose OCSP responder answers the truth to whatever it is asked."""
+    made = Authority(tmp_path, responder.url)
+    responder.answer = lambda request: made.respond(
+        next(each for each in made.issued if each.serial_number == request.serial_number)
+    )
+    return made

@@ -15,7 +15,6 @@ import subprocess
 import sys
 import tracemalloc
 from datetime import datetime, timezone
-from pathlib import Path
 
 import dpkt
 import pytest
@@ -24,11 +23,11 @@ from greentls.cli import main
 from greentls.cli.capture import MAX_AHEAD, MAX_OPEN, Capture, Stream
 from greentls.wire.fingerprint import ja3, ja3_string, ja4, ja4_r
 from greentls.wire.hello import ClientHello
-from tests.support.helpers import PATIENCE, wait_until
+from tests.support.helpers import DATA, PATIENCE, wait_until
 
-DATA = Path(__file__).resolve().parent.parent / "data" / "hellos"
-STREAMS = {path.stem: path.read_bytes() for path in sorted(DATA.glob("*.bin"))}
-EXPECTED = {name: json.loads((DATA / f"{name}.json").read_text()) for name in STREAMS}
+HELLOS = DATA / "hellos"
+STREAMS = {path.stem: path.read_bytes() for path in sorted(HELLOS.glob("*.bin"))}
+EXPECTED = {name: json.loads((HELLOS / f"{name}.json").read_text()) for name in STREAMS}
 PLAIN, RETRY = STREAMS["openssl-3.0"], STREAMS["openssl-3.0-retry"]
 
 every_hello = pytest.mark.parametrize("name", STREAMS)

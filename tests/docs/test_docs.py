@@ -15,7 +15,6 @@ import shlex
 import shutil
 import socket
 import ssl
-from pathlib import Path
 
 import gevent
 import pytest
@@ -31,9 +30,8 @@ from greentls.stores.memory import MemoryStore
 from greentls.stores.sealed import SealedStore
 from greentls.wire import Parser
 from tests.support.clients import exchange, in_thread, stdlib_context
-from tests.support.helpers import PATIENCE
+from tests.support.helpers import PATIENCE, ROOT
 
-ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = {path.stem: path.read_text("utf-8") for path in sorted(DOCS.glob("*.rst"))}
 LOGGERS = {

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-TESTS = Path(__file__).parents[1]
+from tests.support.helpers import ROOT
+
+TESTS = ROOT / "tests"
 SOURCES = [
     path.read_text("utf-8")
     for path in TESTS.rglob("test_*.py")

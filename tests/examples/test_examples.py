@@ -24,10 +24,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 
 from tests.support.clients import exchange, stdlib_context
-from tests.support.helpers import PATIENCE, free_port, interrupted, wait_until
+from tests.support.helpers import PATIENCE, ROOT, free_port, interrupted, wait_until
 from tests.support.ocsp_authority import Authority, OpenSSLResponder
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLES = ROOT / "examples"
 
 
 @contextlib.contextmanager

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ast
 import sys
-from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[2] / "greentls"
+from tests.support.helpers import ROOT
+
+PACKAGE = ROOT / "greentls"
 
 # The longest matching prefix tells a module's floor. A package's own modules may import each other.
 FLOORS = {

@@ -18,8 +18,8 @@ from elftools.elf.elffile import ELFFile
 
 from greentls.errors import UnsupportedOpenSSL
 from greentls.openssl import symbols
+from tests.support.helpers import ROOT
 
-ROOT = Path(__file__).parents[2]
 NAME = "SSL_CTX_sess_set_new_cb"
 
 

@@ -18,10 +18,10 @@ from greentls.core.config import VERIFY_FAIL_IF_NO_PEER_CERT, VERIFY_PEER, Trust
 from greentls.core.connection import Connection
 from greentls.errors import ConfigurationError, TLSError
 from greentls.openssl.library import lib
+from tests.support.helpers import DATA
 from tests.support.pairs import TLS12, TLS13, chain, client, client_context, handshake, server_context
 from tests.support.ssl_pairs import connected
 
-DATA = Path(__file__).parents[1] / "data"
 PAIR, CA = DATA / "mldsa65.pem", DATA / "mldsa65-ca.pem"  # valid until 2126
 
 try:

@@ -8,7 +8,6 @@ import ssl
 import struct
 import subprocess
 import sys
-from pathlib import Path
 
 import gevent
 import pytest
@@ -17,10 +16,10 @@ from gevent.server import StreamServer
 
 import greentls
 from tests.support.clients import in_thread, stdlib_context
-from tests.support.helpers import PATIENCE, wait_until
+from tests.support.helpers import DATA, PATIENCE, wait_until
 from tests.support.ssl_servers import server_context
 
-HELLO = (Path(__file__).parents[1] / "data" / "hellos" / "openssl-3.0-tls10.bin").read_bytes()
+HELLO = (DATA / "hellos" / "openssl-3.0-tls10.bin").read_bytes()
 TIMES = 5
 
 

@@ -1,4 +1,4 @@
-"""What one strategy does and the others do not. tests/ssl/test_every_hook.py has what they have in common."""
+"""What one strategy does and the others do not. tests/ssl/hooks/test_every_hook.py has what they have in common."""
 
 from __future__ import annotations
 

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 ROOT = Path(__file__).parents[2]  # programs beside the tests are started from here: python -m tests.soak.soak
+DATA = ROOT / "tests" / "data"
 PATIENCE = 30.0  # seconds until a test that waits gives up: a limit for broken code, never part of what is asserted
 
 

@@ -15,7 +15,9 @@ import tempfile
 import time
 from pathlib import Path
 
-SEEDS = Path(__file__).resolve().parent.parent / "data" / "hellos"
+from tests.support.helpers import DATA
+
+SEEDS = DATA / "hellos"
 
 try:
     import atheris

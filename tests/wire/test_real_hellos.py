@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-from pathlib import Path
 
 import pytest
 
@@ -17,9 +16,8 @@ from greentls.wire.parser import _EVENTS, Parser
 from greentls.wire.record import RecordReader
 from greentls.wire.registry import ExtensionType as E
 from greentls.wire.registry import is_grease
+from tests.support.helpers import DATA
 from tests.support.wire_helpers import TRAILING, byte_by_byte, message, proper_prefixes
-
-DATA = Path(__file__).resolve().parent.parent / "data"
 
 
 def captures(kind):

@@ -6,7 +6,6 @@ import contextlib
 import socket
 import ssl
 import threading
-from pathlib import Path
 
 import gevent
 import pytest
@@ -20,11 +19,11 @@ from greentls.ssl.context import PLAIN_HTTP_ANSWER
 from greentls.ssl.plain_socket import PlainSocket
 from greentls.wire import ProxyReader, WireError, ja3, ja4
 from tests.support.clients import exchange, in_thread, stdlib_context
-from tests.support.helpers import PATIENCE
+from tests.support.helpers import DATA, PATIENCE
 from tests.support.ssl_pairs import both_versions
 from tests.support.ssl_servers import server_context
 
-HELLOS = sorted((Path(__file__).parents[1] / "data" / "hellos").glob("*.bin"))
+HELLOS = sorted((DATA / "hellos").glob("*.bin"))
 
 
 def talk(address, *pieces, answer=None):

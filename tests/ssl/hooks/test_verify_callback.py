@@ -1,5 +1,3 @@
-"""verify_callback: asked once OpenSSL has found a peer good, and again when a resumption verifies nothing."""
-
 from __future__ import annotations
 
 import datetime
@@ -15,93 +13,20 @@ from gevent.event import Event
 
 import greentls
 import greentls.ssl
+from tests.ssl.hooks.verifier import (
+    LockedOut,
+    a_session,
+    both_sides,
+    ends_of,
+    finish,
+    full_and_resumed,
+    raises,
+    refusal,
+)
 from tests.support.helpers import PATIENCE, Pki
 from tests.support.ssl_pairs import both_versions, connected, contexts, handshake, sides, talk
 
-both_sides = pytest.mark.parametrize("side", ["client", "server"])
-full_and_resumed = pytest.mark.parametrize("resumed", [False, True], ids=["full", "resumed"])
 ALERT = r"(?i)alert"
-
-
-class Verifier:
-    """A callback that keeps what it is asked. answer: what to do when it is asked with that `resumed`."""
-
-    def __init__(self):
-        self.asked = []
-        self.answers = {}
-
-    def __call__(self, sock, chain, *, resumed):
-        self.asked.append((sock, [each.subject.rfc4514_string() for each in chain], resumed))
-        return self.answers.get(resumed, lambda: None)()
-
-
-@pytest.fixture
-def verifier():
-    return Verifier()
-
-
-@pytest.fixture(params=["tickets", "store"])
-def kept(request):
-    return request.param
-
-
-@pytest.fixture
-def mutual(pki, verifier):
-    """mutual(version, side): (client's, server's context), each verifies the other, and side's asks the verifier."""
-
-    def make(version, side, store=False):
-        client, server = contexts(pki, version)
-        client.load_cert_chain(*pki.client)
-        server.load_verify_locations(pki.ca_file)
-        server.verify_mode = ssl.CERT_REQUIRED
-        if store:
-            server.session_store = greentls.open_store("memory://")
-        {"client": client, "server": server}[side].verify_callback = verifier
-        return client, server
-
-    return make
-
-
-def a_session(client, server):
-    with connected(client, server) as (here, _):
-        assert server.drain_sessions(PATIENCE)
-        return here.session
-
-
-def ends_of(client, server, session=None):
-    """Both ends' greenlets, and what each came to: its socket, or what ended it, GreenletExit too."""
-    here, there = gevent.socket.socketpair()
-    results = {}
-
-    def run(side, function, *arguments, **options):
-        try:
-            results[side] = function(*arguments, **options)
-        except BaseException as error:
-            results[side] = error
-
-    jobs = {
-        "client": gevent.spawn(run, "client", client.wrap_socket, here, server_hostname="localhost", session=session),
-        "server": gevent.spawn(run, "server", server.wrap_socket, there, server_side=True),
-    }
-    return jobs, results
-
-
-def finish(jobs, results):
-    """What ended each of them. A side that is done with its handshake reads, and learns that the other one is not."""
-    gevent.joinall(list(jobs.values()), PATIENCE)
-    for side, end in results.items():
-        if not isinstance(end, BaseException):
-            with end:
-                end.settimeout(PATIENCE)
-                try:
-                    results[side] = end.recv(1)
-                except Exception as error:
-                    results[side] = error
-    return results
-
-
-def refusal(client, server, session=None):
-    return finish(*ends_of(client, server, session))
 
 
 @both_versions
@@ -146,17 +71,6 @@ class TestAsked:
         with results["client"] as here, results["server"] as there:
             assert here.session_reused is resumed
             talk(here, there)
-
-
-class LockedOut(Exception):
-    pass
-
-
-def raises(error):
-    def answer():
-        raise error
-
-    return answer
 
 
 def waits_for_ever():
@@ -382,243 +296,6 @@ class TestNoDataBeforeTheVerdict:
             handshake(here, there)
         with pytest.raises(ssl.SSLError, match="callback raised"):
             here.tls.write(b"a request")
-
-
-class TestSessions:
-    @both_versions
-    def test_one_that_was_made_without_it_is_worthless_where_it_is(self, pki, mutual, verifier, version):
-        """hazard: with a store that two contexts share, the one without it would vouch for the other's clients."""
-        store = greentls.open_store("memory://")
-        client, server = mutual(version, "server")
-        server.session_store = store
-        _, lenient = mutual(version, "client")
-        client.verify_callback = lenient.verify_callback = None
-        lenient.session_store = store
-        session = a_session(client, lenient)
-        with connected(client, lenient, session=session) as (here, _):
-            assert here.session_reused
-        with connected(client, server, session=session) as (here, there):
-            assert not here.session_reused
-            assert verifier.asked == [(there, ["CN=a client", "CN=greentls test CA"], False)]
-
-    @both_versions
-    def test_a_clients_of_a_context_without_it_is_asked_about(self, mutual, verifier, version):
-        client, server = mutual(version, "client")
-        client.verify_callback = None
-        session = a_session(client, server)
-        client.verify_callback = verifier
-        with connected(client, server, session=session) as (here, _):
-            assert here.session_reused
-            assert [resumed for *_, resumed in verifier.asked] == [True]
-
-    def test_a_refused_resumption_leaves_no_new_session(self, mutual, verifier):
-        """hazard: a TLS 1.3 server has given out the next ticket before the callback is asked."""
-        client, server = mutual("1.3", "server", store=True)
-        kept = server.session_store
-        put, removed = [], []
-        original_put, original_remove = kept.put, kept.remove
-        kept.put = lambda session_id, *rest: put.append(session_id) or original_put(session_id, *rest)
-        kept.remove = lambda session_id: removed.append(session_id) or original_remove(session_id)
-        session = a_session(client, server)
-        put.clear()
-        verifier.answers[True] = raises(LockedOut())
-        refusal(client, server, session)
-        assert server.drain_sessions(PATIENCE)
-        assert put and all(kept.get(each) is None for each in put)
-
-    @pytest.mark.parametrize("first", ["plain", "asking"])
-    def test_one_without_a_certificate_from_before_post_handshake_authentication_is_worthless(self, pki, first):
-        """hazard: such a server lets clients in without a certificate, and another one with its settings does not."""
-        client, _ = contexts(pki)
-        client.load_cert_chain(*pki.client)
-        store = greentls.open_store("memory://")
-        servers = []
-        for later in (True, False):
-            server = contexts(pki)[1]
-            server.session_store = store
-            server.load_verify_locations(pki.ca_file)
-            server.verify_mode = ssl.CERT_REQUIRED
-            server.post_handshake_auth = later
-            if first == "asking":
-                server.verify_callback = lambda sock, chain, *, resumed: None
-            servers.append(server)
-        client.post_handshake_auth = True
-        session = a_session(client, servers[0])
-        with connected(client, servers[1], session=session) as (here, there):
-            assert not here.session_reused
-            assert there.getpeercert()["subject"] == ((("commonName", "a client"),),)
-
-    def test_a_client_that_verifies_offers_none_without_a_certificate(self, pki):
-        """hazard: one of an anonymous or a pre-shared key's connection has no peer to be found bad."""
-        client, server = contexts(pki, "1.2")
-        trusting = contexts(pki, "1.2")[0]
-        trusting.check_hostname = False
-        trusting.verify_mode = ssl.CERT_NONE
-        for context in (trusting, server, client):
-            context.set_ciphers("AECDH-AES128-SHA:ECDHE-ECDSA-AES128-GCM-SHA256:@SECLEVEL=0")
-        session = a_session(trusting, server)
-        with connected(trusting, server, session=session) as (here, _):
-            assert here.session_reused and here.cipher()[0] == "AECDH-AES128-SHA"
-        client.set_ciphers("ECDHE-ECDSA-AES128-GCM-SHA256:AECDH-AES128-SHA:@SECLEVEL=0")
-        with connected(client, server, session=session) as (here, _):
-            assert not here.session_reused
-
-
-@both_versions
-def test_the_context_that_an_sni_callback_chooses_has_the_say(pki, mutual, verifier, version):
-    """Its trust anchors are the ones in force, and so is its callback."""
-    client, server = mutual(version, "client")
-    client.verify_callback = None
-    other = contexts(pki, version)[1]
-    other.load_verify_locations(pki.ca_file)
-    other.verify_mode = ssl.CERT_REQUIRED
-    other.verify_callback = verifier
-
-    def choose(sock, name, context):
-        sock.context = other
-
-    server.sni_callback = choose
-    for resumed in (False, True):
-        session = a_session(client, server) if resumed else None
-        verifier.asked.clear()
-        with connected(client, server, session=session):
-            assert [each for *_, each in verifier.asked] == [resumed]
-
-
-@pytest.mark.parametrize("certificate", [True, False], ids=["with", "without"])
-@both_versions
-def test_a_name_may_demand_a_certificate_that_the_listener_does_not(pki, verifier, version, certificate):
-    """hazard: OpenSSL keeps the first context's verify mode, and nobody would be asked."""
-    client, server = contexts(pki, version)
-    if certificate:
-        client.load_cert_chain(*pki.client)
-    strict = contexts(pki, version)[1]
-    strict.load_verify_locations(pki.ca_file)
-    strict.verify_mode = ssl.CERT_REQUIRED
-    strict.verify_callback = verifier
-
-    def choose(sock, name, context):
-        sock.context = strict
-
-    server.sni_callback = choose
-    if certificate:
-        with connected(client, server) as (_, there):
-            assert [sock for sock, *_ in verifier.asked] == [there]
-    else:
-        assert "CERTIFICATE" in refusal(client, server)["server"].reason
-        assert verifier.asked == []
-
-
-@both_versions
-def test_a_name_that_demands_none_does_not_take_the_listeners_demand_away(pki, version):
-    client, server = contexts(pki, version)
-    server.load_verify_locations(pki.ca_file)
-    server.verify_mode = ssl.CERT_REQUIRED
-    lax = contexts(pki, version)[1]
-
-    def choose(sock, name, context):
-        sock.context = lax
-
-    server.sni_callback = choose
-    assert "PEER_DID_NOT_RETURN_A_CERTIFICATE" in refusal(client, server)["server"].reason
-
-
-def test_a_name_that_asks_at_once_is_not_put_off_by_a_listener_that_asks_later(pki, verifier):
-    """hazard: SSL_VERIFY_POST_HANDSHAKE is a bit of the verify mode, and would be the stricter one's, too."""
-    client, server = contexts(pki)
-    strict = contexts(pki)[1]
-    client.post_handshake_auth = server.post_handshake_auth = True
-    for context in (server, strict):
-        context.load_verify_locations(pki.ca_file)
-        context.verify_mode = ssl.CERT_REQUIRED
-    strict.verify_callback = verifier
-
-    def choose(sock, name, context):
-        sock.context = strict
-
-    server.sni_callback = choose
-    assert "PEER_DID_NOT_RETURN_A_CERTIFICATE" in refusal(client, server)["server"].reason
-
-
-class TestTwoContexts:
-    """The listener's and that of the name: both are asked, and either refuses."""
-
-    @pytest.fixture(params=[False, True], ids=["full", "resumed"])
-    def resumed(self, request):
-        return request.param
-
-    @pytest.fixture
-    def chosen(self, pki, mutual, version):
-        """(the client's context, the listener's, the name's), without callbacks."""
-        client, server = mutual(version, "server")
-        client.verify_callback = server.verify_callback = None
-        other = contexts(pki, version)[1]
-        other.load_verify_locations(pki.ca_file)
-        server.sni_callback = lambda sock, name, context: setattr(sock, "context", other)
-        return client, server, other
-
-    @both_versions
-    @pytest.mark.parametrize("mode", [ssl.CERT_NONE, ssl.CERT_REQUIRED], ids=["none", "required"])
-    def test_the_listeners_callback_is_not_lost(self, chosen, version, mode, resumed):
-        """hazard: OpenSSL takes the verification from the chosen SSL_CTX, and the hook was the chosen Config's."""
-        client, server, other = chosen
-        other.verify_mode = mode
-        asked = []
-        server.verify_callback = lambda sock, chain, *, resumed: asked.append(("listener", resumed))
-        session = a_session(client, server) if resumed else None
-        asked.clear()
-        with connected(client, server, session=session) as (_, there):
-            assert there.session_reused is resumed
-        assert asked == [("listener", resumed)]
-        refusing = ValueError("not this one")
-
-        def refuse(sock, chain, *, resumed):
-            raise refusing
-
-        server.verify_callback = refuse
-        assert refusal(client, server, session=session)["server"] is refusing
-
-    @both_versions
-    @pytest.mark.parametrize("who", ["listener", "name"])
-    def test_both_are_asked_and_each_may_refuse(self, chosen, version, who, resumed):
-        client, server, other = chosen
-        other.verify_mode = ssl.CERT_REQUIRED
-        asked, refusing = [], set()
-
-        def callback(name):
-            def verify(sock, chain, *, resumed):
-                asked.append((name, resumed))
-                if name in refusing:
-                    raise ValueError(name)
-
-            return verify
-
-        server.verify_callback, other.verify_callback = callback("listener"), callback("name")
-        session = a_session(client, server) if resumed else None
-        asked.clear()
-        with connected(client, server, session=session) as (_, there):
-            assert there.session_reused is resumed
-        assert asked == [("listener", resumed), ("name", resumed)]
-        refusing.add(who)
-        assert str(refusal(client, server, session=session)["server"]) == who
-
-    @both_versions
-    def test_one_that_is_both_is_asked_once(self, chosen, verifier, version):
-        client, server, other = chosen
-        other.verify_mode = ssl.CERT_REQUIRED
-        server.verify_callback = other.verify_callback = verifier
-        with connected(client, server) as (_, there):
-            assert [sock for sock, *_ in verifier.asked] == [there]
-
-    def test_a_clients_is_not_taken_away_by_a_context_without_one(self, pki, verifier):
-        client, other = contexts(pki)[0], contexts(pki)[0]
-        client.verify_callback = verifier
-        here, there = gevent.socket.socketpair()
-        with here, there, client.wrap_socket(here, server_hostname="localhost", do_handshake_on_connect=False) as sock:
-            with pytest.raises(greentls.errors.ConfigurationError, match="verify"):
-                sock.context = other
-            other.verify_callback = verifier
-            sock.context = other
 
 
 class TestAssignment:
