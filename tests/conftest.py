@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import signal
 import weakref
@@ -130,3 +131,10 @@ def authority(responder, tmp_path):
         next(each for each in made.issued if each.serial_number == request.serial_number)
     )
     return made
+
+
+@pytest.fixture
+def logged(caplog):
+    """What the logger greentls.ocsp was told."""
+    caplog.set_level(logging.INFO, "greentls.ocsp")
+    return caplog

@@ -1,19 +1,10 @@
 from __future__ import annotations
 
-import logging
-
 import gevent
 import pytest
 
 from greentls.ocsp import Stapler
 from tests.support.ocsp_authority import Authority, OpenSSLResponder
-
-
-@pytest.fixture(autouse=True)
-def logged(caplog):
-    """What the logger greentls.ocsp was told."""
-    caplog.set_level(logging.INFO, "greentls.ocsp")
-    return caplog
 
 
 @pytest.fixture
