@@ -90,7 +90,7 @@ TABLE = [
     ("--bind ::1:8443", "--bind ::1:8443: not HOST:PORT; write localhost:8443 or [::1]:8443"),
     ("--bind :8443", "--bind :8443: not HOST:PORT; write localhost:8443 or [::1]:8443"),
     ("--bind 192.0.2.1:0", "--bind 192.0.2.1:0: Cannot assign requested address; give a name or an address of this"),
-    ("--bind a..b:0", "--bind a..b:0: no host name; give a name or an address of this machine"),
+    ("--bind a..b:0", "--bind a..b:0: not a host name; give a name or an address of this machine"),
     ("--bind nosuch.invalid:0", "--bind nosuch.invalid:0: "),
     # applications
     ("--app good_app", "--app good_app: not MODULE:NAME; write shop.wsgi:application"),
