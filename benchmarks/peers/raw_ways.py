@@ -25,7 +25,7 @@ from OpenSSL import SSL
 
 from greentls.openssl import bios, client_hello, connections, contexts
 from greentls.openssl import sessions as ssl_sessions
-from greentls.openssl.library import ffi, hidden, lib
+from greentls.openssl.library import ffi, lib
 
 given = arguments(("--way", {"choices": ("suspend", "replay"), "required": True}), ("--milliseconds", {"default": "0"}))
 WANT_READ = 2  # SSL_get_error(3)
@@ -62,7 +62,7 @@ class Service:
             self.context.set_options(SSL.OP_NO_TICKET)
             mode = SSL.SESS_CACHE_SERVER | SSL.SESS_CACHE_NO_INTERNAL
             self.context.set_session_cache_mode(mode)
-            hidden("SSL_CTX_set_num_tickets", "int (*)(SSL_CTX *, size_t)")(raw, 1)
+            lib.SSL_CTX_set_num_tickets(raw, 1)
             contexts.set_session_callbacks(raw, on_get_session, on_new_session, ffi.NULL)
             if given.way == "suspend":
                 client_hello.set_callback(raw, on_client_hello)
@@ -163,12 +163,10 @@ def on_client_hello(ssl: Any, alert: Any, _: Any) -> int:
 def offered_session(ssl: Any) -> bytes:
     """The first PSK identity, which for a stateful ticket is the session's id; or TLS 1.2's session id."""
     start, length = ffi.new("const unsigned char **"), ffi.new("size_t *")
-    extension = hidden("SSL_client_hello_get0_ext", "int (*)(SSL *, unsigned int, const unsigned char **, size_t *)")
-    if extension(ssl, PRE_SHARED_KEY, start, length):
+    if lib.SSL_client_hello_get0_ext(ssl, PRE_SHARED_KEY, start, length):
         identities = bytes(ffi.buffer(start[0], length[0]))
         return identities[4 : 4 + int.from_bytes(identities[2:4], "big")]
-    legacy = hidden("SSL_client_hello_get0_session_id", "size_t (*)(SSL *, const unsigned char **)")
-    size = legacy(ssl, start)
+    size = lib.SSL_client_hello_get0_session_id(ssl, start)
     return bytes(ffi.buffer(start[0], size)) if size else b""
 
 

@@ -3,41 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
-from greentls.errors import UnsupportedOpenSSL
-from greentls.openssl.library import BIO, ffi, hidden, lib
+from greentls.openssl.library import BIO, NULL, Memory, ffi, have, lib
 
+RECORD_SIZE = 16384  # plaintext bytes in a record at most (RFC 8446 5.1): SSL_read() never gives more
 _CTRL_SET_BUF_MEM, _BIO_CLOSE = 114, 1  # bio.h
-
-
 _MEMORY = lib.BIO_s_mem()
+
+start = ffi.new("char **")  # BIO_get_mem_data() also tells where the bytes are; nobody here asks
 
 
 def new() -> BIO:
     """A memory BIO. Raises MemoryError."""
     bio: BIO = lib.BIO_new(_MEMORY)
-    if bio == ffi.NULL:
+    if bio == NULL:
         raise MemoryError("BIO_new")
     return bio
 
 
-def shrink(*bios: BIO) -> None:
-    """Lets empty memory BIOs begin anew: one keeps the size of the most that it ever held.
-
-    The BIOs stay what they are, as somebody may have their addresses at hand (BIO_set_mem_buf(3)).
-    """
-    try:
-        control = hidden("BIO_ctrl", "long (*)(BIO *, int, long, void *)")
-        new = hidden("BUF_MEM_new", "void *(*)(void)")
-    except UnsupportedOpenSSL:
-        return  # they stay as they are: nothing but memory is lost
-    for bio in bios:
-        control(bio, _CTRL_SET_BUF_MEM, _BIO_CLOSE, new())
-
-
 def append(bio: BIO, data: bytes | bytearray | memoryview) -> None:
-    """Appends to a memory BIO; it takes everything or there is no memory."""
+    """Appends to a memory BIO, which takes everything. Raises MemoryError."""
     if data and lib.BIO_write(bio, ffi.from_buffer(data), len(data)) != len(data):
         raise MemoryError("BIO_write")
 
@@ -51,56 +36,63 @@ def take(bio: BIO) -> bytearray:
     return data
 
 
-# BIO_write(3) and BIO_read(3) from and to a Buffer's pointer: (bio, pointer, size). As they are: without functions
-# around them, and what those looked up again, an echo takes 6 % fewer instructions in Python.
-write: Any = lib.BIO_write
-read: Any = lib.BIO_read
-mem_data: Any = lib.BIO_get_mem_data  # (bio, start): how many bytes there are
-
-
 def pending(bio: BIO) -> int:
     """Bytes in a memory BIO."""
     return int(lib.BIO_get_mem_data(bio, start))
 
 
-start = ffi.new("char **")  # BIO_get_mem_data() also tells where they are, which nobody asks
+# BIO_write(3) and BIO_read(3) to and from a Buffer's pointer, with (bio, pointer, size). A function round each would
+# cost an echo 6 % more instructions in Python.
+write: Callable[[BIO, Memory, int], int] = lib.BIO_write
+read: Callable[[BIO, Memory, int], int] = lib.BIO_read
+mem_data: Callable[[BIO, object], int] = lib.BIO_get_mem_data  # (bio, start): how many bytes there are
 
 
-def readable(data: bytes | bytearray | memoryview) -> Any:
-    """Bytes as C sees them. Raises BufferError or TypeError if they are none, or not contiguous."""
-    return ffi.from_buffer(data)
+def shrink(*bios: BIO) -> None:
+    """Gives the memory of empty BIOs back: each keeps the size of the most that it ever held.
 
-
-def writable(buffer: bytearray | memoryview) -> Any:
-    """Memory that C may write to. Raises BufferError or TypeError."""
-    return ffi.from_buffer(buffer, require_writable=True)
+    The BIOs themselves stay: others may hold their addresses (BIO_set_mem_buf(3)).
+    """
+    if have("BIO_ctrl", "BUF_MEM_new"):  # if not, only memory is lost
+        for bio in bios:
+            lib.BIO_ctrl(bio, _CTRL_SET_BUF_MEM, _BIO_CLOSE, lib.BUF_MEM_new())
 
 
 class Buffer:
-    """What a socket receives into and a BIO is fed from, or the other way: without a copy between."""
+    """Memory that a socket receives into and a BIO is fed from, or the other way, without a copy between."""
 
     __slots__ = ("memory", "pointer")
 
     def __init__(self, size: int) -> None:
         self.memory = memoryview(bytearray(size))
-        self.pointer = ffi.from_buffer(self.memory)
+        self.pointer: Memory = ffi.from_buffer(self.memory)
 
 
-_allocate = ffi.new_allocator(should_clear_after_alloc=False)  # what SSL_read() fills need not be zero before
+def readable(data: bytes | bytearray | memoryview) -> Memory:
+    """Bytes as C sees them. Raises BufferError or TypeError if they are none, or not contiguous."""
+    memory: Memory = ffi.from_buffer(data)
+    return memory
 
 
-RECORD_SIZE = 16384  # plaintext bytes in a record at most (RFC 8446 5.1): SSL_read() never gives more
+def writable(buffer: bytearray | memoryview) -> Memory:
+    """Memory that C may write to. Raises BufferError or TypeError."""
+    memory: Memory = ffi.from_buffer(buffer, require_writable=True)
+    return memory
 
 
-def read_buffer(size: int) -> Any:
-    """A char[] for read_bytes()."""
+# What SSL_read() fills need not be zero before.
+_allocate: Callable[[str, int], Memory] = ffi.new_allocator(should_clear_after_alloc=False)
+
+
+def read_buffer(size: int) -> Memory:
+    """Memory for read_bytes()."""
     return _allocate("char[]", size)
 
 
-def fill(buffer: Any, data: bytes) -> int:
+def fill(buffer: Memory, data: bytes) -> int:
     """Copies data into a buffer that has room for them; returns how many bytes they are."""
     ffi.memmove(buffer, data, len(data))
     return len(data)
 
 
-read_bytes: Callable[[Any, int], bytes] = ffi.unpack  # the first bytes of a char[]
+read_bytes: Callable[[Memory, int], bytes] = ffi.unpack  # the first bytes of a read_buffer()

@@ -1,48 +1,135 @@
-"""The OpenSSL that cryptography carries: its functions, and the types of what they take."""
+"""One way to every function of OpenSSL: ``lib``, with the functions that ``declarations`` names, and ``ffi``.
+
+cryptography's binding exports what its makers know to be used; the set shrinks with each release. So a function of
+``lib`` is the binding's. If the binding does not export it, it is made of others (``MACROS``: the macros of OpenSSL's
+headers, which no library exports), or found by ``symbols`` when it is first called. If ``symbols`` does not find it
+either, the call raises UnsupportedOpenSSL, which names the function and says what to do. Nothing is looked up twice:
+whatever is found takes its place in ``lib``.
+"""
 
 from __future__ import annotations
 
-import functools
+import types
 from collections.abc import Callable
-from typing import Any, NewType
+from typing import Any, NewType, Protocol, TypeVar
 
 from cryptography.hazmat.bindings.openssl.binding import Binding
 
+from greentls.errors import UnsupportedOpenSSL
 from greentls.openssl import symbols
+from greentls.openssl.declarations import NUMBERS, SIGNATURES
 
-# C pointers, opaque: nothing but the functions of this floor looks into one.
+T = TypeVar("T")
+
+# Pointers to C's objects, opaque: only the functions of this floor look into one.
 SSL = NewType("SSL", object)
 SSL_CTX = NewType("SSL_CTX", object)
 SSL_SESSION = NewType("SSL_SESSION", object)
+SSL_CIPHER = NewType("SSL_CIPHER", object)
 BIO = NewType("BIO", object)
+X509 = NewType("X509", object)
+X509_STORE_CTX = NewType("X509_STORE_CTX", object)
+Stack = NewType("Stack", object)  # STACK_OF(X509), STACK_OF(SSL_CIPHER)
+Callback = NewType("Callback", object)  # a pointer to a function
+
+
+class Memory(Protocol):
+    """Bytes in C, or Python's bytes as C sees them. As a context, it lets go of those at its end."""
+
+    def __len__(self) -> int: ...
+    def __enter__(self) -> Memory: ...
+    def __exit__(self, *_: object) -> None: ...
 
 
 _binding = Binding()
-ffi: Any = _binding.ffi
-lib: Any = _binding.lib
+ffi: Any = _binding.ffi  # cffi has no types
+lib: Any = types.ModuleType("lib")  # a module: CPython finds the attributes of nothing else as fast
+NULL: Any = ffi.NULL  # a pointer of each type
+
+# cmd of SSL_CTX_ctrl(3), SSL_ctrl(3), BIO_ctrl(3), from ssl.h, tls1.h and bio.h.
+MACROS: dict[str, Callable[..., Any]] = {  # as many signatures as functions
+    "BIO_get_mem_data": lambda bio, start: lib.BIO_ctrl(bio, 3, 0, start),
+    "ERR_put_error": lambda of, _, reason, *place: (lib.ERR_new(), lib.ERR_set_error(of, reason, NULL)),
+    "OPENSSL_free": lambda memory: lib.CRYPTO_free(memory, NULL, 0),
+    "OPENSSL_malloc": lambda size: lib.CRYPTO_malloc(size, NULL, 0),
+    "SSL_CTX_clear_mode": lambda context, mode: lib.SSL_CTX_ctrl(context, 78, mode, NULL),
+    "SSL_CTX_set1_curves_list": lambda context, names: lib.SSL_CTX_ctrl(context, 92, 0, names),
+    "SSL_CTX_set_mode": lambda context, mode: lib.SSL_CTX_ctrl(context, 33, mode, NULL),
+    "SSL_CTX_set_tlsext_servername_callback": lambda context, callback: _callback_ctrl(context, 53, callback),
+    "SSL_CTX_set_tlsext_status_cb": lambda context, callback: _callback_ctrl(context, 63, callback),
+    "SSL_clear_mode": lambda ssl, mode: lib.SSL_ctrl(ssl, 78, mode, NULL),
+    "SSL_get_peer_certificate": lambda ssl: lib.SSL_get1_peer_certificate(ssl),
+    "SSL_get_tlsext_status_ocsp_resp": lambda ssl, start: lib.SSL_ctrl(ssl, 70, 0, start),
+    "SSL_set_tlsext_host_name": lambda ssl, name: lib.SSL_ctrl(ssl, 55, 0, name),
+    "SSL_set_tlsext_status_ocsp_resp": lambda ssl, response, size: lib.SSL_ctrl(ssl, 71, size, response),
+    "SSL_set_tlsext_status_type": lambda ssl, kind: lib.SSL_ctrl(ssl, 65, kind, NULL),
+    "sk_X509_free": lambda stack: lib.OPENSSL_sk_free(stack),
+    "sk_X509_num": lambda stack: lib.OPENSSL_sk_num(stack),
+    "sk_X509_value": lambda stack, index: ffi.cast("X509 *", lib.OPENSSL_sk_value(stack, index)),
+}
 
 
-@functools.cache
-def hidden(name: str, signature: str) -> Any:
-    """An OpenSSL function that the binding does not export, as a callable. Raises UnsupportedOpenSSL."""
-    return ffi.cast(signature, symbols.address(name))
+def _callback_ctrl(context: SSL_CTX, command: int, callback: Callback) -> None:
+    lib.SSL_CTX_callback_ctrl(context, command, ffi.cast("void *", callback))
 
 
-def pointer(thing: Any) -> int:
+class _Elsewhere:
+    """A function that the binding does not export: looked up when it is first called."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __call__(self, *arguments: Any) -> Any:  # of whatever function it is
+        return self.find()(*arguments)
+
+    def find(self) -> Callable[..., Any]:
+        """The function, which takes this one's place in lib. Raises UnsupportedOpenSSL."""
+        function: Callable[..., Any] = ffi.cast(SIGNATURES[self.name], symbols.address(self.name, _elsewhere))
+        setattr(lib, self.name, function)
+        return function
+
+
+def choose(name: str, exported: object) -> Callable[..., Any]:
+    """The function as a binding exports it, else made of others, else looked up later."""
+    return getattr(exported, name, None) or MACROS.get(name) or _Elsewhere(name)
+
+
+lib.__dict__.update(NUMBERS, **{name: choose(name, _binding.lib) for name in SIGNATURES.keys() | MACROS.keys()})
+_elsewhere = frozenset(name for name in SIGNATURES if isinstance(getattr(lib, name), _Elsewhere))
+
+
+def need(*names: str) -> None:
+    """Raises UnsupportedOpenSSL for the first of the functions that cannot be had."""
+    for name in names:
+        function = getattr(lib, name)
+        if isinstance(function, _Elsewhere):
+            function.find()
+
+
+def have(*names: str) -> bool:
+    """Whether all of these functions can be had."""
+    try:
+        need(*names)
+    except UnsupportedOpenSSL:
+        return False
+    return True
+
+
+def pointer(thing: object) -> int:
     """A C pointer's address, to find Python's side of it."""
     return int(ffi.cast("uintptr_t", thing))
 
 
-def callback(signature: str, function: Callable[..., Any], fatal: Any, on_error: Callable[..., Any]) -> Any:
+def callback(signature: str, function: Callable[..., Any], fatal: object, on_error: Callable[..., object]) -> Callback:
     """A C function pointer that lives as long as the caller keeps it.
 
     fatal: what C gets if the arguments or the result cannot be converted, after on_error(type, value, traceback).
     """
-    if fatal is None:
-        return ffi.callback(signature, function, onerror=on_error)
-    return ffi.callback(signature, function, error=fatal, onerror=on_error)
+    returned = {} if fatal is None else {"error": fatal}
+    made: Callback = ffi.callback(signature, function, onerror=on_error, **returned)
+    return made
 
 
-def text(string: Any) -> str:
-    """Empty for NULL."""
-    return "" if string == ffi.NULL else ffi.string(string).decode()
+def text(string: object) -> str:
+    """A C string's text; empty for NULL."""
+    return "" if string == NULL else ffi.string(string).decode()

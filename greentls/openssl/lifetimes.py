@@ -1,34 +1,35 @@
-"""What frees C objects, and when.
+"""What frees C's objects, and when.
 
-The destructor of ffi.gc() is a finalizer to the cycle collector, which may call it before the finalizer of another
-object in the same cycle; that one would then use freed memory. A plain pointer is invisible to the collector, and is
-destroyed only when all finalizers of a cycle have run. So Python's objects hold a plain pointer. What frees is held
-from here, out of the collector's reach, until nobody refers to the plain pointer any more.
+The cycle collector takes the destructor of ffi.gc() for a finalizer, and may call it before the finalizer of another
+object in the same cycle; that finalizer would then use freed memory. The collector does not see plain pointers, and
+destroys them only when all finalizers of a cycle have run. So Python's objects hold plain pointers. The destructors are
+held from this module, where the collector does not reach them, until nobody refers to the plain pointer any more.
 """
 
 from __future__ import annotations
 
 import functools
 import weakref
-from typing import Any
+from collections.abc import Callable
 
-from greentls.openssl.library import ffi
+from greentls.openssl.library import T, ffi
 
-_held: dict[int, tuple[Any, Any]] = {}  # by id() of a plain pointer: a weak reference to it, and what it holds
+# By id() of a plain pointer: a weak reference to it, and what is held as long as the pointer lives.
+_held: dict[int, tuple[weakref.ref[object], object]] = {}
 
 
-def hold(thing: Any) -> Any:
-    """What keeps a thing out of the collector's reach, and its finalizer from being called, while it is kept itself."""
-    pointer = ffi.cast("void *", 0)
+def hold(thing: object) -> object:
+    """Keeps a thing alive, out of the collector's reach, as long as the caller keeps the result."""
+    pointer: object = ffi.cast("void *", 0)
     key = id(pointer)
-    # A call of C's, in which no signal handler can raise. Its second argument, a default, will be the weak reference.
+    # A call into C, in which no signal handler can raise. The weak reference will be its second argument, the default.
     _held[key] = weakref.ref(pointer, functools.partial(_held.pop, key)), thing
     return pointer
 
 
-def owned(pointer: Any, free: Any) -> Any:
-    """A copy of a pointer. What it points to is freed with the last reference to this copy."""
-    copy = ffi.cast(ffi.typeof(pointer), pointer)
+def owned(pointer: T, free: Callable[[T], object]) -> T:
+    """A copy of a pointer; what it points to is freed with the last reference to the copy."""
+    copy: T = ffi.cast(ffi.typeof(pointer), pointer)
     key = id(copy)
     _held[key] = weakref.ref(copy, functools.partial(_held.pop, key)), ffi.gc(pointer, free)  # as in hold()
     return copy

@@ -25,7 +25,7 @@ from typing import Any
 
 from greentls.errors import ConfigurationError
 from greentls.openssl import errors, library, symbols
-from greentls.openssl.library import ffi, hidden, lib, pointer
+from greentls.openssl.library import ffi, lib, need, pointer
 from greentls.openssl.lifetimes import owned
 
 __all__ = ["PrivateKey", "answer_with"]
@@ -51,28 +51,28 @@ _PADDINGS = {1: "", 6: "pss", b"pkcs1": "", b"pss": "pss"}  # RSA_PKCS1_PADDING,
 _DIGEST_SIZES = {"SHA256": 32, "SHA384": 48, "SHA512": 64}
 _SALT_OF_DIGEST_SIZE = -1  # RSA_PSS_SALTLEN_DIGEST
 
-_FUNCTIONS = {
-    "EVP_PKEY_CTX_free": "void (*)(void *)",
-    "EVP_PKEY_CTX_new_from_name": "void *(*)(void *, const char *, const char *)",
-    "EVP_PKEY_eq": "int (*)(const void *, const void *)",
-    "EVP_PKEY_export": "int (*)(const void *, int, void *, void *)",
-    "EVP_PKEY_free": "void (*)(void *)",
-    "EVP_PKEY_fromdata": "int (*)(void *, void **, int, void *)",
-    "EVP_PKEY_fromdata_init": "int (*)(void *)",
-    "EVP_PKEY_get0_type_name": "const char *(*)(const void *)",
-    "EVP_PKEY_get_size": "int (*)(const void *)",
-    "EVP_PKEY_todata": "int (*)(const void *, int, void **)",
-    "EVP_PKEY_up_ref": "int (*)(void *)",
-    "OSSL_LIB_CTX_new": "void *(*)(void)",
-    "OSSL_PARAM_free": "void (*)(void *)",
-    "OSSL_PROVIDER_add_builtin": "int (*)(void *, const char *, void *)",
-    "OSSL_PROVIDER_load": "void *(*)(void *, const char *)",
-    "d2i_PUBKEY": "void *(*)(void *, const unsigned char **, long)",
-}
+_FUNCTIONS = (
+    "EVP_PKEY_CTX_free",
+    "EVP_PKEY_CTX_new_from_name",
+    "EVP_PKEY_eq",
+    "EVP_PKEY_export",
+    "EVP_PKEY_free",
+    "EVP_PKEY_fromdata",
+    "EVP_PKEY_fromdata_init",
+    "EVP_PKEY_get0_type_name",
+    "EVP_PKEY_get_size",
+    "EVP_PKEY_todata",
+    "EVP_PKEY_up_ref",
+    "OSSL_LIB_CTX_new",
+    "OSSL_PARAM_free",
+    "OSSL_PROVIDER_add_builtin",
+    "OSSL_PROVIDER_load",
+    "d2i_PUBKEY",
+)  # fmt: skip
 
 
 def _openssl(name: str, *arguments: Any) -> Any:
-    return hidden(name, _FUNCTIONS[name])(*arguments)
+    return getattr(lib, name)(*arguments)
 
 
 Answer = Callable[[Any, bytes, str, str], bytes | None]
@@ -389,8 +389,7 @@ def _provided() -> dict[int, Any]:
 def _library_context() -> Any:
     """The provider's, loaded at first use and never freed. Raises ConfigurationError, UnsupportedOpenSSL."""
     _provided()
-    for name, signature in _FUNCTIONS.items():
-        hidden(name, signature)  # all of them, or none
+    need(*_FUNCTIONS)  # all of them, or none
     context = _openssl("OSSL_LIB_CTX_new")
     if (
         context == ffi.NULL

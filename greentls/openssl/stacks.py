@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from greentls.openssl import bios
-from greentls.openssl.library import ffi, hidden, lib
+from greentls.openssl.library import NULL, SSL_CIPHER, X509, X509_STORE_CTX, Stack, ffi, lib
 
 
-def ciphers(stack: Any) -> list[Any]:
-    if stack == ffi.NULL:
+def ciphers(stack: Stack) -> list[SSL_CIPHER]:
+    """The SSL_CIPHER* in a STACK_OF(SSL_CIPHER)*; none for NULL."""
+    if stack == NULL:
         return []
-    value = hidden("OPENSSL_sk_value", "const SSL_CIPHER *(*)(const void *, int)")
-    return [value(stack, index) for index in range(hidden("OPENSSL_sk_num", "int (*)(const void *)")(stack))]
+    return [ffi.cast("SSL_CIPHER *", lib.OPENSSL_sk_value(stack, i)) for i in range(lib.OPENSSL_sk_num(stack))]
 
 
-def verified_chain(store: Any) -> list[bytes]:
-    """DER of the chain that an X509_STORE_CTX* has built, the leaf first."""
+def verified_chain(store: X509_STORE_CTX) -> list[bytes]:
+    """DER of the chain that a verification has built, the leaf first."""
     stack = lib.X509_STORE_CTX_get1_chain(store)
     try:
         return certificates_der(stack)
@@ -26,14 +24,15 @@ def verified_chain(store: Any) -> list[bytes]:
         lib.sk_X509_free(stack)
 
 
-def certificates_der(stack: Any) -> list[bytes]:
+def certificates_der(stack: Stack) -> list[bytes]:
     """DER of each X509* in a STACK_OF(X509)*; none for NULL."""
-    if stack == ffi.NULL:
+    if stack == NULL:
         return []
     return [certificate_der(lib.sk_X509_value(stack, index)) for index in range(lib.sk_X509_num(stack))]
 
 
-def certificate_der(certificate: Any) -> bytes:
-    bio = ffi.gc(lib.BIO_new(lib.BIO_s_mem()), lib.BIO_free)
+def certificate_der(certificate: X509) -> bytes:
+    """A certificate's DER."""
+    bio = ffi.gc(bios.new(), lib.BIO_free)
     lib.i2d_X509_bio(bio, certificate)
     return bytes(bios.take(bio))

@@ -30,6 +30,7 @@ import ctypes
 import functools
 import importlib
 import os
+import re
 import struct
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, BinaryIO, NamedTuple
@@ -40,25 +41,6 @@ from greentls.errors import UnsupportedOpenSSL
 
 __all__ = ["address"]
 
-# Looked up together, since one pass over 36 000 symbols costs the same for one name as for thirty (15 ms).
-# fmt: off
-WANTED = frozenset((
-    "EVP_CipherInit_ex2", "EVP_MAC_CTX_set_params", "OPENSSL_sk_free", "OPENSSL_sk_num", "OPENSSL_sk_value",
-    "OSSL_ERR_STATE_free", "OSSL_ERR_STATE_new", "OSSL_ERR_STATE_restore", "OSSL_ERR_STATE_save", "SSL_CTX_ctrl",
-    "SSL_CTX_remove_session", "SSL_CTX_sess_set_get_cb", "SSL_CTX_sess_set_new_cb", "SSL_CTX_sess_set_remove_cb",
-    "SSL_CTX_set_allow_early_data_cb", "SSL_CTX_set_cert_verify_callback", "SSL_CTX_set_client_hello_cb",
-    "SSL_CTX_set_num_tickets", "SSL_CTX_set_tlsext_ticket_key_evp_cb", "SSL_SESSION_get0_alpn_selected",
-    "SSL_SESSION_get0_cipher", "SSL_SESSION_get0_hostname", "SSL_SESSION_get0_id_context", "SSL_SESSION_get_id",
-    "SSL_SESSION_get_protocol_version", "SSL_SESSION_get_ticket_lifetime_hint", "SSL_SESSION_get_time",
-    "SSL_SESSION_get_timeout", "SSL_SESSION_has_ticket", "SSL_SESSION_is_resumable", "SSL_SESSION_set_timeout",
-    "SSL_SESSION_up_ref", "SSL_client_hello_get0_ciphers", "SSL_client_hello_get0_ext",
-    "SSL_client_hello_get0_session_id", "SSL_get0_peer_certificate", "SSL_get1_supported_ciphers",
-    "SSL_get_ciphers", "SSL_get_client_ciphers", "SSL_get_early_data_status", "SSL_get_security_level",
-    "SSL_set_info_callback", "SSL_set_session_id_context", "X509_OBJECT_get0_X509", "X509_STORE_CTX_get0_param",
-    "X509_STORE_CTX_set_default", "X509_VERIFY_PARAM_set1", "X509_VERIFY_PARAM_set1_host_input_validation",
-    "X509_VERIFY_PARAM_set_auth_level", "X509_check_ca", "ossl_statem_send_fatal",
-))
-# fmt: on
 # Functions that every version of the binding exports; five at least must be found, and all that are found must agree.
 EXPORTED = ("SSL_new", "SSL_free", "SSL_read", "SSL_write", "SSL_shutdown", "SSL_do_handshake", "SSL_CTX_new")
 AGREEING = 5
@@ -302,6 +284,7 @@ class _Extension:
         return verify(image, _base_of(entry), (self.entry, entry), exported, ctypes.string_at)
 
 
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _extension = functools.cache(_Extension)
 _known: dict[str, int | None] = {}  # None: not there
 
@@ -309,15 +292,16 @@ _known: dict[str, int | None] = {}  # None: not there
 def address(name: str, together: Collection[str] = ()) -> int:
     """The address of an OpenSSL function in the OpenSSL that cryptography uses. Raises UnsupportedOpenSSL.
 
-    together: names that will be wanted next, and are looked up in the same pass.
+    together: functions that will be wanted later, and are looked up in the same pass. A pass over 36 000 symbols costs
+    the same for one name as for thirty (15 ms).
     """
     at = _known.get(name)
     if at is not None:
         return at
     extension = _extension()
     problem = "it is not there, or several functions have that name"
-    if name not in _known:
-        wanted = {name, *together} | (WANTED - _known.keys())
+    if name not in _known and _NAME.fullmatch(name):  # a NUL would end the name for C, and not for Python
+        wanted = {name} | (set(together) - _known.keys())
         try:
             found = extension.find(wanted)
         except (Unusable, OSError) as error:

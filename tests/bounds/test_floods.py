@@ -8,8 +8,8 @@ import pytest
 
 from greentls.core.callbacks import MAX_MESSAGES_WITHOUT_DATA
 from greentls.errors import ConnectionDead, TLSError
-from greentls.openssl import connections
 from greentls.wire.registry import AlertDescription, ContentType, HandshakeType
+from tests.support.openssl import hide
 from tests.support.pairs import TLS12, TLS13, attempt, move
 from tests.support.sealer import hostile
 
@@ -131,7 +131,7 @@ def test_shutdown_counts_them_too(pki):
 
 @pytest.mark.parametrize("version", [TLS12, TLS13], ids=["1.2", "1.3"])
 def test_an_openssl_that_hides_the_function_counts_as_well(pki, version, monkeypatch):
-    monkeypatch.setattr(connections, "_info_callback_setter", lambda: None)
+    hide(monkeypatch, "SSL_set_info_callback")
     flood = key_updates if version == TLS13 else FLOODS["renegotiation"][2]
     for _ in range(2):
         victim, _, sealer = hostile(pki, version, True)

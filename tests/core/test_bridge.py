@@ -16,7 +16,8 @@ from greentls.core.connection import Connection
 from greentls.core.hooks import Hooks
 from greentls.errors import ConcurrentUseError, ConnectionDead, TLSError, WrongThreadError
 from greentls.openssl import errors
-from greentls.openssl.library import ffi, lib
+from greentls.openssl.library import ffi
+from tests.support.openssl import lib
 from tests.support.pairs import (
     VERSIONS,
     Sessions,

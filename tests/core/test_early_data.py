@@ -10,7 +10,7 @@ from greentls.core.connection import Connection
 from greentls.core.early_data import EarlyConnection
 from greentls.core.hooks import Hooks
 from greentls.errors import ConfigurationError, ConnectionDead, TLSError, UnexpectedEOF
-from greentls.openssl import library
+from greentls.openssl import library, symbols
 from tests.support.pairs import TLS12, TLS13, Sessions, attempt, client, client_context, handshake, move, server_context
 
 REQUEST = b"GET / HTTP/1.1\r\n\r\n"
@@ -239,7 +239,8 @@ def test_a_client_sends_no_more_than_its_session_allows(site):
 
 def allow(session, size):
     """A client that takes more than it was given."""
-    library.hidden("SSL_SESSION_set_max_early_data", "int (*)(SSL_SESSION *, uint32_t)")(session.pointer, size)
+    set_max = symbols.address("SSL_SESSION_set_max_early_data")
+    library.ffi.cast("int (*)(SSL_SESSION *, uint32_t)", set_max)(session.pointer, size)
 
 
 @pytest.mark.parametrize("taken", [True, False])

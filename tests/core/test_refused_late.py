@@ -7,8 +7,8 @@ import pytest
 from greentls.core.config import VERIFY_FAIL_IF_NO_PEER_CERT, VERIFY_PEER, TrustAnchors
 from greentls.core.connection import Connection
 from greentls.core.hooks import Hooks
-from greentls.errors import TLSError, UnsupportedOpenSSL
-from greentls.openssl import connections
+from greentls.errors import TLSError
+from tests.support.openssl import hide
 from tests.support.pairs import (
     TLS13,
     Sessions,
@@ -82,12 +82,7 @@ def test_a_verify_hook_that_refuses_a_resumption_says_bad_certificate(pki, versi
 def test_where_openssl_hides_its_function_the_alert_is_another_one(pki, version, side, monkeypatch):
     """A distribution's OpenSSL exports no such function; the peer hears a fatal alert all the same."""
 
-    def hidden(name, signature, hidden=connections.hidden):
-        if name == "ossl_statem_send_fatal":
-            raise UnsupportedOpenSSL(name, "not there", "this one", "")
-        return hidden(name, signature)
-
-    monkeypatch.setattr(connections, "hidden", hidden)
+    hide(monkeypatch, "ossl_statem_send_fatal")
     here, there = Refusing(pki, version, side).ends()
     move(here, there)
     assert any(alert in heard(there) for alert in ("bad record mac", "unexpected message"))

@@ -8,11 +8,11 @@ from greentls.core.connection import Connection
 from greentls.core.hooks import Hooks
 from greentls.errors import TLSError
 from greentls.openssl import connections
-from greentls.openssl.library import lib
 from greentls.wire import ClientHello, RecordReader
 from greentls.wire.extensions import Extensions
 from greentls.wire.registry import ExtensionType
 from greentls.wire.retry import changed_field
+from tests.support.openssl import lib
 from tests.support.pairs import VERSIONS, attempt, client, client_context, handshake, move, server_context
 
 ILLEGAL_PARAMETER = b"\x15\x03\x03\x00\x02\x02\x2f"

@@ -31,7 +31,7 @@ from greentls.core.early_data import EarlyConnection
 from greentls.core.hooks import Hooks
 from greentls.core.session import Session
 from greentls.errors import TLSError
-from greentls.openssl import library
+from greentls.openssl import library, symbols
 from greentls.tickets import TicketKey, TicketKeys
 from tests.support.pairs import (
     TLS12,
@@ -397,4 +397,5 @@ def test_early_data_that_the_ticket_did_not_allow_is_refused_and_nothing_else(pk
 
 
 def allow_early_data(session):
-    library.hidden("SSL_SESSION_set_max_early_data", "int (*)(SSL_SESSION *, uint32_t)")(session.pointer, 1000)
+    set_max = symbols.address("SSL_SESSION_set_max_early_data")
+    library.ffi.cast("int (*)(SSL_SESSION *, uint32_t)", set_max)(session.pointer, 1000)

@@ -10,8 +10,7 @@ from greentls.core.config import VERIFY_FAIL_IF_NO_PEER_CERT, VERIFY_PEER, Trust
 from greentls.core.connection import Connection
 from greentls.core.hooks import Hooks
 from greentls.errors import TLSError
-from greentls.openssl import contexts, errors, library
-from greentls.openssl.library import ffi
+from greentls.openssl import contexts, errors
 from tests.support.pairs import (
     Sessions,
     attempt,
@@ -179,6 +178,4 @@ def test_a_server_knows_the_chain_it_has_chosen_inside_its_ocsp_hook(pki, versio
 
 
 def restrict_signatures(context, algorithms):
-    control = library.hidden("SSL_CTX_ctrl", "long (*)(SSL_CTX *, int, long, void *)")
-    raw = contexts.raw(context.ssl_context)
-    assert control(raw, 98, 0, ffi.from_buffer(algorithms.encode() + b"\0")) == 1  # SSL_CTRL_SET_SIGALGS_LIST
+    contexts.set_signature_algorithms(context.ssl_context, algorithms)

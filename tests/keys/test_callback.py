@@ -23,6 +23,7 @@ from greentls.ssl.compiled import compile
 from greentls.strategy import STRATEGIES
 from tests.keys.signing import KINDS, Remote, private_key
 from tests.support.helpers import PATIENCE
+from tests.support.openssl import hide
 from tests.support.ssl_pairs import both_versions, connected, contexts, failure, handshake, handshakes, sides
 
 every_kind = pytest.mark.parametrize("kind", KINDS)
@@ -263,7 +264,8 @@ def test_there_is_nothing_to_export(served):
         provider._openssl("EVP_PKEY_export", key, selection, take, provider.ffi.NULL) for selection in (0x86, 0x87)
     ]
     assert export == [1, 0]
-    assert provider.hidden("i2d_PrivateKey", "int (*)(void *, void *)")(key, provider.ffi.NULL) <= 0
+    i2d = provider.ffi.cast("int (*)(void *, void *)", symbols.address("i2d_PrivateKey"))
+    assert i2d(key, provider.ffi.NULL) <= 0
     errors.take()
 
 
@@ -303,24 +305,13 @@ def test_a_key_that_does_not_fit(pki):
 
 def test_an_openssl_without_providers(pki, monkeypatch):
     """Everything else works."""
-    found = symbols.address
-
-    def address(name, *together):
-        if name == "OSSL_PROVIDER_add_builtin":
-            raise UnsupportedOpenSSL(name, "it is not there", "", "")
-        return found(name, *together)
-
-    monkeypatch.setattr(symbols, "address", address)
+    hide(monkeypatch, "OSSL_PROVIDER_add_builtin")
     monkeypatch.setattr(provider, "_library_context", provider._library_context.__wrapped__)
-    provider.hidden.cache_clear()
-    try:
-        client, server = contexts(pki)
-        with pytest.raises(UnsupportedOpenSSL, match="OSSL_PROVIDER_add_builtin"):
-            server.load_cert_chain(pki.cert_file, Remote(pki.key_file).signing)
-        with connected(client, server):
-            pass
-    finally:
-        provider.hidden.cache_clear()
+    client, server = contexts(pki)
+    with pytest.raises(UnsupportedOpenSSL, match="OSSL_PROVIDER_add_builtin"):
+        server.load_cert_chain(pki.cert_file, Remote(pki.key_file).signing)
+    with connected(client, server):
+        pass
 
 
 # -- who is asked ------------------------------------------------------------------------------------------------------

@@ -17,8 +17,8 @@ from greentls.certificates import CertificateChain
 from greentls.core.config import VERIFY_FAIL_IF_NO_PEER_CERT, VERIFY_PEER, TrustAnchors
 from greentls.core.connection import Connection
 from greentls.errors import ConfigurationError, TLSError
-from greentls.openssl.library import lib
 from tests.support.helpers import DATA
+from tests.support.openssl import lib
 from tests.support.pairs import TLS12, TLS13, chain, client, client_context, handshake, server_context
 from tests.support.ssl_pairs import connected
 

@@ -14,8 +14,9 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from greentls.core.connection import Connection
 from greentls.core.hooks import Hooks
-from greentls.openssl.library import ffi, lib
+from greentls.openssl.library import ffi
 from greentls.wire.registry import ContentType, HandshakeType
+from tests.support.openssl import lib
 from tests.support.pairs import client, client_context, handshake, server_context
 
 DIGEST, HASH = 48, hashes.SHA384()  # of the suites that OpenSSL prefers: AES-256-GCM, SHA-384
