@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help run check check-tests test test-all test-cpython lint types docs dist chaos fuzz adversary bogo soak bench
+.PHONY: help run check check-tests test test-all test-cpython lint types docs dist chaos fuzz sanitize adversary bogo soak bench
 .PHONY: memcached tools clean
 .DEFAULT_GOAL := help
 
@@ -48,6 +48,10 @@ dist: $(VENV)/bin/python  ## wheel and sdist, in dist/
 
 fuzz: $(VENV)/.installed-test  ## coverage-guided fuzzing of the parser; SECONDS=600
 	$(BIN)/python -m tests.wire.fuzz_parser -max_total_time=$(or $(SECONDS),600)
+
+sanitize: $(VENV)/.installed-test  ## the compiled pump under ASan and UBSan: its tests, and fuzzing for SECONDS=60
+	@sh tests/need.sh cc gcc
+	$(BIN)/python -m tests.openssl.sanitize --seconds $(or $(SECONDS),60)
 
 adversary: $(VENV)/.installed-test  ## hostile peers, other ones each time, with a seed for each failure; SECONDS=600
 	$(BIN)/python -m tests.adversary.adversary --seconds $(or $(SECONDS),600)

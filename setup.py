@@ -1,8 +1,12 @@
 """Metadata. Build and tool settings are in pyproject.toml."""
 
+import os
 import pathlib
+import shlex
+import shutil
+import sysconfig
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
 
 here = pathlib.Path(__file__).parent
 version: dict[str, str] = {}
@@ -44,6 +48,21 @@ test = [
     *prometheus,
 ]
 
+
+def compiled() -> list[Extension]:
+    """The pump's compiled twin, one file for every Python from 3.10 on, where there is a compiler. Everything works
+    without, so that a wheel without a compiler is a pure one; GREENTLS_PURE=1 asks for that."""
+    compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
+    header = pathlib.Path(sysconfig.get_path("include"), "Python.h")
+    free_threaded = sysconfig.get_config_var("Py_GIL_DISABLED")  # which has no such file
+    if os.environ.get("GREENTLS_PURE") or free_threaded or not (shutil.which(compiler[0]) and header.exists()):
+        return []
+    name = "greentls.openssl._pump"
+    return [Extension(name, ["greentls/openssl/_pump.c"], py_limited_api=True, optional=True)]
+
+
+extensions = compiled()
+
 setup(
     name="greentls",
     version=version["__version__"],
@@ -53,6 +72,8 @@ setup(
     license="MIT",
     packages=find_packages(include=["greentls", "greentls.*"]),
     package_data={"greentls": ["py.typed"]},
+    ext_modules=extensions,
+    options={"bdist_wheel": {"py_limited_api": "cp310"}} if extensions else {},
     python_requires=">=3.10",
     install_requires=[
         "gevent>=24.2.1",

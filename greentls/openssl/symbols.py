@@ -39,7 +39,7 @@ import cryptography
 
 from greentls.errors import UnsupportedOpenSSL
 
-__all__ = ["address"]
+__all__ = ["address", "exported"]
 
 # Functions that every version of the binding exports; five at least must be found, and all that are found must agree.
 EXPORTED = ("SSL_new", "SSL_free", "SSL_read", "SSL_write", "SSL_shutdown", "SSL_do_handshake", "SSL_CTX_new")
@@ -276,16 +276,20 @@ class _Extension:
         entry = _dlsym(self.handle, self.entry)
         if not entry:
             raise Unusable(f"the loader does not know its {self.entry}")
-        exported = {
-            name: int(self.ffi.cast("uintptr_t", self.ffi.addressof(self.lib, name)))
-            for name in EXPORTED
-            if hasattr(self.lib, name)
-        }
-        return verify(image, _base_of(entry), (self.entry, entry), exported, ctypes.string_at)
+        ours = {name: exported(name) for name in EXPORTED if hasattr(self.lib, name)}
+        return verify(image, _base_of(entry), (self.entry, entry), ours, ctypes.string_at)
 
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _extension = functools.cache(_Extension)
+
+
+def exported(name: str) -> int:
+    """The address of one of the binding's own functions: cffi's trampoline to it, which C can call as the function."""
+    extension = _extension()
+    return int(extension.ffi.cast("uintptr_t", extension.ffi.addressof(extension.lib, name)))
+
+
 _known: dict[str, int | None] = {}  # None: not there
 
 

@@ -1,0 +1,1171 @@
+/* The compiled pump. pump.py tells what a pump is, and is the same in Python; this is its twin, verb by verb.
+
+   What C makes simple is that nobody comes between. Python runs signal handlers, finalizers and other greenlets between
+   two bytecodes, and here there are none: the GIL is held but for the calls into OpenSSL, and descriptors never block.
+   So a receive and its BIO_write(), or a look at the outgoing BIO, the send and the BIO_read() that takes away what was
+   sent, are each one step to everybody else. Ciphertext that a descriptor does not take simply stays in the BIO.
+
+   OpenSSL calls back while the GIL is given back. Callbacks are Python's: they may switch to another greenlet, which
+   may be in here with another pump, or with this one, to send. Therefore
+
+   - whatever belongs to a call is on the C stack, which a switch takes away and brings back, or has one owner
+     (spare_plain); the buffer that is received into is shared, since nothing can switch while it is in use;
+   - an SSL* has one occupant. It is noted before the call into OpenSSL and after the checks, with no Python between;
+   - a verb holds a reference to its pump, so that neither the collector nor an exception takes it away;
+   - SSL_get_error(3) is asked before the GIL is taken again.
+
+   OpenSSL's functions come as addresses: no header and no library of it is needed to build this, and the very library
+   is called that Python's side calls. */
+
+#define Py_LIMITED_API 0x030A0000
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <structmember.h>
+
+#include <errno.h>
+#include <limits.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#ifndef MSG_NOSIGNAL
+#define MSG_NOSIGNAL 0 /* Python ignores SIGPIPE */
+#endif
+
+#define CONTRACT 1 /* pump.py has the same number, or does not use this file */
+
+/* What a verb answers besides a length: pump.py explains them. */
+enum { DONE = 1, WANT_READ = 0, CLOSED = -1, WANT_WRITE = -2, ENDED = -3, SPENT = -4, UNSENT = -5, EMPTIED = -6 };
+enum { FAILED = INT_MIN }; /* a Python exception is set */
+enum { ADMISSIONS = 100 };  /* asked for in a row: one is enough, unless others run meanwhile */
+
+enum { RECORD_SIZE = 16384, RECEIVE_SIZE = 65536, SEND_SIZE = 131072 + 4096 };
+enum { MAX_UNSENT = 16384, TURN = 128, PER_UNIT = 4096, BULKY = 4096, HEADER_SIZE = 5 };
+
+/* ssl.h, err.h, sslerr.h: numbers that OpenSSL cannot change any more */
+enum { SSL_ERROR_WANT_READ = 2, SSL_ERROR_SYSCALL = 5, SSL_ERROR_ZERO_RETURN = 6, SSL_RECEIVED_SHUTDOWN = 2 };
+enum { REASON_MASK = 0x7FFFFF, SSL_R_SHUTDOWN_WHILE_IN_INIT = 407 };
+
+static struct {
+    int (*SSL_do_handshake)(void *);
+    int (*SSL_read)(void *, void *, int);
+    int (*SSL_write)(void *, const void *, int);
+    int (*SSL_shutdown)(void *);
+    int (*SSL_get_error)(const void *, int);
+    int (*SSL_get_shutdown)(const void *);
+    int (*BIO_read)(void *, void *, int);
+    int (*BIO_write)(void *, const void *, int);
+    long (*BIO_get_mem_data)(void *, char **);
+    unsigned long (*ERR_peek_error)(void);
+    void (*ERR_clear_error)(void);
+    ssize_t (*recv)(int, void *, size_t, int);
+    ssize_t (*send)(int, const void *, size_t, int);
+} call;
+enum { FUNCTIONS = sizeof(call) / sizeof(call.recv) };
+
+static PyObject *running; /* {SSL*: its Pump} of those that are inside OpenSSL, the last one last */
+static PyObject *getcurrent, *address_of, *save_errors, *restore_errors;
+static PyObject *no_text, *nobody;
+static PyObject *n_handshake, *n_read, *n_write, *n_shutdown, *n_send, *n_receive;
+static PyObject *m_admit, *m_failed, *m_too_early, *m_left;
+
+static char received_data[RECEIVE_SIZE];
+static char *spare_plain; /* the buffer for plaintext that nobody owns */
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *ssl, *incoming, *outgoing; /* cffi's pointers; ssl is the key in running */
+    void *c_ssl, *c_incoming, *c_outgoing;
+    PyObject *socket; /* keeps the descriptor open */
+    int descriptor;   /* -1: none */
+    PyObject *name, *dead, *failure, *entrant;
+    long long received, drained_at;
+    int budget, messages;
+    long ours; /* bytes at the front of the outgoing BIO that are a writer's, and what came before it */
+    unsigned long thread;
+    char busy, server_side, open, eof, emptied, attended, awaited, bulky, whole_records;
+    unsigned char header[HEADER_SIZE];
+    int header_length;
+    int missing; /* bytes of the record whose header has come */
+} Pump;
+
+/* -- inside OpenSSL ------------------------------------------------------------------------------------------------ */
+
+static int
+is_true(PyObject *thing)
+{
+    return thing != NULL && thing != Py_None && PyObject_IsTrue(thing) == 1;
+}
+
+/* Whether the running greenlet is the one that entered last, and so was admitted. -1: an exception. */
+static int
+was_admitted(Pump *pump)
+{
+    PyObject *entrant = pump->entrant, *who, *me;
+    if (entrant == NULL || entrant == nobody) {
+        return 0;
+    }
+    Py_INCREF(entrant);
+    who = PyObject_CallNoArgs(entrant);
+    Py_DECREF(entrant);
+    if (who == NULL) {
+        return -1;
+    }
+    me = PyObject_CallNoArgs(getcurrent);
+    Py_DECREF(who); /* it runs, or is not the one: somebody else has a reference */
+    if (me == NULL) {
+        return -1;
+    }
+    Py_DECREF(me);
+    return who == me;
+}
+
+static int
+is_made(Pump *pump)
+{
+    if (pump->ssl == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "Pump.__init__() was not called");
+    }
+    return pump->ssl != NULL;
+}
+
+/* Raises what forbids to enter, and notes who may. 0, or -1 with an exception. */
+static int
+may_enter(Pump *pump, PyObject *name)
+{
+    int tries;
+    if (!is_made(pump)) {
+        return -1;
+    }
+    for (tries = 0; tries < ADMISSIONS; tries++) {
+        PyObject *me, *before;
+        int admitted = was_admitted(pump);
+        if (admitted < 0) {
+            return -1;
+        }
+        if (admitted && !pump->busy && !is_true(pump->dead)) {
+            return 0;
+        }
+        me = PyObject_CallMethodObjArgs((PyObject *)pump, m_admit, name, NULL); /* Python: others may have run since */
+        if (me == NULL) {
+            return -1;
+        }
+        before = pump->busy ? me : pump->entrant; /* an occupant's stays */
+        if (!pump->busy) {
+            pump->entrant = me;
+        }
+        Py_XDECREF(before);
+    }
+    PyErr_SetString(PyExc_RuntimeError, "admit() lets in whom it must not");
+    return -1;
+}
+
+static int
+enter(Pump *pump, PyObject *name, PyObject **found)
+{
+    PyObject *before;
+    *found = NULL;
+    if (may_enter(pump, name) < 0) {
+        return -1;
+    }
+    if (PyDict_SetItem(running, pump->ssl, (PyObject *)pump) < 0) {
+        return -1;
+    }
+    pump->busy = 1;
+    pump->thread = PyThread_get_thread_ident();
+    before = pump->name;
+    Py_INCREF(name);
+    pump->name = name;
+    Py_XDECREF(before);
+    return 0;
+}
+
+/* Keeps an exception that is set. */
+static void
+leave(Pump *pump, PyObject *found)
+{
+    PyObject *type, *value, *traceback;
+    pump->busy = 0;
+    PyErr_Fetch(&type, &value, &traceback);
+    if (PyDict_DelItem(running, pump->ssl) < 0) {
+        PyErr_WriteUnraisable((PyObject *)pump);
+    }
+    if (found != NULL) {
+        if (PyDict_Size(running) > 0) { /* they are those of an operation that was interrupted */
+            PyObject *done = PyObject_CallFunctionObjArgs(restore_errors, found, NULL);
+            if (done == NULL) {
+                PyErr_WriteUnraisable(restore_errors);
+            }
+            Py_XDECREF(done);
+        }
+        Py_DECREF(found);
+    }
+    if (pump->awaited) {
+        PyObject *done;
+        pump->awaited = 0;
+        done = PyObject_CallMethodObjArgs((PyObject *)pump, m_left, NULL);
+        if (done == NULL && type == NULL) {
+            return; /* a signal handler's */
+        }
+        if (done == NULL) {
+            PyErr_WriteUnraisable((PyObject *)pump);
+        }
+        Py_XDECREF(done);
+    }
+    PyErr_Restore(type, value, traceback);
+}
+
+/* What an operation came to: a positive number, WANT_READ, CLOSED, or FAILED with *failed set to what is to be raised,
+   or with an exception. */
+static int
+outcome(Pump *pump, PyObject *name, int result, int error, PyObject **failed)
+{
+    if (pump->failure == NULL || pump->failure == Py_None) {
+        if (result > 0) {
+            return result;
+        }
+        if (error == SSL_ERROR_WANT_READ) {
+            return WANT_READ;
+        }
+        if (error == SSL_ERROR_ZERO_RETURN ||
+            (error == SSL_ERROR_SYSCALL && (call.SSL_get_shutdown(pump->c_ssl) & SSL_RECEIVED_SHUTDOWN) &&
+             !call.ERR_peek_error())) {
+            return CLOSED;
+        }
+    }
+    *failed = PyObject_CallMethodObjArgs((PyObject *)pump, m_failed, name,
+                                         result <= 0 && error != SSL_ERROR_WANT_READ ? Py_True : Py_False, NULL);
+    return FAILED;
+}
+
+static void
+raise(PyObject *failed)
+{
+    if (failed != NULL) {
+        PyErr_SetObject((PyObject *)Py_TYPE(failed), failed);
+        Py_DECREF(failed);
+    }
+}
+
+static int
+shut(void *ssl)
+{
+    int result = call.SSL_shutdown(ssl);
+    if (result < 0 && (call.ERR_peek_error() & REASON_MASK) == SSL_R_SHUTDOWN_WHILE_IN_INIT) {
+        call.ERR_clear_error();
+        result = call.SSL_do_handshake(ssl);
+        if (result > 0) {
+            result = call.SSL_shutdown(ssl);
+        }
+    }
+    if (!call.ERR_peek_error()) {
+        return result + (result >= 0);
+    }
+    return result > 0 ? -1 : result;
+}
+
+/* One SSL_* function, whose callbacks may wait: as outcome(), with the exception raised. */
+static int
+operate(Pump *pump, PyObject *name, void *data, int length)
+{
+    PyObject *found, *failed = NULL;
+    PyThreadState *thread;
+    int result, error = 0;
+    if (enter(pump, name, &found) < 0) {
+        return FAILED;
+    }
+    if (call.ERR_peek_error()) {
+        found = PyObject_CallNoArgs(save_errors);
+        if (found == NULL) {
+            leave(pump, NULL);
+            return FAILED;
+        }
+    }
+    thread = PyEval_SaveThread();
+    if (name == n_read) {
+        result = call.SSL_read(pump->c_ssl, data, length);
+    }
+    else if (name == n_write) {
+        result = call.SSL_write(pump->c_ssl, data, length);
+    }
+    else if (name == n_handshake) {
+        result = call.SSL_do_handshake(pump->c_ssl);
+    }
+    else {
+        result = shut(pump->c_ssl);
+    }
+    if (result <= 0) {
+        error = call.SSL_get_error(pump->c_ssl, result);
+    }
+    PyEval_RestoreThread(thread);
+    result = outcome(pump, name, result, error, &failed);
+    leave(pump, found);
+    if (result == FAILED) {
+        raise(failed);
+    }
+    else if (PyErr_Occurred()) {
+        return FAILED;
+    }
+    return result;
+}
+
+/* 1, with an exception: another thread is inside OpenSSL, without the GIL, so that the BIOs are not to be touched. */
+static int
+is_elsewhere(Pump *pump, PyObject *name)
+{
+    if (!is_made(pump)) {
+        return 1;
+    }
+    if (pump->busy && pump->thread != PyThread_get_thread_ident()) {
+        PyObject *done = PyObject_CallMethodObjArgs((PyObject *)pump, m_admit, name, NULL);
+        if (done != NULL) {
+            Py_DECREF(done);
+            PyErr_SetString(PyExc_RuntimeError, "admit() has let in whom it must not");
+        }
+        return 1;
+    }
+    return 0;
+}
+
+/* -- the descriptor ------------------------------------------------------------------------------------------------ */
+
+static long
+pending(void *bio)
+{
+    char *start;
+    return call.BIO_get_mem_data(bio, &start);
+}
+
+static void
+discard(void *bio, long length)
+{
+    char scratch[RECORD_SIZE];
+    while (length > 0) {
+        int some = call.BIO_read(bio, scratch, (int)(length < RECORD_SIZE ? length : RECORD_SIZE));
+        if (some <= 0) {
+            return;
+        }
+        length -= some;
+    }
+}
+
+/* DONE: all is sent. WANT_WRITE. FAILED: an OSError. */
+static int
+push(Pump *pump)
+{
+    if (is_elsewhere(pump, n_send)) {
+        return FAILED;
+    }
+    for (;;) {
+        char *start;
+        long length = call.BIO_get_mem_data(pump->c_outgoing, &start);
+        ssize_t sent;
+        if (length <= 0) {
+            return DONE;
+        }
+        pump->bulky |= length > BULKY;
+        if (pump->descriptor < 0) {
+            errno = EBADF;
+            PyErr_SetFromErrno(PyExc_OSError);
+            return FAILED;
+        }
+        if (length > SEND_SIZE) {
+            length = SEND_SIZE;
+        }
+        sent = call.send(pump->descriptor, start, (size_t)length, MSG_NOSIGNAL);
+        if (sent < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
+            return WANT_WRITE;
+        }
+        if (sent < 0 && errno == EINTR) {
+            if (PyErr_CheckSignals() < 0) { /* may run Python: the BIO may be another's turn now */
+                return FAILED;
+            }
+            continue;
+        }
+        if (sent < 0) {
+            PyErr_SetFromErrno(PyExc_OSError);
+            return FAILED;
+        }
+        if (sent > length) {
+            PyErr_SetString(PyExc_SystemError, "send() has sent more than there is");
+            return FAILED;
+        }
+        discard(pump->c_outgoing, sent);
+        pump->ours -= sent < pump->ours ? sent : pump->ours;
+        if (sent < length) {
+            return WANT_WRITE;
+        }
+    }
+}
+
+static void
+note_records(Pump *pump, const unsigned char *data, long length)
+{
+    while (length > 0) {
+        long some = pump->missing < length ? pump->missing : length;
+        pump->missing -= (int)some;
+        data += some;
+        length -= some;
+        while (length > 0 && pump->header_length < HEADER_SIZE) {
+            pump->header[pump->header_length++] = *data++;
+            length--;
+        }
+        if (pump->header_length == HEADER_SIZE) {
+            pump->missing = pump->header[3] << 8 | pump->header[4];
+            pump->header_length = 0;
+        }
+    }
+}
+
+/* Ciphertext in *length, or the end, for whom there is room in `received_data`. DONE, WANT_READ, EMPTIED, SPENT, FAILED. */
+static int
+pull(Pump *pump, int *length)
+{
+    if (is_elsewhere(pump, n_receive)) {
+        return FAILED;
+    }
+    for (;;) {
+        size_t wanted = RECEIVE_SIZE;
+        ssize_t some;
+        if (pump->emptied) {
+            pump->emptied = 0;
+            return EMPTIED;
+        }
+        if (pump->budget <= 0) {
+            return SPENT;
+        }
+        if (pump->descriptor < 0) {
+            errno = EBADF;
+            PyErr_SetFromErrno(PyExc_OSError);
+            return FAILED;
+        }
+        if (pump->whole_records) {
+            int rest = pump->missing ? pump->missing : HEADER_SIZE - pump->header_length;
+            wanted = rest < RECEIVE_SIZE ? (size_t)rest : RECEIVE_SIZE;
+        }
+        some = call.recv(pump->descriptor, received_data, wanted, 0);
+        if (some < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
+            return WANT_READ;
+        }
+        if (some < 0 && errno == EINTR) {
+            if (PyErr_CheckSignals() < 0) {
+                return FAILED;
+            }
+            continue;
+        }
+        if (some < 0) {
+            PyErr_SetFromErrno(PyExc_OSError);
+            return FAILED;
+        }
+        if (some > (ssize_t)wanted) {
+            PyErr_SetString(PyExc_SystemError, "recv() has received more than there is room for");
+            return FAILED;
+        }
+        if (some == 0) {
+            pump->eof = 1;
+        }
+        else if (call.BIO_write(pump->c_incoming, received_data, (int)some) != some) {
+            PyErr_NoMemory();
+            return FAILED;
+        }
+        if (pump->whole_records) {
+            note_records(pump, (unsigned char *)received_data, (long)some);
+        }
+        pump->received++;
+        pump->budget -= 1 + (int)(some / PER_UNIT);
+        pump->bulky |= some > BULKY;
+        pump->emptied = some > 0 && (size_t)some < wanted;
+        *length = (int)some;
+        return DONE;
+    }
+}
+
+/* A server's peer may have said all it wanted and left before its tickets or answers came: what it said is read. */
+static int
+push_or_forget(Pump *pump)
+{
+    int sent = push(pump);
+    if (sent == FAILED && pump->server_side && pump->open &&
+        (PyErr_ExceptionMatches(PyExc_BrokenPipeError) || PyErr_ExceptionMatches(PyExc_ConnectionResetError))) {
+        PyErr_Clear();
+        discard(pump->c_outgoing, LONG_MAX);
+        pump->ours = 0;
+        return DONE;
+    }
+    return sent;
+}
+
+static int
+refill(Pump *pump)
+{
+    int length;
+    if (pump->socket == NULL) {
+        return WANT_READ;
+    }
+    if (pending(pump->c_outgoing) > 0) {
+        int sent = push_or_forget(pump);
+        if (sent == FAILED) {
+            return FAILED;
+        }
+        if (sent == WANT_WRITE && (!pump->attended || pending(pump->c_outgoing) - pump->ours > MAX_UNSENT)) {
+            return WANT_WRITE;
+        }
+    }
+    return pull(pump, &length);
+}
+
+/* -- the verbs ----------------------------------------------------------------------------------------------------- */
+
+static int
+too_early(Pump *pump, PyObject *name)
+{
+    PyObject *done = PyObject_CallMethodObjArgs((PyObject *)pump, m_too_early, name, NULL);
+    if (done != NULL) {
+        Py_DECREF(done);
+        PyErr_SetString(PyExc_RuntimeError, "too_early() has raised nothing");
+    }
+    return FAILED;
+}
+
+static int
+do_handshake(Pump *pump)
+{
+    for (;;) {
+        long long received = pump->received;
+        int step;
+        if (received == pump->drained_at) {
+            if (may_enter(pump, n_handshake) < 0) {
+                return FAILED;
+            }
+        }
+        else {
+            step = operate(pump, n_handshake, NULL, 0);
+            if (step > 0) {
+                if (!pump->eof && !pending(pump->c_incoming)) {
+                    pump->drained_at = received;
+                }
+                return DONE;
+            }
+            if (step != WANT_READ) {
+                return step;
+            }
+            if (pump->eof) {
+                return ENDED;
+            }
+            pump->drained_at = received;
+        }
+        step = refill(pump);
+        if (step != DONE) {
+            return step;
+        }
+    }
+}
+
+static int
+do_read(Pump *pump, char *plain, int room)
+{
+    if (pump->budget <= 0 && pump->socket != NULL) {
+        return SPENT;
+    }
+    for (;;) {
+        long long received = pump->received;
+        int step;
+        if (!pump->open) {
+            return too_early(pump, n_read);
+        }
+        if (received == pump->drained_at) {
+            if (may_enter(pump, n_read) < 0) {
+                return FAILED;
+            }
+        }
+        else {
+            step = operate(pump, n_read, plain, room);
+            if (step > 0) {
+                pump->messages = 0;
+                pump->budget -= pump->socket != NULL;
+                if (step < room && !pump->eof && !pending(pump->c_incoming)) {
+                    pump->drained_at = received; /* the rest of a record, then: OpenSSL has none of it any more */
+                }
+            }
+            if (step != WANT_READ) {
+                return step;
+            }
+            if (pump->eof) {
+                return ENDED;
+            }
+            pump->drained_at = received;
+        }
+        step = refill(pump);
+        if (step != DONE) {
+            return step;
+        }
+    }
+}
+
+static int
+do_write(Pump *pump, const char *data, Py_ssize_t length)
+{
+    int connected = pump->socket != NULL, step;
+    if (!pump->open) {
+        return too_early(pump, n_write);
+    }
+    if (length == 0) {
+        return DONE;
+    }
+    if (length > INT_MAX) {
+        PyErr_SetString(PyExc_OverflowError, "more than 2 GiB at once");
+        return FAILED;
+    }
+    if (connected) {
+        if (pump->budget <= 0) {
+            return SPENT;
+        }
+        if (pending(pump->c_outgoing) > 0 && (step = push(pump)) != DONE) {
+            return step;
+        }
+        pump->budget -= 1 + (int)(length / RECORD_SIZE);
+    }
+    for (;;) {
+        step = operate(pump, n_write, (void *)data, (int)length);
+        if (step > 0) {
+            break;
+        }
+        if (step == FAILED) {
+            return FAILED;
+        }
+        if (pump->eof) {
+            return ENDED;
+        }
+        step = refill(pump);
+        if (step != DONE) {
+            return step;
+        }
+    }
+    if (!connected) {
+        return DONE;
+    }
+    pump->ours = pending(pump->c_outgoing);
+    step = push(pump);
+    return step == WANT_WRITE ? UNSENT : step;
+}
+
+static int
+do_shutdown(Pump *pump)
+{
+    int step;
+    if (!pump->open) {
+        return too_early(pump, n_shutdown);
+    }
+    step = operate(pump, n_shutdown, NULL, 0);
+    if (step == WANT_READ && pump->eof) {
+        return ENDED;
+    }
+    if (step != FAILED && pump->socket != NULL && push(pump) == FAILED) {
+        return FAILED;
+    }
+    return step;
+}
+
+/* A verb's answer as Python has it; gives back the verb's reference to the pump. */
+static PyObject *
+answer(Pump *pump, int step)
+{
+    Py_DECREF(pump);
+    return step == FAILED ? NULL : PyLong_FromLong(step);
+}
+
+static PyObject *
+Pump_handshake(PyObject *self, PyObject *Py_UNUSED(none))
+{
+    Py_INCREF(self);
+    return answer((Pump *)self, do_handshake((Pump *)self));
+}
+
+static PyObject *
+Pump_read(PyObject *self, PyObject *size)
+{
+    Py_ssize_t room = PyNumber_AsSsize_t(size, NULL);
+    PyObject *data = NULL;
+    char *plain = spare_plain;
+    int step;
+    if (room <= 0) {
+        return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_ValueError, "a read of %zd bytes", room);
+    }
+    spare_plain = NULL;
+    if (plain == NULL && (plain = PyMem_Malloc(RECORD_SIZE)) == NULL) {
+        return PyErr_NoMemory();
+    }
+    Py_INCREF(self);
+    step = do_read((Pump *)self, plain, room < RECORD_SIZE ? (int)room : RECORD_SIZE);
+    if (step > 0) {
+        data = PyBytes_FromStringAndSize(plain, step);
+    }
+    if (spare_plain == NULL) {
+        spare_plain = plain;
+    }
+    else {
+        PyMem_Free(plain);
+    }
+    if (step > 0) {
+        Py_DECREF(self);
+        return data;
+    }
+    return answer((Pump *)self, step);
+}
+
+static int
+memory(PyObject *const *arguments, Py_ssize_t count, char **start, Py_ssize_t *length)
+{
+    if (count != 2) {
+        PyErr_SetString(PyExc_TypeError, "an address and a length");
+        return -1;
+    }
+    *start = PyLong_AsVoidPtr(arguments[0]);
+    *length = PyErr_Occurred() ? -1 : PyNumber_AsSsize_t(arguments[1], PyExc_OverflowError);
+    return PyErr_Occurred() ? -1 : 0;
+}
+
+static PyObject *
+Pump_read_into(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
+{
+    char *start;
+    Py_ssize_t room;
+    if (memory(arguments, count, &start, &room) < 0) {
+        return NULL;
+    }
+    if (room <= 0) {
+        return PyErr_Format(PyExc_ValueError, "a read of %zd bytes", room);
+    }
+    Py_INCREF(self);
+    return answer((Pump *)self, do_read((Pump *)self, start, room < RECORD_SIZE ? (int)room : RECORD_SIZE));
+}
+
+static PyObject *
+Pump_write(PyObject *self, PyObject *data)
+{
+    char *start;
+    Py_ssize_t length;
+    if (PyBytes_AsStringAndSize(data, &start, &length) < 0) {
+        return NULL;
+    }
+    Py_INCREF(self);
+    return answer((Pump *)self, do_write((Pump *)self, start, length));
+}
+
+static PyObject *
+Pump_write_from(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
+{
+    char *start;
+    Py_ssize_t length;
+    if (memory(arguments, count, &start, &length) < 0) {
+        return NULL;
+    }
+    Py_INCREF(self);
+    return answer((Pump *)self, do_write((Pump *)self, start, length));
+}
+
+static PyObject *
+Pump_shutdown(PyObject *self, PyObject *Py_UNUSED(none))
+{
+    Py_INCREF(self);
+    return answer((Pump *)self, do_shutdown((Pump *)self));
+}
+
+static PyObject *
+Pump_send(PyObject *self, PyObject *Py_UNUSED(none))
+{
+    Py_INCREF(self);
+    return answer((Pump *)self, push((Pump *)self));
+}
+
+static PyObject *
+Pump_send_or_forget(PyObject *self, PyObject *Py_UNUSED(none))
+{
+    Py_INCREF(self);
+    return answer((Pump *)self, push_or_forget((Pump *)self));
+}
+
+static PyObject *
+Pump_refill(PyObject *self, PyObject *Py_UNUSED(none))
+{
+    Py_INCREF(self);
+    return answer((Pump *)self, refill((Pump *)self));
+}
+
+static PyObject *
+Pump_receive(PyObject *self, PyObject *Py_UNUSED(none))
+{
+    int length, step = pull((Pump *)self, &length);
+    if (step == DONE) {
+        return PyBytes_FromStringAndSize(received_data, length);
+    }
+    return step == FAILED ? NULL : PyLong_FromLong(step);
+}
+
+static PyObject *
+Pump_feed(PyObject *self, PyObject *data)
+{
+    Pump *pump = (Pump *)self;
+    char *start;
+    Py_ssize_t length;
+    if (PyBytes_AsStringAndSize(data, &start, &length) < 0 || is_elsewhere(pump, n_receive)) {
+        return NULL;
+    }
+    if (length > INT_MAX) {
+        PyErr_SetString(PyExc_OverflowError, "more than 2 GiB at once");
+        return NULL;
+    }
+    if (length == 0) {
+        pump->eof = 1;
+    }
+    else if (call.BIO_write(pump->c_incoming, start, (int)length) != length) {
+        return PyErr_NoMemory();
+    }
+    if (pump->whole_records) {
+        note_records(pump, (unsigned char *)start, (long)length);
+    }
+    pump->received++;
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+Pump_run(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
+{
+    Pump *pump = (Pump *)self;
+    PyObject *found, *failed = NULL, *said, *name;
+    int result = FAILED, error;
+    if (count != 3) {
+        return PyErr_Format(PyExc_TypeError, "run() takes a name, a function, and its arguments");
+    }
+    name = arguments[0];
+    Py_INCREF(self);
+    if (enter(pump, name, &found) < 0) {
+        return answer(pump, FAILED);
+    }
+    if (call.ERR_peek_error() && (found = PyObject_CallNoArgs(save_errors)) == NULL) {
+        leave(pump, NULL);
+        return answer(pump, FAILED);
+    }
+    said = PyObject_CallObject(arguments[1], arguments[2]);
+    if (said != NULL) {
+        long number = PyLong_AsLong(said);
+        Py_DECREF(said);
+        if (!PyErr_Occurred()) {
+            result = number > INT_MAX ? INT_MAX : number < -1 ? -1 : (int)number;
+            error = result > 0 ? 0 : call.SSL_get_error(pump->c_ssl, result);
+            result = outcome(pump, name, result, error, &failed);
+        }
+    }
+    leave(pump, found);
+    if (result == FAILED) {
+        raise(failed);
+    }
+    else if (PyErr_Occurred()) {
+        result = FAILED;
+    }
+    return answer(pump, result);
+}
+
+static PyObject *
+Pump_attach(PyObject *self, PyObject *socket)
+{
+    Pump *pump = (Pump *)self;
+    PyObject *before, *number = PyObject_CallMethod(socket, "fileno", NULL);
+    long descriptor;
+    if (number == NULL) {
+        return NULL;
+    }
+    descriptor = PyLong_AsLong(number);
+    Py_DECREF(number);
+    if (descriptor == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    before = pump->socket;
+    Py_INCREF(socket);
+    pump->socket = socket;
+    pump->descriptor = descriptor < 0 || descriptor > INT_MAX ? -1 : (int)descriptor;
+    Py_XDECREF(before);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+Pump_detach(PyObject *self, PyObject *Py_UNUSED(none))
+{
+    ((Pump *)self)->emptied = 0;
+    ((Pump *)self)->descriptor = -1; /* and its sends and receives are EBADF, as a closed socket's */
+    Py_RETURN_NONE;
+}
+
+/* -- the object ---------------------------------------------------------------------------------------------------- */
+
+static int
+Pump_init(PyObject *self, PyObject *arguments, PyObject *keywords)
+{
+    static char *names[] = {"ssl", "incoming", "outgoing", "server_side", NULL};
+    Pump *pump = (Pump *)self;
+    PyObject *given[3], **kept[3] = {&pump->ssl, &pump->incoming, &pump->outgoing};
+    void **pointers[3] = {&pump->c_ssl, &pump->c_incoming, &pump->c_outgoing};
+    int server_side, index;
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "OOOp", names, &given[0], &given[1], &given[2],
+                                     &server_side)) {
+        return -1;
+    }
+    if (pump->ssl != NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "a pump is made once");
+        return -1;
+    }
+    for (index = 0; index < 3; index++) {
+        PyObject *number = PyObject_CallFunctionObjArgs(address_of, given[index], NULL);
+        if (number == NULL) {
+            return -1;
+        }
+        *pointers[index] = PyLong_AsVoidPtr(number);
+        Py_DECREF(number);
+        if (*pointers[index] == NULL) {
+            if (!PyErr_Occurred()) {
+                PyErr_SetString(PyExc_ValueError, "NULL");
+            }
+            return -1;
+        }
+    }
+    for (index = 0; index < 3; index++) {
+        Py_INCREF(given[index]);
+        *kept[index] = given[index];
+    }
+    pump->descriptor = -1;
+    pump->server_side = (char)server_side;
+    pump->drained_at = server_side ? 0 : -1; /* a client begins */
+    pump->budget = TURN;
+    Py_INCREF(no_text);
+    pump->dead = no_text;
+    Py_INCREF(no_text);
+    pump->name = no_text;
+    Py_INCREF(nobody);
+    pump->entrant = nobody;
+    return 0;
+}
+
+static int
+Pump_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    Pump *pump = (Pump *)self;
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(pump->ssl);
+    Py_VISIT(pump->incoming);
+    Py_VISIT(pump->outgoing);
+    Py_VISIT(pump->socket);
+    Py_VISIT(pump->name);
+    Py_VISIT(pump->dead);
+    Py_VISIT(pump->failure);
+    Py_VISIT(pump->entrant);
+    return 0;
+}
+
+/* Not the pointers: finalizers may come here as long as there is an object. */
+static int
+Pump_clear(PyObject *self)
+{
+    Pump *pump = (Pump *)self;
+    pump->descriptor = -1;
+    Py_CLEAR(pump->failure);
+    Py_CLEAR(pump->entrant);
+    return 0;
+}
+
+static void
+Pump_dealloc(PyObject *self)
+{
+    Pump *pump = (Pump *)self;
+    PyTypeObject *type = Py_TYPE(self);
+    freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
+    PyObject_GC_UnTrack(self);
+    Pump_clear(self);
+    Py_CLEAR(pump->socket);
+    Py_CLEAR(pump->name);
+    Py_CLEAR(pump->dead);
+    Py_CLEAR(pump->incoming);
+    Py_CLEAR(pump->outgoing);
+    Py_CLEAR(pump->ssl);
+    release(self);
+    Py_DECREF(type);
+}
+
+static PyObject *
+Pump_unsent(PyObject *self, void *Py_UNUSED(closure))
+{
+    return PyLong_FromLong(pending(((Pump *)self)->c_outgoing));
+}
+
+static PyMemberDef Pump_members[] = {
+    {"ssl", T_OBJECT, offsetof(Pump, ssl), READONLY, NULL},
+    {"incoming", T_OBJECT, offsetof(Pump, incoming), READONLY, NULL},
+    {"outgoing", T_OBJECT, offsetof(Pump, outgoing), READONLY, NULL},
+    {"server_side", T_BOOL, offsetof(Pump, server_side), READONLY, NULL},
+    {"name", T_OBJECT, offsetof(Pump, name), 0, NULL},
+    {"dead", T_OBJECT, offsetof(Pump, dead), 0, NULL},
+    {"failure", T_OBJECT, offsetof(Pump, failure), 0, NULL},
+    {"entrant", T_OBJECT, offsetof(Pump, entrant), 0, NULL},
+    {"busy", T_BOOL, offsetof(Pump, busy), READONLY, NULL},
+    {"open", T_BOOL, offsetof(Pump, open), 0, NULL},
+    {"eof", T_BOOL, offsetof(Pump, eof), 0, NULL},
+    {"attended", T_BOOL, offsetof(Pump, attended), 0, NULL},
+    {"awaited", T_BOOL, offsetof(Pump, awaited), 0, NULL},
+    {"bulky", T_BOOL, offsetof(Pump, bulky), 0, NULL},
+    {"whole_records", T_BOOL, offsetof(Pump, whole_records), 0, NULL},
+    {"received", T_LONGLONG, offsetof(Pump, received), 0, NULL},
+    {"drained_at", T_LONGLONG, offsetof(Pump, drained_at), 0, NULL},
+    {"budget", T_INT, offsetof(Pump, budget), 0, NULL},
+    {"messages", T_INT, offsetof(Pump, messages), 0, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyGetSetDef Pump_properties[] = {
+    {"unsent", Pump_unsent, NULL, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+#define FAST(function) (PyCFunction)(void (*)(void))(function), METH_FASTCALL
+
+static PyMethodDef Pump_methods[] = {
+    {"run", FAST(Pump_run), NULL},
+    {"handshake", Pump_handshake, METH_NOARGS, NULL},
+    {"read", Pump_read, METH_O, NULL},
+    {"read_into", FAST(Pump_read_into), NULL},
+    {"write", Pump_write, METH_O, NULL},
+    {"write_from", FAST(Pump_write_from), NULL},
+    {"shutdown", Pump_shutdown, METH_NOARGS, NULL},
+    {"send", Pump_send, METH_NOARGS, NULL},
+    {"send_or_forget", Pump_send_or_forget, METH_NOARGS, NULL},
+    {"refill", Pump_refill, METH_NOARGS, NULL},
+    {"receive", Pump_receive, METH_NOARGS, NULL},
+    {"feed", Pump_feed, METH_O, NULL},
+    {"attach", Pump_attach, METH_O, NULL},
+    {"detach", Pump_detach, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot Pump_slots[] = {
+    {Py_tp_new, PyType_GenericNew},  {Py_tp_init, Pump_init},     {Py_tp_dealloc, Pump_dealloc}, {Py_tp_traverse, Pump_traverse},
+    {Py_tp_clear, Pump_clear},     {Py_tp_methods, Pump_methods}, {Py_tp_members, Pump_members},
+    {Py_tp_getset, Pump_properties}, {0, NULL},
+};
+
+static PyType_Spec Pump_spec = {
+    "greentls.openssl._pump.Pump",
+    sizeof(Pump),
+    0,
+    Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
+    Pump_slots,
+};
+
+/* -- the module ---------------------------------------------------------------------------------------------------- */
+
+static PyObject *
+occupant(PyObject *Py_UNUSED(module), PyObject *ssl)
+{
+    PyObject *pump = PyDict_GetItemWithError(running, ssl);
+    if (pump == NULL) {
+        if (PyErr_Occurred()) {
+            return NULL;
+        }
+        Py_RETURN_NONE;
+    }
+    Py_INCREF(pump);
+    return pump;
+}
+
+static PyObject *
+occupants(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none))
+{
+    return PyDict_Values(running);
+}
+
+static void
+keep(PyObject **where, PyObject *what)
+{
+    PyObject *before = *where;
+    Py_INCREF(what);
+    *where = what;
+    Py_XDECREF(before);
+}
+
+static PyObject *
+bind_functions(PyObject *Py_UNUSED(module), PyObject *arguments)
+{
+    PyObject *addresses, *current, *address, *save, *restore, *absent;
+    void *functions[FUNCTIONS];
+    Py_ssize_t index;
+    if (!PyArg_ParseTuple(arguments, "O!OOOOO", &PyTuple_Type, &addresses, &current, &address, &save, &restore,
+                          &absent)) {
+        return NULL;
+    }
+    if (PyTuple_Size(addresses) != FUNCTIONS) {
+        return PyErr_Format(PyExc_ValueError, "%d addresses", FUNCTIONS);
+    }
+    for (index = 0; index < FUNCTIONS; index++) {
+        functions[index] = PyLong_AsVoidPtr(PyTuple_GetItem(addresses, index));
+        if (functions[index] == NULL && PyErr_Occurred()) {
+            return NULL;
+        }
+    }
+    if (functions[FUNCTIONS - 2] == NULL) {
+        functions[FUNCTIONS - 2] = (void *)(uintptr_t)recv;
+    }
+    if (functions[FUNCTIONS - 1] == NULL) {
+        functions[FUNCTIONS - 1] = (void *)(uintptr_t)send;
+    }
+    for (index = 0; index < FUNCTIONS; index++) {
+        if (functions[index] == NULL) {
+            return PyErr_Format(PyExc_ValueError, "address %zd is 0", index);
+        }
+    }
+    memcpy(&call, functions, sizeof(call));
+    keep(&getcurrent, current);
+    keep(&address_of, address);
+    keep(&save_errors, save);
+    keep(&restore_errors, restore);
+    keep(&nobody, absent);
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef functions[] = {
+    {"bind", bind_functions, METH_VARARGS, NULL},
+    {"occupant", occupant, METH_O, NULL},
+    {"occupants", occupants, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "greentls.openssl._pump", NULL, -1, functions,
+                                        NULL, NULL, NULL, NULL};
+
+static const struct {
+    PyObject **where;
+    const char *text;
+} texts[] = {
+    {&no_text, ""},          {&n_handshake, "do_handshake"}, {&n_read, "read"},       {&n_write, "write"},
+    {&n_shutdown, "shutdown"}, {&n_send, "send"},            {&n_receive, "receive"}, {&m_admit, "admit"},
+    {&m_failed, "failed"},   {&m_too_early, "too_early"},    {&m_left, "tell_those_who_wait"},
+};
+
+PyMODINIT_FUNC
+PyInit__pump(void)
+{
+    PyObject *module = PyModule_Create(&definition), *type;
+    size_t index;
+    if (module == NULL) {
+        return NULL;
+    }
+    for (index = 0; index < sizeof(texts) / sizeof(texts[0]); index++) {
+        *texts[index].where = PyUnicode_InternFromString(texts[index].text);
+        if (*texts[index].where == NULL) {
+            return NULL;
+        }
+    }
+    running = PyDict_New();
+    type = PyType_FromSpec(&Pump_spec);
+    if (running == NULL || type == NULL || PyModule_AddObject(module, "Pump", type) < 0 ||
+        PyModule_AddIntConstant(module, "CONTRACT", CONTRACT) < 0) {
+        return NULL;
+    }
+    return module;
+}

@@ -1,0 +1,564 @@
+"""The pump: descriptor -> BIO -> SSL_* -> BIO -> descriptor, as far as it goes without waiting.
+
+A pump has one connection's SSL*, its two memory BIOs and, once it is attached, a non-blocking socket. Each verb enters
+OpenSSL, sends what it has for the peer, receives, and begins again, until there is something to tell. It never waits
+for the socket: it says what to wait for, and the caller, who knows the loop, waits and calls again. The rules:
+
+- **It sends before it receives.** What OpenSSL has for the peer may be what the peer waits for.
+- **Its work is bounded.** Each record and each receive takes from `budget`. When that is spent the verb says so,
+  and the caller lets others have their turn. Whoever waits gets a new budget.
+- **It owns its buffers,** from before the C call that fills one until the content is copied, sent or given to a BIO.
+- **One occupant.** OpenSSL is not re-entrant, but its callbacks may wait, so a second entry is possible; it is refused
+  before OpenSSL is entered. `busy`, `dead`, `failure` and `entrant` are the bridge's as much as the pump's: a callback
+  that fails notes why, and the pump raises that when OpenSSL has returned.
+
+A subclass (the bridge's Operation) decides who may enter and what a failure is called: admit(), failed(), too_early().
+
+The pump exists twice. PlainPump below is Python, where a signal handler, a finalizer or another greenlet may run
+between any two bytecodes. `_pump.c` is its twin, where nobody can, with the same verbs; it is used where it was built,
+unless GREENTLS_PURE is set. Nothing else differs, and one suite of tests holds both to this contract.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from greenlet import getcurrent
+
+from greentls.errors import ConcurrentUseError, ConnectionDead
+from greentls.openssl import bios, connections, errors, symbols
+from greentls.openssl.library import BIO, SSL, ffi, lib, pointer
+
+__all__ = [
+    "BOTH", "BULKY", "CLOSED", "COMPILED", "DONE", "EMPTIED", "ENDED", "MAX_UNSENT", "RECEIVE_SIZE", "RECORD_SIZE",
+    "SEND_SIZE", "SPENT", "TURN", "UNSENT", "WANT_READ", "WANT_WRITE", "PlainPump", "Pump", "occupant", "occupants",
+]  # fmt: skip
+
+CONTRACT = 1  # _pump.c has the same number, or is an older build and not used
+
+# What a verb answers, besides a number of bytes.
+DONE = 1
+BOTH = 2  # shutdown(): the peer's close_notify has come as well
+WANT_READ = 0  # nothing to go on with before the socket can be read; without a socket: before feed()
+CLOSED = -1  # the peer's close_notify has come
+WANT_WRITE = -2  # the socket takes no more, and nothing was taken from the caller
+ENDED = -3  # the peer's ciphertext has ended, without a close_notify
+SPENT = -4  # the budget is
+UNSENT = -5  # write(): taken and encrypted, but the socket has not taken all of it
+EMPTIED = -6  # as WANT_READ, without a look at the socket: the last receive has emptied it
+
+RECORD_SIZE = bios.RECORD_SIZE
+RECEIVE_SIZE = 65536  # bytes a receive asks for: four full records; more does not get faster, fewer costs calls
+SEND_SIZE = 131072 + 4096  # bytes a send is given: a flight of 128 KiB and what its records add
+
+# Bytes of answers for the peer, behind those that a writer is blocked with, from which on a reader waits as well: the
+# answers to 600 KeyUpdates. Data are not among them, as writers wait; else two peers, each with a blocked writer, would
+# both stop reading.
+MAX_UNSENT = 16384
+
+# What a pump does at most before others have their turn: a record that is encrypted or read is 1, in 2 to 20
+# microseconds; so is a receive, and each 4 KiB of it, whose messages in crumbs take 60. The way to the hub takes 5.
+TURN = 128
+PER_UNIT = 4096
+
+BULKY = 4096  # bytes at once, from which on a BIO has grown so much that its memory is worth giving back
+HEADER_SIZE = 5  # of a record
+
+_SEND, _RECEIVE = "send", "receive"
+
+
+def nobody() -> None:
+    """A weak reference to nobody."""
+
+
+# The buffers that nobody owns, one of each kind, so that a connection that waits for its peer holds none. Whoever needs
+# one takes it out of its list, by one C call, or makes another.
+_received: list[bios.Buffer] = []
+_outgoing: list[bios.Buffer] = []
+_plain: list[Any] = []
+
+
+# By SSL*: cffi pointers are equal, and hash alike, if their addresses are.
+_running: dict[Any, tuple[PlainPump, Any]] = {}
+
+
+class PlainPump:
+    """See the module's docstring.
+
+    ssl, incoming, outgoing: an SSL* and its memory BIOs, which it owns. server_side: which side it is.
+    """
+
+    name = ""  # of the operation that runs, or that ran last
+    dead = ""  # why, once an operation failed for good
+    failure: BaseException | None = None  # what a callback raised while the operation runs
+    open = False  # the handshake is done as far as it must be for data
+    eof = False  # the peer's ciphertext has ended
+    attended = False  # somebody waits until the socket takes more, and sends all there is then
+    awaited = False  # somebody waits until nobody is inside any more: tell_those_who_wait()
+    bulky = False  # the BIOs have grown
+    whole_records = False  # nothing is received behind the record that is being read
+    received = 0  # receives so far
+    budget = TURN
+    messages = 0  # post-handshake messages since there was data
+    _socket: Any = None
+    _rest: memoryview[int] | None = None  # of what was taken out of the outgoing BIO: what the socket did not take
+    _emptied = False
+    _header = b""  # of the next record, as far as it has come
+    _missing = 0  # bytes of the record whose header has come
+
+    def __init__(self, ssl: SSL, incoming: BIO, outgoing: BIO, server_side: bool) -> None:
+        self.ssl, self.incoming, self.outgoing = ssl, incoming, outgoing
+        self.server_side = server_side
+        # OpenSSL would only say that it wants to read if nothing was received since it last did. These are two counts
+        # and no flag, as somebody else may receive between an SSL_read() and the note of it. A client begins.
+        self.drained_at = 0 if server_side else -1
+        # The greenlet that entered last. A weak reference, and run() keeps no other: otherwise a greenlet that waits
+        # for ever in a callback could not be collected, which ends the operation with its GreenletExit.
+        self.entrant: Callable[[], Any] = nobody
+        self._free = [_SEND, _RECEIVE]  # what nobody is at
+
+    # -- what a subclass decides ---------------------------------------------------------------------------------------
+
+    def admit(self, name: str) -> Any:
+        """A weak reference to the running greenlet; raises if that may not enter, as when somebody is inside."""
+        raise NotImplementedError
+
+    def failed(self, name: str, failed: bool) -> BaseException:
+        """What to raise after an operation that failed, or whose callback did. Called while it is inside. failed: also
+        to OpenSSL."""
+        raise NotImplementedError
+
+    def too_early(self, name: str) -> None:
+        """Raises, as the handshake has to be done first."""
+        raise NotImplementedError
+
+    def tell_those_who_wait(self) -> None:
+        """Nobody is inside any more."""
+
+    # -- inside OpenSSL ------------------------------------------------------------------------------------------------
+
+    @property
+    def busy(self) -> bool:
+        """Somebody is inside OpenSSL."""
+        return self.ssl in _running
+
+    def run(self, name: str, function: Callable[..., int], arguments: tuple[Any, ...]) -> int:
+        """Calls an SSL_* function with the arguments; its callbacks may wait.
+
+        Returns the function's positive result, WANT_READ, or CLOSED. Raises what a callback raised, as itself; what
+        failed() says if OpenSSL failed; what admit() raises before OpenSSL is entered.
+        """
+        me = self.entrant
+        if me() is not getcurrent():
+            me = self.admit(name)
+        ssl = self.ssl
+        entry = self, me  # no other entry is this object
+        found = None
+        try:
+            if _running.setdefault(ssl, entry) is not entry:
+                self.admit(name)
+                raise ConcurrentUseError(f"{name}: somebody else was inside of this connection")
+            if self.dead:
+                raise ConnectionDead(name, reason=self.dead)
+            self.entrant = me
+            self.name = name
+            if lib.ERR_peek_error():
+                found = errors.save()
+            result: int = function(*arguments)
+            if result > 0 and self.failure is None:
+                return result
+            error = lib.SSL_get_error(ssl, result)
+            if self.failure is None:
+                if error == lib.SSL_ERROR_WANT_READ:
+                    return WANT_READ
+                if error == lib.SSL_ERROR_ZERO_RETURN or (
+                    # Java says user_canceled before its close_notify, and SSL_get_error(3) does not know the latter
+                    # then. A fatal alert, which sets the same flag, has left an error.
+                    error == lib.SSL_ERROR_SYSCALL and connections.received_shutdown(ssl) and not lib.ERR_peek_error()
+                ):
+                    return CLOSED
+            failed = self.failed(name, result <= 0 and error != lib.SSL_ERROR_WANT_READ)
+        finally:
+            if ssl in _running and _running[ssl] is entry:  # no call before this is done, since others may run in one
+                del _running[ssl]
+                if self.awaited:
+                    self._left()
+            if found is not None and _running:
+                errors.restore(found)  # those of an operation that was interrupted
+        try:
+            raise failed
+        finally:
+            del failed  # the traceback holds this frame
+
+    def _may_enter(self, name: str) -> None:
+        """Raises what run() would."""
+        if self.ssl in _running or self.dead or self.entrant() is not getcurrent():
+            self.admit(name)
+
+    def _left(self) -> None:
+        self.awaited = False
+        self.tell_those_who_wait()
+
+    # -- the verbs -----------------------------------------------------------------------------------------------------
+
+    def handshake(self) -> int:
+        """DONE, and what is to be sent has not been yet. Else WANT_READ, WANT_WRITE, EMPTIED, SPENT, ENDED, CLOSED."""
+        while True:
+            received = self.received
+            if received == self.drained_at:
+                self._may_enter("do_handshake")
+            else:
+                step = self.run("do_handshake", lib.SSL_do_handshake, (self.ssl,))
+                if step > 0:
+                    if not (self.eof or lib.BIO_get_mem_data(self.incoming, bios.start)):
+                        self.drained_at = received
+                    return DONE
+                if step != WANT_READ:
+                    return step
+                if self.eof:
+                    return ENDED
+                self.drained_at = received
+            step = self.refill()
+            if step != DONE:
+                return step
+
+    def read(self, size: int) -> bytes | int:
+        """1 to size bytes; or WANT_READ, WANT_WRITE, EMPTIED, SPENT, ENDED, CLOSED."""
+        if size <= 0:
+            raise ValueError(f"a read of {size} bytes")
+        spare = _plain
+        try:
+            plain = spare.pop()
+        except IndexError:
+            plain = bios.read_buffer(RECORD_SIZE)
+        try:
+            length = self._read(plain, size if size < RECORD_SIZE else RECORD_SIZE)
+            return bios.read_bytes(plain, length) if length > 0 else length
+        finally:
+            if not spare:
+                spare.append(plain)
+
+    def read_into(self, address: int, room: int) -> int:
+        """read() to an address; room: bytes there. Returns how many there were."""
+        if room <= 0:
+            raise ValueError(f"a read of {room} bytes")
+        return self._read(ffi.cast("char *", address), min(room, RECORD_SIZE))
+
+    def _read(self, plain: Any, room: int) -> int:
+        if self.budget <= 0 and self._socket is not None:
+            return SPENT
+        while True:
+            if not self.open:
+                self.too_early("read")
+            received = self.received
+            if received == self.drained_at:
+                self._may_enter("read")
+            else:
+                step = self.run("read", lib.SSL_read, (self.ssl, plain, room))
+                if step > 0:
+                    self.messages = 0
+                    self.budget -= 1
+                    # The rest of a record, then: OpenSSL has none of it any more.
+                    if step < room and not (self.eof or lib.BIO_get_mem_data(self.incoming, bios.start)):
+                        self.drained_at = received
+                if step != WANT_READ:
+                    return step
+                if self.eof:
+                    return ENDED
+                self.drained_at = received
+            step = self.refill()
+            if step != DONE:
+                return step
+
+    def write(self, data: bytes) -> int:
+        """Encrypts all of it, once nothing is unsent, and sends: DONE or UNSENT. Or nothing was taken: WANT_WRITE,
+        SPENT, or, as a post-handshake message has come in part, WANT_READ, EMPTIED, ENDED."""
+        return self._write(data, len(data))
+
+    def write_from(self, address: int, length: int) -> int:
+        """write() from an address."""
+        return self._write(ffi.cast("char *", address), length)
+
+    def _write(self, data: Any, length: int) -> int:
+        if not self.open:
+            self.too_early("write")
+        if not length:
+            return DONE
+        connected = self._socket is not None
+        if connected:
+            if self.budget <= 0:
+                return SPENT
+            if self._rest is not None or lib.BIO_get_mem_data(self.outgoing, bios.start):
+                step = self.send()
+                if step != DONE:
+                    return step
+            self.budget -= 1 + length // RECORD_SIZE
+        while self.run("write", lib.SSL_write, (self.ssl, data, length)) <= 0:
+            if self.eof:
+                return ENDED
+            step = self.refill()
+            if step != DONE:
+                return step
+        if connected and self.send() != DONE:
+            return UNSENT
+        return DONE
+
+    def shutdown(self) -> int:
+        """Sends close_notify the first time, DONE, and looks for the peer's from the second time on: BOTH or CLOSED,
+        DONE if it has not come. WANT_READ: close_notify has to wait for the rest of a post-handshake message."""
+        if not self.open:
+            self.too_early("shutdown")
+        step = self.run("shutdown", _shutdown, (self.ssl,))
+        if step == WANT_READ and self.eof:
+            return ENDED
+        if self._socket is not None:
+            self.send()
+        return step
+
+    # -- the socket ----------------------------------------------------------------------------------------------------
+
+    def attach(self, sock: Any) -> None:
+        """sock: a _socket.socket, non-blocking; kept. From now on verbs send and receive."""
+        self._socket = sock
+
+    def detach(self) -> None:
+        """Before the socket is closed: from now on it is as a closed one, EBADF."""
+        if self._socket is not None:
+            self._socket, self._emptied = _Closed(), False
+
+    @property
+    def unsent(self) -> int:
+        """Bytes of ciphertext that wait to be sent."""
+        rest = self._rest
+        return int(lib.BIO_get_mem_data(self.outgoing, bios.start)) + (0 if rest is None else len(rest))
+
+    def send(self) -> int:
+        """DONE: all that there is was sent. WANT_WRITE: the socket takes no more. Raises OSError."""
+        free, mine = self._free, True
+        try:
+            try:
+                free.remove(_SEND)
+            except ValueError:
+                mine = False
+                raise ConcurrentUseError("send: somebody was interrupted in the middle of it") from None
+            return self._send()
+        finally:
+            if mine and _SEND not in free:
+                free.append(_SEND)
+                if self.awaited:
+                    self._left()
+
+    def _send(self) -> int:
+        sock: Any = self._socket
+        unsent, spare = self._rest, _outgoing
+        if unsent is not None:
+            try:
+                sent = sock.send(unsent)
+            except BlockingIOError:
+                return WANT_WRITE
+            if sent < len(unsent):
+                self._rest = unsent[sent:]
+                return WANT_WRITE
+            self._rest = None
+        try:
+            buffer = spare.pop()
+        except IndexError:
+            buffer = bios.Buffer(SEND_SIZE)
+        try:
+            while (length := lib.BIO_read(self.outgoing, buffer.pointer, SEND_SIZE)) > 0:
+                if length > BULKY:
+                    self.bulky = True
+                try:
+                    sent = sock.send(buffer.memory[:length])
+                except BlockingIOError:
+                    sent = 0
+                except BaseException:
+                    self._rest = memoryview(bytes(buffer.memory[:length]))
+                    raise
+                if sent < length:
+                    self._rest = memoryview(bytes(buffer.memory[sent:length]))
+                    return WANT_WRITE
+                if length < SEND_SIZE:
+                    return DONE  # the BIO is empty
+            return DONE
+        finally:
+            if not spare:
+                spare.append(buffer)
+
+    def send_or_forget(self) -> int:
+        """send(); but a server's peer may have said all it wanted and left before its tickets, or answers, came. They
+        are forgotten then, as there may be data to read."""
+        try:
+            return self.send()
+        except (BrokenPipeError, ConnectionResetError):
+            if not (self.server_side and self.open):
+                raise
+            self._rest = None
+            bios.take(self.outgoing)
+            return DONE
+
+    def refill(self) -> int:
+        """Sends, then receives once: DONE if something has come, or the end. WANT_READ, WANT_WRITE, EMPTIED, SPENT."""
+        if self._socket is None:
+            return WANT_READ
+        if (self._rest is not None or lib.BIO_get_mem_data(self.outgoing, bios.start)) and (
+            self.send_or_forget() == WANT_WRITE
+            and not (self.attended and lib.BIO_get_mem_data(self.outgoing, bios.start) <= MAX_UNSENT)
+        ):
+            return WANT_WRITE
+        return self._receive(False)[0]
+
+    def receive(self) -> bytes | int:
+        """A receive, for who wants to see the ciphertext as well: b"" at its end. WANT_READ, EMPTIED, SPENT."""
+        step, data = self._receive(True)
+        return data if step == DONE else step
+
+    def _receive(self, copy: bool) -> tuple[int, bytes]:
+        free, mine, spare = self._free, True, _received
+        sock: Any = self._socket
+        try:
+            try:
+                free.remove(_RECEIVE)
+            except ValueError:
+                mine = False
+                raise ConcurrentUseError("receive: somebody was interrupted in the middle of it") from None
+            if self._emptied:
+                self._emptied = False
+                return EMPTIED, b""
+            if self.budget <= 0:
+                return SPENT, b""
+            wanted = RECEIVE_SIZE
+            if self.whole_records:
+                wanted = min(self._missing or HEADER_SIZE - len(self._header), RECEIVE_SIZE)
+            try:
+                buffer = spare.pop()
+            except IndexError:
+                buffer = bios.Buffer(RECEIVE_SIZE)
+            try:
+                length = sock.recv_into(buffer.memory, wanted)
+                if not length:
+                    self.eof = True
+                elif lib.BIO_write(self.incoming, buffer.pointer, length) != length:
+                    raise MemoryError("BIO_write")
+                self.received += 1
+                self._emptied = 0 < length < wanted
+                if self.whole_records:
+                    self._note_records(bytes(buffer.memory[:length]))
+                data = bytes(buffer.memory[:length]) if copy else b""
+            except BlockingIOError:
+                return WANT_READ, b""
+            finally:
+                if not spare:
+                    spare.append(buffer)
+            self.budget -= 1 + length // PER_UNIT
+            if length > BULKY:
+                self.bulky = True
+            return DONE, data
+        finally:
+            if mine and _RECEIVE not in free:
+                free.append(_RECEIVE)
+                if self.awaited:
+                    self._left()
+
+    def feed(self, data: bytes) -> None:
+        """Ciphertext that somebody else has received; b"": its end."""
+        if data:
+            bios.append(self.incoming, data)
+        else:
+            self.eof = True
+        if self.whole_records:
+            self._note_records(data)
+        self.received += 1
+
+    def _note_records(self, data: bytes) -> None:
+        while data:
+            skipped = min(self._missing, len(data))
+            self._missing -= skipped
+            wanted = skipped + HEADER_SIZE - len(self._header)
+            self._header += data[skipped:wanted]
+            data = data[wanted:]
+            if len(self._header) == HEADER_SIZE:
+                self._missing, self._header = int.from_bytes(self._header[3:], "big"), b""
+
+
+class _Closed:
+    """A socket that was closed."""
+
+    def _closed(self, *_: object) -> int:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+    send = recv_into = _closed
+
+
+def _shutdown(ssl: Any) -> int:
+    """SSL_shutdown() says 0 for "sent, the peer's not seen", which is a failure to run(); so this says one more.
+
+    It also says 1 for a fatal alert, and leaves an error. And it fails between the two halves of a post-handshake
+    message, which SSL_do_handshake() reads to its end.
+    """
+    result: int = lib.SSL_shutdown(ssl)
+    if result < 0 and lib.ERR_peek_error() & _REASON == _SHUTDOWN_WHILE_IN_INIT:
+        lib.ERR_clear_error()
+        result = lib.SSL_do_handshake(ssl)
+        if result > 0:
+            result = lib.SSL_shutdown(ssl)
+    if not lib.ERR_peek_error():
+        result += result >= 0
+    elif result > 0:
+        result = -1
+    return result
+
+
+_REASON, _SHUTDOWN_WHILE_IN_INIT = 0x7FFFFF, 407  # err.h, sslerr.h
+
+
+def _occupant(ssl: Any) -> PlainPump | None:
+    entry = _running.get(ssl)
+    return None if entry is None else entry[0]
+
+
+def _occupants() -> list[PlainPump]:
+    return [pump for pump, _ in list(_running.values())]
+
+
+# -- which of the two --------------------------------------------------------------------------------------------------
+
+FUNCTIONS = (
+    "SSL_do_handshake", "SSL_read", "SSL_write", "SSL_shutdown", "SSL_get_error", "SSL_get_shutdown",
+    "BIO_read", "BIO_write", "BIO_get_mem_data", "ERR_peek_error", "ERR_clear_error",
+)  # fmt: skip  # in the order of _pump.c
+
+
+def bind(compiled: Any, receive: int = 0, send: int = 0) -> None:
+    """Hands the compiled pump what it needs. receive, send: addresses, for tests; 0: recv(2) and send(2)."""
+    functions = (*map(symbols.exported, FUNCTIONS), receive, send)
+    compiled.bind(functions, getcurrent, pointer, errors.save, errors.restore, nobody)
+
+
+def _compiled() -> Any:
+    if os.environ.get("GREENTLS_PURE"):
+        return None
+    try:
+        from greentls.openssl import _pump  # type: ignore[attr-defined]  # C
+    except ImportError:
+        return None
+    if _pump.CONTRACT != CONTRACT:
+        return None
+    bind(_pump)
+    return _pump
+
+
+_twin = _compiled()
+COMPILED = _twin is not None
+
+if TYPE_CHECKING:
+    Pump = PlainPump
+else:
+    Pump = _twin.Pump if COMPILED else PlainPump
+#: (ssl): the pump that is inside OpenSSL with it, or None.
+occupant: Callable[[Any], PlainPump | None] = _twin.occupant if COMPILED else _occupant
+#: Those that are inside OpenSSL, the last one last.
+occupants: Callable[[], list[PlainPump]] = _twin.occupants if COMPILED else _occupants

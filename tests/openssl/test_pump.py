@@ -1,0 +1,869 @@
+"""The contract of a pump, held by both: the plain one and the compiled one."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import os
+import socket
+import struct
+import threading
+import weakref
+
+import gevent
+import pytest
+from greenlet import GreenletExit, getcurrent, greenlet
+from OpenSSL import SSL
+
+from greentls.errors import ConcurrentUseError, TLSError
+from greentls.openssl import bios, errors, pump
+from greentls.openssl.library import ffi, lib, pointer
+from greentls.openssl.pump import (
+    BOTH,
+    BULKY,
+    CLOSED,
+    DONE,
+    EMPTIED,
+    ENDED,
+    MAX_UNSENT,
+    RECORD_SIZE,
+    SPENT,
+    TURN,
+    UNSENT,
+    WANT_READ,
+    WANT_WRITE,
+)  # fmt: skip
+from tests.openssl.fuzz_pump import compare
+from tests.openssl.pumps import (
+    PUMPS,
+    FakeSocket,
+    client_context,
+    compiled,
+    established,
+    fakes,
+    in_memory,
+    opened,
+    pair,
+    read,
+    read_all,
+    server_context,
+    sockets,
+    subject,
+    waiting_callback,
+)  # fmt: skip
+
+each_version = pytest.mark.parametrize("version", [SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION], ids=["1.2", "1.3"])
+TLS13 = SSL.TLS1_3_VERSION
+
+
+@pytest.fixture(autouse=True)
+def close_sockets():
+    yield
+    while opened:
+        opened.pop().close()
+
+
+@pytest.fixture(params=PUMPS)
+def base(request):
+    return PUMPS[request.param]
+
+
+@pytest.fixture
+def compiled_ones():
+    """None, where there was no compiler."""
+    return [each for each in PUMPS.values() if each is not pump.PlainPump]
+
+
+@pytest.fixture(scope="module")
+def files(pki):
+    return pki.cert_file, pki.key_file
+
+
+@pytest.fixture
+def ends(base, files):
+    return established(base, files, TLS13)
+
+
+@pytest.fixture
+def own_context(files):
+    """A server's, that no other test has."""
+    return server_context.__wrapped__(files, TLS13)
+
+
+# -- data --------------------------------------------------------------------------------------------------------------
+
+
+@each_version
+@pytest.mark.parametrize("size", [1, 100, RECORD_SIZE, RECORD_SIZE + 1, 100_000])
+def test_data_comes_as_it_went(base, files, version, size):
+    client, server = established(base, files, version)
+    data = os.urandom(size)
+    assert client.write(data) == DONE
+    assert read_all(server, size) == data
+    assert read(server) == WANT_READ
+    held = ffi.from_buffer(data)
+    assert server.write_from(pointer(held), size) == DONE
+    room = bytearray(RECORD_SIZE)
+    got = bytearray()
+    while len(got) < size:
+        with ffi.from_buffer(room) as there:
+            length = client.read_into(pointer(there), 1000)
+        client.budget = TURN
+        assert 0 < length <= 1000
+        got += room[:length]
+    assert got == data
+
+
+def test_a_read_gives_no_more_than_was_asked_for(ends):
+    client, server = ends
+    client.write(b"0123456789")
+    assert [read(server, 4) for _ in range(3)] == [b"0123", b"4567", b"89"]
+    with pytest.raises(ValueError, match="0 bytes"):
+        server.read(0)
+    with pytest.raises(ValueError, match="-1 bytes"):
+        server.read_into(1, -1)
+
+
+def test_nothing_is_written_of_nothing(ends):
+    client, _ = ends
+    assert client.write(b"") == DONE
+    assert client.unsent == 0
+
+
+@pytest.mark.parametrize("data", [bytearray(b"x"), memoryview(b"x"), "x"], ids=["bytearray", "memoryview", "str"])
+def test_only_bytes_are_written_as_they_are(ends, data):
+    with pytest.raises(TypeError):
+        ends[0].write(data)
+    assert not ends[0].busy
+
+
+@each_version
+def test_without_a_socket_ciphertext_is_fed_and_taken(base, files, version):
+    client, server = in_memory(base, files, version)
+    assert server.read(10) == WANT_READ
+    assert client.write(b"in memory") == DONE
+    assert client.unsent > 9
+    server.feed(bytes(bios.take(client.outgoing)))
+    assert server.read(100) == b"in memory"
+    assert server.read(100) == WANT_READ
+    server.feed(b"")
+    assert server.eof
+    assert server.read(100) == ENDED
+
+
+def test_before_the_handshake_nothing_is_read_or_written(base, files):
+    """hazard: SSL_write() would do the handshake itself."""
+    client, _ = pair(base, files, TLS13)
+    for verb in (lambda: client.read(1), lambda: client.write(b"x"), client.shutdown):
+        with pytest.raises(TLSError, match="too early"):
+            verb()
+    assert client.unsent == 0
+
+
+def test_openssl_is_not_asked_again_before_something_has_come(ends):
+    client, server = ends
+    assert read(server) == WANT_READ
+    before = server.received, server.drained_at
+    assert before[0] == before[1]
+    client.write(b"x")
+    assert server.read(10) == b"x"
+    assert server.received == server.drained_at == before[0] + 1, "a receive that was used up"
+    client.write(bytes(20))
+    assert read(server, 10) == bytes(10)
+    assert server.received != server.drained_at, "there is more in OpenSSL"
+
+
+# -- sending -----------------------------------------------------------------------------------------------------------
+
+
+def fill(end):
+    """Writes until the peer's side takes no more; what was taken."""
+    taken = 0
+    while True:
+        end.budget = TURN
+        step = end.write(bytes(100_000))
+        taken += 100_000 if step in (DONE, UNSENT) else 0
+        if step != DONE:
+            return taken, step
+
+
+def test_what_the_socket_does_not_take_goes_first_next_time(ends):
+    client, server = ends
+    taken, step = fill(client)
+    assert step == UNSENT
+    assert client.unsent > 0
+    assert client.send() == WANT_WRITE
+    before = client.unsent
+    assert client.write(b"later") == WANT_WRITE
+    assert client.unsent == before, "it was not taken"
+    got = 0
+    while client.unsent:
+        client.send()
+        got += len(read_all(server, 1))
+    assert client.write(b"later") == DONE
+    rest = read_all(server, taken - got + 5)
+    assert rest == bytes(taken - got) + b"later"
+
+
+def test_a_record_is_not_torn_wherever_the_socket_stops(base, files):
+    sent = bytearray()
+
+    def send(data):
+        some = data[: 1 + len(sent) % 7]
+        if flaky[0]:
+            flaky[0] = False
+            raise BlockingIOError(errno.EAGAIN, "")
+        flaky[0] = len(sent) % 5 == 0
+        sent.extend(some)
+        return len(some)
+
+    flaky = [False]
+    client, server = in_memory(base, files, TLS13)
+    with fakes() as known:
+        client.attach(known(FakeSocket(send=send)))
+        data = os.urandom(3000)
+        assert client.write(data) == UNSENT
+        while client.send() == WANT_WRITE:
+            pass
+        client.budget = TURN
+        assert client.unsent == 0
+    server.feed(bytes(sent))
+    assert read_all(server, 3000) == data
+
+
+def test_what_is_for_the_peer_goes_before_a_receive(base, files):
+    """hazard: both peers wait for each other."""
+    client, _server = pair(base, files, TLS13)
+    calls = []
+    with fakes() as known:
+        client.attach(
+            known(FakeSocket(lambda *_: calls.append("receive") or 0, lambda data: calls.append("send") or len(data)))
+        )
+        assert client.handshake() == ENDED
+    assert calls == ["send", "receive"]
+
+
+def test_a_reader_does_not_wait_for_a_writer_but_for_too_many_answers(ends):
+    """attended: a writer waits for the socket. Its reader goes on receiving, until its own answers have piled up."""
+    client, server = ends
+    fill(server)
+    assert server.read(1) == WANT_WRITE
+    server.attended = True
+    assert read(server) == WANT_READ
+    assert client.write(b"in spite of it") == DONE
+    assert server.read(100) == b"in spite of it"
+    bios.append(server.outgoing, bytes(MAX_UNSENT))
+    assert read(server) == WANT_READ
+    bios.append(server.outgoing, b"and one more")
+    assert read(server) == WANT_WRITE
+
+
+def test_a_server_whose_peer_has_gone_reads_what_it_said(base, files):
+    client, server = established(base, files, TLS13, socks=(socks := sockets()))
+    client.write(b"the last words")
+    lib_key_update(server)
+    socks[0].close()
+    assert server.unsent > 0
+    assert read(server) == b"the last words"
+    assert server.unsent == 0
+    assert read(server) == ENDED
+
+
+def lib_key_update(end):
+    """Something of OpenSSL's for the peer, which no data is."""
+    bios.append(end.outgoing, b"\x17\x03\x03\x00\x01x")
+
+
+def test_a_client_is_told_that_its_peer_has_gone(base, files):
+    client, _server = established(base, files, TLS13, socks=(socks := sockets()))
+    lib_key_update(client)
+    socks[1].close()
+    with pytest.raises(BrokenPipeError):
+        client.send_or_forget()
+    with pytest.raises(BrokenPipeError):
+        read(client)
+
+
+def test_a_reset_connection_is_an_error(base, files):
+    socks = sockets(tcp=True)
+    _client, server = established(base, files, TLS13, socks=socks)
+    socks[0].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    socks[0].close()
+    with pytest.raises(ConnectionResetError):
+        read(server)
+    assert not server.busy
+
+
+@pytest.mark.parametrize("what", ["recv_into", "send"])
+def test_a_signal_between_is_no_error(compiled_ones, files, what):
+    """EINTR. Python's own sockets hide it."""
+    for base in compiled_ones:
+        is_not_interrupted(base, files, what)
+
+
+def is_not_interrupted(base, files, what):
+    _client, server = in_memory(base, files, TLS13)
+    times = [3]
+
+    def interrupted(*arguments):
+        if times[0]:
+            times[0] -= 1
+            raise InterruptedError(errno.EINTR, "")
+        if what == "send":
+            return len(arguments[0])
+        raise BlockingIOError(errno.EAGAIN, "")
+
+    with fakes() as known:
+        server.attach(known(FakeSocket(**{what: interrupted})))
+        assert server.write(b"x") == DONE
+        assert server.read(1) == WANT_READ
+    assert times == [0]
+
+
+def test_of_a_socket_that_lies_nothing_is_believed(compiled_ones, files):
+    """More sent than there was, more received than there is room for: C would read and write where it must not."""
+    for base in compiled_ones:
+        is_not_believed(base, files)
+
+
+def is_not_believed(base, files):
+    _client, server = in_memory(base, files, TLS13)
+    with fakes() as known:
+        server.attach(known(FakeSocket(lambda *_: 1 << 20, lambda data: len(data) + 1)))
+        with pytest.raises(SystemError):
+            server.write(b"x")
+        with pytest.raises(SystemError):
+            server.receive()
+
+
+# -- the ends ----------------------------------------------------------------------------------------------------------
+
+
+@each_version
+def test_close_notify_both_ways(base, files, version):
+    client, server = established(base, files, version)
+    assert client.shutdown() == DONE
+    assert read(server) == CLOSED
+    assert server.shutdown() == BOTH
+    assert client.refill() == DONE
+    assert client.shutdown() in (BOTH, CLOSED)
+    assert read(client) == CLOSED
+
+
+def test_an_end_without_close_notify_is_none(base, files):
+    client, server = established(base, files, TLS13, socks=(socks := sockets()))
+    client.write(b"x")
+    client.detach()
+    socks[0].close()
+    assert read(server) == b"x"
+    assert read(server) == ENDED
+
+
+def test_the_end_in_the_handshake(base, files):
+    _client, server = pair(base, files, TLS13, socks := sockets())
+    socks[0].close()
+    assert server.handshake() == ENDED
+
+
+def test_a_detached_socket_is_as_a_closed_one(ends):
+    """hazard: the descriptor's number belongs to another connection by now."""
+    client, server = ends
+    server.detach()
+    for verb in (lambda: server.read(1), server.refill, server.receive, lambda: server.write(b"x"), server.send):
+        with pytest.raises(OSError) as raised:
+            verb()
+        assert raised.value.errno == errno.EBADF
+    assert read(client) == WANT_READ, "nothing has come through"
+
+
+def test_a_fatal_alert_kills(ends):
+    client, server = ends
+    bios.append(client.outgoing, b"\x17\x03\x03\x00\x20" + bytes(32))
+    client.send()
+    with pytest.raises(TLSError, match=r"record layer failure|bad record mac"):
+        read(server)
+    assert server.dead
+    with pytest.raises(TLSError, match="it failed"):
+        server.read(1)
+    assert server.unsent > 0, "the alert"
+    server.send()
+    with pytest.raises(TLSError, match="alert"):
+        read(client)
+
+
+# -- bounds ------------------------------------------------------------------------------------------------------------
+
+
+@each_version
+@pytest.mark.parametrize("size", [1, RECORD_SIZE])
+def test_reads_are_bounded(base, files, version, size):
+    """hazard: as long as a peer is faster, nobody else of the hub's has a turn."""
+    client, server = in_memory(base, files, version)
+    said = bytearray()
+    for _ in range(200):
+        client.write(bytes(size))
+    said += bios.take(client.outgoing)
+
+    def recv_into(buffer, size=0):
+        size = size or len(buffer)
+        data = said[:size]
+        del said[:size]
+        buffer[: len(data)] = data
+        return len(data)
+
+    with fakes() as known:
+        server.attach(known(FakeSocket(recv_into)))
+        reads, turns = 0, []
+        while reads < 200:
+            got = server.read(RECORD_SIZE)
+            if got == SPENT:
+                turns.append(reads)
+                server.budget = TURN
+            elif got != EMPTIED:
+                assert len(got) == size
+                reads += 1
+    assert turns
+    assert max(after - before for before, after in zip([0, *turns], turns, strict=False)) <= TURN
+
+
+def test_receives_that_lead_to_nothing_are_bounded(base, files):
+    """hazard: a record that never ends, byte by byte."""
+    client, server = in_memory(base, files, TLS13)
+    client.write(bytes(RECORD_SIZE))
+    record = bytes(bios.take(client.outgoing))
+    calls = []
+
+    def recv_into(buffer, size=0):
+        buffer[:1] = record[len(calls) : len(calls) + 1]
+        calls.append(1)
+        return 1
+
+    with fakes() as known:
+        server.attach(known(FakeSocket(recv_into)))
+        server.whole_records = True  # a receive of what it asks for does not end at EMPTIED
+        while (step := server.read(1)) == EMPTIED:
+            pass
+        assert step == SPENT
+        assert len(calls) <= TURN
+
+
+def test_writes_are_bounded(base, files):
+    client, _ = in_memory(base, files, TLS13)
+    with fakes() as known:
+        client.attach(known(FakeSocket()))
+        steps = [client.write(bytes(131072)) for _ in range(TURN)]
+    assert steps.count(DONE) <= TURN // 8
+    assert steps[-1] == SPENT
+
+
+def test_who_has_no_socket_has_no_bounds(base, files):
+    client, server = in_memory(base, files, TLS13)
+    for _ in range(2 * TURN):
+        client.write(b"x")
+        server.feed(bytes(bios.take(client.outgoing)))
+        assert server.read(10) == b"x"
+
+
+def test_a_receive_that_got_less_is_not_followed_by_another(ends):
+    """To look at a socket that was emptied costs more than a wait that ends at once."""
+    client, server = ends
+    client.write(b"x")
+    assert read(server) == b"x"
+    assert server.read(1) == EMPTIED
+    assert server.read(1) == WANT_READ
+    client.write(b"y")
+    assert server.read(1) == b"y"
+
+
+@each_version
+def test_whole_records_leave_the_next_one_in_the_kernel(base, files, version):
+    """What stands behind a close_notify is no ciphertext."""
+    client, server = established(base, files, version, socks=(socks := sockets()))
+    server.whole_records = True
+    for data in (b"one", bytes(RECORD_SIZE), b"three"):
+        client.write(data)
+    client.shutdown()
+    socks[0].send(b"in clear")
+    assert read_all(server, 3 + RECORD_SIZE + 5) == b"one" + bytes(RECORD_SIZE) + b"three"
+    assert read(server) == CLOSED
+    assert socks[1].recv(100) == b"in clear"
+
+
+def test_whole_records_know_what_was_fed(base, files):
+    client, server = established(base, files, TLS13, socks=(socks := sockets()))
+    server.whole_records = True
+    client.write(b"one")
+    client.write(b"two")
+    records = socks[1].recv(1000)
+    server.feed(records[:7])
+    socks[0].send(records[7:] + b"in clear")
+    assert read_all(server, 6) == b"onetwo"
+    assert socks[1].recv(100) == b"in clear"
+
+
+def test_what_has_grown_is_told(ends):
+    client, server = ends
+    assert not (client.bulky and server.bulky)
+    client.bulky = server.bulky = False
+    client.write(b"x")
+    read(server)
+    assert not (client.bulky or server.bulky)
+    client.write(bytes(2 * BULKY))
+    read(server)
+    assert client.bulky
+    assert server.bulky
+
+
+# -- callbacks that wait -----------------------------------------------------------------------------------------------
+
+
+def hellos(base, context, number=1):
+    """(client, server)s: the client's hello has come, so that the server's next step asks the callback. It has to be
+    set: SSL_new() copies it."""
+    made = []
+    for _ in range(number):
+        client, server = (kind := subject(base))(client_context(TLS13), False), kind(context, True)
+        for end, sock in zip((client, server), sockets(), strict=True):
+            end.attach(sock)
+        assert client.handshake() == WANT_READ
+        made.append((client, server))
+    return made
+
+
+def test_one_occupant(base, own_context, files):
+    """hazard: plaintext on the wire, memory used after it was freed."""
+    said = []
+
+    def body(ssl):
+        assert pump_module(base).occupant(ssl) is server
+        assert pump_module(base).occupants() == [server]
+        for verb in (server.handshake, server.shutdown, lambda: server.read(1), lambda: server.write(b"secret")):
+            server.open = verb != server.handshake
+            with pytest.raises(ConcurrentUseError):
+                verb()
+        server.open = False
+        said.append(server.busy)
+        main.switch()
+        return 1
+
+    main = getcurrent()
+    with waiting_callback(own_context, body):
+        [(_client, server)] = hellos(base, own_context)
+        other = greenlet(server.handshake)
+        other.switch()
+        assert said == [True]
+        assert server.busy
+        assert server.name == "do_handshake"
+        server.open = True
+        for verb in (server.handshake, server.shutdown, lambda: server.read(1), lambda: server.write(b"secret")):
+            with pytest.raises(ConcurrentUseError):
+                verb()
+        server.open = False
+        assert server.unsent == 0
+        server.awaited = True
+        assert other.switch() in (WANT_READ, EMPTIED)
+    assert not server.busy
+    assert (server.left, server.awaited) == (1, False)
+    assert pump_module(base).occupants() == []
+    assert pump_module(base).occupant(server.ssl) is None
+
+
+def pump_module(base):
+    if base is not pump.PlainPump:
+        return compiled
+
+    class Plain:
+        occupant, occupants = staticmethod(pump._occupant), staticmethod(pump._occupants)
+
+    return Plain
+
+
+def test_many_are_inside_at_once_and_leave_in_any_order(base, own_context, files):
+    main = getcurrent()
+
+    def body(ssl):
+        main.switch()
+        return 1
+
+    with waiting_callback(own_context, body):
+        made = hellos(base, own_context, 20)
+        inside = [greenlet(server.handshake) for _, server in made]
+        for each in inside:
+            each.switch()
+        assert all(server.busy for _, server in made)
+        for each in inside[::2] + inside[1::2][::-1]:
+            assert each.switch() in (WANT_READ, EMPTIED)
+    assert not any(server.busy for _, server in made)
+    for client, server in made:
+        assert client.handshake() in (DONE, WANT_READ)
+        client.send()
+        assert (server.handshake() == DONE) or server.handshake() == DONE
+
+
+def test_ciphertext_comes_and_goes_while_somebody_is_inside(base, own_context, files):
+    main = getcurrent()
+
+    def body(ssl):
+        main.switch()
+        return 1
+
+    with waiting_callback(own_context, body):
+        [(client, server)] = hellos(base, own_context)
+        other = greenlet(server.handshake)
+        other.switch()
+        bios.append(client.outgoing, b"\x15\x03\x03\x00\x02\x01\x5a")  # user_canceled
+        client.send()
+        bios.append(server.outgoing, b"for the peer")
+        assert server.send() == DONE
+        assert server.receive() in (EMPTIED, b"\x15\x03\x03\x00\x02\x01\x5a")
+        other.switch()
+
+
+@pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt, GreenletExit])
+def test_what_a_callback_noted_is_raised_and_the_connection_is_dead(base, own_context, files, kind):
+    failure = kind("of the callback's")
+
+    def body(ssl):
+        server.failure = failure
+        return 0
+
+    with waiting_callback(own_context, body):
+        [(client, server)] = hellos(base, own_context)
+        with pytest.raises(kind) as raised:
+            server.handshake()
+    assert raised.value is failure
+    assert server.dead
+    assert server.failure is None
+    assert not server.busy
+    assert server.send() == DONE
+    with pytest.raises(TLSError, match="alert"):
+        client.handshake()
+        client.handshake()
+
+
+def test_what_a_callback_noted_is_raised_though_openssl_has_succeeded(base, own_context, files):
+
+    def body(ssl):
+        server.failure = ValueError("but go on")
+        return 1
+
+    with waiting_callback(own_context, body):
+        [(_client, server)] = hellos(base, own_context)
+        with pytest.raises(ValueError, match="but go on"):
+            server.handshake()
+    assert server.dead
+
+
+def test_a_greenlet_that_is_killed_inside_leaves(base, own_context, files):
+    main = getcurrent()
+
+    def body(ssl):
+        try:
+            main.switch()
+        except BaseException as failure:
+            server.failure = failure
+            return 0
+        return 1
+
+    with waiting_callback(own_context, body):
+        [(_client, server)] = hellos(base, own_context)
+        other = greenlet(server.handshake)
+        other.switch()
+        assert isinstance(other.throw(), GreenletExit)
+    assert other.dead
+    assert not server.busy
+    assert server.dead
+
+
+def test_a_greenlet_that_nobody_knows_any_more_ends_inside(base, own_context, files):
+    """The collector finds it, or the last reference goes: GreenletExit in the middle of SSL_do_handshake()."""
+    main = getcurrent()
+    ended = []
+
+    def body(ssl):
+        try:
+            main.switch()
+        except BaseException as failure:
+            ended.append(type(failure))
+            gone().failure = failure
+            return 0
+        return 1
+
+    with waiting_callback(own_context, body):
+        [(client, server)] = hellos(base, own_context)
+        gone = weakref.ref(server)
+        cycle = [greenlet(server.handshake)]
+        cycle.append(cycle)
+        cycle[0].switch()
+        del server, client, cycle
+        gc.collect()
+        assert ended == [GreenletExit]
+        gc.collect()
+        assert gone() is None
+    assert pump_module(base).occupants() == []
+
+
+def test_a_pump_is_garbage_with_what_it_holds(base, files):
+    """failure -> traceback -> frame -> pump; entrant; a subclass's own."""
+    client, _ = established(base, files, TLS13)
+    gone = weakref.ref(client)
+    try:
+        raise ValueError
+    except ValueError as error:
+        client.failure = error
+    client.me = client
+    del client, _
+    gc.collect()
+    assert gone() is None
+
+
+def test_errors_of_an_interrupted_operation_stay(base, own_context, files):
+    """hazard: SSL_get_error() looks at the queue, which is the thread's and not the connection's."""
+    other_client, other_server = established(base, files, TLS13)
+    errors.take()
+
+    def body(ssl):
+        lib.ERR_put_error(20, 0, 255, b"", 0)
+        assert read(other_server) == WANT_READ, "though there was an error in the queue"
+        assert errors.take(), "it is still there"
+        return 1
+
+    with waiting_callback(own_context, body):
+        [(_client, server)] = hellos(base, own_context)
+        assert server.handshake() in (EMPTIED, WANT_READ)
+    lib.ERR_put_error(20, 0, 255, b"", 0)
+    other_client.write(b"x")
+    assert read(other_server) == b"x", "nobody's errors are no errors"
+    errors.take()
+
+
+def test_another_thread_inside_is_left_alone(base, own_context, files):
+    """hazard: it is in SSL_do_handshake() without the GIL, and writes to the BIO that is sent from."""
+    inside, go_on = threading.Event(), threading.Event()
+
+    def body(ssl):
+        inside.set()
+        assert go_on.wait(30)
+        return 1
+
+    with waiting_callback(own_context, body):
+        [(_client, server)] = hellos(base, own_context)
+        thread = threading.Thread(target=server.handshake)
+        thread.start()
+        assert inside.wait(30)
+        try:
+            for verb in (server.handshake, *((server.send, server.receive) if base is not pump.PlainPump else ())):
+                with pytest.raises(ConcurrentUseError):
+                    verb()
+        finally:
+            go_on.set()
+            thread.join()
+    assert not server.busy
+
+
+# -- who may enter -----------------------------------------------------------------------------------------------------
+
+
+def test_each_greenlet_is_admitted_once(base, files):
+    _client, server = established(base, files, TLS13)
+    asked = []
+    admit = type(server).admit
+
+    class Asked(type(server)):
+        def admit(self, name):
+            asked.append(name)
+            return admit(self, name)
+
+    server.__class__ = Asked
+    read(server), read(server), server.write(b"x")
+    assert asked == []
+    gevent.spawn(server.write, b"x").get()
+    assert asked == ["write"]
+    server.write(b"x")
+    assert asked == ["write", "write"]
+
+
+def test_nobody_enters_whom_admit_refuses(base, files):
+    _client, server = established(base, files, TLS13)
+
+    class Refusing(type(server)):
+        def admit(self, name):
+            raise RuntimeError(f"not {name}")
+
+    server.__class__ = Refusing
+
+    def act():
+        for verb, name in (
+            (lambda: server.read(1), "read"), (lambda: server.write(b"x"), "write"),
+            (server.shutdown, "shutdown"), (server.handshake, "do_handshake"),
+            (lambda: server.run("other", lambda: 1, ()), "other"),
+        ):  # fmt: skip
+            with pytest.raises(RuntimeError, match=f"not {name}"):
+                verb()
+        return server.unsent
+
+    assert gevent.spawn(act).get() == 0
+    assert not server.busy
+
+
+def test_an_operation_of_pythons(ends):
+    client, server = ends
+    assert server.run("mine", lambda ssl, number: number, (server.ssl, 7)) == 7
+    assert server.name == "mine"
+    with pytest.raises(ZeroDivisionError):
+        server.run("mine", lambda: 1 // 0, ())
+    assert not server.busy
+    room = bios.read_buffer(10)
+    assert server.run("read", lib.SSL_read, (server.ssl, room, 10)) == WANT_READ
+    client.shutdown()
+    server.refill()
+    server.refill()
+    assert server.run("read", lib.SSL_read, (server.ssl, room, 10)) == CLOSED
+
+
+# -- the compiled one alone --------------------------------------------------------------------------------------------
+
+
+def test_one_that_was_never_made_does_nothing(base):
+    """hazard: C follows pointers that nobody has set."""
+    kind = subject(base)
+    raw = kind.__new__(kind)
+    raw.open = True
+    verbs = [raw.handshake, raw.shutdown, raw.send, raw.refill, raw.receive]
+    verbs += [lambda: raw.read(1), lambda: raw.write(b"x"), lambda: raw.feed(b"x"), lambda: raw.run("x", int, ())]
+    for verb in verbs:
+        try:
+            assert verb() == WANT_READ
+        except (RuntimeError, AttributeError):
+            pass
+
+
+def test_both_have_the_same_names():
+    """A verb of one that the other has not is a difference that nobody sees before it matters."""
+    plain = {each for each in vars(pump.PlainPump) if not each.startswith("_")}
+    for base in PUMPS.values():
+        there = {each for each in vars(base) if not each.startswith("_")}
+        assert (there | {"admit", "failed", "too_early", "tell_those_who_wait"}) - plain <= {
+            "ssl", "incoming", "outgoing", "server_side", "drained_at", "entrant",
+        }  # fmt: skip
+        assert plain - there <= {"admit", "failed", "too_early", "tell_those_who_wait"}
+
+
+def test_the_numbers_are_the_same():
+    """Of _pump.c, which no header of Python's can give them to."""
+    source = (pump.__file__).replace("pump.py", "_pump.c")
+    with open(source) as file:
+        text = file.read()
+    for name in ("DONE", "WANT_READ", "CLOSED", "WANT_WRITE", "ENDED", "SPENT", "UNSENT", "EMPTIED", "RECORD_SIZE"):
+        assert f" {name} = {getattr(pump, name)}" in text
+    assert f"MAX_UNSENT = {MAX_UNSENT}," in text
+    assert f"TURN = {TURN}," in text
+    assert f"#define CONTRACT {pump.CONTRACT} " in text
+    order = [text.index(f"(*{name})(") for name in pump.FUNCTIONS]
+    assert order == sorted(order)
+
+
+def test_both_come_to_the_same_whatever_happens(files):
+    """Games with a wire that does as it likes: see fuzz_pump."""
+    for seed in range(200):
+        compare(files, seed)
