@@ -29,7 +29,7 @@ from pymemcache.exceptions import MemcacheServerError, MemcacheUnexpectedCloseEr
 
 from greentls.errors import ConfigurationError
 from greentls.hub import PerHub, here
-from greentls.stores import Change, check_value
+from greentls.stores.contract import Change, check_value
 
 __all__ = ["MemcachedStore"]
 

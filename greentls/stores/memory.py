@@ -7,7 +7,7 @@ import time
 from collections import OrderedDict
 
 from greentls.errors import ConfigurationError
-from greentls.stores import check_value
+from greentls.stores.contract import check_value
 
 __all__ = ["MemoryStore"]
 

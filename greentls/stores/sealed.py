@@ -20,7 +20,7 @@ import hmac
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -30,10 +30,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from greentls.errors import ConfigurationError, SealError
 from greentls.log_limit import Trouble
 from greentls.secret_file import repeats
-from greentls.stores import BatchStore, Change, SharedValues
-
-if TYPE_CHECKING:
-    from greentls.stores import SessionStore
+from greentls.stores.contract import BatchStore, Change, SessionStore, SharedValues
 
 __all__ = ["SealedStore", "secret_problem"]
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import parse_qs
 
 from greentls.errors import ConfigurationError
 from greentls.secret_file import read_secret_file
-
-if TYPE_CHECKING:
-    from greentls.stores import SessionStore
+from greentls.stores.contract import SessionStore
 
 __all__ = ["open_store"]
 
