@@ -8,16 +8,14 @@ modules do fail. It takes 0.03 ms with RSA-2048, 0.1 ms with P-256.
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cryptography.hazmat.primitives import serialization
 
 from greentls.errors import SigningError
 from greentls.keys.algorithms import ALGORITHMS, algorithms_of, check
+from greentls.keys.contract import SigningKey
 from greentls.openssl.provider import PrivateKey
-
-if TYPE_CHECKING:
-    from greentls.keys import SigningKey
 
 __all__ = ["MAX_WAITING", "Signer", "is_key_source", "is_signing_key"]
 
