@@ -8,10 +8,7 @@ from OpenSSL import SSL
 
 from greentls.core.config import TrustAnchors
 from greentls.core.connection import Connection
-from tests.support.pairs import (
-    chain,
-    server_context,
-)
+from tests.support.pairs import chain, server_context
 
 
 def test_the_session_id_context_survives_renewal_and_differs_between_sites(pki):

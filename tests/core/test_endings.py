@@ -11,16 +11,7 @@ import greentls
 from greentls.core.connection import Connection
 from greentls.errors import ConnectionDead, TLSError, UnexpectedEOF, WantRead
 from greentls.wire.registry import ContentType
-from tests.support.pairs import (
-    TLS13,
-    attempt,
-    both_versions,
-    client,
-    client_context,
-    handshake,
-    move,
-    server_context,
-)
+from tests.support.pairs import TLS13, attempt, both_versions, client, client_context, handshake, move, server_context
 from tests.support.sealer import hostile, key_update_message
 
 

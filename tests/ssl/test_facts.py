@@ -14,15 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 import greentls.ssl
-from tests.support.ssl_pairs import (
-    both_versions,
-    connected,
-    contexts,
-    failure,
-    implementations,
-    pair,
-    sides,
-)
+from tests.support.ssl_pairs import both_versions, connected, contexts, failure, implementations, pair, sides
 
 
 def der(*files):
