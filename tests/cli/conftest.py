@@ -1,7 +1,8 @@
-"""`greentls serve` as a user starts it: a process of its own, told to end by its pid."""
+"""`greentls hello` run in here; `greentls serve` as a user starts it, a process of its own, told to end by its pid."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from greentls.cli import main
 from tests.support.helpers import PATIENCE, wait_until
 
 DRAINING = "greentls serve [pid]: draining; a second Ctrl-C or SIGTERM ends it at once"
@@ -102,3 +104,48 @@ def start(tmp_path):
 def serve(start):
     """start(), and waits until it listens."""
     return lambda *options: start(*options).listening()
+
+
+# -- greentls hello ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hello(tmp_path, capfd):
+    """hello(*arguments) runs the command in here, and gives (status, standard output, standard error). Bytes among the
+    arguments become a file, which standard error calls FILE."""
+
+    def hello(*arguments):
+        path = tmp_path / "input"
+        for argument in arguments:
+            if isinstance(argument, bytes):
+                path.write_bytes(argument)
+        status = main(["hello", *(str(path) if isinstance(each, bytes) else str(each) for each in arguments)])
+        out, err = capfd.readouterr()
+        return status, out, err.replace(str(path), "FILE")
+
+    return hello
+
+
+@pytest.fixture
+def documents(hello):
+    """The JSON documents of what is all well."""
+
+    def documents(*arguments):
+        status, out, err = hello("--json", *arguments)
+        assert (status, err) == (0, "")
+        return [json.loads(line) for line in out.splitlines()]
+
+    return documents
+
+
+@pytest.fixture
+def placed(documents):
+    """The documents of a capture, which have to be those of a stream, and their sources, destinations and times."""
+
+    def placed(capture, *streams):
+        found, expected = documents(capture), [each for stream in streams for each in documents(stream)]
+        places = [(each.pop("source"), each.pop("destination"), each.pop("time")) for each in found]
+        assert found == expected
+        return places
+
+    return placed
