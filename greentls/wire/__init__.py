@@ -1,13 +1,13 @@
-"""TLS as bytes: records, handshake messages and what goes before them, parsed. Sans-IO, standard library only.
+"""Parses the plaintext of TLS: records, handshake messages and PROXY headers. Sans-IO, standard library only.
 
-    RecordReader   a byte stream in, whole handshake messages out
+    RecordReader   turns a byte stream into whole handshake messages
     ClientHello    and ServerHello: parse(message), attributes, to_bytes()
-    Parser         the events of one direction of a connection, in the manner of http-parser
-    ProxyReader    the PROXY protocol, in front of TLS
-    fingerprint    JA3 and JA4
-    recognise      what a stream is that is not TLS
+    Parser         turns one direction of a connection into events, like http-parser
+    ProxyReader    reads the PROXY protocol in front of TLS
+    ja3, ja4       fingerprint a client
+    recognise      says what a stream is if it is not TLS
 
-A violation is a WireError: it names the field, and the alert that the RFC asks for.
+A violation is a WireError. It names the field, and the alert that the RFC asks for.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""The bodies of the extensions in ClientHello and ServerHello: one function for each form, from a Reader to a value.
+"""Parses the bodies of the extensions in ClientHello and ServerHello: one function for each form.
 
-A function reads the body and leaves what it does not know unread; whoever calls it finishes the Reader. It refuses only
-what it cannot read: empty lists, unknown numbers and GREASE are values like others, even where the RFC forbids them,
+Each function takes a Reader and returns a value. It may leave bytes unread; its caller finishes the Reader. It refuses
+only what it cannot read. Empty lists, unknown numbers and GREASE are ordinary values, even where the RFC forbids them,
 because OpenSSL decides about them. Texts (server names, protocol names) are decoded as ASCII with surrogateescape, so
-that .encode("ascii", "surrogateescape") gives any bytes back.
+.encode("ascii", "surrogateescape") restores the bytes.
 
-Lists that hold numbers or texts are tuples of those; structures are named tuples with the RFC's names.
+Lists of numbers or texts become tuples. Structures become named tuples with the RFC's names.
 """
 
 from __future__ import annotations
@@ -32,28 +32,28 @@ class PskIdentity(NamedTuple):
 
 
 class OfferedPsks(NamedTuple):
-    """RFC 8446 4.2.11: the binders belong to the identities, in the same order."""
+    """RFC 8446 4.2.11. binders: one for each identity, in the same order."""
 
     identities: tuple[PskIdentity, ...]
     binders: tuple[bytes, ...]
 
 
 class OCSPStatusRequest(NamedTuple):
-    """RFC 6066 8. Both hold DER: ResponderIDs, and Extensions (empty: none)."""
+    """RFC 6066 8. responder_id_list: DER of each ResponderID. request_extensions: DER of Extensions, or empty."""
 
     responder_id_list: tuple[bytes, ...]
     request_extensions: bytes
 
 
 class CertificateStatusRequest(NamedTuple):
-    """RFC 6066 8, RFC 6961 2.2. request: bytes when the status_type (a CertificateStatusType) is unknown."""
+    """RFC 6066 8, RFC 6961 2.2. status_type: a CertificateStatusType. request: bytes if the type is unknown."""
 
     status_type: int
     request: OCSPStatusRequest | bytes
 
 
 class TrustedAuthority(NamedTuple):
-    """RFC 6066 6. identifier_type: 0 pre_agreed, 1 key_sha1_hash, 2 x509_name, 3 cert_sha1_hash."""
+    """RFC 6066 6. identifier_type: 0 is pre_agreed, 1 key_sha1_hash, 2 x509_name, 3 cert_sha1_hash."""
 
     identifier_type: int
     identifier: bytes
@@ -75,14 +75,14 @@ class TokenBindingParameters(NamedTuple):
 
 
 class CachedObject(NamedTuple):
-    """RFC 7924 3. type: 1 cert, 2 cert_req. hash_value: empty in a ServerHello."""
+    """RFC 7924 3. type: 1 is cert, 2 is cert_req. hash_value: empty in a ServerHello."""
 
     type: int
     hash_value: bytes
 
 
 class TicketRequest(NamedTuple):
-    """RFC 9149 3: how many tickets are wanted."""
+    """RFC 9149 3. The numbers of tickets that the client wants."""
 
     new_session_count: int
     resumption_count: int
@@ -96,7 +96,7 @@ class TransportParameter(NamedTuple):
 
 
 class ECHClientHello(NamedTuple):
-    """RFC 9849 5. type: 0 outer; 1 inner, where the other fields are empty; others: their body is in payload."""
+    """RFC 9849 5. type: 0 is outer; 1 is inner and has no other fields; the body of any other type is in payload."""
 
     type: int
     kdf_id: int = 0
@@ -106,27 +106,27 @@ class ECHClientHello(NamedTuple):
     payload: bytes = b""
 
 
-# One value of a basic type, or one vector ---------------------------------------------------------------------------
+# One value of a basic type or one vector ----------------------------------------------------------------------------
 
 
 def empty(body: Reader) -> bool:
-    """An extension that says all by being there."""
+    """An extension without content."""
     return True
 
 
 def unread(body: Reader) -> bool:
-    """As empty(), but whatever else is in it is skipped: encrypt_then_mac, whose body OpenSSL does not look at."""
+    """Like empty(), but skips content: encrypt_then_mac, whose body OpenSSL ignores."""
     body.rest()
     return True
 
 
 def everything(body: Reader) -> bytes:
-    """A body without a structure: session_ticket (RFC 5077 3.2), the confirmation of ECH in a HelloRetryRequest."""
+    """A body without structure: session_ticket (RFC 5077 3.2), ECH's confirmation in a HelloRetryRequest."""
     return body.rest()
 
 
 def padding(body: Reader) -> int:
-    """RFC 7685 3: how many bytes of it."""
+    """RFC 7685 3. Returns the number of bytes."""
     return len(body.rest())
 
 
@@ -166,9 +166,11 @@ def list16_of_opaque16(body: Reader) -> tuple[bytes, ...]:
 
 
 def server_name(body: Reader) -> str | None:
-    """RFC 6066 3: the first host_name of the list, in lower case: DNS names have no case (RFC 4343), and a program that
-    chooses by name must not miss one that is written otherwise. A NUL in it is refused, as OpenSSL does:
-    unrecognized_name."""
+    """RFC 6066 3. Returns the first host_name of the list in lower case.
+
+    DNS names have no case (RFC 4343), and a program that chooses by name must not miss another spelling. A name with a
+    NUL is refused with unrecognized_name, as OpenSSL does.
+    """
     names = body.narrow(2, "server_name")
     found = None
     for _ in names.elements():
@@ -184,12 +186,12 @@ def server_name(body: Reader) -> str | None:
 
 
 def protocol_names(body: Reader) -> tuple[str, ...]:
-    """ProtocolNameList, RFC 7301 3.1; ALPS uses it too."""
+    """A ProtocolNameList (RFC 7301 3.1), which ALPS uses too."""
     return tuple(map(_text, body.opaques(2, "protocol_name_list", 1, "ProtocolName")))
 
 
 def next_protocols(body: Reader) -> tuple[str, ...]:
-    """draft-agl-tls-nextprotoneg: the server's list has no length of its own."""
+    """draft-agl-tls-nextprotoneg. The server's list has no length in front."""
     return tuple([_text(each.opaque(1, "protocol")) for each in body.elements()])
 
 
@@ -206,7 +208,7 @@ def client_shares(body: Reader) -> tuple[KeyShareEntry, ...]:
 
 
 def server_share(body: Reader) -> KeyShareEntry:
-    """In a HelloRetryRequest the group alone: then key_exchange is empty."""
+    """A HelloRetryRequest has only the group, so key_exchange is empty."""
     group = body.u16("selected_group")
     return KeyShareEntry(group, body.opaque(2, "key_exchange") if body else b"")
 
@@ -277,19 +279,19 @@ def trusted_ca_keys(body: Reader) -> tuple[TrustedAuthority, ...]:
         elif identifier_type in (1, 3):
             identifier = authorities.take(20, "SHA1Hash")
         else:
-            identifier = authorities.rest()  # its length is unknown, and so where the next one starts
+            identifier = authorities.rest()  # its length is unknown, so the next one cannot be found
         found.append(TrustedAuthority(identifier_type, identifier))
     return tuple(found)
 
 
 def cached_info(body: Reader) -> tuple[CachedObject, ...]:
-    """RFC 7924 3, as a client sends it."""
+    """RFC 7924 3, in the form that a client sends."""
     objects = body.narrow(2, "cached_info")
     return tuple([CachedObject(each.u8("type"), each.opaque(1, "hash_value")) for each in objects.elements()])
 
 
 def cached_info_types(body: Reader) -> tuple[CachedObject, ...]:
-    """RFC 7924 3, as a server sends it."""
+    """RFC 7924 3, in the form that a server sends."""
     types = body.narrow(2, "cached_info")
     return tuple([CachedObject(each.u8("type"), b"") for each in types.elements()])
 
@@ -323,7 +325,7 @@ def quic_transport_parameters(body: Reader) -> tuple[TransportParameter, ...]:
 
 
 def _varint(body: Reader, item: str) -> int:
-    """RFC 9000 16: the first two bits tell how many bytes there are, 1, 2, 4 or 8."""
+    """RFC 9000 16. The first two bits encode the length: 1, 2, 4 or 8 bytes."""
     first = body.u8(item)
     more = (1 << (first >> 6)) - 1
     return (first & 0x3F) << 8 * more | int.from_bytes(body.take(more, item), "big")

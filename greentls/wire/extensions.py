@@ -1,8 +1,8 @@
-"""The extensions of a hello: their table, and Body, the attribute that parses one of them at the first look.
+"""The extensions of a hello: their table, and Body, a descriptor that parses an extension when it is first read.
 
-Building the table reads types and lengths alone. A body is parsed when its attribute is asked for, once; if it is
-malformed, WireError is raised there and only there. An extension may occur but once (RFC 8446 4.2), and OpenSSL minds
-only for those that it knows: so it is again the attribute that raises.
+Building the table reads only types and lengths. A body is parsed once, when its attribute is first read. Only that read
+raises WireError if the body is malformed, or if the extension is repeated (RFC 8446 4.2 forbids it, but OpenSSL refuses
+it only for the extensions that it knows).
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from greentls.wire.registry import AlertDescription, ExtensionType, name
 
 __all__ = ["MAX_EXTENSIONS", "Body", "Extension", "Extensions"]
 
-# IANA has fewer than 70 extensions and GREASE adds 16; no client sends half of them. A hello of MAX_HELLO_BYTES could
-# have 16 thousand, and its table would cost milliseconds.
+# IANA has fewer than 70 extensions and GREASE adds 16; no client sends half of them. Without this limit a hello of
+# MAX_HELLO_BYTES could have 16 thousand, and its table would cost milliseconds.
 MAX_EXTENSIONS = 1024
 
 T = TypeVar("T")
@@ -30,7 +30,7 @@ Absent = TypeVar("Absent")
 
 
 class Extension(NamedTuple):
-    """RFC 8446 4.2. extension_type: an ExtensionType, or an int that has no name."""
+    """An extension (RFC 8446 4.2). extension_type: an ExtensionType, or an unnamed int."""
 
     extension_type: int
     extension_data: bytes
@@ -38,25 +38,26 @@ class Extension(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Extensions:
-    """A hello's extensions: iteration gives each Extension in its order, extensions[type] the bytes of one.
+    """The extensions of a hello. Iteration yields each Extension in order; extensions[type] is the bytes of one.
 
-    block: all their bytes, without the length in front. None says that the hello ends before that length, as it may
-    before TLS 1.3; that is not the same bytes as no extension. Raises WireError if the block is no row of extensions.
+    block: the bytes of all extensions, without the length in front. None means that the hello ends before the length,
+    as it may before TLS 1.3; an empty block has a length of 0. Raises WireError if the block is not a sequence of
+    extensions.
     """
 
     block: bytes | None
-    # type: where its extension_data starts in block, or _REPEATED
+    # type: the start of its extension_data in block, or _REPEATED
     _starts: dict[int, int] = field(init=False, repr=False, compare=False, default_factory=dict)
-    # type: what Body has parsed
+    # type: its parsed body
     _bodies: dict[int, Any] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     @classmethod
     def of(cls, *extensions: tuple[int, bytes]) -> Extensions:
-        """From types and their bytes."""
+        """Builds the extensions from types and bytes."""
         return cls(b"".join(number.to_bytes(2, "big") + opaque(2, data) for number, data in extensions))
 
     def __post_init__(self) -> None:
-        # Not Reader calls: this loop is half of what it costs to parse a hello.
+        # No Reader here: this loop is half of the cost of parsing a hello.
         block, starts, header = self.block or b"", self._starts, _header
         position, end, count = 0, len(block), 0
         try:
@@ -78,7 +79,7 @@ class Extensions:
 
     @property
     def types(self) -> tuple[int, ...]:
-        """The extension_type of each, in order."""
+        """The extension_type of each extension, in order."""
         if _REPEATED in self._starts.values():
             return tuple(extension.extension_type for extension in self)
         return tuple(self._starts)
@@ -97,33 +98,33 @@ class Extensions:
         return extension_type in self._starts
 
     def get(self, extension_type: int) -> bytes | None:
-        """As [], but None if there is no such extension."""
+        """Like [], but returns None if there is no such extension."""
         try:
             return self[extension_type]
         except KeyError:
             return None
 
     def __getitem__(self, extension_type: int) -> bytes:
-        """The extension_data. KeyError if there is no such extension, WireError if there are two."""
+        """The extension_data. Raises KeyError if there is no such extension, WireError if it is repeated."""
         return self.reader(extension_type, "extensions").rest()
 
     def reader(self, extension_type: int, field_name: str) -> Reader:
-        """A Reader of the extension_data, otherwise as []."""
+        """Like [], but returns a Reader of the extension_data."""
         start = self._starts[extension_type]
         if start == _REPEATED:
-            expected = f"{name(ExtensionType, extension_type)} but once expected"
+            expected = f"{name(ExtensionType, extension_type)} at most once expected"
             raise WireError("extensions", "repeated", expected, AlertDescription.illegal_parameter)
         block = self.block or b""
         return Reader(block, field_name, start, start + (block[start - 2] << 8 | block[start - 1]))
 
     def to_bytes(self) -> bytes:
-        """A hello's last field."""
+        """The last field of a hello, with its length."""
         return b"" if self.block is None else opaque(2, self.block)
 
 
 _header = Struct(">HH").unpack_from
 
-_REPEATED = -1  # in the place of a start: which of the two would be meant?
+_REPEATED = -1  # takes the place of a start: either of the two could be meant
 
 
 def _short(left: int, item: str, size: int) -> WireError:
@@ -131,7 +132,7 @@ def _short(left: int, item: str, size: int) -> WireError:
 
 
 class Body(Generic[T, Absent]):
-    """An attribute: the parsed body of an extension, made at the first look; absent if the extension is not there."""
+    """A descriptor: the body of an extension, parsed when first read; absent if the hello lacks the extension."""
 
     __slots__ = ("_absent", "_name", "_parse", "_type")
 

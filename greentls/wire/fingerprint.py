@@ -1,10 +1,11 @@
-"""JA3 and JA4: fingerprints of a client, from its ClientHello. GREASE is left out of both.
+"""JA3 and JA4, the fingerprints of a client, computed from its ClientHello. Both leave out GREASE.
 
-JA3 is Salesforce's (2017): numbers in the client's order, hashed with MD5. JA4 is FoxIO's (2023, BSD 3-Clause; the
-rest of JA4+ has another licence and is not here): a readable part, and two hashes of sorted lists, so that a client
-that shuffles its extensions keeps it. https://github.com/FoxIO-LLC/ja4/blob/main/technical_details/JA4.md
+JA3 is Salesforce's (2017): it hashes numbers in the client's order with MD5. JA4 is FoxIO's (2023, BSD 3-Clause; the
+rest of JA4+ has another licence and is not here). It has a readable part and two hashes of sorted lists, so a client
+that shuffles its extensions keeps its fingerprint.
+https://github.com/FoxIO-LLC/ja4/blob/main/technical_details/JA4.md
 
-Both look into extensions: all functions raise WireError if one of those is malformed.
+Both read extensions, so every function raises WireError if one of these is malformed.
 """
 
 from __future__ import annotations
@@ -20,24 +21,27 @@ __all__ = ["ja3", "ja3_string", "ja4", "ja4_r"]
 
 
 def ja3_string(hello: ClientHello) -> str:
-    """What JA3 hashes: version, cipher suites, extensions, groups and point formats, in decimal."""
+    """Returns the text that JA3 hashes: version, cipher suites, extensions, groups, point formats, in decimal."""
     lists = (hello.cipher_suites, hello.extensions.types, hello.supported_groups, hello.ec_point_formats)
     return ",".join([str(hello.legacy_version), *("-".join(map(str, _without_grease(numbers))) for numbers in lists)])
 
 
 def ja3(hello: ClientHello) -> str:
-    """32 hex digits."""
+    """Returns the JA3 fingerprint, 32 hex digits."""
     return hashlib.md5(ja3_string(hello).encode(), usedforsecurity=False).hexdigest()
 
 
 def ja4(hello: ClientHello, transport: str = "t") -> str:
-    """As in t13d1516h2_8daaf6152771_e5627efa2ab1. transport: "t" for TLS over TCP, "q" for QUIC, "d" for DTLS."""
+    """Returns the JA4 fingerprint, for example t13d1516h2_8daaf6152771_e5627efa2ab1.
+
+    transport: "t" for TLS over TCP, "q" for QUIC, "d" for DTLS.
+    """
     readable, cipher_suites, extensions = _ja4_parts(hello, transport)
     return f"{readable}_{_hash12(cipher_suites)}_{_hash12(extensions)}"
 
 
 def ja4_r(hello: ClientHello, transport: str = "t") -> str:
-    """As ja4(), with the lists in the place of their hashes."""
+    """Like ja4(), but with the lists in place of their hashes."""
     return "_".join(_ja4_parts(hello, transport))
 
 
@@ -80,7 +84,7 @@ _JA4_VERSIONS: dict[int, str] = {
 
 
 def _ja4_version(hello: ClientHello) -> str:
-    """Of the highest version that is offered."""
+    """The two characters of the highest offered version."""
     if ExtensionType.supported_versions in hello.extensions:
         version = max(_without_grease(hello.supported_versions), default=0)
     else:
@@ -89,7 +93,7 @@ def _ja4_version(hello: ClientHello) -> str:
 
 
 def _ja4_alpn(hello: ClientHello) -> str:
-    """First and last character of the first protocol; of its hex digits if either is not alphanumeric."""
+    """The first and last character of the first protocol, or of its hex digits if either is not alphanumeric."""
     protocols = hello.alpn_protocols
     if not protocols or not protocols[0]:
         return "00"

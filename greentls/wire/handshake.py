@@ -1,6 +1,6 @@
-"""The header that every handshake message has (RFC 8446 section 4): one byte of type, three of length.
+"""The header of a handshake message (RFC 8446 section 4): one byte of type, three of length.
 
-Parsing takes whole messages, header included, and so does to_bytes() give them.
+Every parse() takes a whole message with its header, and every to_bytes() returns one.
 """
 
 from __future__ import annotations
@@ -25,31 +25,33 @@ __all__ = [
 
 HEADER_SIZE = 4
 
-# A hello with post-quantum key shares has 1.5-2 KiB, with several of them, or with a large ticket, some 17 KiB. OpenSSL
-# takes 128 KiB, Go 64 KiB. A smaller limit would lose clients; this one bounds what a peer that has shown nothing yet
-# may make us keep.
+# A hello with post-quantum key shares has 1.5 to 2 KiB; with several of them or a large ticket, about 17 KiB. OpenSSL
+# takes 128 KiB, Go 64 KiB. A smaller limit would lose clients. This one bounds the memory that an unauthenticated peer
+# can claim.
 MAX_HELLO_BYTES = 64 * 1024
 
-# The longest of the others are certificate chains: OpenSSL takes 100 KiB by default, Go 256 KiB; the header could say
+# The longest other messages are certificate chains: OpenSSL takes 100 KiB by default, Go 256 KiB. The header allows
 # 16 MiB.
 MAX_HANDSHAKE_MESSAGE = 256 * 1024
 
 
 def body_size(header: bytes | bytearray) -> int:
-    """How many bytes come after a message's header, by the header."""
+    """Returns the number of bytes after a message's header."""
     return int.from_bytes(header[1:HEADER_SIZE], "big")
 
 
 def check_size(size: int, first: bool) -> None:
-    """Raises WireError if size is too much for a message's body. first: whether it is the first message of a stream."""
+    """Raises WireError if a body of size bytes is too long. first: whether this is a stream's first message."""
     limit = MAX_HELLO_BYTES if first else MAX_HANDSHAKE_MESSAGE
     if size > limit:
         raise WireError("length", f"{size} bytes", f"at most {limit} expected", AlertDescription.illegal_parameter)
 
 
 def open_message(message: bytes, handshake_type: HandshakeType, structure: str) -> Reader:
-    """A Reader of the body, which RFC 8446 calls structure. Raises WireError unless message is one of handshake_type,
-    whole, and nothing more."""
+    """Returns a Reader of the body, which RFC 8446 calls structure.
+
+    Raises WireError unless message is exactly one whole message of handshake_type.
+    """
     size = HEADER_SIZE + body_size(message)
     if len(message) != size:
         raise WireError(structure, f"{len(message)} bytes", f"{size} expected", AlertDescription.decode_error)
@@ -60,15 +62,15 @@ def open_message(message: bytes, handshake_type: HandshakeType, structure: str) 
 
 
 def message_bytes(handshake_type: HandshakeType, body: bytes) -> bytes:
-    """The whole message: the inverse of open_message()."""
+    """Builds the whole message: the inverse of open_message()."""
     return bytes((handshake_type,)) + opaque(3, body)
 
 
 def opaque(length_size: int, content: bytes) -> bytes:
-    """A vector: content behind its length. OverflowError if length_size bytes cannot say it."""
+    """Builds a vector: the length, then the content. Raises OverflowError if length_size bytes are too few."""
     return len(content).to_bytes(length_size, "big") + content
 
 
 def uint16s(length_size: int, numbers: tuple[int, ...]) -> bytes:
-    """A vector of two-byte numbers."""
+    """Builds a vector of two-byte numbers."""
     return opaque(length_size, pack(f">{len(numbers)}H", *numbers))

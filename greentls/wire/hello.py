@@ -1,10 +1,10 @@
 """ClientHello and ServerHello (RFC 8446 4.1, RFC 5246 7.4.1).
 
-Lazy: parse() reads the outline, that is the fixed fields and the table of extensions; an extension's body is parsed at
-the first look at its attribute (see extensions.py), so that a server which asks for three fields pays for three. What
-the absence of an extension gives, its declaration below says: None, False, or an empty tuple.
+Parsing is lazy. parse() reads the outline: the fixed fields and the table of extensions. An extension's body is parsed
+when its attribute is first read (see extensions.py), so a server that reads three fields pays for three. Each
+declaration below gives the value of an absent extension: None, False, or an empty tuple.
 
-The parser advises, OpenSSL decides: parse() refuses what has no readable outline, not what is unusual.
+The parser advises and OpenSSL decides: parse() refuses a hello without a readable outline, not an unusual one.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from greentls.wire.registry import GREASE, AlertDescription, ExtensionType, Hand
 
 __all__ = ["HELLO_RETRY_REQUEST_RANDOM", "MAX_PSK_LOOKUPS", "ClientHello", "ServerHello"]
 
-# psk_identities holds all that are offered; a server should look up no more than these, or each connection buys a peer
-# hundreds of look-ups. Clients offer one or two tickets.
+# psk_identities holds all offered identities. A server should look up at most this many; otherwise one connection costs
+# hundreds of lookups. Clients offer one or two tickets.
 MAX_PSK_LOOKUPS = 2
 
 MAX_SESSION_ID = 32  # opaque legacy_session_id<0..32>
@@ -33,9 +33,9 @@ HELLO_RETRY_REQUEST_RANDOM = hashlib.sha256(b"HelloRetryRequest").digest()
 
 @dataclass(frozen=True, slots=True)
 class ClientHello:
-    """RFC 8446 4.1.2. Numbers are ints; registry.py has their enums.
+    """A ClientHello (RFC 8446 4.1.2). Numbers are ints; registry.py has their enums.
 
-    Unknown extensions and GREASE are found in extensions alone.
+    Unknown extensions and GREASE are only in extensions.
     """
 
     legacy_version: int
@@ -110,7 +110,7 @@ class ClientHello:
 
     @classmethod
     def parse(cls, message: bytes) -> ClientHello:
-        """message: a whole handshake message, header included. Raises WireError unless it has a hello's outline."""
+        """Parses a whole handshake message with its header. Raises WireError if the outline cannot be read."""
         hello = open_message(message, HandshakeType.client_hello, "ClientHello")
         return cls(
             hello.u16("legacy_version"),
@@ -122,7 +122,7 @@ class ClientHello:
         )
 
     def to_bytes(self) -> bytes:
-        """The message: the inverse of parse(), byte for byte."""
+        """Returns the message: the inverse of parse(), byte for byte."""
         return message_bytes(
             HandshakeType.client_hello,
             self.legacy_version.to_bytes(2, "big")
@@ -153,7 +153,7 @@ class ClientHello:
 
 @dataclass(frozen=True, slots=True)
 class ServerHello:
-    """RFC 8446 4.1.3, HelloRetryRequest included, and RFC 5246 7.4.1.3. The fields are as in ClientHello."""
+    """A ServerHello or HelloRetryRequest (RFC 8446 4.1.3, RFC 5246 7.4.1.3), with fields like ClientHello's."""
 
     legacy_version: int
     random: bytes
@@ -207,7 +207,7 @@ class ServerHello:
 
     @classmethod
     def parse(cls, message: bytes) -> ServerHello:
-        """message: a whole handshake message, header included. Raises WireError unless it has a hello's outline."""
+        """Parses a whole handshake message with its header. Raises WireError if the outline cannot be read."""
         hello = open_message(message, HandshakeType.server_hello, "ServerHello")
         return cls(
             hello.u16("legacy_version"),
@@ -219,7 +219,7 @@ class ServerHello:
         )
 
     def to_bytes(self) -> bytes:
-        """The message: the inverse of parse(), byte for byte."""
+        """Returns the message: the inverse of parse(), byte for byte."""
         return message_bytes(
             HandshakeType.server_hello,
             self.legacy_version.to_bytes(2, "big")
@@ -232,12 +232,12 @@ class ServerHello:
 
     @property
     def is_hello_retry_request(self) -> bool:
-        """Whether this asks for a second ClientHello: key_share then names a group and has no key_exchange."""
+        """Whether this asks for a second ClientHello. Then key_share has a group and no key_exchange."""
         return self.random == HELLO_RETRY_REQUEST_RANDOM
 
     @property
     def version(self) -> int:
-        """The connection's: selected_version, or before TLS 1.3 legacy_version."""
+        """The version of the connection: selected_version, or legacy_version before TLS 1.3."""
         return self.selected_version or self.legacy_version
 
 

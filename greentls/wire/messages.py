@@ -1,7 +1,7 @@
-"""The handshake messages that TLS 1.2 and older send in clear, besides the hellos; and alerts.
+"""Alerts, and the handshake messages besides the hellos that TLS 1.2 and older send in clear.
 
-Each parse() takes a whole message, header included, and to_bytes() is its inverse, byte for byte. TLS 1.3 encrypts its
-messages of these types, with other bodies: they never come here.
+Each parse() takes a whole message with its header, and to_bytes() is its inverse, byte for byte. TLS 1.3's messages of
+these types have other bodies and are encrypted, so they never get here.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """RFC 5246 7.4.2. certificate_list: DER, the sender's own first."""
+    """RFC 5246 7.4.2. certificate_list: DER, the sender's own certificate first."""
 
     certificate_list: tuple[bytes, ...]
 
@@ -77,11 +77,11 @@ class ServerDHParams:
 
 @dataclass(frozen=True, slots=True)
 class ServerKeyExchange:
-    """RFC 5246 7.4.3. rest: the signature, with its SignatureScheme in front in TLS 1.2.
+    """RFC 5246 7.4.3. rest: the signature, in TLS 1.2 with its SignatureScheme in front.
 
-    The message does not tell which form it has, the cipher suite does. That of ECDHE starts with a curve type and a
-    known group, that of DHE with the length of a prime, which is never both; whatever has neither form (PSK hints, SRP,
-    explicit curves) has params None, and all its bytes are in rest.
+    The form of the message depends on the cipher suite, which the message does not contain. ECDHE's form starts with a
+    curve type and a known group, DHE's with the length of a prime; nothing fits both. For any other form (PSK hints,
+    SRP, explicit curves) params is None, and rest has all the bytes.
     """
 
     params: ServerECDHParams | ServerDHParams | None
@@ -89,7 +89,7 @@ class ServerKeyExchange:
 
     @classmethod
     def parse(cls, message: bytes) -> ServerKeyExchange:
-        """Raises WireError if message is no ServerKeyExchange at all."""
+        """Raises WireError if message is not a ServerKeyExchange."""
         body = open_message(message, HandshakeType.server_key_exchange, "ServerKeyExchange")
         whole = body.rest()
         for form in (_ecdh_params, _dh_params):
@@ -126,7 +126,7 @@ _NAMED_GROUPS = frozenset(map(int, NamedGroup))
 class CertificateRequest:
     """RFC 5246 7.4.4. certificate_types: ClientCertificateType. certificate_authorities: DER of DistinguishedNames.
 
-    supported_signature_algorithms: SignatureScheme; None before TLS 1.2, which has no such field.
+    supported_signature_algorithms: SignatureScheme; None before TLS 1.2, which introduced the field.
     """
 
     certificate_types: tuple[int, ...]
@@ -138,7 +138,7 @@ class CertificateRequest:
         """Raises WireError."""
         body = open_message(message, HandshakeType.certificate_request, "CertificateRequest")
         certificate_types = tuple(body.opaque(1, "certificate_types"))
-        # The first of the two vectors that follow is optional: one that fills the message is the second.
+        # Two vectors follow, the first of which is optional. A vector that fills the message is the second one.
         vectors = message[HEADER_SIZE + 1 + len(certificate_types) :]
         fills = int.from_bytes(vectors[:2], "big") == len(vectors) - 2
         algorithms = None if fills else body.u16s(2, "supported_signature_algorithms")
@@ -160,7 +160,7 @@ class CertificateRequest:
 class CertificateStatus:
     """RFC 6066 8, RFC 6961 2.2. status_type: a CertificateStatusType.
 
-    responses: DER of OCSPResponses: one, or with ocsp_multi one for each certificate, empty where there is none.
+    responses: DER of one OCSPResponse, or with ocsp_multi of one for each certificate; empty for a missing one.
     """
 
     status_type: int
@@ -168,7 +168,7 @@ class CertificateStatus:
 
     @classmethod
     def parse(cls, message: bytes) -> CertificateStatus:
-        """Raises WireError, also for an unknown status_type: its form is unknown."""
+        """Raises WireError, also for an unknown status_type, whose form is unknown."""
         body = open_message(message, HandshakeType.certificate_status, "CertificateStatus")
         status_type = body.u8("status_type")
         if status_type == CertificateStatusType.ocsp:
@@ -210,7 +210,7 @@ class NewSessionTicket:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """RFC 8446 4.4.4. Always encrypted: seen only by who decrypts, or where the cipher suite encrypts nothing."""
+    """RFC 8446 4.4.4. It is encrypted, except under a cipher suite without encryption."""
 
     verify_data: bytes
 
@@ -225,14 +225,14 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """RFC 8446 6: a record of its own, no handshake message. level: an AlertLevel. description: an AlertDescription."""
+    """RFC 8446 6. It is a record, not a handshake message. level: an AlertLevel. description: an AlertDescription."""
 
     level: int
     description: int
 
     @classmethod
     def parse(cls, fragment: bytes) -> Alert:
-        """fragment: a record's. Raises WireError unless it is one alert: RFC 8446 5.1 forbids parts and pairs."""
+        """Parses a record's fragment. Raises WireError unless it is exactly one alert, as RFC 8446 5.1 demands."""
         if len(fragment) != 2:
             raise WireError("Alert", f"{len(fragment)} bytes", "2 expected", AlertDescription.decode_error)
         return cls(*fragment)

@@ -1,4 +1,4 @@
-"""What a stream that is not TLS is instead, by its first bytes: so that a server can answer in kind, or say so."""
+"""Recognises a stream that is not TLS by its first bytes, so that a server can answer it or report it."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ __all__ = ["NotTLS", "recognise"]
 
 
 class NotTLS(Enum):
-    """The value is for people."""
+    """A kind of stream. The value is a text for people."""
 
     HTTP_REQUEST = "an HTTP request"
     SSLV2_HELLO = "an SSLv2 ClientHello"
     SSH_BANNER = "an SSH banner"
     PROXY_V1 = "a PROXY header, version 1"
     PROXY_V2 = "a PROXY header, version 2"
-    UNKNOWN = "neither TLS nor known"
+    UNKNOWN = "not TLS, and unknown"
 
 
-# RFC 9110 9.3, RFC 5789, and HTTP/2's preface (RFC 9113 3.4), which is made to look like a request.
+# RFC 9110 9.3, RFC 5789, and HTTP/2's preface (RFC 9113 3.4), which is designed to look like a request.
 _HTTP_METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "PRI")
 
 _OPENINGS = [
@@ -28,12 +28,12 @@ _OPENINGS = [
     (b"\r\n\r\n\0\r\nQUIT\n", NotTLS.PROXY_V2),
 ]
 
-# RFC 5246 E.2, byte by byte: a length with the high bit set, the type 1, a version of SSL 2, or of SSL 3 and TLS.
+# RFC 5246 E.2, byte by byte: a length with the high bit set, type 1, a version of SSL 2, SSL 3 or TLS.
 _SSLV2_HELLO = (range(0x80, 0x100), range(0x100), (1,), (0, 3), range(0x100))
 
 
 def recognise(data: bytes | bytearray) -> NotTLS | None:
-    """What the first bytes of a stream begin: UNKNOWN if none of these, None if more bytes are needed to say."""
+    """Returns the kind of stream that begins with data: UNKNOWN for anything else, None if more bytes are needed."""
     undecided = False
     for opening, kind in _OPENINGS:
         if data.startswith(opening):

@@ -1,12 +1,11 @@
-"""Parser: the events of a TLS stream, one direction of it, in the manner of http-parser.
+"""Parser: turns one direction of a TLS stream into events, like http-parser.
 
-Bytes go in as they come, in pieces of any size; handlers are called as soon as the bytes allow, and nothing is kept
-that no handler needs: a handshake message is buffered only if a handler wants it whole, application data never. The
-work is linear in the bytes, however they are cut.
+Feed it pieces of any size. It calls each handler as soon as the bytes allow. It buffers a handshake message only if a
+handler wants the whole of it, and application data never. The work is linear in the number of bytes, however they are
+cut.
 
-The parser moves in steps. A step takes bytes up to the next place where something is known (a record's header, a
-message's header, a piece of a body, the end of one) and calls the handlers for it. pause() stops it after the step that
-it is called in.
+The parser moves in steps. A step takes bytes up to the next event (a record's header, a message's header, a piece of a
+body, its end) and calls the handlers for it. pause() stops the parser after the current step.
 """
 
 from __future__ import annotations
@@ -34,14 +33,14 @@ __all__ = ["Parser"]
 
 
 class Parser:
-    """Feed it what one peer sends. Handlers are methods of a subclass, or keyword arguments of these names.
+    """Parses what one peer sends. Handlers are methods of a subclass, or keyword arguments of these names.
 
-    on_record comes last, after the events of what the record holds. After a ChangeCipherSpec of TLS 1.2 handshake
-    messages and alerts are encrypted, and go to on_encrypted as they come. Numbers are ints, of ContentType and
-    HandshakeType where those have names.
+    on_record is called after the events of the record's content. After a ChangeCipherSpec of TLS 1.2, handshake
+    messages and alerts are encrypted and go to on_encrypted in pieces. Numbers are ints; ContentType and HandshakeType
+    name them.
 
-    An exception from a handler leaves feed() as itself. After it, and after a WireError, the parser is done: feed()
-    raises the same again.
+    An exception from a handler leaves feed() as itself. After it, and after a WireError, the parser is finished, and
+    feed() raises the same exception again.
     """
 
     on_record: Callable[[int, int, bytes], object] | None = None  # content_type, legacy_record_version, fragment
@@ -49,7 +48,7 @@ class Parser:
     on_handshake_body: Callable[[bytes], object] | None = None  # a piece of the body
     on_handshake_end: Callable[[int], object] | None = None  # msg_type, after the event of the whole message
     on_client_hello: Callable[[ClientHello], object] | None = None
-    on_server_hello: Callable[[ServerHello], object] | None = None  # HelloRetryRequest too
+    on_server_hello: Callable[[ServerHello], object] | None = None  # or a HelloRetryRequest
     on_new_session_ticket: Callable[[NewSessionTicket], object] | None = None
     on_certificate: Callable[[Certificate], object] | None = None
     on_server_key_exchange: Callable[[ServerKeyExchange], object] | None = None
@@ -60,7 +59,7 @@ class Parser:
     on_alert: Callable[[Alert], object] | None = None
     on_encrypted: Callable[[int, bytes], object] | None = None  # content_type, a piece of the fragment
     on_application_data: Callable[[bytes], object] | None = None  # a piece of the fragment
-    on_not_tls: Callable[[NotTLS], object] | None = None  # the stream is something else: nothing more is consumed
+    on_not_tls: Callable[[NotTLS], object] | None = None  # nothing more is consumed
 
     def __init__(self, **handlers: Callable[..., object]) -> None:
         for event, handler in handlers.items():
@@ -68,25 +67,25 @@ class Parser:
                 raise TypeError(f"Parser has no event {event!r}")
             setattr(self, event, handler)
         self._paused = False
-        self._stopped = False  # it is not TLS
+        self._stopped = False  # the stream is not TLS
         self._failure: BaseException | None = None
         # The record.
-        self._header = bytearray()  # of the next record, as far as it has come
+        self._header = bytearray()  # of the next record, as far as received
         self._record = _NONE
-        self._left = 0  # bytes of its fragment still to come
-        self._fragment: bytearray | None = None  # what has come of it, if that is needed
+        self._left = 0  # bytes of its fragment not received yet
+        self._fragment: bytearray | None = None  # the received part, if it is needed
         self._encrypted = False  # a ChangeCipherSpec has been seen
         self._hidden = False  # this record's fragment is encrypted
         # The handshake message.
-        self._message_header = bytearray()  # as far as it has come; empty between messages
-        self._body_left = 0  # bytes of its body still to come
-        self._message: bytearray | None = None  # what has come of it, if that is needed
+        self._message_header = bytearray()  # as far as received; empty between messages
+        self._body_left = 0  # bytes of its body not received yet
+        self._message: bytearray | None = None  # the received part, if it is needed
         self._first = True  # no whole message has been seen
 
     def feed(self, data: bytes | bytearray | memoryview) -> int:
-        """Parses data and returns how many bytes of it were consumed: all, unless a handler paused, or it is not TLS.
+        """Parses data and returns the number of consumed bytes: all, unless a handler paused or this is not TLS.
 
-        Raises WireError where the stream breaks the RFC, and whatever a handler raises.
+        Raises WireError if the stream violates the RFC, and any exception from a handler.
         """
         if self._failure is not None:
             raise self._failure
@@ -101,27 +100,27 @@ class Parser:
         return position
 
     def pause(self) -> None:
-        """feed() consumes nothing more until resume(); inside of a handler, as soon as this step's events are out."""
+        """Makes feed() consume nothing until resume(). In a handler, the events of the current step still follow."""
         self._paused = True
 
     def resume(self) -> None:
-        """feed() goes on, with the first byte that it did not consume."""
+        """Lets feed() continue with the first byte that it did not consume."""
         self._paused = False
 
     def eof(self) -> None:
-        """The stream has ended. Raises WireError if that is inside of a record or of a handshake message."""
+        """Ends the stream. Raises WireError if it ends inside a record or a handshake message."""
         if self._failure is not None:
             raise self._failure
         in_record = self._header or self._left
         if not self._stopped and (in_record or self._message_header):
             structure = "TLSPlaintext" if in_record else "Handshake"
-            got, expected = "the stream ends inside of it", "the rest of it expected"
+            got, expected = "the stream ends inside it", "the rest of it expected"
             raise WireError(structure, got, expected, AlertDescription.decode_error)
 
     # Records -------------------------------------------------------------------------------------------------------
 
     def _step(self, data: bytes, position: int) -> int:
-        """Consumes at least one byte from position on; returns how many."""
+        """Consumes at least one byte from position on. Returns the number of consumed bytes."""
         if not self._left:
             return self._step_header(data, position)
         available = min(self._left, len(data) - position)
@@ -134,7 +133,7 @@ class Parser:
         return size
 
     def _step_header(self, data: bytes, position: int) -> int:
-        # What is not TLS may need more bytes than a header has, until it is clear what it is: then one by one.
+        # A stream that is not TLS may need more bytes than a header to be recognised. These are taken one by one.
         size = max(RECORD_HEADER_SIZE - len(self._header), 1)
         piece = data[position : position + size]
         self._header += piece
@@ -168,7 +167,7 @@ class Parser:
             self._end_record()
 
     def _step_fragment(self, data: bytes, position: int, available: int) -> int:
-        """Consumes at least one of the bytes of the fragment that are available; returns how many."""
+        """Consumes at least one available byte of the fragment. Returns the number of consumed bytes."""
         if self._hidden:
             if self.on_encrypted:
                 self.on_encrypted(self._record.type, data[position : position + available])
@@ -233,7 +232,7 @@ class Parser:
             self._end_message()
 
     def _hide_message(self) -> None:
-        """What looked like a message's header is ciphertext, and so is the rest of the record."""
+        """Treats the message's header as ciphertext, like the rest of the record."""
         self._hidden = True
         if self.on_encrypted and self._message_header:
             self.on_encrypted(ContentType.handshake, bytes(self._message_header))
@@ -251,7 +250,7 @@ class Parser:
             self.on_handshake_end(msg_type)
 
     def _event(self, msg_type: int) -> Callable[[Any], object] | None:
-        """The handler that wants such messages whole."""
+        """The handler that takes whole messages of this type."""
         return getattr(self, f"on_{name(HandshakeType, msg_type)}") if msg_type in _PARSE else None
 
 

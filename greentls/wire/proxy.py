@@ -1,9 +1,10 @@
-"""The PROXY protocol, versions 1 and 2: the addresses that a proxy in front of us saw, sent before TLS begins.
+"""The PROXY protocol, versions 1 and 2: a proxy in front of us sends the client's addresses before TLS begins.
 
-https://www.haproxy.org/download/3.2/doc/proxy-protocol.txt (sections in the docstrings are its own). Read it only from
-proxies that you know, and from them always: whoever may choose whether to send it may say what address he likes.
+https://www.haproxy.org/download/3.2/doc/proxy-protocol.txt (section numbers below are this document's). Read headers
+only from proxies that you know, and require one on each of their connections: a client that may choose whether to send
+a header can claim any address.
 
-A violation is a WireError. The protocol has no alerts, so that its alert (decode_error) is of no use: close.
+A violation is a WireError. Ignore its alert and close the connection, because the protocol has no alerts.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from greentls.wire.registry import AlertDescription
 
 __all__ = ["MAX_V1_SIZE", "MAX_V2_SIZE", "TLV", "ProxyHeader", "ProxyReader", "ProxySSL", "TLVType"]
 
-MAX_V1_SIZE = 107  # of the longest line, with its end (2.1)
+MAX_V1_SIZE = 107  # bytes of the longest line, with its end (2.1)
 
-# Addresses take up to 216 bytes; the rest is TLVs, of which the largest is a client's certificate. The length could say
-# 64 KiB; nginx takes 4 KiB, HAProxy its buffer of 16 KiB, and so do we: post-quantum certificates pass.
+# Addresses take up to 216 bytes. The rest is TLVs, and the largest of these is a client's certificate. The length
+# allows 64 KiB. nginx takes 4 KiB, HAProxy its buffer of 16 KiB; the latter is enough for post-quantum certificates.
 MAX_V2_SIZE = 16 * 1024
 
 _V1_START = b"PROXY "
@@ -32,7 +33,7 @@ _V2_FIXED_SIZE = 16  # signature, version and command, family and transport, len
 
 
 class TLVType(IntEnum):
-    """2.2.1 and on; 0xE0-0xEF are a proxy's own, 0xF0-0xF7 experimental."""
+    """The types of 2.2.1 and following; 0xE0-0xEF are for proxies' own use, 0xF0-0xF7 experimental."""
 
     alpn = 0x01
     authority = 0x02
@@ -52,17 +53,17 @@ class TLVType(IntEnum):
 
 
 class TLV(NamedTuple):
-    """type: a TLVType, or an int that has no name."""
+    """A type and its value. type: a TLVType, or an unnamed int."""
 
     type: int
     value: bytes
 
 
 class ProxySSL(NamedTuple):
-    """2.2.6: the TLS between the client and the proxy.
+    """The TLS between the client and the proxy (2.2.6).
 
-    client: bits 1 the client used TLS, 2 it gave a certificate on this connection, 4 in this session. verify: 0 if that
-    certificate was verified. tlvs: ssl_version, ssl_cn, ...
+    client: bit 1 means that the client used TLS, bit 2 that it sent a certificate on this connection, bit 4 in this
+    session. verify: 0 if that certificate was verified. tlvs: ssl_version, ssl_cn, ...
     """
 
     client: int
@@ -72,9 +73,12 @@ class ProxySSL(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ProxyHeader:
-    """version: 1 or 2. source, destination: (address, port) of the client's connection to the proxy, or a path of bytes
-    for Unix sockets; None when there is nothing to know, and the connection's own addresses hold: local says that the
-    proxy itself speaks (a health check), otherwise it did not know either. transport: "TCP", "UDP" or ""."""
+    """What a proxy says about a connection.
+
+    version: 1 or 2. transport: "TCP", "UDP" or "". source, destination: (address, port) of the client's connection to
+    the proxy, or the path of a Unix socket as bytes. They are None if the proxy did not know them, or if local is true:
+    then the proxy itself is the client (a health check). In both cases the connection's own addresses apply.
+    """
 
     version: int
     local: bool = False
@@ -84,12 +88,12 @@ class ProxyHeader:
     tlvs: tuple[TLV, ...] = ()
 
     def tlv(self, tlv_type: int) -> bytes | None:
-        """The first value of this type."""
+        """Returns the first value of this type, or None."""
         return next((value for found, value in self.tlvs if found == tlv_type), None)
 
     @property
     def ssl(self) -> ProxySSL | None:
-        """Raises WireError if it is malformed."""
+        """The proxy's TLS with the client, or None. Raises WireError if it is malformed."""
         value = self.tlv(TLVType.ssl)
         if value is None:
             return None
@@ -98,7 +102,7 @@ class ProxyHeader:
 
 
 class ProxyReader:
-    """Feed it a connection's first bytes, until it returns the header; whatever came after it is in rest."""
+    """Reads a header from a connection's first bytes. rest: the bytes after the header."""
 
     def __init__(self) -> None:
         self.rest = b""
@@ -106,9 +110,12 @@ class ProxyReader:
         self._header: ProxyHeader | None = None
 
     def feed(self, data: bytes | bytearray | memoryview) -> ProxyHeader | None:
-        """None for "more, please". Raises WireError if the bytes are no header, RuntimeError after the header."""
+        """Takes bytes and returns the header, or None if it needs more bytes.
+
+        Raises WireError if the bytes are not a header, and RuntimeError after the header.
+        """
         if self._header is not None:
-            raise RuntimeError("the header is whole: what follows is not for this reader")
+            raise RuntimeError("the header is complete: further bytes are not for this reader")
         self._bytes += data
         size = _header_size(self._bytes)
         if size is None or len(self._bytes) < size:
@@ -120,7 +127,7 @@ class ProxyReader:
 
 
 def _header_size(data: bytearray) -> int | None:
-    """Of the whole header that data begins; None if that does not show yet."""
+    """Returns the size of the header that begins with data, or None if it is not known yet."""
     if data.startswith(_V1_START):
         end = data.find(b"\r\n", 0, MAX_V1_SIZE)
         if end < 0 and len(data) >= MAX_V1_SIZE:
@@ -144,7 +151,7 @@ def _header_size(data: bytearray) -> int | None:
 def _parse_v1(line: bytes) -> ProxyHeader:
     words = line[:-2].decode("ascii", "replace").split(" ")
     if words[1] == "UNKNOWN":
-        return ProxyHeader(1)  # and whatever else the line says is to be ignored
+        return ProxyHeader(1)  # the rest of the line has to be ignored
     if words[1] not in _V1_FAMILIES or len(words) != 6:
         raise _error("PROXY line", repr(" ".join(words)), "TCP4 or TCP6, two addresses and two ports expected")
     family, (source, destination, source_port, destination_port) = words[1], words[2:]
@@ -162,7 +169,7 @@ _V1_FAMILIES = {"TCP4": ipaddress.IPv4Address, "TCP6": ipaddress.IPv6Address}
 def _v1_address(family: str, text: str) -> str:
     try:
         address = _V1_FAMILIES[family](text)
-        if "%" not in text:  # a scope has no meaning but on the proxy's own machine
+        if "%" not in text:  # a scope has a meaning only on the proxy's machine
             return str(address)
     except ValueError:
         pass
@@ -170,7 +177,7 @@ def _v1_address(family: str, text: str) -> str:
 
 
 def _v1_port(text: str) -> int:
-    # Without a zero in front, and without what int() takes besides: "+1", "1_0", " 1".
+    # No leading zero, and nothing else that int() accepts: "+1", "1_0", " 1".
     if text.isascii() and text.isdigit() and str(int(text)) == text and int(text) < 2**16:
         return int(text)
     raise _error("PROXY line", repr(text), "a port expected")
@@ -189,10 +196,10 @@ def _parse_v2(header: bytes) -> ProxyHeader:
         raise _error("fam", f"family {family}, transport {transport}", "at most 3 and at most 2 expected")
     body = reader.narrow(2, "PROXY header")
     if command == _LOCAL:
-        return ProxyHeader(2, local=True)  # the block is to be skipped, TLVs and all
+        return ProxyHeader(2, local=True)  # the whole block has to be skipped, with its TLVs
     size = _FAMILIES[family]
     if not size or not transport:
-        return ProxyHeader(2)  # unspecified: where addresses would end, and TLVs begin, is not known
+        return ProxyHeader(2)  # unspecified: the end of the addresses and the start of the TLVs are unknown
     addresses = body.take(size, "src_addr"), body.take(size, "dst_addr")
     source, destination = (
         address.rstrip(b"\0") if family == _UNIX else (str(ipaddress.ip_address(address)), body.u16("port"))
@@ -217,7 +224,7 @@ def _tlvs(reader: Reader) -> tuple[TLV, ...]:
 
 
 def _check_crc32c(header: bytes, tlvs: tuple[TLV, ...]) -> None:
-    """2.2.3: over the whole header, with zeros in the place of the checksum."""
+    """Checks 2.2.3's checksum, which covers the whole header with zeros in its own place."""
     expected = [int.from_bytes(tlv.value, "big") for tlv in tlvs if tlv.type == TLVType.crc32c]
     if not expected:
         return
@@ -235,7 +242,7 @@ _TLV_HEADER_SIZE = 3
 
 
 def crc32c(data: bytes) -> int:
-    """The CRC-32 with Castagnoli's polynomial (RFC 3720 12.1, with vectors in B.4)."""
+    """Returns the CRC-32 with Castagnoli's polynomial (RFC 3720 12.1; test vectors in B.4)."""
     table, register = _crc32c_table(), 0xFFFFFFFF
     for byte in data:
         register = table[(register ^ byte) & 0xFF] ^ register >> 8
@@ -246,7 +253,7 @@ def crc32c(data: bytes) -> int:
 def _crc32c_table() -> tuple[int, ...]:
     def entry(register: int) -> int:
         for _ in range(8):
-            register = register >> 1 ^ (0x82F63B78 if register & 1 else 0)  # the polynomial, its bits reversed
+            register = register >> 1 ^ (0x82F63B78 if register & 1 else 0)  # the polynomial with reversed bits
         return register
 
     return tuple(map(entry, range(256)))

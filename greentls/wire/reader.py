@@ -1,9 +1,9 @@
-"""Reader: the presentation language of RFC 8446 section 3, read from bytes.
+"""Reader: reads the presentation language of RFC 8446 section 3 from bytes.
 
-Narrow, then read: for a vector that holds structures, narrow() makes a sub-reader which cannot see past its own field;
-parse inside it, then finish() it, so that trailing bytes are named. Nothing is copied until a value is taken.
+Narrow, then read: for a vector of structures, narrow() makes a sub-reader that cannot read past its own field. Parse
+with it, then call its finish(), which reports trailing bytes. Nothing is copied until a value is taken.
 
-A violation is a WireError with the alert decode_error, as RFC 8446 section 6.2 asks of a length that is wrong.
+A violation is a WireError with the alert decode_error, which RFC 8446 section 6.2 prescribes for a wrong length.
 """
 
 from __future__ import annotations
@@ -16,17 +16,18 @@ from greentls.wire.registry import AlertDescription
 
 __all__ = ["MAX_ELEMENTS", "Reader"]
 
-# Of a vector of structures or vectors. IANA has fewer than 100 groups, protocol names or others that a hello lists, and
-# GREASE adds 16; a client offers one or two tickets, and OpenSSL takes one server name. 64 KiB could have 30 thousand
-# elements, each of which costs microseconds here. Numbers alone (u16s) cost next to nothing and have no limit.
+# Elements of a vector of structures or vectors. IANA has fewer than 100 of anything that a hello lists (groups,
+# protocol names), and GREASE adds 16. A client offers one or two tickets, and OpenSSL takes one server name. 64 KiB
+# could hold 30 thousand elements, each of which costs microseconds here. Plain numbers (u16s) cost almost nothing and
+# have no limit.
 MAX_ELEMENTS = 256
 
 
 class Reader:
-    """Reads big-endian values from data[start:end]. name: the field that these bytes are, for the errors.
+    """Reads big-endian values from data[start:end]. name: the field that these bytes are, for error messages.
 
-    Each method takes the name of what it reads, consumes it and returns it; WireError if there is not enough of it.
-    length_size: how many bytes a vector's length takes.
+    Each method consumes and returns one item, whose name it takes for errors. It raises WireError if bytes are missing.
+    length_size: the number of bytes of a vector's length.
     """
 
     __slots__ = ("_data", "_end", "_position", "name")
@@ -38,7 +39,7 @@ class Reader:
         self.name = name
 
     def __len__(self) -> int:
-        """How many bytes are left."""
+        """The number of bytes that are left."""
         return self._end - self._position
 
     def take(self, size: int, item: str) -> bytes:
@@ -51,7 +52,7 @@ class Reader:
         return self._data[start:end]
 
     def rest(self) -> bytes:
-        """All that is left."""
+        """Consumes all remaining bytes."""
         return self.take(len(self), self.name)
 
     def u8(self, item: str) -> int:
@@ -84,7 +85,7 @@ class Reader:
         return self._data[start : self._position]
 
     def narrow(self, length_size: int, item: str) -> Reader:
-        """A sub-reader for the vector item, which is consumed here whatever becomes of the sub-reader."""
+        """Consumes the vector item and returns a sub-reader for it."""
         start = self._skip_vector(length_size, item)
         return Reader(self._data, item, start, self._position)
 
@@ -101,9 +102,9 @@ class Reader:
         return tuple([each.opaque(element_length_size, element) for each in vector.elements()])
 
     def elements(self) -> Iterator[Reader]:
-        """This Reader, once for each element that is left: whoever iterates reads one each time.
+        """Yields this Reader once for each remaining element. The loop body reads one element each time.
 
-        WireError for more than MAX_ELEMENTS.
+        Raises WireError for more than MAX_ELEMENTS.
         """
         for _ in range(MAX_ELEMENTS):
             if self._position >= self._end:
@@ -119,7 +120,7 @@ class Reader:
             raise WireError(self.name, f"{len(self)} bytes left over", "none expected", AlertDescription.decode_error)
 
     def _skip_vector(self, length_size: int, item: str) -> int:
-        """Consumes a vector; returns where its content starts."""
+        """Consumes a vector and returns the start of its content."""
         position = self._position
         start = position + length_size
         if start > self._end:
@@ -127,7 +128,7 @@ class Reader:
         data = self._data
         if length_size == 1:
             size = data[position]
-        elif length_size == 2:  # these two are all but a few, and int.from_bytes() takes thrice as long
+        elif length_size == 2:  # nearly all have one of these two sizes, and int.from_bytes() takes three times as long
             size = data[position] << 8 | data[position + 1]
         else:
             size = int.from_bytes(data[position:start], "big")

@@ -1,8 +1,8 @@
-"""Records (RFC 8446 5.1), and RecordReader: a byte stream in, whole handshake messages out.
+"""Records (RFC 8446 5.1), and RecordReader, which turns a byte stream into whole handshake messages.
 
 A handshake message may be split over records, and a record may hold several. What the RFC forbids is refused: a record
-of another type inside of a message, an alert record that holds nothing, a fragment that is too long. A handshake record
-that holds nothing is forbidden too, and passed over, as OpenSSL does.
+of another type inside a message, an empty alert record, a fragment that is too long. The RFC also forbids an empty
+handshake record, but it is skipped, as OpenSSL does.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ __all__ = [
 RECORD_HEADER_SIZE = 5
 
 MAX_PLAINTEXT = 2**14  # bytes of a fragment, RFC 8446 5.1
-MAX_CIPHERTEXT = MAX_PLAINTEXT + 2048  # RFC 5246 6.2.3; TLS 1.3 allows but 256 more than the plaintext
+MAX_CIPHERTEXT = MAX_PLAINTEXT + 2048  # RFC 5246 6.2.3; TLS 1.3 allows only 256 more than the plaintext
 
-# A hello of 2 KiB in records of one byte passes, as with OpenSSL, which does not count. A record costs a peer six bytes
-# and us microseconds: this bounds what a peer that has shown nothing yet can make us spend.
+# A hello of 2 KiB in records of one byte is accepted, as by OpenSSL, which has no limit. A record costs a peer six
+# bytes and us microseconds. This bounds the time that an unauthenticated peer can claim.
 MAX_HELLO_RECORDS = 4096
 
 
@@ -46,7 +46,10 @@ class RecordHeader(NamedTuple):
 
     @classmethod
     def parse(cls, data: bytes | bytearray, encrypted: bool) -> RecordHeader:
-        """data: RECORD_HEADER_SIZE bytes. encrypted: whether handshake messages and alerts are. Raises WireError."""
+        """Parses RECORD_HEADER_SIZE bytes. Raises WireError.
+
+        encrypted: whether handshake messages and alerts are encrypted.
+        """
         content_type, major, length = data[0], data[1], data[3] << 8 | data[4]
         if content_type not in _CONTENT_TYPES:
             got = name(ContentType, content_type)
@@ -56,7 +59,7 @@ class RecordHeader(NamedTuple):
         limit = MAX_CIPHERTEXT if encrypted or content_type == ContentType.application_data else MAX_PLAINTEXT
         if length > limit:
             raise WireError("length", f"{length} bytes", f"at most {limit} expected", AlertDescription.record_overflow)
-        if length == 0 and content_type == ContentType.alert:  # an empty handshake record OpenSSL passes over
+        if length == 0 and content_type == ContentType.alert:  # OpenSSL skips an empty handshake record
             expected = "at least 1 byte expected"
             raise WireError("fragment", "an empty alert record", expected, AlertDescription.unexpected_message)
         return cls(content_type, major << 8 | data[2], length)
@@ -66,7 +69,10 @@ _CONTENT_TYPES = frozenset(map(int, ContentType))
 
 
 def open_stream(data: bytes | bytearray) -> RecordHeader | NotTLS | None:
-    """What the first bytes of a stream are: None if more of them are needed to say. Raises WireError."""
+    """Returns the first record's header, or what the stream is instead; None if more bytes are needed.
+
+    Raises WireError.
+    """
     if len(data) < RECORD_HEADER_SIZE:
         return None
     if data[0] in _CONTENT_TYPES and data[1] == 3:
@@ -75,19 +81,19 @@ def open_stream(data: bytes | bytearray) -> RecordHeader | NotTLS | None:
 
 
 def check_order(header: RecordHeader, in_message: bool) -> None:
-    """Raises WireError if a record of another type comes inside of a handshake message (RFC 8446 5.1)."""
+    """Raises WireError for a record of another type inside a handshake message (RFC 8446 5.1)."""
     if in_message and header.type != ContentType.handshake:
-        got = f"a record of {name(ContentType, header.type)} inside of a handshake message"
+        got = f"a record of {name(ContentType, header.type)} inside a handshake message"
         raise WireError("type", got, "handshake expected", AlertDescription.unexpected_message)
 
 
 def begins_hello(message_header: bytes | bytearray, length: int) -> bool:
-    """Whether a handshake record of length bytes, after a ChangeCipherSpec, holds a hello all the same.
+    """Whether a handshake record of length bytes after a ChangeCipherSpec holds a plaintext hello.
 
-    Before TLS 1.3 whatever follows is encrypted. In TLS 1.3 the ChangeCipherSpec means nothing (RFC 8446 D.4) and may
-    stand between a HelloRetryRequest and the hello that follows it, in clear. One direction alone does not show which
-    it is; but a hello fills its record to the byte, or goes on after a full one, and ciphertext that looks so is one
-    record in billions.
+    Before TLS 1.3 everything after a ChangeCipherSpec is encrypted. In TLS 1.3 it means nothing (RFC 8446 D.4) and may
+    come between a HelloRetryRequest and the hello that answers it. One direction alone does not show the version. But
+    a hello ends exactly with its record, or continues after a full one. One encrypted record in billions looks the
+    same.
     """
     size = HEADER_SIZE + body_size(message_header)
     whole = size == length or (size > length == MAX_PLAINTEXT)
@@ -95,9 +101,9 @@ def begins_hello(message_header: bytes | bytearray, length: int) -> bool:
 
 
 def _is_whole_hello(data: bytearray) -> bool:
-    """Whether a stream that begins with these bytes is one ClientHello in one record, and no more so far.
+    """Whether these bytes are exactly one ClientHello in one record.
 
-    Nearly every client's is, and to take it as it is costs half of what the general way does.
+    Nearly every client sends it so, and this way costs half as much as the general one.
     """
     size = len(data) - RECORD_HEADER_SIZE
     return (
@@ -111,25 +117,26 @@ def _is_whole_hello(data: bytearray) -> bool:
 
 
 class RecordReader:
-    """Takes records and gives the handshake messages in them; alerts and application data behind the first message are
-    skipped. Before it they are refused: a peer that has said nothing yet makes nobody keep more than a hello.
+    """Reads records and returns the handshake messages in them.
 
-    After a ChangeCipherSpec handshake messages are encrypted, and skipped too; see begins_hello().
+    Alerts and application data are refused before the first message, so that an unauthenticated peer cannot make a
+    caller buffer more than a hello. After it they are skipped. So are handshake messages after a ChangeCipherSpec,
+    because they are encrypted; see begins_hello().
     """
 
     def __init__(self) -> None:
-        self._bytes = bytearray()  # no whole record yet
-        self._message = bytearray()  # no whole message yet
+        self._bytes = bytearray()  # less than a record
+        self._message = bytearray()  # less than a message
         self._records = 0
         self._first = True  # no whole message has been read
         self._encrypted = False
         self._failure: WireError | None = None
 
     def feed(self, data: bytes | bytearray | memoryview) -> Iterator[bytes]:
-        """The messages that data makes whole, each bytes, header included.
+        """Takes data and yields each message that it completes, as bytes with the header.
 
-        The data are taken at once; messages that are not iterated over now come with the next call. Raises WireError,
-        after the messages before the fault, and from then on always.
+        The data is taken at once. Messages that are not iterated over now come with the next call. Raises WireError
+        after the messages before the fault, and in every later call.
         """
         self._bytes += data
         return self._messages()
@@ -154,7 +161,7 @@ class RecordReader:
             raise
 
     def _next_fragment(self) -> bytes | None:
-        """The next fragment that belongs to handshake messages in clear; None for "more, please"."""
+        """Returns the next fragment of plaintext handshake messages, or None if more bytes are needed."""
         while len(self._bytes) >= RECORD_HEADER_SIZE:
             if self._records:
                 header = RecordHeader.parse(self._bytes, self._encrypted)

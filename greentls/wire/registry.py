@@ -1,7 +1,7 @@
 """The numbers of TLS and their names: enums from the IANA registries "TLS Parameters" and "TLS ExtensionType Values".
 
-The wire may carry numbers that no table has, and GREASE on purpose: parsed values stay ints everywhere, an enum member
-compares equal to its int, and name() makes either readable.
+The wire may carry numbers that are in no table, and deliberately GREASE. So parsed values are ints everywhere. An enum
+member equals its int, and name() makes either readable.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ __all__ = [
 ]
 
 
-#: The sixteen two-byte numbers that clients send to keep servers tolerant: 0x0A0A, 0x1A1A, ... 0xFAFA (RFC 8701 2).
+#: The sixteen two-byte numbers that clients send so that servers stay tolerant: 0x0A0A, 0x1A1A, ... 0xFAFA (RFC 8701
+#: 2).
 GREASE = frozenset(range(0x0A0A, 0x10000, 0x1010))
 
 
@@ -45,7 +46,7 @@ def is_grease(number: int) -> bool:
 
 
 def name(enum: type[IntEnum], number: int) -> str:
-    """number's name in enum; "GREASE 0x1A1A" or "unknown 0x1234" (decimal below 256) when the table has none."""
+    """Returns the name of number in enum, or "GREASE 0x1A1A" or "unknown 0x1234" (decimal below 256)."""
     try:
         return enum(number).name
     except ValueError:
@@ -116,7 +117,7 @@ class AlertLevel(IntEnum):
 
 
 class AlertDescription(IntEnum):
-    """RFC 8446 6 and the registry; those ending in _RESERVED were TLS 1.2's or older."""
+    """RFC 8446 6 and the registry. Names in _RESERVED belong to TLS 1.2 or older."""
 
     close_notify = 0
     unexpected_message = 10
@@ -158,7 +159,7 @@ class AlertDescription(IntEnum):
 
 
 class ExtensionType(IntEnum):
-    """The IANA registry, and (marked "not IANA") the few others that clients in use send."""
+    """The IANA registry, and the few others (marked "not IANA") that current clients send."""
 
     server_name = 0
     max_fragment_length = 1
@@ -239,7 +240,7 @@ class NameType(IntEnum):
 
 
 class NamedGroup(IntEnum):
-    """TLS Supported Groups: elliptic curves, finite fields (RFC 7919), post-quantum ones and their hybrids."""
+    """TLS Supported Groups: elliptic curves, finite fields (RFC 7919), post-quantum groups and hybrids."""
 
     sect163k1 = 1
     sect163r1 = 2
@@ -301,11 +302,11 @@ class NamedGroup(IntEnum):
 
 
 class SignatureScheme(IntEnum):
-    """RFC 8446 4.2.3 and the registry; before TLS 1.3 the two bytes were a hash and a signature algorithm."""
+    """RFC 8446 4.2.3 and the registry. Before TLS 1.3 the two bytes were a hash and a signature algorithm."""
 
     rsa_pkcs1_md5 = 0x0101  # TLS 1.2's {md5, rsa}
     rsa_pkcs1_sha1 = 0x0201
-    dsa_sha1 = 0x0202  # TLS 1.2's {sha1, dsa}, and so on below
+    dsa_sha1 = 0x0202  # TLS 1.2's {sha1, dsa}, and so on
     ecdsa_sha1 = 0x0203
     rsa_pkcs1_sha224 = 0x0301
     dsa_sha224 = 0x0302
@@ -386,7 +387,7 @@ class ECCurveType(IntEnum):
 
 
 class CompressionMethod(IntEnum):
-    """RFC 3749; TLS 1.3 allows null alone."""
+    """RFC 3749. TLS 1.3 allows only null."""
 
     null = 0
     DEFLATE = 1
@@ -403,7 +404,7 @@ class CertificateType(IntEnum):
 
 
 class ClientCertificateType(IntEnum):
-    """What a TLS 1.2 CertificateRequest asks for (RFC 5246 7.4.4)."""
+    """The certificates that a TLS 1.2 CertificateRequest asks for (RFC 5246 7.4.4)."""
 
     rsa_sign = 1
     dss_sign = 2

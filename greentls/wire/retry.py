@@ -1,4 +1,4 @@
-"""The second ClientHello, after a HelloRetryRequest: what of it may differ from the first (RFC 8446 4.1.2)."""
+"""Compares the second ClientHello, after a HelloRetryRequest, with the first one (RFC 8446 4.1.2)."""
 
 from __future__ import annotations
 
@@ -11,30 +11,28 @@ __all__ = ["changed_field"]
 
 _FIELDS = ("legacy_version", "random", "legacy_session_id", "cipher_suites", "legacy_compression_methods")
 
-# A client may add, remove or resize padding. pre_shared_key is looked at by itself.
+# A client may add, remove or resize padding. pre_shared_key is compared separately.
 _FREE = {ExtensionType.padding, ExtensionType.pre_shared_key}
 
-# What is in them is made anew: the share that was asked for; and what a client has sealed that believes to know an
-# ECHConfig of ours (RFC 9849 6.1.5).
+# Their content is new: the requested share, and what a client encrypts that has an ECHConfig for us (RFC 9849 6.1.5).
 _RENEWED = {ExtensionType.key_share, ExtensionType.encrypted_client_hello}
 
 
 def changed_field(first: ClientHello, second: ClientHello) -> str | None:
-    """A field or extension that the second hello must not have changed, added or removed; None if it is lawful.
+    """Returns a field or extension that the second hello changed, added or removed against the RFC, or None.
 
-    A cookie counts as added, since no HelloRetryRequest of ours has one. The order of extensions means nothing
-    (RFC 8446 4.2), and GnuTLS 3.8 shuffles them for each hello. Raises WireError for a pre_shared_key that cannot be
-    read.
+    A cookie counts as added, because our HelloRetryRequests have none. The order of extensions has no meaning (RFC 8446
+    4.2), and GnuTLS 3.8 shuffles them in each hello. Raises WireError if a pre_shared_key cannot be read.
     """
     for field in _FIELDS:
         if getattr(first, field) != getattr(second, field):
             return field
     before, after = _fixed(first), _fixed(second)
-    before.pop((ExtensionType.early_data, b""), None)  # which must go
+    before.pop((ExtensionType.early_data, b""), None)  # it must be absent now
     if differing := (before - after) + (after - before):
         return name(ExtensionType, min(differing)[0])
     if not {each.identity for each in second.psk_identities} <= {each.identity for each in first.psk_identities}:
-        return ExtensionType.pre_shared_key.name  # identities may be left out, and all have new binders
+        return ExtensionType.pre_shared_key.name  # identities may be left out, and binders are new
     return None
 
 

@@ -193,7 +193,7 @@ def test_malformed_hellos_of_a_capture_and_the_rest_goes_on(hello):
         "greentls hello: FILE: 192.0.2.1:1 -> 198.51.100.2:443: ClientHello: 0 bytes left, random needs 32",
         f"greentls hello: FILE: 192.0.2.1:2 -> 198.51.100.2:443: {NAME_FAULT}",
         "greentls hello: FILE: 192.0.2.1:3 -> 198.51.100.2:443: "
-        "TLSPlaintext: the stream ends inside of it, the rest of it expected",
+        "TLSPlaintext: the stream ends inside it, the rest of it expected",
     ]
 
 

@@ -169,7 +169,7 @@ BAD_CLIENTS = {
         PLAIN[:50],
         True,
         b"\x15\3\3\0\2\2\x32",
-        "TLSPlaintext: the stream ends inside of it, the",
+        "TLSPlaintext: the stream ends inside it, the",
     ),
     "says nothing": (b"", False, b"", "no ClientHello: timed out"),
     "stops in the middle": (PLAIN[:50], False, b"", "no ClientHello: timed out"),

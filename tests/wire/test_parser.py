@@ -179,7 +179,7 @@ def test_every_proper_prefix(stream, events):
         if len(prefix) in ends:
             recorder.parser.eof()
         else:
-            with pytest.raises(WireError, match=r"^TLSPlaintext: the stream ends inside of it,"):
+            with pytest.raises(WireError, match=r"^TLSPlaintext: the stream ends inside it,"):
                 recorder.parser.eof()
 
 
@@ -205,7 +205,7 @@ def test_each_message_has_an_event(encoded, parsed):
 def test_eof_inside_of_a_message():
     parser = Parser()
     parser.feed(record(CLIENT[:20]))
-    with pytest.raises(WireError, match=r"^Handshake: the stream ends inside of it, the rest of it expected$"):
+    with pytest.raises(WireError, match=r"^Handshake: the stream ends inside it, the rest of it expected$"):
         parser.eof()
 
 
@@ -325,17 +325,17 @@ def test_a_pause_before_the_first_byte():
         (record(b"", 21), "fragment: an empty alert record, at least 1 byte expected", 10),
         (
             record(CLIENT[:9]) + record(b"data", 23),
-            "type: a record of application_data inside of a handshake message, handshake expected",
+            "type: a record of application_data inside a handshake message, handshake expected",
             10,
         ),
         (
             record(CLIENT[:2]) + record(b"\1\0", 21),
-            "type: a record of alert inside of a handshake message, handshake expected",
+            "type: a record of alert inside a handshake message, handshake expected",
             10,
         ),
         (
             record(CLIENT[:-1]) + CHANGE_CIPHER_SPEC,
-            "type: a record of change_cipher_spec inside of a handshake message, handshake expected",
+            "type: a record of change_cipher_spec inside a handshake message, handshake expected",
             10,
         ),
         (record(CLIENT) + record(b"\2", 20), "change_cipher_spec: 02, 01 expected", 10),

@@ -75,7 +75,7 @@ def test_header(encoded, header):
     reader = ProxyReader()
     assert reader.feed(encoded + TRAILING) == header
     assert reader.rest == TRAILING
-    with pytest.raises(RuntimeError, match="the header is whole"):
+    with pytest.raises(RuntimeError, match="the header is complete"):
         reader.feed(b"more")
 
     reader = ProxyReader()

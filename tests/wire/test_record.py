@@ -97,17 +97,17 @@ def test_what_is_not_iterated_over_comes_with_the_next_call():
         (record(b"", 21), "fragment: an empty alert record, at least 1 byte expected", 10),
         (
             record(HELLO[:9]) + record(b"data", 23),
-            "type: a record of application_data inside of a handshake message, handshake expected",
+            "type: a record of application_data inside a handshake message, handshake expected",
             10,
         ),
         (
             record(HELLO[:3]) + CHANGE_CIPHER_SPEC,
-            "type: a record of change_cipher_spec inside of a handshake message, handshake expected",
+            "type: a record of change_cipher_spec inside a handshake message, handshake expected",
             10,
         ),
         (
             record(HELLO[:9]) + record(b"\1\0", 21),
-            "type: a record of alert inside of a handshake message, handshake expected",
+            "type: a record of alert inside a handshake message, handshake expected",
             10,
         ),
         (record(HELLO) + b"\x19\3\3\0\1", "type: unknown 25, a ContentType expected", 10),
@@ -118,7 +118,7 @@ def test_what_is_not_iterated_over_comes_with_the_next_call():
         (record(HELLO) + record(b"\x0b\4\0\1"), "length: 262145 bytes, at most 262144 expected", 47),
         (b"GET / HTTP/1.1\r\n", "TLSPlaintext: an HTTP request, a TLS record expected", 10),
         (b"\x80\x2e\1\0\2", "TLSPlaintext: an SSLv2 ClientHello, a TLS record expected", 10),
-        (b"\x16\2\0\0\1", "TLSPlaintext: neither TLS nor known, a TLS record expected", 10),
+        (b"\x16\2\0\0\1", "TLSPlaintext: not TLS, and unknown, a TLS record expected", 10),
     ],
 )
 def test_violation(stream, sentence, alert):
