@@ -6,14 +6,11 @@ was handed a session, and with early data.
 
 from __future__ import annotations
 
-import datetime
 import subprocess
 import sys
 from dataclasses import fields, replace
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 from OpenSSL import SSL
 
 from greentls.core.config import (
@@ -76,15 +73,6 @@ def visit(clients, server, session=None, name="localhost"):
 def issued(pki):
     """(certificate file, key file) of a client. RSA: 112 bits, which are too few for security level 3."""
     return pki.issue("client.example", client=True, kind="rsa")
-
-
-def crl_of(pki, *serial_numbers):
-    now = datetime.datetime.now(datetime.timezone.utc)
-    builder = x509.CertificateRevocationListBuilder().issuer_name(pki.ca.subject).last_update(now)
-    for number in serial_numbers:
-        revoked = x509.RevokedCertificateBuilder().serial_number(number).revocation_date(now).build()
-        builder = builder.add_revoked_certificate(revoked)
-    return builder.next_update(now + datetime.timedelta(days=1)).sign(pki._key, hashes.SHA256())
 
 
 # -- a server ----------------------------------------------------------------------------------------------------------
@@ -167,7 +155,7 @@ def test_an_identity_of_ones_own_stands_for_the_names_and_for_nothing_else(pki, 
 OTHERS = {
     "server_side": None,
     "trust": lambda pki: TrustAnchors(certificates=(pki.ca,)),
-    "crls": lambda pki: [crl_of(pki)],
+    "crls": lambda pki: [pki.crl()],
     "minimum_version": lambda pki: SSL.TLS1_3_VERSION,
     "maximum_version": lambda pki: SSL.TLS1_2_VERSION,
     "options": lambda pki: SSL.OP_CIPHER_SERVER_PREFERENCE,
@@ -314,9 +302,9 @@ def test_a_session_made_under_other_trust_anchors(pki, version, copy):
 def test_a_session_whose_certificate_was_revoked_since(pki, version):
     handed, clients = Handed(pki, version), client_context(pki, version)
     number = handed.server.certificates[0].certificate.serial_number
-    assert handed.resumed(client_context(pki, version, crls=[crl_of(pki)]), handed.session(clients))
+    assert handed.resumed(client_context(pki, version, crls=[pki.crl()]), handed.session(clients))
     with pytest.raises(TLSError, match="certificate revoked"):
-        handed.resumed(client_context(pki, version, crls=[crl_of(pki, number)]), handed.session(clients))
+        handed.resumed(client_context(pki, version, crls=[pki.crl(number)]), handed.session(clients))
 
 
 @both_versions

@@ -29,6 +29,7 @@ from greentls.errors import ConfigurationError
 from greentls.stores.memory import MemoryStore
 from greentls.stores.sealed import SealedStore
 from greentls.wire import Parser
+from tests.docs.sources import is_there
 from tests.support.clients import exchange, in_thread, stdlib_context
 from tests.support.helpers import PATIENCE, ROOT
 
@@ -400,8 +401,7 @@ def test_the_parsers_events_are_those_of_the_wire_page():
 def test_the_tests_that_are_named_exist():
     named = set(re.findall(r":test:`(\w+)`", EVERYTHING))
     assert len(named) > 20
-    there = "\n".join(path.read_text("utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
-    assert {name for name in named if f"def {name}(" not in there} == set()
+    assert {name for name in named if not is_there(name)} == set()
 
 
 def documented_names():

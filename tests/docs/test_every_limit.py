@@ -4,19 +4,13 @@ name of its setting."""
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 
+from tests.docs.sources import TESTS, is_there
 from tests.support.helpers import ROOT
 
-TESTS = ROOT / "tests"
-SOURCES = [
-    path.read_text("utf-8")
-    for path in TESTS.rglob("test_*.py")
-    if "docs" not in path.parts and path.name != Path(__file__).name
-]
-PAGE = (TESTS.parent / "docs" / "security.rst").read_text("utf-8")
+PAGE = (ROOT / "docs" / "security.rst").read_text("utf-8")
 LIMITS = re.findall(r"^   \* - ``greentls\.([\w.]+)``$", PAGE, re.MULTILINE)
 
 BY_SETTING = {
@@ -45,10 +39,9 @@ BY_SETTING = {
 @pytest.mark.parametrize("limit", LIMITS)
 def test_a_limit_is_met(limit):
     if limit in BY_SETTING:
-        assert any(f"def {BY_SETTING[limit]}(" in source for source in SOURCES)
+        assert is_there(BY_SETTING[limit])
     else:
-        name = re.compile(rf"\b{limit.rpartition('.')[2]}\b")
-        assert any(name.search(source) for source in SOURCES), "no test names it"
+        assert re.search(rf"\b{limit.rpartition('.')[2]}\b", TESTS), "no test names it"
 
 
 def test_none_is_listed_that_is_gone():

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import contextlib
+import select
+import socket
+
 import pytest
 
 from tests.support.ssl_servers import Server
@@ -28,3 +32,18 @@ def serve(servers):
         return server.address
 
     return start
+
+
+@pytest.fixture(scope="module")
+def full():
+    """The address of a listener whose queue is full: who connects waits."""
+    with socket.socket() as listening, contextlib.ExitStack() as clients:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(0)
+        while True:
+            client = clients.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(listening.getsockname())
+            if not select.select([], [client], [], 0.1)[1]:
+                break
+        yield listening.getsockname()

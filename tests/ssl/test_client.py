@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import ssl
 import subprocess
@@ -15,41 +14,9 @@ from gevent import select
 from gevent.socket import create_connection
 
 import greentls
+from tests.ssl.peers import StdlibServer, client_context, connect
 from tests.support.helpers import PATIENCE, free_port, wait_until
-from tests.support.ssl_pairs import both_versions
-
-
-class StdlibServer:
-    """Echoes, by the standard library's ssl, in threads."""
-
-    def __init__(self, pki, **settings):
-        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self.context.load_cert_chain(pki.cert_file, pki.key_file)
-        for name, value in settings.items():
-            setattr(self.context, name, value)
-        self.errors = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.address = self._listener.getsockname()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self):
-        with contextlib.suppress(OSError):
-            while True:
-                raw, _ = self._listener.accept()
-                raw.settimeout(PATIENCE)
-                try:
-                    with self.context.wrap_socket(raw, server_side=True) as sock:
-                        while data := sock.recv(65536):
-                            sock.sendall(data)
-                except OSError as error:
-                    self.errors.append(error)
-
-    def close(self):
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._thread.join(PATIENCE)
-        self._listener.close()
+from tests.support.ssl_pairs import both_versions, connected, contexts
 
 
 @pytest.fixture
@@ -57,23 +24,6 @@ def server(pki):
     server = StdlibServer(pki)
     yield server
     server.close()
-
-
-def client_context(pki, version="1.3", **settings):
-    context = greentls.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.load_verify_locations(pki.ca_file)
-    context.minimum_version = context.maximum_version = {
-        "1.2": ssl.TLSVersion.TLSv1_2,
-        "1.3": ssl.TLSVersion.TLSv1_3,
-    }[version]
-    for name, value in settings.items():
-        setattr(context, name, value)
-    return context
-
-
-def connect(address, context, **options):
-    options.setdefault("server_hostname", "localhost")
-    return context.wrap_socket(create_connection(address, timeout=PATIENCE), **options)
 
 
 @both_versions
@@ -315,17 +265,11 @@ class TestNonBlocking:
 
     def test_send_takes_nothing_that_it_does_not_send(self, pki, version):
         """hazard: a send() that raised is repeated, and the peer gets the data twice."""
-        here, there = gevent.socket.socketpair()
-        server = greentls.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        server.load_cert_chain(pki.cert_file, pki.key_file)
-        job = gevent.spawn(server.wrap_socket, there, server_side=True)
-        sock = client_context(pki, version).wrap_socket(here, server_hostname="localhost")
-        peer = job.get(timeout=PATIENCE)
         data = bytes(range(256)) * 20_000
-        sock.settimeout(0.0)
         sent = refused = 0
         got = bytearray()
-        with sock, peer, gevent.Timeout(PATIENCE):
+        with connected(*contexts(pki, version)) as (sock, peer), gevent.Timeout(PATIENCE):
+            sock.settimeout(0.0)
             while sent < len(data):
                 try:
                     sent += sock.send(data[sent:])
@@ -342,16 +286,10 @@ class TestNonBlocking:
         assert got == data
 
     def test_a_send_that_is_late_takes_nothing(self, pki, version):
-        here, there = gevent.socket.socketpair()
-        server = greentls.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        server.load_cert_chain(pki.cert_file, pki.key_file)
-        job = gevent.spawn(server.wrap_socket, there, server_side=True)
-        sock = client_context(pki, version).wrap_socket(here, server_hostname="localhost")
-        peer = job.get(timeout=PATIENCE)
         data = bytes(range(256)) * 20_000
-        sock.settimeout(0.01)
         sent = 0
-        with sock, peer, gevent.Timeout(PATIENCE):
+        with connected(*contexts(pki, version)) as (sock, peer), gevent.Timeout(PATIENCE):
+            sock.settimeout(0.01)
             with pytest.raises(TimeoutError, match="The write operation timed out"):
                 while True:
                     sent += sock.send(data[sent:])

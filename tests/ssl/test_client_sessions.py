@@ -14,8 +14,8 @@ import pytest
 from gevent.socket import create_connection
 
 import greentls
-from tests.ssl.test_client import StdlibServer, client_context, connect
-from tests.ssl.test_early_data import REQUEST, Site
+from tests.ssl.early_data import REQUEST, Site
+from tests.ssl.peers import StdlibServer, client_context, connect
 from tests.support.helpers import PATIENCE, Pki, free_port, wait_until
 from tests.support.ssl_pairs import both_versions, connected, contexts, handshake, sides, talk
 from tests.support.ssl_servers import server_context

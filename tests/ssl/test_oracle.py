@@ -11,7 +11,6 @@ import contextlib
 import errno
 import io
 import os
-import select
 import socket
 import ssl
 
@@ -261,21 +260,6 @@ def run(program, when, operation, action):
     if program.peer is not None:
         program.peer.close()
     return facts
-
-
-@pytest.fixture(scope="module")
-def full():
-    """The address of a listener whose queue is full: who connects waits."""
-    with socket.socket() as listening, contextlib.ExitStack() as clients:
-        listening.bind(("127.0.0.1", 0))
-        listening.listen(0)
-        while True:
-            client = clients.enter_context(socket.socket())
-            client.setblocking(False)
-            client.connect_ex(listening.getsockname())
-            if not select.select([], [client], [], 0.1)[1]:
-                break
-        yield listening.getsockname()
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import gevent.socket
@@ -21,7 +21,6 @@ from greentls.core import callbacks
 from greentls.stores.memory import MemoryStore
 from greentls.strategy import STRATEGIES
 from greentls.tickets import TicketKey, TicketKeys
-from tests.core.test_session_identity import crl_of
 from tests.support.helpers import PATIENCE, Pki
 from tests.support.ssl_pairs import TLS_VERSIONS, Side, carry, contexts, finished, outcome
 
@@ -48,14 +47,10 @@ class World:
     pki: Pki
     strange_pki: Pki
     version: str
-    certificate: tuple[str, str] = field(init=False)
-
-    def __post_init__(self):
-        self.certificate = self.pki.issue("a client", client=True)
 
     def crl_of(self, certificate_file):
         with open(certificate_file, "rb") as file:
-            return crl_of(self.pki, x509.load_pem_x509_certificate(file.read()).serial_number)
+            return self.pki.crl(x509.load_pem_x509_certificate(file.read()).serial_number)
 
     def other_version(self, context):
         other = TLS_VERSIONS["1.2" if self.version == "1.3" else "1.3"]
@@ -88,6 +83,13 @@ def client(function=None, **more):
     return _policy("client", function, **more)
 
 
+def either(function=None, **more):
+    """Two policies, one of each side."""
+    if function is None:
+        return lambda function: either(function, **more)
+    return client(server(function, **more), **more)
+
+
 def _policy(side, function, **more):
     if function is None:
         return lambda function: _policy(side, function, **more)
@@ -97,7 +99,7 @@ def _policy(side, function, **more):
 
 def verified(world, client, server):
     """Each side verifies the other."""
-    client.load_cert_chain(*world.certificate)
+    client.load_cert_chain(*world.pki.client)
     server.load_verify_locations(world.pki.ca_file)
     server.verify_mode = ssl.CERT_REQUIRED
 
@@ -119,7 +121,7 @@ def verify_mode(world, context):
     context.verify_mode = ssl.CERT_REQUIRED
 
 
-@server(before=lambda world, client, server: client.load_cert_chain(*world.certificate))
+@server(before=lambda world, client, server: client.load_cert_chain(*world.pki.client))
 def verify_mode_and_trust(world, context):
     context.load_verify_locations(world.strange_pki.ca_file)
     context.verify_mode = ssl.CERT_REQUIRED
@@ -132,7 +134,7 @@ def verify_flags(world, context):
 
 @server(before=verified)
 def crl(world, context):
-    context.crl = world.crl_of(world.certificate[0])
+    context.crl = world.crl_of(world.pki.client[0])
 
 
 @server(before=verified)
@@ -197,17 +199,17 @@ def certificates(world, context):
     context.certificates = Source()
 
 
-@server
+@either
 def keylog_callback(world, context):
     context.keylog_callback = refuse
 
 
-@server
+@either
 def versions(world, context):
     world.other_version(context)
 
 
-@server(versions=("1.2",))
+@either(versions=("1.2",))
 def ciphers(world, context):
     context.set_ciphers("ECDHE-ECDSA-CHACHA20-POLY1305")
 
@@ -222,7 +224,7 @@ def post_handshake_auth(world, context):
 
 
 @client(before=strange)
-def client_verify_mode(world, context):
+def clients_verify_mode(world, context):
     context.verify_mode = ssl.CERT_REQUIRED
 
 
@@ -238,38 +240,23 @@ def check_hostname(world, context):
 
 
 @client
-def client_verify_callback(world, context):
+def clients_verify_callback(world, context):
     context.verify_callback = refuse
 
 
 @client
-def client_verify_flags(world, context):
+def clients_verify_flags(world, context):
     context.verify_flags |= CRL_CHECK_LEAF
 
 
 @client
-def client_crl(world, context):
+def clients_crl(world, context):
     context.crl = world.crl_of(world.pki.cert_file)
 
 
 @client
 def ocsp(world, context):
     context.ocsp = "require"
-
-
-@client
-def client_keylog_callback(world, context):
-    context.keylog_callback = refuse
-
-
-@client
-def client_versions(world, context):
-    world.other_version(context)
-
-
-@client(versions=("1.2",))
-def client_ciphers(world, context):
-    context.set_ciphers("ECDHE-ECDSA-CHACHA20-POLY1305")
 
 
 # -- the ways ----------------------------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ import contextlib
 import errno
 import functools
 import os
-import select
 import socket
 import ssl
 import struct
@@ -137,20 +136,6 @@ class TestWhoeverWaitsInAcceptOrConnect:
                 accepted, address = other.accept()
                 accepted.close()
                 assert address == client.getsockname()
-
-    @pytest.fixture
-    def full(self):
-        """The address of a listener whose queue is full: who connects waits."""
-        with socket.socket() as listening, contextlib.ExitStack() as clients:
-            listening.bind(("127.0.0.1", 0))
-            listening.listen(0)
-            while True:
-                client = clients.enter_context(socket.socket())
-                client.setblocking(False)
-                client.connect_ex(listening.getsockname())
-                if not select.select([], [client], [], 0.1)[1]:
-                    break
-            yield listening.getsockname()
 
     @pytest.mark.parametrize("end", ["close", "detach"])
     @pytest.mark.parametrize("connect", ["connect", "connect_ex"])

@@ -134,6 +134,15 @@ class Pki:
         private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
         return self._write(f"{stem}.pem", certificate.public_bytes(pem)), self._write(f"{stem}.key", private)
 
+    def crl(self, *serial_numbers: int) -> x509.CertificateRevocationList:
+        """Revokes them, for a day."""
+        now = datetime.datetime.now(datetime.timezone.utc)
+        builder = x509.CertificateRevocationListBuilder().issuer_name(self._name).last_update(now)
+        for number in serial_numbers:
+            revoked = x509.RevokedCertificateBuilder().serial_number(number).revocation_date(now).build()
+            builder = builder.add_revoked_certificate(revoked)
+        return builder.next_update(now + datetime.timedelta(days=1)).sign(self._key, hashes.SHA256())
+
 
 def _general_name(name: str):
     try:

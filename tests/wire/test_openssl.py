@@ -10,8 +10,8 @@ from OpenSSL import SSL
 from greentls.wire.hello import ClientHello
 from greentls.wire.record import RecordReader
 from tests.support.wire_helpers import RANDOM, client_hello, extension, record, records, u8, u16, v8, v16
+from tests.wire.captured import HELLOS
 from tests.wire.fuzz_parser import mutate
-from tests.wire.test_real_hellos import HELLOS
 
 GROUPS = extension(10, v16(u16(23), u16(29), u16(0x1A1A)))
 POINT_FORMATS = extension(11, v8(u8(0)))

@@ -27,7 +27,7 @@ from tests.support.wire_helpers import (
     sizes,
     u24,
 )
-from tests.wire.test_messages import SAMPLES
+from tests.wire.samples import SAMPLES
 
 CLIENT = client_hello(extension(0x1A1A, b"x" * 100), session_id=b"s" * 32)
 SERVER = server_hello(session_id=b"s" * 32)

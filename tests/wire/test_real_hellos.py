@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 
 import pytest
 
@@ -16,19 +15,9 @@ from greentls.wire.parser import _EVENTS, Parser
 from greentls.wire.record import RecordReader
 from greentls.wire.registry import ExtensionType as E
 from greentls.wire.registry import is_grease
-from tests.support.helpers import DATA
 from tests.support.wire_helpers import TRAILING, byte_by_byte, message, proper_prefixes
+from tests.wire.captured import FLIGHTS, HELLOS
 
-
-def captures(kind):
-    return [
-        pytest.param(path.with_suffix(".bin").read_bytes(), json.loads(path.read_text()), id=path.stem)
-        for path in sorted((DATA / kind).glob("*.json"))
-    ]
-
-
-HELLOS = captures("hellos")
-FLIGHTS = captures("flights")
 FIRST_HELLOS = [pytest.param(next(RecordReader().feed(param.values[0])), id=param.id) for param in HELLOS]
 
 
