@@ -15,6 +15,7 @@ import gevent
 import pytest
 
 from greentls.hub import Deadline, PerHub, after_fork, here
+from tests.support.forks import forked
 from tests.support.helpers import PATIENCE
 
 
@@ -32,19 +33,6 @@ def in_a_thread(function):
     thread.start()
     thread.join(PATIENCE)
     return answers[0]
-
-
-def in_a_child(function):
-    """Whether it returned True in a forked process."""
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            gevent.reinit()
-            status = function() is not True
-        finally:
-            os._exit(status)
-    return os.waitpid(child, 0)[1] == 0
 
 
 class Thing:
@@ -95,7 +83,7 @@ class TestPerHub:
     def test_a_forked_process_begins_anew(self):
         things = PerHub(os.getpid)
         things.get()
-        assert in_a_child(lambda: things.get() == os.getpid())
+        assert forked(lambda: 0 if things.get() == os.getpid() else 1) == 0
         assert things.get() == os.getpid()
 
     def test_it_goes_with_its_thread_and_with_what_holds_it(self):
@@ -143,7 +131,7 @@ class TestAfterFork:
         reference = weakref.ref(gone)
         del gone
         assert reference() is None
-        assert in_a_child(lambda: counter == [1])
+        assert forked(lambda: 0 if counter == [1] else 1) == 0
         assert counter == []
 
 

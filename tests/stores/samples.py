@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 import threading
-
-import gevent
 
 from tests.support.helpers import PATIENCE
 
@@ -68,43 +65,9 @@ def talking(talk):
         assert not thread.is_alive()
 
 
-def in_processes(count, work):
-    """What work(number) answered in each of so many processes: bytes."""
-    pipes = []
-    for number in range(count):
-        reading, writing = os.pipe()
-        if os.fork() == 0:
-            try:
-                gevent.reinit()
-                os.write(writing, work(number))
-            finally:
-                os._exit(0)
-        os.close(writing)
-        pipes.append(reading)
-    answers = []
-    for reading in pipes:
-        with open(reading, "rb") as file:
-            answers.append(file.read())
-        os.wait()
-    return answers
-
-
 def answered(function, *arguments):
     """What it returns or raises."""
     try:
         return function(*arguments)
     except Exception as error:
         return error
-
-
-def forked(work):
-    """The exit status of a child that has done it. Nothing else runs in this process meanwhile."""
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            gevent.reinit()
-            status = work()
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

@@ -12,7 +12,8 @@ import pytest
 from gevent.event import Event
 
 from greentls.stores.memcached import MemcachedStore
-from tests.stores.samples import ID, MANY, answered, forked
+from tests.stores.samples import ID, MANY, answered
+from tests.support.forks import forked
 from tests.support.helpers import PATIENCE
 
 

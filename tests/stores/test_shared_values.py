@@ -11,7 +11,8 @@ import pytest
 from greentls.errors import ConfigurationError
 from greentls.stores import SharedValues
 from greentls.stores.memcached import RELATIVE_LIMIT, MemcachedStore
-from tests.stores.samples import ID, SESSION, in_processes
+from tests.stores.samples import ID, SESSION
+from tests.support.forks import in_processes
 from tests.support.helpers import PATIENCE
 
 

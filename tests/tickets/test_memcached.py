@@ -5,11 +5,11 @@ from __future__ import annotations
 import multiprocessing
 import os
 
-import gevent
 import pytest
 
 from greentls.stores import open_store
 from greentls.tickets import ANNOUNCE, TicketKeys
+from tests.support.forks import in_processes
 from tests.support.helpers import PATIENCE
 from tests.tickets.machines import ROTATION, Clock, refresh, wait_for
 
@@ -38,31 +38,21 @@ class TestMemcached:
 
     def test_of_many_processes_one_makes_the_key(self, memcached, secret_file):
         url = memcached.url(secret_file=secret_file)
-        answers, together = [], multiprocessing.get_context("fork").Barrier(6)  # their clocks do not differ by hours
-        for _ in range(6):
-            reading, writing = os.pipe()
-            if os.fork() == 0:
-                try:
-                    gevent.reinit()
-                    clock = Clock()
-                    keys = TicketKeys.shared(open_store(url), clock=clock)
-                    names = []
-                    for _ in range(3):
-                        keys.ready(PATIENCE)
-                        keys.refresh()
-                        together.wait(PATIENCE)
-                        clock.now += ROTATION + ANNOUNCE
-                        names.append(keys.keys[0].name)
-                    os.write(writing, b"".join(names))
-                finally:
-                    os._exit(0)
-            os.close(writing)
-            answers.append(reading)
-        found = []
-        for reading in answers:
-            with open(reading, "rb") as file:
-                found.append(file.read())
-            os.wait()
+        together = multiprocessing.get_context("fork").Barrier(6)  # their clocks do not differ by hours
+
+        def work(number):
+            clock = Clock()
+            keys = TicketKeys.shared(open_store(url), clock=clock)
+            names = []
+            for _ in range(3):
+                keys.ready(PATIENCE)
+                keys.refresh()
+                together.wait(PATIENCE)
+                clock.now += ROTATION + ANNOUNCE
+                names.append(keys.keys[0].name)
+            return b"".join(names)
+
+        found = in_processes(6, work)
         assert len(found[0]) == 48
         assert len(set(found)) == 1
 
