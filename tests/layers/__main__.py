@@ -1,4 +1,4 @@
-"""Prints the floors of the house from the top: the parts on each, with their modules and lines; then circles.
+"""Prints the picture of the floors, then the modules and lines of each part, then circles.
 
 python -m tests.layers
 """
@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections import Counter
 
-from tests.layers.floors import FLOORS, circles, house, modules, part_of
+from tests.layers.floors import FLOORS, circles, house, modules, part_of, picture
 
 if __name__ == "__main__":
+    print(picture())
     files, lines = Counter(), Counter()
     for path, name, _ in modules():
         files[part_of(name)] += 1

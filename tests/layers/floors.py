@@ -149,3 +149,19 @@ def circles(imported):
         if name in beyond
     }
     return sorted(groups)
+
+
+def picture():
+    """The floors as docs/architecture.rst draws them."""
+    lines = []
+    for floor in sorted(set(FLOORS.values()), reverse=True):
+        parts = sorted(part.removeprefix("greentls.") for part, its in FLOORS.items() if its == floor)
+        marked = [
+            part + "*" * (part in GEVENT) + "+" * any(each.startswith(f"greentls.{part}") for each in TOUCHES_C)
+            for part in parts
+        ]
+        lines += [RULE, f"{floor}  | {'   '.join(marked):<{len(RULE) - 7}} |"]
+    return "\n".join([*lines, RULE]) + "\n"
+
+
+RULE = f"   +{'-' * 88}+"
