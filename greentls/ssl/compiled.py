@@ -177,14 +177,12 @@ def read_settings(context: SSLContext, server_side: bool) -> Settings:
         "hostname_checks_common_name": context.hostname_checks_common_name,
         "session_id_context": context.session_id_context,
         "session_lifetime": context.session_lifetime,
+        "hooks": _hooks(context, server_side),
     }
     if server_side:
         settings["psk_identity_hint"] = context._psk_identity_hint
         settings["max_early_data"] = context.max_early_data
         settings["num_tickets"] = context.num_tickets if context.num_tickets != 2 else None
-        settings["hooks"] = _server_hooks(context)
-    else:
-        settings["hooks"] = _client_hooks(context)
     return settings
 
 
@@ -193,55 +191,55 @@ def _bound(version: int) -> int:
     return version if version > _stdlib_ssl.TLSVersion.SSLv3 else 0
 
 
-def _client_hooks(context: SSLContext) -> Hooks:
-    hooks: dict[str, Any] = _common_hooks(context)  # Any: Hooks has their types
+def _hooks(context: SSLContext, server_side: bool) -> Hooks:
     timeout = context.callback_timeout
+    verify, message = context.verify_callback, context._msg_callback
+    keylog = context.keylog_filename or context.keylog_callback
+    signs = context.certificates is not None or any(chain.signer for chain in context._chains)
+    hooks = Hooks(
+        keylog=callbacks.KeyLog(context.keylog_filename, context.keylog_callback, timeout) if keylog else None,
+        verify=callbacks.VerifyCallback(verify, timeout) if verify else None,
+        sign=Signature(timeout) if signs else None,
+        message=callbacks.MessageCallback(message) if message else None,
+    )
+    return _server_hooks(context, hooks, timeout) if server_side else _client_hooks(context, hooks, timeout)
+
+
+def _client_hooks(context: SSLContext, hooks: Hooks, timeout: float | None) -> Hooks:
     if context.client_sessions is not None:
-        hooks["new_session"] = context.client_sessions.collect
+        hooks = replace(hooks, new_session=context.client_sessions.collect)
     if context.ocsp is not None:
         from greentls.ssl.hooks.revocation import OCSPCheck
 
-        hooks["ocsp"] = OCSPCheck(context.ocsp, timeout)
+        hooks = replace(hooks, ocsp=OCSPCheck(context.ocsp, timeout))
     if context._psk_client:
-        hooks["psk_client"] = callbacks.PSKClient(context._psk_client, timeout)
-    return Hooks(**hooks)
+        hooks = replace(hooks, psk_client=callbacks.PSKClient(context._psk_client, timeout))
+    return hooks
 
 
-def _server_hooks(context: SSLContext) -> Hooks:
-    hooks: dict[str, Any] = _common_hooks(context)  # Any: Hooks has their types
-    timeout = context.callback_timeout
+def _server_hooks(context: SSLContext, hooks: Hooks, timeout: float | None) -> Hooks:
+    if context._cache is not None:
+        context._cache.timeout = timeout
+        cache = context._cache.hooks
+        hooks = replace(
+            hooks, get_session=cache.get_session, new_session=cache.new_session, remove_session=cache.remove_session
+        )
     if context.max_early_data:
         store = context.session_store if context.replay_guard is None else context.replay_guard
-        hooks["early_data"] = ReplayGuard(store, timeout)
+        hooks = replace(hooks, early_data=ReplayGuard(store, timeout))
     if context._psk_server:
-        hooks["psk_server"] = callbacks.PSKServer(context._psk_server, timeout)
+        hooks = replace(hooks, psk_server=callbacks.PSKServer(context._psk_server, timeout))
     if context.ticket_keys is not None:
-        hooks["ticket_key"] = callbacks.TicketKeyChoice(context.ticket_keys, timeout)
+        hooks = replace(hooks, ticket_key=callbacks.TicketKeyChoice(context.ticket_keys, timeout))
     if context.sni_callback is not None or context.certificates is not None:
-        hooks["servername"] = callbacks.ServerName(context.sni_callback, context.certificates, timeout, compile)
+        chooser = callbacks.ServerName(context.sni_callback, context.certificates, timeout, compile)
+        hooks = replace(hooks, servername=chooser)
     if context.alpn_callback is not None:
-        hooks["alpn"] = callbacks.ALPNCallback(context.alpn_callback, timeout)
+        hooks = replace(hooks, alpn=callbacks.ALPNCallback(context.alpn_callback, timeout))
     elif context._alpn:
-        hooks["alpn"] = callbacks.ALPNChoice(context._alpn)
+        hooks = replace(hooks, alpn=callbacks.ALPNChoice(context._alpn))
     if context.ocsp_callback is not None:
         from greentls.ssl.hooks.revocation import OCSPCallback
 
-        hooks["ocsp"] = OCSPCallback(context.ocsp_callback, timeout)
-    if context._cache is None:
-        return Hooks(**hooks)
-    context._cache.timeout = timeout
-    return replace(context._cache.hooks, **hooks)
-
-
-def _common_hooks(context: SSLContext) -> dict[str, Any]:
-    hooks: dict[str, Any] = {}
-    timeout = context.callback_timeout
-    if context.keylog_filename or context.keylog_callback:
-        hooks["keylog"] = callbacks.KeyLog(context.keylog_filename, context.keylog_callback, timeout)
-    if context.verify_callback:
-        hooks["verify"] = callbacks.VerifyCallback(context.verify_callback, timeout)
-    if context.certificates is not None or any(chain.signer for chain in context._chains):
-        hooks["sign"] = Signature(timeout)
-    if context._msg_callback:
-        hooks["message"] = callbacks.MessageCallback(context._msg_callback)
+        hooks = replace(hooks, ocsp=OCSPCallback(context.ocsp_callback, timeout))
     return hooks

@@ -126,6 +126,10 @@ class SSLContext(STDLIB_CONTEXT, metaclass=Replacement):  # type: ignore[misc]  
     client_sessions: ClientSessions | None = None
     _replaces = (STDLIB_CONTEXT,)
 
+    # The base has properties of these names, which would make its own connections call them.
+    sni_callback: SNICallback | None = None
+    _msg_callback: Callable[..., object] | None = None
+
     # Both are defined above this module, which cannot import them: greentls.ssl puts them here.
     compile: ClassVar[Callable[..., Config]]
     sslsocket_class: Any  # SSLSocket, or a user's subclass
@@ -151,18 +155,19 @@ class SSLContext(STDLIB_CONTEXT, metaclass=Replacement):  # type: ignore[misc]  
         self._psk_client: Callable[[str | None], tuple[str | None, bytes]] | None = None
         self._psk_server: Callable[[str | None], bytes] | None = None
         self._psk_identity_hint = b""
-        self._message_callback: Callable[..., object] | None = None
         self._cache: SessionCache | None = None
-        self._ticket_keys: TicketKeys | None = None
-        self._strategy = "coroutine"
         #: How handshakes ended: "full", "session_id", "ticket", "stateful", "psk", "failed"; and lookups: "lookup hit",
         #: "lookup miss" and so on, as in SessionLookup.
         self.counters: Counter[str] = Counter()
-        self._sni_callback: SNICallback | None = None
-        self._verify_callback: Callable[..., None] | None = None
-        self._keylog_callback: Callable[[Sock, bytes], object] | None = None
-        self._ocsp: Mode | None = None
+        #: How handshakes wait for callbacks: one of greentls.strategy.STRATEGIES. Raises ConfigurationError.
+        self.strategy = "coroutine"
+        #: How a client checks that the server's certificate is not revoked. "require": the server must staple a good
+        #: OCSP response. "check": without a staple the responder is asked. None: not at all. Raises ConfigurationError.
+        self.ocsp: Mode | None = None
         self.certificates: CertificateSource | None = None
+        self.ticket_keys: TicketKeys | None = None
+        self.verify_callback: Callable[..., None] | None = None
+        self.keylog_callback: Callable[[Sock, bytes], object] | None = None
         self.alpn_callback: Callable[[Sock, list[str]], str | None] | None = None
         self.ocsp_callback: Callable[[Sock], bytes | None] | None = None
         self.client_hello_callback: ClientHelloCallback | None = None
@@ -176,6 +181,9 @@ class SSLContext(STDLIB_CONTEXT, metaclass=Replacement):  # type: ignore[misc]  
         self.replay_guard: SharedValues | None = None
 
     def __setattr__(self, name: str, value: object) -> None:
+        check = _CHECKS.get(name)
+        if check is not None:
+            check(self, value)
         super().__setattr__(name, value)
         if "_changes" in self.__dict__:  # a subclass that leaves out __init__(), as truststore's does, has none
             self.__dict__["_changes"] += 1
@@ -304,64 +312,6 @@ class SSLContext(STDLIB_CONTEXT, metaclass=Replacement):  # type: ignore[misc]  
 
     # -- callbacks -----------------------------------------------------------------------------------------------------
 
-    @property
-    def sni_callback(self) -> SNICallback | None:
-        return self._sni_callback
-
-    @sni_callback.setter
-    def sni_callback(self, callback: SNICallback | None) -> None:
-        if callback is not None:
-            if not callable(callback):
-                raise TypeError("not a callable object")
-            self._must_not_be(_stdlib_ssl.PROTOCOL_TLS_CLIENT, "sni_callback")
-        self._sni_callback = callback
-
-    @property
-    def verify_callback(self) -> Callable[..., None] | None:
-        return self._verify_callback
-
-    @verify_callback.setter
-    def verify_callback(self, callback: Callable[..., None] | None) -> None:
-        if callback is not None:
-            _check_verify_callback(callback)
-        self._verify_callback = callback
-
-    @property
-    def keylog_callback(self) -> Callable[[Sock, bytes], object] | None:
-        return self._keylog_callback
-
-    @keylog_callback.setter
-    def keylog_callback(self, callback: Callable[[Sock, bytes], object] | None) -> None:
-        _check_callable(callback)
-        self._keylog_callback = callback
-
-    @property
-    def ocsp(self) -> Mode | None:
-        """How a client checks that the server's certificate is not revoked. "require": the server must staple a good
-        OCSP response. "check": without a staple the responder is asked. None: not at all. Setting it to something else
-        raises ConfigurationError."""
-        return self._ocsp
-
-    @ocsp.setter
-    def ocsp(self, mode: Mode | None) -> None:
-        if mode is not None:
-            from greentls.ocsp.client_check import MODES
-
-            if mode not in MODES:
-                raise ConfigurationError(f"ocsp {mode!r}", "no such mode", f"known are None, {', '.join(MODES)}")
-            self._must_not_be(_stdlib_ssl.PROTOCOL_TLS_SERVER, "ocsp")
-        self._ocsp = mode
-
-    @property
-    def _msg_callback(self) -> Callable[..., object] | None:
-        return self._message_callback
-
-    @_msg_callback.setter
-    def _msg_callback(self, callback: Callable[..., object] | None) -> None:
-        if callback is not None and not callable(callback):
-            raise TypeError(f"{callback} is not callable.")
-        self._message_callback = callback
-
     def set_psk_client_callback(self, callback: Callable[[str | None], tuple[str | None, bytes]] | None) -> None:
         """callback(the server's hint) answers (identity, key). Of Python 3.13's ssl, as the next one."""
         self._must_not_be(_stdlib_ssl.PROTOCOL_TLS_SERVER, "PSK client callback")
@@ -382,41 +332,15 @@ class SSLContext(STDLIB_CONTEXT, metaclass=Replacement):  # type: ignore[misc]  
             raise ssl_error(f"Cannot add {what} to a {protocol.name} context")
 
     @property
-    def strategy(self) -> str:
-        """How handshakes wait for callbacks: one of greentls.strategy.STRATEGIES. Another one raises
-        ConfigurationError."""
-        return self._strategy
-
-    @strategy.setter
-    def strategy(self, name: str) -> None:
-        if name not in STRATEGIES:
-            raise ConfigurationError(f"strategy {name!r}", "no such strategy", f"known are {', '.join(STRATEGIES)}")
-        self._strategy = name
-
-    @property
     def session_store(self) -> SessionStore | None:
         return self._cache.store if self._cache else None
 
     @session_store.setter
     def session_store(self, store: SessionStore | None) -> None:
-        if store is not None and self._ticket_keys is not None:
+        if store is not None and self.ticket_keys is not None:
             raise two_places("SSLContext.session_store beside ticket_keys")
         if store is not self.session_store:
             self._cache = SessionCache(store) if store is not None else None
-
-    @property
-    def ticket_keys(self) -> TicketKeys | None:
-        return self._ticket_keys
-
-    @ticket_keys.setter
-    def ticket_keys(self, keys: TicketKeys | None) -> None:
-        if keys is not None:
-            if not isinstance(keys, TicketKeys):
-                raise TypeError(f"a {type(keys).__name__} is not a TicketKeys")
-            self._must_not_be(_stdlib_ssl.PROTOCOL_TLS_CLIENT, "ticket keys")
-            if self._cache is not None:
-                raise two_places("SSLContext.ticket_keys beside session_store")
-        self._ticket_keys = keys
 
     def drain_sessions(self, timeout: float | None = None) -> bool:
         """Waits until the store has the sessions of the connections so far, timeout seconds at most. Returns whether it
@@ -467,16 +391,6 @@ class _Password:
         return self.answer
 
 
-def _check_verify_callback(callback: Callable[..., None]) -> None:
-    """Raises TypeError if it cannot be called as a verify_callback is: it would refuse every connection."""
-    try:
-        inspect.signature(callback).bind(None, [], resumed=False)
-    except ValueError:
-        pass  # the signature of a builtin is not known
-    except TypeError as error:
-        raise TypeError(f"verify_callback is called with (sock, chain, resumed=...): {error}") from None
-
-
 def _check(setter: Callable[[SSL.Context, str], None], names: str) -> None:
     """Raises TypeError, ssl.SSLError."""
     if not isinstance(names, str):
@@ -491,6 +405,64 @@ def _check_callable(callback: object) -> None:
     """Raises TypeError."""
     if callback is not None and not callable(callback):
         raise TypeError("callback must be callable")
+
+
+def _check_sni_callback(context: SSLContext, callback: SNICallback | None) -> None:
+    if callback is not None:
+        if not callable(callback):
+            raise TypeError("not a callable object")
+        context._must_not_be(_stdlib_ssl.PROTOCOL_TLS_CLIENT, "sni_callback")
+
+
+def _check_verify_callback(_: SSLContext, callback: Callable[..., None] | None) -> None:
+    """One that cannot be called would refuse every connection."""
+    try:
+        if callback is not None:
+            inspect.signature(callback).bind(None, [], resumed=False)
+    except ValueError:
+        pass  # the signature of a builtin is not known
+    except TypeError as error:
+        raise TypeError(f"verify_callback is called with (sock, chain, resumed=...): {error}") from None
+
+
+def _check_message_callback(_: SSLContext, callback: Callable[..., object] | None) -> None:
+    if callback is not None and not callable(callback):
+        raise TypeError(f"{callback} is not callable.")
+
+
+def _check_ocsp(context: SSLContext, mode: Mode | None) -> None:
+    if mode is not None:
+        from greentls.ocsp.client_check import MODES
+
+        if mode not in MODES:
+            raise ConfigurationError(f"ocsp {mode!r}", "no such mode", f"known are None, {', '.join(MODES)}")
+        context._must_not_be(_stdlib_ssl.PROTOCOL_TLS_SERVER, "ocsp")
+
+
+def _check_strategy(_: SSLContext, name: str) -> None:
+    if name not in STRATEGIES:
+        raise ConfigurationError(f"strategy {name!r}", "no such strategy", f"known are {', '.join(STRATEGIES)}")
+
+
+def _check_ticket_keys(context: SSLContext, keys: TicketKeys | None) -> None:
+    if keys is not None:
+        if not isinstance(keys, TicketKeys):
+            raise TypeError(f"a {type(keys).__name__} is not a TicketKeys")
+        context._must_not_be(_stdlib_ssl.PROTOCOL_TLS_CLIENT, "ticket keys")
+        if context._cache is not None:
+            raise two_places("SSLContext.ticket_keys beside session_store")
+
+
+# What is checked when it is set; Any: each of its own type.
+_CHECKS: dict[str, Callable[[SSLContext, Any], None]] = {
+    "_msg_callback": _check_message_callback,
+    "keylog_callback": lambda _, callback: _check_callable(callback),
+    "ocsp": _check_ocsp,
+    "sni_callback": _check_sni_callback,
+    "strategy": _check_strategy,
+    "ticket_keys": _check_ticket_keys,
+    "verify_callback": _check_verify_callback,
+}
 
 
 def _stamp(path: str) -> tuple[int, int] | None:

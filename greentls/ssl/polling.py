@@ -13,7 +13,7 @@ import select
 import selectors
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import gevent.monkey
 import gevent.select
@@ -21,6 +21,9 @@ import gevent.selectors
 
 from greentls.ssl.plain_socket import PlainSocket
 from greentls.ssl.socket import SSLSocket
+
+if TYPE_CHECKING:
+    from _typeshed import FileDescriptorLike
 
 __all__ = ["KNOWN", "is_ours", "replacements", "seeing", "selector_classes"]
 
@@ -32,14 +35,7 @@ Original = Callable[..., Any]  # Any: select(), poll() or a method select(), the
 KNOWN: weakref.WeakValueDictionary[int, SSLSocket | PlainSocket] = weakref.WeakValueDictionary()
 
 
-class HasFileno(Protocol):
-    def fileno(self) -> int: ...
-
-
-Pollable = int | HasFileno
-
-
-def at_hand(thing: Pollable) -> bool:
+def at_hand(thing: FileDescriptorLike) -> bool:
     """Whether the socket of this descriptor, or with this fileno(), has data to read without a wait."""
     known = SSLSocket.by_descriptor
     if not known:
@@ -61,11 +57,11 @@ class _Select:
 
     def __call__(
         self,
-        rlist: Iterable[Pollable],
-        wlist: Iterable[Pollable],
-        xlist: Iterable[Pollable],
+        rlist: Iterable[FileDescriptorLike],
+        wlist: Iterable[FileDescriptorLike],
+        xlist: Iterable[FileDescriptorLike],
         timeout: float | None = None,
-    ) -> tuple[list[Pollable], list[Pollable], list[Pollable]]:
+    ) -> tuple[list[FileDescriptorLike], list[FileDescriptorLike], list[FileDescriptorLike]]:
         asked = list(rlist)
         ready = {id(each) for each in asked if at_hand(each)}
         if not ready:
@@ -84,15 +80,17 @@ class _Poll:
         self._poll = self._original()
         self._masks: dict[int, int] = {}
 
-    def register(self, fd: Pollable, eventmask: int = select.POLLIN | select.POLLPRI | select.POLLOUT) -> None:
+    def register(
+        self, fd: FileDescriptorLike, eventmask: int = select.POLLIN | select.POLLPRI | select.POLLOUT
+    ) -> None:
         self._poll.register(fd, eventmask)
         self._masks[_descriptor(fd)] = eventmask
 
-    def modify(self, fd: Pollable, eventmask: int) -> None:
+    def modify(self, fd: FileDescriptorLike, eventmask: int) -> None:
         self._poll.modify(fd, eventmask)
         self._masks[_descriptor(fd)] = eventmask
 
-    def unregister(self, fd: Pollable) -> None:
+    def unregister(self, fd: FileDescriptorLike) -> None:
         self._poll.unregister(fd)
         self._masks.pop(_descriptor(fd), None)
 
@@ -106,7 +104,7 @@ class _Poll:
         return list(found.items())
 
 
-def _descriptor(thing: Pollable) -> int:
+def _descriptor(thing: FileDescriptorLike) -> int:
     return thing if isinstance(thing, int) else int(thing.fileno())
 
 
