@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-import _thread
 import os
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 from weakref import WeakMethod
 
 from greentls.hub.finding import here
 
-__all__ = ["PerHub", "ThreadLocal", "after_fork"]
+__all__ = ["PerHub", "ThreadLocal", "after_fork", "unpatched"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
+
+def unpatched(module: str, name: str) -> Any:
+    """What a module has under a name, whether gevent has patched it or not. Any: as found at run time."""
+    monkey = sys.modules.get("gevent.monkey")
+    return monkey.get_original(module, name) if monkey else getattr(import_module(module), name)
+
+
 if TYPE_CHECKING:
     from threading import local as ThreadLocal
 else:
-    # gevent replaces the standard library's by one of each greenlet. This one is always of each native thread.
-    _monkey = sys.modules.get("gevent.monkey")
-    ThreadLocal = _monkey.get_original("_thread", "_local") if _monkey else _thread._local
+    # Of each native thread. gevent replaces the standard library's by one of each greenlet.
+    ThreadLocal = unpatched("_thread", "_local")
 
 
 class PerHub(ThreadLocal, Generic[P, T]):

@@ -54,9 +54,10 @@ class Hub(Protocol):
     the hub itself.
     """
 
-    #: Has what clients use of the module ``socket``: socket(), getaddrinfo(), create_connection(), constants. Its
-    #: sockets wait in the hub.
-    socket: Any
+    @property
+    def socket(self) -> Any:
+        """Has what clients use of the module ``socket``: socket(), getaddrinfo(), create_connection(), constants. Its
+        sockets wait in the hub. Any: a module."""
 
     def spawn(self, function: Callable[..., object], *arguments: Any) -> Task:
         """Calls the function in a greenlet of its own, from the hub's next turn on. What it raises is reported."""

@@ -1,0 +1,385 @@
+"""asyncio's hub, and that of every loop with asyncio's interface: greenlets that wait in an event loop.
+
+A coroutine can wait only where all that called it are coroutines, which OpenSSL's callbacks are not. A greenlet can
+wait anywhere, and that needs no gevent. Its parent is the greenlet in which the loop runs. To wait it switches there,
+as if its first function had returned, and the loop goes on with whatever comes next. What the greenlet waits for is a
+callback of the loop, which switches back.
+
+- A greenlet is resumed by the loop only, from the loop's own greenlet: it then has the loop to go back to. So what one
+  greenlet does for another, as Event.set(), is a callback at the loop's next turn.
+- It is resumed once for each wait. Whatever ends the wait, an answer, a deadline or a kill, is the end of it for the
+  others (_Wait).
+- The loop's own greenlet never waits. What would wait in there, in a plain callback or a coroutine, raises
+  WrongThreadError. ``await hub.run(function)`` gives the function a greenlet to wait in.
+- A coroutine that a greenlet waits for is a task of its own (AsyncioHub.result).
+
+here() finds this hub in a thread where an event loop runs. If the loop runs in one of gevent's greenlets, which a
+patched program can do, it finds it only in the greenlets that this hub has made. All others there are gevent's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from asyncio import AbstractEventLoop, Handle
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, suppress
+from contextvars import copy_context
+from typing import Any, TypeVar
+
+from greenlet import GreenletExit, getcurrent, greenlet
+
+from greentls.errors import WrongThreadError
+from greentls.hub.finding import find_first
+from greentls.hub.protocol import Hub
+
+__all__ = ["AsyncioHub", "Task", "hub_of"]
+
+T = TypeVar("T")
+
+_ATTRIBUTE = "_greentls_hub"  # of a loop: its hub, which goes with it
+
+
+def hub_of(loop: AbstractEventLoop) -> AsyncioHub:
+    """The hub of an event loop. In the loop's thread."""
+    hub: AsyncioHub | None = getattr(loop, _ATTRIBUTE, None)
+    if hub is None:
+        hub = AsyncioHub(loop)
+        setattr(loop, _ATTRIBUTE, hub)
+    return hub
+
+
+def _find() -> Hub | None:
+    me = getcurrent()
+    if type(me) is Task:
+        return me.hub
+    loop, gevents = asyncio._get_running_loop(), sys.modules.get("gevent.hub")
+    if loop is None:
+        if gevents is None:
+            raise WrongThreadError("no event loop runs in this thread: nothing can wait here")
+        return None
+    while me is not None:
+        if type(me) is Task:
+            return me.hub
+        if gevents is not None and isinstance(me, gevents.Hub):
+            return None
+        me = me.parent
+    return hub_of(loop)
+
+
+find_first(_find)
+
+
+class AsyncioHub:
+    """greentls.hub.Hub, and the two ways between coroutines and greenlets: run() and result()."""
+
+    def __init__(self, loop: AbstractEventLoop) -> None:
+        self.loop = loop
+
+    # -- between coroutines and greenlets ------------------------------------------------------------------------------
+
+    async def run(self, function: Callable[..., T], *arguments: Any) -> T:
+        """What the function returns, or raises: it runs in a greenlet, begun at once, and may wait there.
+
+        What is raised in the coroutine meanwhile, as CancelledError, is raised where the function waits.
+        """
+        task = Task(self, function, arguments)
+        task.start()
+        if not task.dead:
+            ended = asyncio.Event()
+            task.rawlink(lambda _: ended.set())
+        while not task.dead:
+            try:
+                await ended.wait()
+            except BaseException as error:
+                task.throw_in(error)
+        result: T = task.outcome()
+        return result
+
+    def result(self, awaitable: Awaitable[T]) -> T:
+        """What the awaitable returns, or raises. Waits; if something is raised here meanwhile, it is cancelled."""
+        future = asyncio.ensure_future(awaitable, loop=self.loop)
+        try:
+            if not future.done():
+                wait = _Wait(self)
+                future.add_done_callback(wait.end_now)
+                try:
+                    wait()
+                except BaseException:
+                    future.cancel()
+                    raise
+            return future.result()
+        finally:
+            del future  # the traceback of its exception has this frame
+
+    # -- greentls.hub.Hub ----------------------------------------------------------------------------------------------
+
+    @property
+    def socket(self) -> Any:
+        from greentls.hub.asyncio_sockets import module
+
+        return module
+
+    def spawn(self, function: Callable[..., object], *arguments: Any) -> Task:
+        task = Task(self, function, arguments)
+        task.rawlink(Task.report)
+        self.call_soon(task.start)
+        return task
+
+    def sleep(self, seconds: float) -> None:
+        wait = _Wait(self)
+        handle = self.loop.call_later(seconds, wait.end_now)
+        try:
+            wait()
+        finally:
+            handle.cancel()
+
+    def event(self) -> _Event:
+        return _Event(self)
+
+    def semaphore(self, places: int) -> AbstractContextManager[None]:
+        return _Semaphore(self, places)
+
+    def later(
+        self, seconds: float, function: Callable[..., object], *arguments: Any, ref: bool = True
+    ) -> Callable[[], object]:
+        return _Timer(self.loop, seconds, function, arguments).cancel
+
+    def call_soon(self, function: Callable[..., object], *arguments: Any) -> None:
+        if not self.loop.is_closed():  # a greenlet ends with its loop, too
+            self.loop.call_soon(function, *arguments)
+
+    def call_from_thread(self, function: Callable[..., object], *arguments: Any) -> None:
+        with suppress(RuntimeError):  # the loop has been closed
+            self.loop.call_soon_threadsafe(function, *arguments)
+
+    def in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
+        return self.result(self.loop.run_in_executor(None, function, *arguments))
+
+    def readable(self, sock: Any, timeout: float) -> _Readable:
+        return _Readable(self, sock, timeout)
+
+    def until_ready(self, sock: Any, writing: bool, timeout: float | None) -> None:
+        """Waits until a socket can be read, or written. Raises TimeoutError after timeout seconds."""
+        add, remove = self.loop.add_reader, self.loop.remove_reader
+        if writing:
+            add, remove = self.loop.add_writer, self.loop.remove_writer
+        wait, descriptor = _Wait(self), sock.fileno()
+        add(descriptor, wait.end_now)
+        try:
+            if timeout is None:
+                wait()
+                return
+            cancel = self.later(timeout, getcurrent().throw, TimeoutError, "timed out")
+            try:
+                wait()
+            finally:
+                cancel()
+        finally:
+            remove(descriptor)
+
+
+class Task(greenlet):  # type: ignore[misc]  # greenlet is untyped
+    """greentls.hub.Task."""
+
+    def __init__(self, hub: AsyncioHub, function: Callable[..., object], arguments: tuple[Any, ...]) -> None:
+        super().__init__()
+        self.hub = hub
+        self.gr_context = copy_context()
+        self._function, self._arguments = function, arguments
+        self._outcome: tuple[Any, BaseException | None] = None, None
+        self._links: list[Callable[[Task], object]] = []
+
+    def start(self) -> None:
+        """Runs it until it waits or ends. In the loop's greenlet."""
+        if not self.dead:
+            self.parent = getcurrent()  # that of the loop, which need not be that of whoever has made this
+            self.switch()
+
+    def run(self) -> None:
+        function, arguments = self._function, self._arguments
+        del self._function, self._arguments
+        try:
+            self._outcome = function(*arguments), None
+        except BaseException as error:
+            self._outcome = None, error
+        finally:
+            self._end()
+
+    def throw_in(self, error: BaseException) -> None:
+        """Raises the error where this waits. In the loop's greenlet."""
+        if self:
+            self.throw(error)
+        elif not self.dead:
+            self.parent = getcurrent()
+            self.throw(GreenletExit)  # before its first turn: it never has one
+            self._outcome = None, error
+            self._end()
+
+    def outcome(self) -> Any:
+        """What the function returned, or raised. Once, when this is dead."""
+        value, error = self._outcome
+        self._outcome = None, None
+        if error is None:
+            return value
+        try:
+            raise error
+        finally:
+            del error, self  # the traceback has this frame
+
+    def report(self) -> None:
+        """Tells the loop's exception handler what nobody else asks for."""
+        try:
+            self.outcome()
+        except GreenletExit:
+            pass
+        except Exception as error:
+            self.hub.loop.call_exception_handler({"message": f"greenlet of greentls: {error!r}", "exception": error})
+
+    def rawlink(self, function: Callable[[Task], object]) -> None:
+        self._links.append(function)
+        if self.dead:
+            self._end()
+
+    def join(self) -> None:
+        if not self.dead:
+            wait = _Wait(self.hub)
+            self.rawlink(wait.end_now)
+            wait()
+
+    def kill(self, *, block: bool) -> None:
+        self.hub.call_soon(self.throw_in, GreenletExit())
+        if block:
+            self.join()
+
+    def _end(self) -> None:
+        while self._links:
+            self.hub.call_soon(self._links.pop(0), self)
+
+
+class _Wait:
+    """One wait of one greenlet. However many end it: it ends once, or it is interrupted."""
+
+    __slots__ = ("_ended", "_greenlet", "_hub")
+
+    def __init__(self, hub: AsyncioHub) -> None:
+        self._hub = hub
+        self._ended = False
+        self._greenlet: Any = None  # that waits
+
+    def __call__(self) -> None:
+        me = task = getcurrent()
+        while type(task) is not Task:
+            task = task.parent
+            if task is None:
+                raise WrongThreadError("an event loop must not wait: await hub.run(function) waits in a greenlet")
+        if not self._ended:
+            self._greenlet = me
+            try:
+                task.parent.switch()
+            finally:
+                self._greenlet = None
+
+    def end(self) -> None:
+        """In the loop's thread."""
+        if not self._ended:
+            self._ended = True
+            self._hub.call_soon(self.end_now)
+
+    def end_now(self, *_: object) -> None:
+        """In the loop's greenlet."""
+        self._ended = True
+        if self._greenlet is not None:
+            self._greenlet.switch()
+
+
+class _Timer:
+    """A call at some time.
+
+    An answer that came in time goes first, however late the loop is. libuv looks at its timers before it looks at its
+    sockets, so the call is two turns later than the time.
+    """
+
+    __slots__ = ("_call", "_handle", "_loop")
+
+    def __init__(
+        self, loop: AbstractEventLoop, seconds: float, function: Callable[..., object], arguments: tuple[Any, ...]
+    ) -> None:
+        self._loop = loop
+        self._call = function, arguments
+        self._handle: Handle = loop.call_later(seconds, self._due, 2)
+
+    def _due(self, turns: int) -> None:
+        if turns:
+            self._handle = self._loop.call_soon(self._due, turns - 1)
+        else:
+            function, arguments = self._call
+            function(*arguments)
+
+    def cancel(self) -> None:
+        self._handle.cancel()
+
+
+class _Event:
+    def __init__(self, hub: AsyncioHub) -> None:
+        self._hub = hub
+        self._happened = False
+        self._waiting: list[_Wait] = []
+
+    def set(self) -> None:
+        self._happened = True
+        for wait in self._waiting:
+            wait.end()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        if not self._happened:
+            wait = _Wait(self._hub)
+            self._waiting.append(wait)
+            handle = None if timeout is None else self._hub.loop.call_later(timeout, wait.end_now)
+            try:
+                wait()
+            finally:
+                self._waiting.remove(wait)
+                if handle is not None:
+                    handle.cancel()
+        return self._happened
+
+
+class _Semaphore:
+    def __init__(self, hub: AsyncioHub, places: int) -> None:
+        self._hub, self._free = hub, places
+        self._waiting: deque[_Wait] = deque()
+
+    def __enter__(self) -> None:
+        while not self._free:
+            wait = _Wait(self._hub)
+            self._waiting.append(wait)
+            try:
+                wait()
+            except BaseException:
+                self._next()  # this may have been the one that was let in
+                raise
+            finally:
+                with suppress(ValueError):
+                    self._waiting.remove(wait)
+        self._free -= 1
+
+    def __exit__(self, *_: object) -> None:
+        self._free += 1
+        self._next()
+
+    def _next(self) -> None:
+        if self._free and self._waiting:
+            self._waiting.popleft().end()
+
+
+class _Readable:
+    def __init__(self, hub: AsyncioHub, sock: Any, timeout: float) -> None:
+        self._hub, self._sock, self._timeout = hub, sock, timeout
+
+    def wait(self) -> None:
+        self._hub.until_ready(self._sock, False, self._timeout)
+
+    def close(self) -> None:
+        """Holds nothing between two waits."""

@@ -1,0 +1,120 @@
+"""Sockets that wait in an event loop, for clients of stores that take a module in the place of ``socket``."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from greentls.hub.asyncio import AsyncioHub
+from greentls.hub.finding import here
+from greentls.hub.per_hub import unpatched
+
+__all__ = ["module"]
+
+T = TypeVar("T")
+
+_Address = Any  # socket's own: a tuple, or a path
+
+
+if TYPE_CHECKING:
+    from socket import socket as _Socket
+else:
+    _Socket = unpatched("socket", "socket")
+
+
+class Socket(_Socket):
+    """A client's. Each call waits as long as settimeout() says; TimeoutError after that."""
+
+    def __init__(self, family: int = -1, type: int = -1, proto: int = -1, fileno: int | None = None) -> None:
+        super().__init__(family, type, proto, fileno)
+        super().settimeout(0.0)
+        self._patience: float | None = None
+
+    def settimeout(self, seconds: float | None) -> None:
+        self._patience = seconds
+
+    def gettimeout(self) -> float | None:
+        return self._patience
+
+    def setblocking(self, blocking: bool) -> None:
+        self._patience = None if blocking else 0.0
+
+    def connect(self, address: _Address) -> None:
+        """address: no name that would have to be looked up."""
+        code = self.connect_ex(address)
+        if code == errno.EINPROGRESS:
+            _hub().until_ready(self, True, self._patience)
+            code = self.getsockopt(module.SOL_SOCKET, module.SO_ERROR)
+        if code:
+            raise OSError(code, os.strerror(code))
+
+    def recv(self, *arguments: Any) -> bytes:
+        return self._wait(super().recv, False, *arguments)
+
+    def recv_into(self, *arguments: Any) -> int:
+        return self._wait(super().recv_into, False, *arguments)
+
+    def send(self, *arguments: Any) -> int:
+        return self._wait(super().send, True, *arguments)
+
+    def sendall(self, data: Any, flags: int = 0) -> None:
+        with memoryview(data) as view, view.cast("B") as octets:
+            sent = 0
+            while sent < len(octets):
+                sent += self.send(octets[sent:], flags)
+
+    def _wait(self, call: Callable[..., T], writing: bool, *arguments: Any) -> T:
+        while True:
+            try:
+                return call(*arguments)
+            except BlockingIOError:
+                if self._patience == 0:
+                    raise
+            _hub().until_ready(self, writing, self._patience)
+
+
+def getaddrinfo(host: Any, port: Any, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0) -> list[Any]:
+    hub = _hub()
+    return hub.result(hub.loop.getaddrinfo(host, port, family=family, type=type, proto=proto, flags=flags))
+
+
+def create_connection(address: tuple[str, int], timeout: float | None = None) -> Socket:
+    """A connected socket: the first of the host's addresses that answers. timeout: seconds, for each of them."""
+    problem: OSError | None = None
+    for family, kind, protocol, _, resolved in getaddrinfo(*address, type=module.SOCK_STREAM):
+        sock = Socket(family, kind, protocol)
+        try:
+            sock.settimeout(timeout)
+            sock.connect(resolved)
+            return sock
+        except OSError as error:
+            sock.close()
+            problem = error
+        except BaseException:
+            sock.close()
+            raise
+    try:
+        raise problem or OSError(f"{address[0]} has no address")
+    finally:
+        del problem  # its traceback has this frame
+
+
+def _hub() -> AsyncioHub:
+    return cast("AsyncioHub", here())
+
+
+def _constants() -> dict[str, Any]:
+    import socket
+
+    return {
+        name: value
+        for name, value in vars(socket).items()
+        if name.isupper() or (isinstance(value, type) and issubclass(value, Exception))
+    }
+
+
+module: Any = ModuleType("greentls.hub.asyncio_sockets.module", __doc__)  # Any: like a module, it has what is put there
+vars(module).update(_constants(), socket=Socket, getaddrinfo=getaddrinfo, create_connection=create_connection)
