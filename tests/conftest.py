@@ -10,7 +10,9 @@ from pathlib import Path
 import gevent
 import pytest
 
+from greentls.stores import SessionStore
 from tests.support.helpers import Memcached, Pki, SilentServer
+from tests.support.hubs import LOOPS, run_under
 from tests.support.ocsp_authority import Authority, FakeResponder
 
 os.umask(0o077)  # files with keys in them are written by many tests, and read by nobody else
@@ -51,6 +53,30 @@ def pytest_collection_finish(session):
     """Many tests run the garbage collector. What the collection has made costs it 100 ms each time: no more."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(params=["gevent", *LOOPS])
+def each_hub(request):
+    return request.param
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem):
+    """A test that has the fixture each_hub runs in a greenlet of that hub, where its stores are closed, too."""
+    if "each_hub" not in pyfuncitem.funcargs:
+        return None
+    arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
+
+    def test():
+        try:
+            pyfuncitem.obj(**arguments)
+        finally:
+            for argument in arguments.values():
+                if isinstance(argument, SessionStore):
+                    argument.close()
+
+    run_under(pyfuncitem.funcargs["each_hub"], test)
+    return True
 
 
 @pytest.fixture(autouse=True)

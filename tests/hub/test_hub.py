@@ -1,4 +1,4 @@
-"""The room where greentls waits: what a hub promises, under gevent."""
+"""The room where greentls waits: what a hub promises."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 import weakref
 
 import gevent
 import pytest
+from greenlet import GreenletExit
 
 from greentls.hub import Deadline, PerHub, after_fork, here
 from tests.support.forks import forked
-from tests.support.helpers import PATIENCE
+from tests.support.helpers import PATIENCE, free_port
+from tests.support.hubs import Job, under_each_hub, wait_for
 
 
 def in_a_thread(function):
@@ -41,9 +44,6 @@ class Thing:
 
 
 class TestHere:
-    def test_all_greenlets_of_a_hub_find_the_same(self):
-        assert here() is here() is gevent.spawn(here).get()
-
     def test_each_thread_has_its_own(self):
         assert in_a_thread(here) is not here()
 
@@ -135,6 +135,7 @@ class TestAfterFork:
         assert counter == []
 
 
+@under_each_hub
 class TestDeadline:
     def test_a_block_in_time_is_left_alone(self):
         with Deadline(PATIENCE, "late") as nothing:
@@ -162,16 +163,53 @@ class TestDeadline:
         assert outer.passed
         assert not inner.passed
 
+    def test_what_came_in_time_goes_before_it(self):
+        """hazard: the loop is late, and takes answers that are there for late ones."""
+        ours, theirs = socket.socketpair()
+        here_too, there_too = socket.socketpair()
+        with ours, theirs, here_too, there_too:
+            answer, start = here().readable(ours, PATIENCE), here().readable(here_too, PATIENCE)
 
+            def wait():
+                with Deadline(0.05, "late"):
+                    answer.wait()
+
+            def block():
+                start.wait()  # so that the loop is where it looks at sockets, and looks at timers next
+                theirs.send(b"x")
+                time.sleep(0.1)
+
+            jobs = [Job(wait), Job(block)]
+            here().sleep(0)
+            there_too.send(b"x")
+            for job in jobs:
+                job.result()
+            answer.close()
+            start.close()
+
+
+@under_each_hub
 class TestWaiting:
+    def test_all_greenlets_of_a_hub_find_the_same(self):
+        assert here() is here() is Job(here).result()
+
     def test_an_event_wakes_all_that_wait(self):
         event = here().event()
-        waiting = [gevent.spawn(event.wait) for _ in range(3)]
+        jobs = [Job(event.wait) for _ in range(3)]
         assert not event.wait(0.01)
         event.set()
-        gevent.joinall(waiting, PATIENCE)
-        assert [each.value for each in waiting] == [True] * 3
+        assert [job.result() for job in jobs] == [True] * 3
         assert event.wait()
+        assert event.wait(0)
+
+    def test_one_that_is_killed_while_it_waits_leaves_the_others(self):
+        event = here().event()
+        jobs = [Job(event.wait) for _ in range(3)]
+        here().sleep(0)
+        jobs[1].kill()
+        event.set()
+        assert [jobs[each].result() for each in (0, 2)] == [True, True]
+        assert isinstance(jobs[1].join().value, GreenletExit)
 
     def test_a_semaphore_lets_so_many_in(self):
         semaphore, inside, most, leave = here().semaphore(2), [], [], here().event()
@@ -183,14 +221,46 @@ class TestWaiting:
                 leave.wait(PATIENCE)
                 inside.pop()
 
-        tasks = [here().spawn(enter) for _ in range(5)]
-        here().sleep(0.01)
-        assert len(inside) == 2
+        jobs = [Job(enter) for _ in range(5)]
+        wait_for(lambda: len(inside) == 2)
         leave.set()
-        for task in tasks:
-            task.join()
+        for job in jobs:
+            job.result()
         assert max(most) == 2
         assert len(most) == 5
+
+    def test_a_place_is_not_lost_with_who_was_let_in(self):
+        """hazard: a greenlet is killed between its turn and its next step, and nobody else ever gets the place."""
+        semaphore = here().semaphore(1)
+        entered = []
+
+        def enter(number):
+            with semaphore:
+                entered.append(number)
+
+        with semaphore:
+            first, second = Job(enter, 1), Job(enter, 2)
+            here().sleep(0)
+            first.kill()
+        second.result()
+        assert entered == [2]
+
+    def test_what_is_thrown_at_a_wait_ends_it_once(self):
+        """hazard: what the greenlet waited for before comes later, and ends the next wait."""
+        event, second = here().event(), here().event()
+
+        def wait():
+            try:
+                event.wait()
+            except GreenletExit:
+                here().later(0.02, second.set)
+                return second.wait()
+
+        job = Job(wait)
+        here().sleep(0)
+        job.kill()
+        event.set()
+        assert job.result() is True
 
     def test_a_task_that_is_killed_is_dead_and_says_so(self):
         told = here().event()
@@ -202,6 +272,45 @@ class TestWaiting:
         assert told.wait(PATIENCE)
         assert task.dead
 
+    def test_a_task_that_is_killed_before_its_first_turn_has_none(self):
+        told, called = here().event(), []
+        task = here().spawn(called.append, 1)
+        task.rawlink(lambda _: told.set())
+        task.kill(block=False)
+        assert told.wait(PATIENCE)
+        task.join()
+        assert task.dead
+        assert called in ([], [1])  # an event loop kills at its next turn, behind the task's first
+
+    def test_a_link_of_a_task_that_is_dead_is_called(self):
+        told = here().event()
+        task = here().spawn(int)
+        task.join()
+        task.rawlink(lambda _: told.set())
+        assert told.wait(PATIENCE)
+
+    def test_kill_waits_if_it_is_told_to(self):
+        ended = []
+
+        def slow():
+            try:
+                here().sleep(PATIENCE)
+            finally:
+                here().sleep(0.01)
+                ended.append(1)
+
+        task = here().spawn(slow)
+        here().sleep(0)
+        task.kill(block=True)
+        assert ended == [1]
+
+    @pytest.mark.stderr
+    def test_what_a_task_raises_is_reported(self, capfd, caplog):
+        task = here().spawn(lambda: 1 / 0)
+        task.join()
+        here().sleep(0)
+        assert "division by zero" in capfd.readouterr().err + caplog.text
+
     def test_later_is_cancelled_as_often_as_one_likes(self):
         called = []
         cancel = here().later(0.01, called.append, 1)
@@ -212,9 +321,12 @@ class TestWaiting:
         assert done.wait(PATIENCE)
         assert called == []
 
-    def test_a_timer_that_nobody_waits_for_keeps_no_program(self):
-        program = "import gevent, greentls.hub; greentls.hub.here().later(60, print, ref=False); gevent.wait()"
-        subprocess.run([sys.executable, "-c", program], check=True, timeout=PATIENCE)
+    def test_call_soon_is_not_now(self):
+        called = []
+        here().call_soon(called.append, 1)
+        assert called == []
+        here().sleep(0)
+        assert called == [1]
 
     def test_a_thread_wakes_the_hub(self):
         woken = here().event()
@@ -224,8 +336,9 @@ class TestWaiting:
 
     def test_in_thread_leaves_the_hub_to_others(self):
         reading, writing = os.pipe()
-        gevent.spawn(os.write, writing, b"x")
+        job = Job(os.write, writing, b"x")
         assert here().in_thread(os.read, reading, 1) == b"x"
+        job.result()
         os.close(reading)
         os.close(writing)
 
@@ -238,3 +351,94 @@ class TestWaiting:
             theirs.send(b"x")
             readable.wait()
             readable.close()
+
+    def test_an_object_for_each_hub(self):
+        things = PerHub(Thing)
+        thing = things.get(1)
+        assert thing.arguments == (1,)
+        assert Job(things.get).result() is thing
+
+
+@under_each_hub
+class TestSockets:
+    """here().socket, in the place of the module."""
+
+    @pytest.fixture
+    def server(self):
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            yield listener
+
+    def test_a_client_talks_while_others_run(self, server):
+        sock = here().socket.create_connection(server.getsockname(), PATIENCE)
+        there = server.accept()[0]
+        with sock, there:
+            sock.sendall(b"question")
+            assert there.recv(100) == b"question"
+            job = Job(there.send, b"answer")
+            assert sock.recv(100) == b"answer"
+            job.result()
+            with sock.makefile("rb") as file:
+                there.send(b"line\n")
+                assert file.readline() == b"line\n"
+
+    def test_more_than_the_kernel_takes_is_sent(self, server):
+        data = os.urandom(8 << 20)
+        sock = here().socket.create_connection(server.getsockname(), PATIENCE)
+        there = server.accept()[0]
+        with sock, there:
+            received = here().event(), bytearray()
+
+            def receive():
+                while len(received[1]) < len(data):
+                    received[1].extend(there.recv(1 << 20))
+
+            thread = threading.Thread(target=receive)
+            thread.start()
+            sock.sendall(data)
+            here().in_thread(thread.join)
+        assert received[1] == data
+
+    def test_it_gives_up_after_its_timeout_and_goes_on(self, server):
+        sock = here().socket.create_connection(server.getsockname(), PATIENCE)
+        there = server.accept()[0]
+        with sock, there:
+            sock.settimeout(0.01)
+            assert sock.gettimeout() == 0.01
+            with pytest.raises(TimeoutError):
+                sock.recv(1)
+            with pytest.raises(TimeoutError):
+                while True:
+                    sock.send(bytes(1 << 20))
+            sock.settimeout(0.0)
+            with pytest.raises(BlockingIOError):
+                sock.recv(1)
+            there.send(b"x")
+            sock.settimeout(PATIENCE)
+            assert sock.recv(1) == b"x"
+
+    def test_nobody_there_is_an_error(self):
+        with pytest.raises(ConnectionRefusedError):
+            here().socket.create_connection(("127.0.0.1", free_port()), PATIENCE)
+
+    def test_a_name_has_addresses(self):
+        module = here().socket
+        found = module.getaddrinfo("127.0.0.1", 80, type=module.SOCK_STREAM)
+        assert [each[4] for each in found] == [("127.0.0.1", 80)]
+        with pytest.raises(module.gaierror):
+            module.getaddrinfo("no address\0", 80)
+
+    def test_a_wait_that_is_killed_leaves_the_socket_as_it_was(self, server):
+        sock = here().socket.create_connection(server.getsockname(), PATIENCE)
+        there = server.accept()[0]
+        with sock, there:
+            job = Job(sock.recv, 1)
+            here().sleep(0)
+            job.kill()
+            job.join()
+            there.send(b"x")
+            assert sock.recv(1) == b"x"
+
+
+def test_a_timer_that_nobody_waits_for_keeps_no_program():
+    program = "import gevent, greentls.hub; greentls.hub.here().later(60, print, ref=False); gevent.wait()"
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=PATIENCE)

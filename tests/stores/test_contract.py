@@ -7,11 +7,14 @@ import threading
 import gevent
 from gevent import GreenletExit
 
+from greentls.hub import here
 from greentls.stores import SessionStore
 from greentls.stores.memcached import RELATIVE_LIMIT
 from tests.stores.samples import ID, OTHER, SESSION
+from tests.support.hubs import Job, together, under_each_hub
 
 
+@under_each_hub
 class TestContract:
     def test_is_a_session_store_with_a_name(self, store):
         assert isinstance(store, SessionStore)
@@ -46,12 +49,6 @@ class TestContract:
         assert store.get(ID) is None
         assert store.get(OTHER) is None
 
-    def test_a_session_is_gone_after_its_lifetime(self, store):
-        store.put(ID, SESSION, 0.5)
-        with gevent.Timeout(30):
-            while store.get(ID) is not None:
-                gevent.sleep(0.05)
-
     def test_a_lifetime_beyond_thirty_days(self, store):
         store.put(ID, SESSION, RELATIVE_LIMIT + 86400)
         assert store.get(ID) == SESSION
@@ -62,9 +59,7 @@ class TestContract:
             store.put(session_id, session_id * 8, 60)
             return store.get(session_id) == session_id * 8
 
-        jobs = [gevent.spawn(one, number) for number in range(200)]
-        gevent.joinall(jobs, timeout=30)
-        assert [job.value for job in jobs] == [True] * 200
+        assert together(one, *range(200)) == [True] * 200
 
     def test_a_greenlet_killed_anywhere_does_not_harm_the_next(self, store):
         """hazard: a connection goes back to the pool with somebody else's answer on its way."""
@@ -72,14 +67,14 @@ class TestContract:
         for session_id in ids:
             store.put(session_id, session_id * 20, 60)
         for turn in range(40):
-            jobs = [gevent.spawn(store.get, session_id) for session_id in ids]
+            jobs = [Job(store.get, session_id) for session_id in ids]
             for _ in range(turn % 5):
-                gevent.sleep(0)
+                here().sleep(0)
             for job in jobs[turn % 3 :: 3]:
-                job.kill(block=False)
-            gevent.joinall(jobs, timeout=30)
+                job.kill()
             for session_id, job in zip(ids, jobs, strict=True):
-                assert job.value == session_id * 20 or isinstance(job.value, GreenletExit)
+                value = job.join().value  # None: killed before its first turn
+                assert value in (session_id * 20, None) or isinstance(value, GreenletExit)
 
     def test_works_after_close(self, store):
         store.put(ID, SESSION, 60)
@@ -88,6 +83,14 @@ class TestContract:
         assert store.get(ID) == SESSION
         store.close()
         store.close()
+
+
+class TestTimeAndThreads:
+    def test_a_session_is_gone_after_its_lifetime(self, store):
+        store.put(ID, SESSION, 0.5)
+        with gevent.Timeout(30):
+            while store.get(ID) is not None:
+                gevent.sleep(0.05)
 
     def test_two_threads_may_share_it(self, store):
         store.put(ID, SESSION, 60)

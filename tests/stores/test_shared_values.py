@@ -14,8 +14,10 @@ from greentls.stores.memcached import RELATIVE_LIMIT, MemcachedStore
 from tests.stores.samples import ID, SESSION
 from tests.support.forks import in_processes
 from tests.support.helpers import PATIENCE
+from tests.support.hubs import under_each_hub
 
 
+@under_each_hub
 class TestSharedValues:
     def test_is_one_and_says_where_values_go(self, store):
         assert isinstance(store, SharedValues)
@@ -53,16 +55,6 @@ class TestSharedValues:
         assert store.gets("v")[0] == b""
         assert not store.add("v", b"", 60)
 
-    def test_a_value_is_gone_after_its_lifetime_and_its_token_with_it(self, store):
-        assert store.add("v", b"1", 0.5)
-        _, token = store.gets("v")
-        with gevent.Timeout(PATIENCE):
-            while store.gets("v")[0] is not None:
-                gevent.sleep(0.05)
-        assert store.cas("v", b"2", token, 60) is False
-        assert store.add("v", b"3", RELATIVE_LIMIT + 86400)
-        assert store.gets("v")[0] == b"3"
-
     @pytest.mark.parametrize("name", ["", "a b", "a\n", "x" * 161, "\u00e4", "a/b"])
     def test_a_name_that_is_none_is_refused(self, store, name):
         for call in (store.gets, lambda name: store.cas(name, b"", None, 60), lambda name: store.add(name, b"", 60)):
@@ -83,6 +75,18 @@ class TestSharedValues:
         assert store.add(name, b"value", 60)
         store.remove(ID)
         assert store.gets(name)[0] == b"value"
+
+
+class TestTimeThreadsAndProcesses:
+    def test_a_value_is_gone_after_its_lifetime_and_its_token_with_it(self, store):
+        assert store.add("v", b"1", 0.5)
+        _, token = store.gets("v")
+        with gevent.Timeout(PATIENCE):
+            while store.gets("v")[0] is not None:
+                gevent.sleep(0.05)
+        assert store.cas("v", b"2", token, 60) is False
+        assert store.add("v", b"3", RELATIVE_LIMIT + 86400)
+        assert store.gets("v")[0] == b"3"
 
     def test_of_many_greenlets_and_threads_one_adds(self, store):
         wins = []
