@@ -31,6 +31,7 @@ from typing import Any, TypeVar
 from greenlet import GreenletExit, getcurrent, greenlet
 
 from greentls.errors import WrongThreadError
+from greentls.hub import asyncio_sockets
 from greentls.hub.finding import find_first
 from greentls.hub.protocol import Hub
 
@@ -115,11 +116,7 @@ class AsyncioHub:
 
     # -- greentls.hub.Hub ----------------------------------------------------------------------------------------------
 
-    @property
-    def socket(self) -> Any:
-        from greentls.hub.asyncio_sockets import module
-
-        return module
+    socket: Any = asyncio_sockets.module
 
     def spawn(self, function: Callable[..., object], *arguments: Any) -> Task:
         task = Task(self, function, arguments)
@@ -160,8 +157,12 @@ class AsyncioHub:
     def readable(self, sock: Any, timeout: float) -> _Readable:
         return _Readable(self, sock, timeout)
 
+    # -- its sockets' hub: greentls.hub.asyncio_sockets.SocketHub -----------------------------------------------------
+
+    def getaddrinfo(self, host: Any, port: Any, **options: int) -> list[Any]:
+        return self.result(self.loop.getaddrinfo(host, port, **options))
+
     def until_ready(self, sock: Any, writing: bool, timeout: float | None) -> None:
-        """Waits until a socket can be read, or written. Raises TimeoutError after timeout seconds."""
         add, remove = self.loop.add_reader, self.loop.remove_reader
         if writing:
             add, remove = self.loop.add_writer, self.loop.remove_writer

@@ -6,17 +6,26 @@ import errno
 import os
 from collections.abc import Callable
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
-from greentls.hub.asyncio import AsyncioHub
 from greentls.hub.finding import here
 from greentls.hub.per_hub import unpatched
 
-__all__ = ["module"]
+__all__ = ["SocketHub", "module"]
 
 T = TypeVar("T")
 
 _Address = Any  # socket's own: a tuple, or a path
+
+
+class SocketHub(Protocol):
+    """What these sockets want of their hub."""
+
+    def until_ready(self, sock: Any, writing: bool, timeout: float | None) -> None:
+        """Waits until a socket can be read, or written. Raises TimeoutError after timeout seconds."""
+
+    def getaddrinfo(self, host: Any, port: Any, **options: int) -> list[Any]:
+        """As socket.getaddrinfo()."""
 
 
 if TYPE_CHECKING:
@@ -77,8 +86,8 @@ class Socket(_Socket):
 
 
 def getaddrinfo(host: Any, port: Any, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0) -> list[Any]:
-    hub = _hub()
-    return hub.result(hub.loop.getaddrinfo(host, port, family=family, type=type, proto=proto, flags=flags))
+    """socket.getaddrinfo()."""
+    return _hub().getaddrinfo(host, port, family=family, type=type, proto=proto, flags=flags)
 
 
 def create_connection(address: tuple[str, int], timeout: float | None = None) -> Socket:
@@ -102,8 +111,8 @@ def create_connection(address: tuple[str, int], timeout: float | None = None) ->
         del problem  # its traceback has this frame
 
 
-def _hub() -> AsyncioHub:
-    return cast("AsyncioHub", here())
+def _hub() -> SocketHub:
+    return cast("SocketHub", here())
 
 
 def _constants() -> dict[str, Any]:

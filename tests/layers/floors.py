@@ -31,6 +31,7 @@ FLOORS = {
     "greentls.tickets": 2,
     "greentls.events": 1,
     "greentls.hub": 1,
+    "greentls.hub.asyncio": 1,
     "greentls.hub.gevent": 1,
     "greentls.openssl": 1,
     "greentls.stores": 1,
@@ -44,13 +45,17 @@ FLOORS = {
 # "never above or beside, except where said": beside, these
 BESIDE = {
     ("greentls.hub", "greentls.hub.gevent"),
+    ("greentls.hub.asyncio", "greentls.hub"),
     ("greentls.hub.gevent", "greentls.hub"),
     ("greentls.certificates", "greentls.keys"),
     ("greentls.ocsp", "greentls.certificates"),
     ("greentls.secret_file", "greentls.errors"),
     ("greentls.stores", "greentls.hub"),
 }
-GEVENT = {"hub.gevent", "stream", "strategy", "ssl", "monkey", "wsgi", "cli"}
+LOOPS = {
+    "gevent": {"hub.gevent", "stream", "strategy", "ssl", "monkey", "wsgi", "cli"},
+    "asyncio": {"hub.asyncio", "aio"},
+}
 WITHOUT_SOCKETS = {"greentls.core", "greentls.openssl"}  # two Connections talk in memory in a test
 TOUCHES_C = ("greentls.openssl", "greentls.core.bridge", "greentls.core.callbacks")
 C_NAMES = {"ffi", "lib", "_ssl"}
@@ -88,7 +93,7 @@ def broken_rules(source, module, is_package=False):
         if imported == "ssl" and alias != "_stdlib_ssl":
             yield f"{where} imports ssl bare: write import ssl as _stdlib_ssl"
         top = imported.split(".")[0]
-        if top == "gevent" and me != "greentls.wire" and me.removeprefix("greentls.") not in GEVENT:
+        if me != "greentls.wire" and me.removeprefix("greentls.") not in LOOPS.get(top, {me.removeprefix("greentls.")}):
             yield f"{where} imports {imported}: {me} knows no loop"
         if top in ("socket", "_socket") and me in WITHOUT_SOCKETS:
             yield f"{where} imports {imported}: {me} knows no sockets"
@@ -157,7 +162,9 @@ def picture():
     for floor in sorted(set(FLOORS.values()), reverse=True):
         parts = sorted(part.removeprefix("greentls.") for part, its in FLOORS.items() if its == floor)
         marked = [
-            part + "*" * (part in GEVENT) + "+" * any(each.startswith(f"greentls.{part}") for each in TOUCHES_C)
+            part
+            + "*" * (part in LOOPS["gevent"])
+            + "+" * any(each.startswith(f"greentls.{part}") for each in TOUCHES_C)
             for part in parts
         ]
         lines += [RULE, f"{floor}  | {'   '.join(marked):<{len(RULE) - 7}} |"]

@@ -35,6 +35,8 @@ def test_circles_are_found():
         ("greentls.certificates", "from greentls import core", "floor 3 from floor 2"),
         ("greentls.core.connection", "import gevent.event", "knows no loop"),
         ("greentls.stores.memcached", "import gevent", "knows no loop"),
+        ("greentls.ocsp.fetch", "import asyncio", "knows no loop"),
+        ("greentls.hub.gevent", "import asyncio", "knows no loop"),
         ("greentls.hub.deadline", "from gevent import get_hub", "knows no loop"),
         ("greentls.core.config", "import socket", "knows no sockets"),
         ("greentls.core.config", "from greentls.stream import TLSStream", "floor 5 from floor 3"),
@@ -57,6 +59,7 @@ def test_a_broken_rule_is_found_with_its_line(module, source, said):
     [
         ("greentls.wire.hello", "from greentls.errors import WireError\nfrom greentls.wire.reader import Reader"),
         ("greentls.stores.memcached", "import pymemcache\nfrom greentls.hub import here"),
+        ("greentls.hub.asyncio", "import asyncio"),
         ("greentls.hub.gevent", "import gevent\nfrom greentls.hub.protocol import Hub"),
         ("greentls.core.bridge", "from greentls.core.session import Session\nffi.new('int *')"),
         ("greentls.ssl.context", "import ssl as _stdlib_ssl\nfrom greentls.stream import TLSStream"),
