@@ -159,9 +159,10 @@ libssl = ctypes.CDLL("libssl.so.3")
 for name in sorted(SIGNATURES):
     if hasattr(libssl, name):
         assert symbols.address(name) == ctypes.cast(libssl[name], ctypes.c_void_p).value, name
-try: symbols.address("malloc")
-except symbols.UnsupportedOpenSSL: pass
-else: raise AssertionError("malloc is not OpenSSL's")
+for name in ("malloc", "SSL_new\\0"):
+    try: symbols.address(name)
+    except symbols.UnsupportedOpenSSL: pass
+    else: raise AssertionError(name)
 """
     for path in (os.path.join(sys.base_prefix, "bin"), os.defpath):
         python = shutil.which("python3", path=path)
