@@ -33,7 +33,7 @@ lint: $(VENV)/.installed-lint  ## ruff
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(VENV)/.installed-lint  ## mypy --strict on greentls/
+types: $(VENV)/.installed-lint  ## mypy --strict on greentls/, examples/ and tests/typing/
 	$(BIN)/mypy
 
 docs: $(VENV)/.installed-docs  ## docs/_build/index.html

@@ -25,9 +25,10 @@ class Names:
     @functools.lru_cache(maxsize=1000)  # noqa: B019  one context per name, made once; there is one Names
     def context(self, name):
         row = gevent.get_hub().threadpool.apply(self._ask, (name,))
-        context = greentls.SSLContext(ssl.PROTOCOL_TLS_SERVER) if row else None
-        if row:
-            context.load_cert_chain(*row)
+        if row is None:
+            return None
+        context = greentls.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*row)
         return context
 
     def _ask(self, name):

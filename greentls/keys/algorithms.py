@@ -8,6 +8,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric import padding as paddings
+from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 
 from greentls.errors import ConfigurationError, SigningError
 
@@ -46,7 +47,7 @@ ALGORITHMS = {
 }
 
 
-def algorithms_of(public_key: PublicKey) -> tuple[str, ...]:
+def algorithms_of(public_key: PublicKeyTypes) -> tuple[str, ...]:
     """All that a key can sign by. Raises ConfigurationError for a key of another kind.
 
     TLS 1.2 would let a P-256 key sign by SHA-384. Here a curve has its one digest, as in TLS 1.3 and in most services.

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from typing import cast
+
+from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 
 from greentls.errors import ConfigurationError
 from greentls.keys.algorithms import PublicKey, algorithms_of
@@ -21,7 +24,7 @@ class Callback:
 
     def __init__(
         self,
-        public_key: PublicKey,
+        public_key: PublicKeyTypes,
         sign: Callable[[bytes, str], bytes],
         *,
         algorithms: Collection[str] | None = None,
@@ -29,7 +32,8 @@ class Callback:
     ) -> None:
         known = algorithms_of(public_key)
         self.algorithms = known if algorithms is None else tuple(algorithms)
-        self.public_key, self.sign, self.max_waiting = public_key, sign, max_waiting
+        self.public_key = cast(PublicKey, public_key)  # algorithms_of() has refused other kinds
+        self.sign, self.max_waiting = sign, max_waiting
         if unknown := sorted({*self.algorithms}.difference(known)):
             raise ConfigurationError(
                 f"algorithm {unknown[0]!r}", "not one of this key", f"known are {', '.join(known)}"

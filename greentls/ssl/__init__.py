@@ -15,18 +15,27 @@ import types
 from typing import TYPE_CHECKING, Any
 
 import gevent.monkey
-from gevent.socket import create_connection
+from gevent.socket import create_connection as create_connection
 
 from greentls.core.session import Session as SSLSession
 from greentls.ssl import compiled
-from greentls.ssl.common import CHANNEL_BINDING_TYPES
+from greentls.ssl.common import CHANNEL_BINDING_TYPES as CHANNEL_BINDING_TYPES
 from greentls.ssl.context import SSLContext as SSLContext
 from greentls.ssl.socket import SSLSocket as SSLSocket
 
 if TYPE_CHECKING:
     from greentls.ssl.memorybio import BIOConnection
 
-    def __getattr__(name: str) -> Any:  # whatever the standard library has
+    def create_default_context(
+        purpose: _stdlib_ssl.Purpose = ...,
+        *,
+        cafile: str | None = None,
+        capath: str | None = None,
+        cadata: str | bytes | None = None,
+    ) -> SSLContext:
+        """The standard library's."""
+
+    def __getattr__(name: str) -> Any:  # Any: whatever else the running Python's ssl has
         """The standard library's names, for type checkers."""
 
 

@@ -35,6 +35,7 @@ from greentls.certificates import (
 from greentls.core.config import SESSION_LIFETIME, Config, TrustAnchors, two_places
 from greentls.core.session import Session
 from greentls.errors import ConfigurationError
+from greentls.keys import SigningKey
 from greentls.openssl import contexts
 from greentls.sessions.client import ClientSessions
 from greentls.sessions.server import SessionCache
@@ -193,7 +194,7 @@ class SSLContext(STDLIB_CONTEXT, metaclass=Replacement):  # type: ignore[misc]  
     def load_cert_chain(
         self,
         certfile: Certificates,
-        keyfile: Path | PrivateKeyTypes | None = None,
+        keyfile: Path | PrivateKeyTypes | SigningKey | None = None,
         password: Password = None,
     ) -> None:
         """Loads a certificate with its private key. A second pair with another kind of key (ECDSA beside RSA) is added.

@@ -13,6 +13,7 @@ import socket as _stdlib_socket
 import ssl as _stdlib_ssl
 import warnings
 import weakref
+from collections.abc import Callable
 from typing import Any, ClassVar, NoReturn
 
 import gevent.ssl
@@ -535,7 +536,8 @@ class SSLSocket(ReadsClientHello, metaclass=Replacement):
         if self._closed:
             self.close()
 
-    makefile = _stdlib_socket.socket.makefile
+    # Its declared type demands that self is a socket.socket, which this class is only at run time.
+    makefile: Callable[..., Any] = _stdlib_socket.socket.makefile
     get_inheritable = _stdlib_socket.socket.get_inheritable
     set_inheritable = _stdlib_socket.socket.set_inheritable
 

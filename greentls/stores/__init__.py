@@ -8,7 +8,7 @@ do without unless it is told ``insecure=1``.
 Beside sessions a store keeps shared values: few and small, by name, on which all that use the store agree.
 """
 
-from greentls.stores.contract import BatchStore, Change, SessionStore, SharedValues, check_value
+from greentls.stores.contract import BatchStore, Change, SessionStore, SharedValues, Store, check_value
 from greentls.stores.urls import open_store
 
-__all__ = ["BatchStore", "Change", "SessionStore", "SharedValues", "check_value", "open_store"]
+__all__ = ["BatchStore", "Change", "SessionStore", "SharedValues", "Store", "check_value", "open_store"]

@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from greentls.errors import ConfigurationError
 
-__all__ = ["BatchStore", "Change", "SessionStore", "SharedValues", "check_value"]
+__all__ = ["BatchStore", "Change", "SessionStore", "SharedValues", "Store", "check_value"]
 
 Change = tuple[bytes, "bytes | None", float]  # session id, the session or None to remove it, its lifetime
 
@@ -84,6 +84,10 @@ class SharedValues(Protocol):
         Asks one place only. Where that is out of reach, or full, it raises: who would answer in its stead does not know
         what it had been told. It is not told either after a restart of that place.
         """
+
+
+class Store(SessionStore, SharedValues, Protocol):
+    """What open_store() returns: it keeps sessions and shared values."""
 
 
 def check_value(name: str, lifetime: float) -> None:

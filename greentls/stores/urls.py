@@ -8,12 +8,12 @@ from urllib.parse import parse_qs
 
 from greentls.errors import ConfigurationError
 from greentls.secret_file import read_secret_file
-from greentls.stores.contract import SessionStore
+from greentls.stores.contract import Store
 
 __all__ = ["open_store"]
 
 
-def open_store(url: str) -> SessionStore:
+def open_store(url: str) -> Store:
     """A session store.
 
     ``memory://?entries=20480&bytes=33554432``
@@ -82,7 +82,7 @@ class _Options:
             raise self.error(f"unknown option {left}", f"known are {known}")
 
 
-def _open_memory(place: str, options: _Options) -> SessionStore:
+def _open_memory(place: str, options: _Options) -> Store:
     from greentls.stores.memory import MAX_BYTES, MAX_ENTRIES, MemoryStore
 
     if place:
@@ -90,7 +90,7 @@ def _open_memory(place: str, options: _Options) -> SessionStore:
     return MemoryStore(options.number("entries", MAX_ENTRIES, int), options.number("bytes", MAX_BYTES, int))
 
 
-def _open_memcached(place: str, options: _Options) -> SessionStore:
+def _open_memcached(place: str, options: _Options) -> Store:
     from greentls.stores import memcached
     from greentls.stores.sealed import SealedStore
 
