@@ -1,6 +1,6 @@
 """greentls: TLS for gevent whose OpenSSL callbacks may wait.
 
-The names below are imported at their first use, so that ``greentls.wire`` can be had without gevent and OpenSSL.
+The names below are imported at their first use, so that ``greentls.wire`` works without gevent and OpenSSL.
 """
 
 from __future__ import annotations

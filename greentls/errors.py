@@ -1,27 +1,27 @@
-"""Every error that greentls raises of its own accord.
+"""Every error that greentls itself raises.
 
     GreenTLSError
     +-- ConfigurationError    a setting, file or URL that cannot be used   (also ValueError)
     +-- UnsupportedOpenSSL    a function that this OpenSSL does not have, or hides
-    +-- ConcurrentUseError    a second operation on a connection that is inside one   (also RuntimeError)
-    +-- WrongThreadError      an operation in a thread, or in the hub, where it cannot wait   (also RuntimeError)
-    +-- OCSPError             an OCSP response that cannot be relied on
+    +-- ConcurrentUseError    a second operation on a connection while one runs   (also RuntimeError)
+    +-- WrongThreadError      an operation in another thread, or in the hub   (also RuntimeError)
+    +-- OCSPError             an OCSP response that is not valid
     |   +-- ResponderUnavailable  the responder cannot be reached, or has no answer
-    |   +-- StapleRequired    a server's handshake that must not go on without an OCSP response
-    +-- SealError             what a store answered does not open: another fleet's, damaged, or forged
-    +-- WireError             bytes that are not what the RFC says   (also ValueError)
+    |   +-- StapleRequired    a server's handshake needs an OCSP response and has none
+    +-- SealError             a store's bytes do not open: another fleet's, damaged, or forged
+    +-- WireError             bytes that violate the RFC   (also ValueError)
     +-- SigningError          a signing key cannot be asked, or its answer is no signature
-    +-- TooManyCalls          a certificate source would have to be asked more often than it may be
-    +-- TLSError              what OpenSSL said
+    +-- TooManyCalls          a certificate source would be called more often than it may be
+    +-- TLSError              an error of OpenSSL's
         +-- CertificateError  the peer's certificate chain was refused
         +-- UnexpectedEOF     the peer's ciphertext ended without close_notify
         +-- ConnectionDead    an earlier operation on this connection failed for good
-        +-- WouldBlock        a non-blocking socket would have to be waited for
+        +-- WouldBlock        an operation on a non-blocking socket would have to wait
 
     WantRead                  not an error: more ciphertext, please
 
-An error holds facts; the sentence is made in ``__str__``. Whatever a user's callback raises is not wrapped: it reaches
-the caller of the operation as itself, with the TLSError that OpenSSL made of it as its ``__cause__``.
+An error holds facts, and ``__str__`` makes the sentence. An exception from a user's callback is not wrapped: it reaches
+the caller of the operation as itself, with OpenSSL's TLSError as its ``__cause__``.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ __all__ = [
 
 
 class GreenTLSError(Exception):
-    """The root: everything that greentls raises of its own accord."""
+    """The base class of every error that greentls itself raises."""
 
 
 class ConfigurationError(GreenTLSError, ValueError):
     """A setting that cannot be used.
 
-    subject: what was looked at ("certificate file /etc/x.pem"). problem: what is wrong with it. remedy: what to do.
+    subject: the setting or file ("certificate file /etc/x.pem"). problem: what is wrong. remedy: what to do.
     """
 
     def __init__(self, subject: str, problem: str, remedy: str = "") -> None:
@@ -67,9 +67,9 @@ class ConfigurationError(GreenTLSError, ValueError):
 
 
 class UnsupportedOpenSSL(GreenTLSError):
-    """This OpenSSL does not have a function, or cryptography's build of it hides the function.
+    """This OpenSSL lacks a function, or cryptography's build of it hides the function.
 
-    function: its C name. problem: why it cannot be had. versions: cryptography's and OpenSSL's. remedy: what to do.
+    function: its C name. problem: why it is out of reach. versions: cryptography's and OpenSSL's. remedy: what to do.
     """
 
     def __init__(self, function: str, problem: str, versions: str, remedy: str) -> None:
@@ -81,15 +81,15 @@ class UnsupportedOpenSSL(GreenTLSError):
 
 
 class ConcurrentUseError(GreenTLSError, RuntimeError):
-    """A second operation entered a connection whose first one still waits inside OpenSSL."""
+    """A second operation was called on a connection while the first one waits inside OpenSSL."""
 
 
 class WrongThreadError(GreenTLSError, RuntimeError):
-    """An operation in another thread than the connection's, or in the hub, which must never wait."""
+    """An operation was called in another thread than the connection's, or in the hub, which must never wait."""
 
 
 class OCSPError(GreenTLSError):
-    """An OCSP response that cannot be relied on. problem: what is wrong with it, as half a sentence."""
+    """An OCSP response that is not valid. problem: what is wrong, as a part of a sentence."""
 
     def __init__(self, problem: str) -> None:
         super().__init__(problem)
@@ -100,21 +100,24 @@ class OCSPError(GreenTLSError):
 
 
 class ResponderUnavailable(OCSPError):
-    """The responder cannot be reached, or has no answer at the moment: so nobody has said anything bad."""
+    """The responder cannot be reached or has no answer now. This says nothing about the certificate."""
 
     def __str__(self) -> str:
         return f"OCSP responder: {self.problem}"
 
 
 class StapleRequired(OCSPError):
-    """A handshake that must not go on without an OCSP response: the one failure of an ocsp_callback that refuses."""
+    """A handshake must not continue without an OCSP response.
+
+    It is the only exception from an ocsp_callback that always refuses the handshake.
+    """
 
     def __str__(self) -> str:
         return f"no OCSP response to staple: {self.problem}"
 
 
 class SealError(GreenTLSError):
-    """What a store answered does not open. store: its name. kind: "session" or "value"."""
+    """Bytes from a store do not open. store: its name. kind: "session" or "value"."""
 
     def __init__(self, store: str, kind: str) -> None:
         super().__init__(store, kind)
@@ -125,9 +128,9 @@ class SealError(GreenTLSError):
 
 
 class SigningError(GreenTLSError):
-    """A signing key that cannot be asked, or whose answer is no signature.
+    """A signing key cannot be asked, or its answer is not a valid signature.
 
-    algorithm: the signature's, by the name of RFC 8446 4.2.3. problem: what is wrong.
+    algorithm: its name in RFC 8446 4.2.3. problem: what is wrong.
     """
 
     def __init__(self, algorithm: str, problem: str) -> None:
@@ -139,10 +142,10 @@ class SigningError(GreenTLSError):
 
 
 class WireError(GreenTLSError, ValueError):
-    """Bytes that are not what the RFC says.
+    """Bytes that violate the RFC.
 
-    field: the RFC's name of the field. got, expected: facts about it, as short texts. alert: the AlertDescription
-    (int, RFC 8446 section 6) that the RFC asks for.
+    field: the RFC's name of the field. got, expected: short texts about it. alert: the AlertDescription (int, RFC 8446
+    section 6) that the RFC asks for.
     """
 
     def __init__(self, field: str, got: str, expected: str, alert: int) -> None:
@@ -154,7 +157,7 @@ class WireError(GreenTLSError, ValueError):
 
 
 class TooManyCalls(GreenTLSError):
-    """A server name is not known, and is not asked about at the moment; problem says why."""
+    """A certificate source may not be called for an unknown server name now. problem: the reason."""
 
     def __init__(self, server_name: str, problem: str) -> None:
         super().__init__(server_name, problem)
@@ -165,11 +168,11 @@ class TooManyCalls(GreenTLSError):
 
 
 class TLSError(GreenTLSError):
-    """What OpenSSL said of an operation.
+    """An operation failed in OpenSSL.
 
-    operation: "do_handshake", "read", ... library, reason: OpenSSL's texts of the last queued error ("SSL routines",
-    "no shared cipher"), empty if it queued none. code: that error as OpenSSL packs it, 0 if none. details: the reasons
-    of the errors before it, oldest first.
+    operation: "do_handshake", "read", ... library, reason: OpenSSL's texts for the last queued error ("SSL routines",
+    "no shared cipher"), or empty. code: OpenSSL's packed number of that error, or 0. details: the reasons of earlier
+    errors, oldest first.
     """
 
     def __init__(
@@ -194,18 +197,18 @@ class CertificateError(TLSError):
 
 
 class UnexpectedEOF(TLSError):
-    """The peer's ciphertext ended without close_notify: what was read may have been cut short."""
+    """The peer's ciphertext ended without close_notify, so the data may be truncated."""
 
     def __str__(self) -> str:
         return f"{self.operation}: the peer closed the transport without close_notify"
 
 
 class ConnectionDead(TLSError):
-    """An earlier operation on this connection failed for good; reason says how."""
+    """An earlier operation made this connection unusable. reason: how it failed."""
 
 
 class WouldBlock(TLSError):
-    """A non-blocking socket would have to be waited for; operation says to do what: "read" or "write"."""
+    """An operation on a non-blocking socket would have to wait. operation: for "read" or "write"."""
 
     def __str__(self) -> str:
         return f"The operation did not complete ({self.operation})"

@@ -1,4 +1,4 @@
-"""Packages whose names are imported at their first use (PEP 562): what a program does not use, it does not wait for."""
+"""Lets a package import its names at their first use (PEP 562), so that a program does not wait for unused ones."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["at_first_use"]
 
 
 def at_first_use(package: str, where: dict[str, str]) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
-    """A package's __getattr__ and __dir__. where: each name, and the module of the package that has it."""
+    """Returns a package's __getattr__ and __dir__. where: maps each name to the module of the package that has it."""
     namespace = vars(sys.modules[package])
 
     def get(name: str) -> object:

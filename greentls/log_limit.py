@@ -1,23 +1,24 @@
-"""Trouble that is not over yet, said once in a while: an outage under load is one event, not a thousand lines."""
+"""LogLimit: logs a continuing failure once in a while. An outage under load is one event, not a thousand lines."""
 
 from __future__ import annotations
 
 from time import monotonic
 
-__all__ = ["LOG_INTERVAL", "Trouble"]
+__all__ = ["LOG_INTERVAL", "LogLimit"]
 
-# Seconds between two log lines about the same trouble.
+# Seconds between two log lines about failures of the same kind.
 LOG_INTERVAL = 10.0
 
 
-class Trouble:
-    """Failures of one kind that are not over yet, or not for LOG_INTERVAL."""
+class LogLimit:
+    """Failures of one kind. count: the number of failures since the last success, if the caller counts them."""
 
     def __init__(self) -> None:
         self.count = 0
         self._silent_until = 0.0
 
-    def may_be_said(self) -> bool:
+    def allows(self) -> bool:
+        """Whether a line may be logged now. If so, the next one may be logged LOG_INTERVAL later."""
         now = monotonic()
         if now < self._silent_until:
             return False

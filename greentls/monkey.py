@@ -1,16 +1,17 @@
-"""patch(): programs that import ssl get greentls.ssl's classes. unpatch(): they no longer do.
+"""patch() gives programs that import ssl the classes of greentls.ssl. unpatch() restores the standard library's.
 
-    python -m greentls.monkey server.py --port 8443        as python -m gevent.monkey does, and with TLS by greentls
+    python -m greentls.monkey server.py --port 8443        runs a program like python -m gevent.monkey, with greentls
 
-patch() replaces in the ``ssl`` module what greentls.ssl has of its own, and in every other module that has imported one
-of these by name (urllib3, requests, http.client, ...). It may come before or after gevent.monkey.patch_all(), before or
-after an import, and goes well with truststore. Importing this module patches nothing.
+patch() replaces the names of ``ssl`` for which greentls.ssl has its own, in ``ssl`` and in every module that has
+imported one of them (urllib3, requests, http.client, ...). It may be called before or after gevent.monkey.patch_all(),
+before or after an import, and together with truststore. Importing this module patches nothing.
 
-It also replaces select.select(), select.poll(), gevent's of the same names, and the select() of selectors, by some that
-see what a socket of greentls has read ahead (greentls.ssl.polling).
+patch() also replaces select.select(), select.poll(), gevent's functions of the same names, and the select() of
+selectors. The replacements see what a greentls socket has read ahead (greentls.ssl.polling).
 
-Out of reach: TLS that is done in C (psycopg's libpq, pycurl, grpc), and what takes its names from gevent.ssl after
-patch() (geventhttpclient: import it before, or give it ssl_context_factory=greentls.ssl.create_default_context).
+Two kinds of programs are out of reach: those that do TLS in C (psycopg's libpq, pycurl, grpc), and those that import
+names from gevent.ssl after patch(). geventhttpclient is one: import it before, or pass it
+ssl_context_factory=greentls.ssl.create_default_context.
 """
 
 from __future__ import annotations
@@ -55,9 +56,9 @@ _NAMES = [
     name for name in dir(_stdlib_ssl) if getattr(getattr(greentls.ssl, name), "__module__", "").startswith("greentls.")
 ]
 _places: list[_Place] = []
-_defaults: list[_Place] = []  # what patch() was told beside; gevent's patching leaves it alone
+_defaults: list[_Place] = []  # what patch()'s arguments have changed; gevent's patching does not touch it
 
-# gevent's, if it comes after us, that ssl was imported before: where it names nobody but greentls.
+# If gevent patches after us, it warns that ssl was imported before. The warning is false if it names only greentls.
 _FALSE_ALARM = (
     r"Monkey-patching ssl after ssl .*Modules that had direct imports \(NOT patched\): \[('greentls\.[^']*'(, )?)*\]\. "
     r"Subclasses \(NOT patched\): \[(\"<class 'greentls\.[^\"]*\"(, )?)*\]"
@@ -65,10 +66,11 @@ _FALSE_ALARM = (
 
 
 def patch(client_sessions: bool | ClientSessions = False) -> tuple[str, ...]:
-    """Puts greentls.ssl's names in the place of ssl's. Returns where, as "urllib3.util.ssl_.SSLContext"; of a second
-    call, where it found more of them. Raises RuntimeError where eventlet has patched sockets: its hub is another.
+    """Replaces ssl's names by greentls.ssl's.
 
-    client_sessions: True, or a ClientSessions, for clients that resume: SSLContext.client_sessions, until unpatch().
+    client_sessions: True or a ClientSessions, which becomes SSLContext.client_sessions until unpatch().
+    Returns the replaced names, such as "urllib3.util.ssl_.SSLContext"; a second call returns those that are new. Raises
+    RuntimeError if eventlet has patched sockets, because its hub is a different one.
     """
     patcher = sys.modules.get("eventlet.patcher")
     if patcher is not None and patcher.is_monkey_patched("socket"):
@@ -91,7 +93,7 @@ def patch(client_sessions: bool | ClientSessions = False) -> tuple[str, ...]:
 
 
 def unpatch() -> tuple[str, ...]:
-    """Puts back what patch() has replaced, unless somebody else has replaced it since. Returns where.
+    """Restores what patch() has replaced, except names that were replaced again since. Returns the restored names.
 
     A module that was imported meanwhile keeps what it imported.
     """
@@ -112,7 +114,7 @@ def _put_back(places: list[_Place]) -> list[_Place]:
 
 
 def _watch() -> Iterator[_Place]:
-    """Selectors see what a socket has read ahead; so do select() and poll(), which _found() finds."""
+    """Makes selectors see what a socket has read ahead. _found() finds select() and poll()."""
     yield _put(SSLSocket, "by_descriptor", polling.KNOWN)
     for kind in polling.selector_classes():
         yield _put(kind, "select", polling.seeing(vars(kind)["select"]))
@@ -125,7 +127,7 @@ def _put(owner: Any, name: str, now: Any) -> _Place:
 
 
 def _found() -> Iterator[_Place]:
-    """Where one of the standard library's objects, or what gevent or truststore have put there, has a name."""
+    """Yields each name of an object of the standard library's, or of its replacement by gevent or truststore."""
     ours: dict[int, Any] = {id(old): new for old, new in polling.replacements()}
     for name in _NAMES:
         new = getattr(greentls.ssl, name)
@@ -137,17 +139,17 @@ def _found() -> Iterator[_Place]:
             if old is not new:
                 ours[id(old)] = new
     for key, module in list(sys.modules.items()):
-        if not isinstance(module, types.ModuleType):  # None, or whatever a lazy importer has put there
+        if not isinstance(module, types.ModuleType):  # None, or a lazy importer's object
             continue
         if key.partition(".")[0] in ("greentls", "gevent", "truststore", "_ssl") and key != "gevent.select":
             continue
         for name, value in list(vars(module).items()):
-            if id(value) in ours and "orig" not in name.lower():  # who keeps an original, wants the original
+            if id(value) in ours and "orig" not in name.lower():  # a name like that is meant to keep the original
                 yield _Place(module, name, value, ours[id(value)])
 
 
 def _beside_gevent(event: object) -> None:
-    """gevent.monkey is about to patch what we did: it finds the originals, to remember them, and we come after it."""
+    """Puts the originals back while gevent.monkey patches, so that it saves those, and patches again afterwards."""
     if getattr(event, "module_name", None) not in ("select", "selectors", "ssl"):
         return
     if isinstance(event, events.GeventWillPatchModuleEvent):
@@ -157,10 +159,13 @@ def _beside_gevent(event: object) -> None:
 
 
 def _guard() -> Iterator[_Place]:
-    """The standard library's classes name themselves by ssl's globals, in super(SSLContext, SSLContext), and so would
-    recurse once these are others. Configs that exist go on: their methods see the module as it was."""
+    """Lets methods of the standard library's classes see ssl as it was.
+
+    They name their own classes by ssl's globals, in super(SSLContext, SSLContext), and would recurse once these are
+    replaced. With this, existing contexts keep working.
+    """
     originals = {**vars(_stdlib_ssl), "SSLContext": STDLIB_CONTEXT, "SSLSocket": STDLIB_SOCKET}
-    # One of gevent's setters puts its class into ssl, and leaves it there: into another ssl, from now on
+    # One of gevent's setters puts its class into ssl and leaves it there. It gets another ssl from now on.
     gevents = {**vars(gevent.ssl), "__ssl__": types.SimpleNamespace(**originals)}
     for kind, names in ((STDLIB_CONTEXT, originals), (STDLIB_SOCKET, originals), (gevent.ssl.SSLContext, gevents)):
         for name, was in list(vars(kind).items()):
@@ -170,7 +175,7 @@ def _guard() -> Iterator[_Place]:
 
 
 def _over(member: Any, names: dict[str, Any]) -> Any:
-    """A class's member with other globals."""
+    """Returns a member of a class with other globals."""
     if isinstance(member, types.FunctionType):
         code, defaults, closure = member.__code__, member.__defaults__, member.__closure__
         made = types.FunctionType(code, names, member.__name__, defaults, closure)
@@ -188,14 +193,17 @@ def _over(member: Any, names: dict[str, Any]) -> Any:
 
 
 def _wake_for_signals() -> None:
-    """gevent asks for signals, then sleeps until there is an event: one that comes in between, or to another thread, it
-    sees when something else happens, be that never. Python writes a byte for each signal, which is an event."""
+    """Wakes gevent's loop for each signal.
+
+    gevent checks for signals, then sleeps until the next event. It would see a signal that arrives in between, or in
+    another thread, only at that event. So Python writes a byte for each signal, which is an event.
+    """
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
     os.set_blocking(writing, False)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     watcher = gevent.get_hub().loop.io(reading, 1, ref=False)
-    watcher.start(os.read, reading, 4096)  # in C: KeyboardInterrupt raised in a function of ours would end the watcher
+    watcher.start(os.read, reading, 4096)  # in C: a KeyboardInterrupt in a Python function would end the watcher
 
 
 def main(arguments: list[str]) -> int:
@@ -208,17 +216,19 @@ def main(arguments: list[str]) -> int:
         allow_abbrev=False,
     )
     parser.add_argument(
-        "--client-sessions", action="store_true", help="its TLS clients resume: SSLContext.client_sessions"
+        "--client-sessions",
+        action="store_true",
+        help="let its TLS clients resume (SSLContext.client_sessions)",
     )
-    parser.add_argument("-m", dest="module", action="store_true", help="what follows is a module, as for python -m")
+    parser.add_argument("-m", dest="module", action="store_true", help="run a module, as python -m does")
     parser.add_argument("program", metavar="SCRIPT", help="a Python file, or with -m a module")
-    parser.add_argument("arguments", metavar="ARGUMENT", nargs=argparse.REMAINDER, help="the program's own")
+    parser.add_argument("arguments", metavar="ARGUMENT", nargs=argparse.REMAINDER, help="arguments of the program")
     options = parser.parse_args(arguments)
-    with warnings.catch_warnings():  # that ssl has been imported already; patch() sees to that
+    with warnings.catch_warnings():  # ssl has been imported already, which patch() handles
         warnings.simplefilter("ignore", gevent.monkey.MonkeyPatchWarning)
         gevent.monkey.patch_all()
     patch(options.client_sessions)
-    gevent.get_hub().NOT_ERROR += (KeyboardInterrupt,)  # it is raised in the program; the hub need not print it as well
+    gevent.get_hub().NOT_ERROR += (KeyboardInterrupt,)  # the program gets it, so the hub need not print it
     _wake_for_signals()
     sys.argv[:] = [options.program, *options.arguments]
     try:
@@ -230,7 +240,7 @@ def main(arguments: list[str]) -> int:
         else:
             with open(options.program, "rb"):
                 pass
-            sys.path[0] = os.path.dirname(os.path.abspath(options.program))  # as for python SCRIPT
+            sys.path[0] = os.path.dirname(os.path.abspath(options.program))  # as python SCRIPT does
             runpy.run_path(options.program, run_name="__main__")
     except KeyboardInterrupt:
         return 130
@@ -242,6 +252,6 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    from greentls import monkey  # the one that others import, not this copy of it
+    from greentls import monkey  # the module that others import, not this copy
 
     sys.exit(monkey.main(sys.argv[1:]))

@@ -1,8 +1,8 @@
-"""Metrics of greentls.events for Prometheus. Needs prometheus-client: ``pip install greentls[prometheus]``.
+"""Prometheus metrics from greentls.events. They need prometheus-client: ``pip install greentls[prometheus]``.
 
     greentls.events.handler = greentls.prometheus.Metrics()
 
-Labels take a bounded number of values: no names, addresses or texts that a peer could choose.
+Labels have a bounded number of values. None is a name, address or text that a peer could choose.
 """
 
 from __future__ import annotations
@@ -13,19 +13,20 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
 
 __all__ = ["Metrics"]
 
-# Seconds: from a lookup in the same process to a handshake that takes as long as it may.
+# Seconds, from a lookup in the same process to the longest allowed handshake.
 BUCKETS = (0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0)
 
 
 class Metrics:
-    """A handler of greentls.events: call it with an event. One for a registry.
+    """A handler for greentls.events. Make one for each registry. Unknown events are ignored.
 
-    greentls_handshakes_total{side, version, resumption}, greentls_handshake_failures_total{side, error: the exception's
-    class}, greentls_handshake_seconds{side}, greentls_hook_seconds{hook},
-    greentls_session_store_seconds{store, operation, outcome}, greentls_ocsp_fetch_seconds{side, outcome: the response's
-    status or error}, each a Histogram's count and sum with it; greentls_signatures_total{side, algorithm, outcome: done
-    or the exception's class}; and greentls_ticket_key_refreshes_total{source, outcome: changed or error}. Events that
-    it does not know are left alone.
+    Counters: greentls_handshakes_total{side, version, resumption},
+    greentls_handshake_failures_total{side, error: the exception's class},
+    greentls_signatures_total{side, algorithm, outcome: done or the exception's class},
+    greentls_ticket_key_refreshes_total{source, outcome: changed or error}.
+    Histograms: greentls_handshake_seconds{side}, greentls_hook_seconds{hook},
+    greentls_session_store_seconds{store, operation, outcome},
+    greentls_ocsp_fetch_seconds{side, outcome: the response's status or error}.
     """
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
@@ -35,14 +36,14 @@ class Metrics:
         def histogram(name: str, help: str, *labels: str) -> Histogram:
             return Histogram(f"greentls_{name}_seconds", help, labels, registry=registry, buckets=BUCKETS)
 
-        self._handshakes = counter("handshakes", "Handshakes that were finished", "side", "version", "resumption")
-        self._failures = counter("handshake_failures", "Handshakes that failed, by the exception", "side", "error")
-        self._duration = histogram("handshake", "From a handshake's beginning to its end", "side")
-        self._hooks = histogram("hook", "What a hook took in one handshake", "hook")
+        self._handshakes = counter("handshakes", "Finished handshakes", "side", "version", "resumption")
+        self._failures = counter("handshake_failures", "Failed handshakes by exception", "side", "error")
+        self._duration = histogram("handshake", "Duration of a handshake", "side")
+        self._hooks = histogram("hook", "Duration of a hook in one handshake", "hook")
         self._store = histogram("session_store", "Calls of a session store", "store", "operation", "outcome")
-        self._fetches = histogram("ocsp_fetch", "Questions to OCSP responders", "side", "outcome")
-        self._signatures = counter("signatures", "Questions to signing keys", "side", "algorithm", "outcome")
-        self._keys = counter("ticket_key_refreshes", "Ticket keys that changed, or could not be", "source", "outcome")
+        self._fetches = histogram("ocsp_fetch", "Requests to OCSP responders", "side", "outcome")
+        self._signatures = counter("signatures", "Requests to signing keys", "side", "algorithm", "outcome")
+        self._keys = counter("ticket_key_refreshes", "Ticket key refreshes with changes or errors", "source", "outcome")
 
     def __call__(self, event: dict[str, Any]) -> None:
         if event["event"] == "handshake":

@@ -1,12 +1,12 @@
-"""Files that hold a secret: what is refused before it is used.
+"""Reads files that hold a secret, and refuses unsafe ones.
 
-- A file that the group can write, or that others can read or write. Whoever has read a fleet's secret or a ticket key
-  opens what was recorded; whoever has written one knows it already. ssh and PostgreSQL refuse the same. The group may
-  read: so it is with Debian's ssl-cert, and with secrets that are mounted into a container (Kubernetes' fsGroup). The
-  owner is not looked at, because a container's owners are other numbers; nor is the directory. Of a symbolic link the
-  file counts that was opened.
-- Bytes that repeat: a file of zeros, or of one character, has the length that is asked for and no secret in it. GnuTLS
-  sealed tickets with a key of zeros for two years (CVE-2020-13777).
+- A file is refused if its group can write it, or if others can read or write it. An attacker who reads a fleet's secret
+  or a ticket key can open what was recorded; one who can write the file knows the secret already. ssh and PostgreSQL
+  refuse the same. The group may read, as with Debian's ssl-cert and with secrets that are mounted into a container
+  (Kubernetes' fsGroup). The owner is not checked, because a container has other user numbers, nor is the directory. For
+  a symbolic link, the mode of the opened file counts.
+- Bytes that repeat are refused: a file of zeros has the right length and no secret in it. GnuTLS sealed tickets with a
+  key of zeros for two years (CVE-2020-13777).
 """
 
 from __future__ import annotations
@@ -17,21 +17,22 @@ from greentls.errors import ConfigurationError
 
 __all__ = ["read_secret_file", "repeats"]
 
-OTHERS = 0o026  # st_mode: the group writes; others read, write
+OTHERS = 0o026  # st_mode: write for the group, read and write for others
 
-# Different values among a secret's bytes. 16 random bytes have fewer once in 10^11; hexadecimal digits are 16.
+# The lowest number of distinct bytes in a secret. 16 random bytes have fewer once in 10^11 times. Hexadecimal text has
+# up to 16.
 MIN_DISTINCT = 8
 
 
 def repeats(secret: bytes) -> bool:
-    """Whether it is no secret, however long it is."""
+    """Whether the bytes repeat so much that they are no secret, whatever their number."""
     return len(set(secret)) < MIN_DISTINCT
 
 
 def read_secret_file(path: str | os.PathLike[str], subject: str, size: int = -1) -> bytes:
-    """What is in it, size bytes at most. subject: what it is, for the error.
+    """Returns the content of a file, at most size bytes. subject: names the file in the error.
 
-    Raises OSError, and ConfigurationError if others have access. Where there are no modes, on Windows, all pass.
+    Raises OSError, and ConfigurationError if others have access. On Windows, which has no modes, every file passes.
     """
     with open(path, "rb") as file:
         mode = os.fstat(file.fileno()).st_mode & 0o777

@@ -1,27 +1,27 @@
 """Strategies: ways for a handshake to wait for the answer to one of OpenSSL's questions.
 
-**Coroutine** waits where it stands: the callback switches to the hub with OpenSSL's frames on its stack. It needs no
-code, here or in the stream; everything else is measured against it.
+**Coroutine** waits in place: the callback switches to the hub with OpenSSL's frames on its stack. It needs no code
+here or in the stream, and is the standard that the others are compared with.
 
-**Thread** does each step of a handshake in a native thread, so that its private-key operation leaves the loop and other
-cores are used. User code never runs there: a question is posted to the hub, a greenlet answers it, and the native
-thread sleeps until then, which is why there is a pool of them and why a lookup of 20 ms costs one of them for as long.
-The greenlet that does the handshake waits for the thread; what is thrown into it meanwhile (a kill, a timeout) goes to
-the greenlet that answers, comes out of the hook there, and the bridge carries it as always. A thread that computes
-cannot be interrupted; it comes back by itself within a millisecond or two, and only then does the caller go on.
+**Thread** does each step of a handshake in a native thread, so that private-key operations leave the loop and use other
+cores. User code never runs there. A question is posted to the hub, a greenlet answers it, and the native thread sleeps
+meanwhile. So there is a pool of threads, and a lookup of 20 ms occupies one of them for that time. The greenlet that
+does the handshake waits for the thread. If it is killed or times out meanwhile, the exception is thrown into the
+greenlet that answers, leaves the hook there, and the bridge carries it as always. A thread that computes cannot be
+interrupted. It finishes its step within a millisecond or two, and only then does the caller continue.
 
-A native thread that has nothing to do ends, with gevent 26.9 and later, since it holds its hub: threads that come and
-go, each with a hub that it destroys, leave nothing behind. If one is destroyed while a hook waits, nobody will ever
-answer, and the native thread that waits for that stays, with hub and connection.
+With gevent 26.9 and later, an idle native thread ends, because it holds its hub. So application threads that come and
+go, each destroying its own hub, leave nothing behind. If a hub is destroyed while a hook waits, the answer never comes:
+the native thread that waits for it stays, with the hub and the connection.
 
-After the handshake records are handled on the loop: to encrypt one costs a few microseconds, a trip to a thread and
+After the handshake, records are handled on the loop: encrypting one takes a few microseconds, a trip to a thread and
 back fifty.
 
-**Prefetch** reads the ClientHello first, and asks what OpenSSL is going to ask, each question in a greenlet of its own,
-before OpenSSL has seen a byte; the callbacks then find the answers ready. Three lookups take as long as the longest of
-them. What depends on another answer is asked again if that comes out otherwise: the session, the protocol and the
-staple of the Config that the servername hook switches to. What a hello does not foretell (which of several
-certificates will be chosen, the peer's chain) waits as a coroutine.
+**Prefetch** reads the ClientHello first. Before OpenSSL sees a byte, it asks the questions that OpenSSL is going to
+ask, each in its own greenlet, and the callbacks then find the answers ready. Three lookups take as long as the longest
+one. If the servername hook switches to another Config, that Config's session, protocol and staple are asked for again.
+Questions that a hello does not foretell (which of several certificates is chosen, the peer's chain) wait as under
+coroutine.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ if TYPE_CHECKING:
 __all__ = ["STRATEGIES", "Strategy"]
 
 TLS13 = 0x0304
-SESSION_ID_SIZE = 32  # of OpenSSL's session ids, and of what it takes for a stateful ticket
+SESSION_ID_SIZE = 32  # bytes of OpenSSL's session ids and stateful tickets
 
-# Native threads that do a hub's handshakes. One that waits for a callback's answer does nothing else: 64 lookups of
-# 20 ms at once are 3,200 handshakes a second, about what two cores can compute.
+# Native threads for a hub's handshakes. A thread that waits for an answer does nothing else. 64 concurrent lookups of
+# 20 ms allow 3,200 handshakes a second, about what two cores can compute.
 THREADS = 64
-# Seconds until a native thread ends that has nothing to do. -1: never, since an older gevent loses the task that comes
-# while one is on its way out.
+# Seconds until an idle native thread ends. -1 means never: an older gevent loses a task that arrives while a thread
+# ends.
 IDLE = 10.0 if tuple(map(int, gevent.__version__.split(".")[:2])) >= (26, 9) else -1
 
 
@@ -63,10 +63,10 @@ class Strategy(NamedTuple):
     """How a stream does the steps of its handshake."""
 
     name: str
-    #: (connection, step): returns what the step returns, raises what it raises. None: the stream does it itself.
+    #: (connection, step): does the step, with its result and exceptions. None: the stream does the step itself.
     call: Callable[[Connection, Callable[[], int]], int] | None = None
-    #: (connection, hello), before a server's OpenSSL sees the hello. May wait; what hooks raise is raised when OpenSSL
-    #: asks. None: the hello need not be read.
+    #: (connection, hello), called before a server's OpenSSL sees the hello. It may wait. Exceptions from hooks are
+    #: raised when OpenSSL asks. None: the hello need not be read.
     client_hello: Callable[[Connection, ClientHello], None] | None = None
 
 
@@ -81,26 +81,26 @@ def _pool() -> ThreadPool:
     return ThreadPool(THREADS, idle_task_timeout=IDLE)
 
 
-# Not hub.threadpool: hooks may need that to look up an address while handshakes have taken all the threads here.
+# Not hub.threadpool: hooks may need that one, for example to look up an address, while handshakes occupy this pool.
 _pools = PerHub(_pool)
 
 
 def _spawn(step: Callable[[], int]) -> Any:
-    """The AsyncResult of a task in this hub's pool."""
+    """Starts a task in this hub's pool. Returns its AsyncResult."""
     pool = _pools.get()
     task = pool.spawn(_outcome, step)
-    pool.fork_watcher.stop()  # which keeps the pool, and so the hub, also when that is destroyed
+    pool.fork_watcher.stop()  # it would keep the pool, and so the hub, alive after the hub is destroyed
     return task
 
 
 class _Errand:
-    """One step, from the greenlet that wants it done to a native thread and back."""
+    """One step that a greenlet lets a native thread do."""
 
     def __init__(self, operation: Operation, step: Callable[[], int]) -> None:
         self._operation, self._step = operation, step
         self._hub = get_hub()
-        self._taken = _allocate_lock()  # by the native thread, or by the greenlet that does not want it any more
-        self._interrupt: BaseException | None = None  # what was thrown into the greenlet that waits
+        self._taken = _allocate_lock()  # acquired by the native thread, or by the greenlet that gives up the step
+        self._interrupt: BaseException | None = None  # thrown into the greenlet that waits
         self._question: _Question | None = None
 
     def run(self) -> int:
@@ -112,7 +112,7 @@ class _Errand:
                 try:
                     task.wait()
                 except BaseException as interrupt:
-                    if self._taken.acquire(False):  # it stands in line
+                    if self._taken.acquire(False):  # the step has not begun
                         raise
                     self._cancel(interrupt)
             result, error = task.get()
@@ -128,7 +128,7 @@ class _Errand:
             del failure, error  # the traceback holds this frame
 
     def _do(self) -> int:
-        """In the native thread."""
+        """Runs in the native thread."""
         return self._step() if self._taken.acquire(False) else 0
 
     def _cancel(self, interrupt: BaseException) -> None:
@@ -138,7 +138,7 @@ class _Errand:
             self._question.interrupt(interrupt)
 
     def _ask(self, body: Callable[..., Any], *arguments: Any) -> Any:
-        """In the native thread: has the callback's body run in the hub's thread."""
+        """Runs in the native thread: lets the hub's thread run a callback's body, and waits for the result."""
         question = _Question(self._operation, body, arguments)
         self._hub.loop.run_callback_threadsafe(self._answer, question)
         question.answered.acquire()
@@ -147,7 +147,7 @@ class _Errand:
         return question.value
 
     def _answer(self, question: _Question) -> None:
-        """In the hub."""
+        """Runs in the hub."""
         self._question = question
         if self._interrupt is None:
             question.start()
@@ -156,7 +156,7 @@ class _Errand:
 
 
 class _Question:
-    """A callback's body that a greenlet runs while the native thread waits for answered."""
+    """A callback's body, which a greenlet runs. The native thread waits for answered."""
 
     def __init__(self, operation: Operation, body: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
         self._operation, self._body, self._arguments = operation, body, arguments
@@ -168,7 +168,7 @@ class _Question:
 
     def start(self) -> None:
         self._greenlet = gevent.spawn(self._run)
-        # Not at the end of _run(): a greenlet that is killed before its first turn never gets there.
+        # Not at the end of _run(): a greenlet that is killed before it starts never gets there.
         self._greenlet.rawlink(self._done)
 
     def refuse(self, error: BaseException) -> None:
@@ -197,7 +197,7 @@ class _Question:
 
 
 def _outcome(step: Callable[[], Any]) -> tuple[Any, BaseException | None]:
-    """gevent would print what it raises, in a thread or in a greenlet."""
+    """Returns the step's result and exception. gevent would print an exception that leaves a thread or greenlet."""
     try:
         return step(), None
     except BaseException as error:
@@ -216,7 +216,7 @@ def _prefetch(connection: Connection, hello: ClientHello) -> None:
         name = hello.server_name
         foreseen = _foreseen(connection, hello)
     except WireError:
-        return  # OpenSSL finds it, too, and knows the alert
+        return  # OpenSSL refuses it too, with the right alert
     asked: dict[Any, gevent.Greenlet] = {}
     connection.operation.foretell(name)
     try:
@@ -248,7 +248,7 @@ def _ask_all(connection: Connection, foreseen: list[tuple[Any, ...]], asked: dic
 
 
 def _foreseen(connection: Connection, hello: ClientHello) -> list[tuple[Any, ...]]:
-    """(hook, arguments) of what OpenSSL will ask, as things stand. Raises WireError."""
+    """Returns (hook, arguments) of the questions that OpenSSL will ask under the present Config. Raises WireError."""
     questions: list[tuple[Any, ...]] = []
     context, hooks = connection.context, connection.hooks
     tls13 = TLS13 in hello.supported_versions and context.maximum_version in (0, TLS13)

@@ -45,7 +45,7 @@ from typing import Any, NamedTuple
 from greentls import events
 from greentls.errors import ConfigurationError
 from greentls.hub import Deadline, Event, PerHub, here
-from greentls.log_limit import Trouble
+from greentls.log_limit import LogLimit
 from greentls.secret_file import read_secret_file, repeats
 from greentls.stores import SharedValues
 
@@ -328,7 +328,7 @@ class _SharedKeys(_Changing):
         self._source = store.name
         self._agreed = -math.inf
         self._failures = 0
-        self._wrong_clock = Trouble()
+        self._wrong_clock = LogLimit()
         self._refreshers = PerHub(_Refresher)
 
     @property
@@ -397,7 +397,7 @@ class _SharedKeys(_Changing):
         names = ", ".join(sorted(each.key.name.hex() for each in early))
         problem = f"a clock is wrong: keys that begin {days:.1f} days from now are left out: {names}"
         self._tell(error=problem)
-        if self._wrong_clock.may_be_said():
+        if self._wrong_clock.allows():
             log.warning("ticket keys: store %s: %s", self._store.name, problem)
 
     def _wanted(self, known: set[_Agreed], now: float) -> tuple[_Agreed, ...]:

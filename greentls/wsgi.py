@@ -1,11 +1,11 @@
-"""WSGI over early data (RFC 8470): gevent.pywsgi's handler, for a WSGIServer whose ssl_context has max_early_data.
+"""WSGI over early data (RFC 8470): a handler for gevent.pywsgi's WSGIServer whose ssl_context has max_early_data.
 
     WSGIServer(address, application, handler_class=greentls.wsgi.WSGIHandler, ssl_context=context)
 
-A request that came before the handshake was finished may be a replay. It reaches the application at once, with "1" as
-HTTP_EARLY_DATA in its environ. What must not happen twice the application answers with 425 Too Early, and the client
-asks again; or it calls environ["greentls.socket"].do_handshake(), which returns when the request is certain to be none.
-A client's own Early-Data header stays: a gateway says so of its client.
+A request that arrived before the end of the handshake may be a replay. The application gets it at once, with
+HTTP_EARLY_DATA set to "1" in its environ. If the request must not happen twice, the application answers with 425 Too
+Early, so that the client sends it again. Or it calls environ["greentls.socket"].do_handshake(), which returns when the
+request is known not to be a replay. A client's own Early-Data header is kept: a gateway sends it for its client.
 """
 
 from __future__ import annotations
@@ -18,18 +18,20 @@ __all__ = ["WSGIHandler"]
 
 
 class WSGIHandler(gevent.pywsgi.WSGIHandler):  # type: ignore[misc]  # gevent has no types
-    """environ["greentls.socket"]: the request's SSLSocket."""
+    """gevent's handler. environ["greentls.socket"] is the request's SSLSocket."""
 
     def get_environ(self) -> dict[str, Any]:
         environ: dict[str, Any] = super().get_environ()
         environ["greentls.socket"] = self.socket
         if self._unfinished or "HTTP_EARLY_DATA" in environ:
-            environ["HTTP_EARLY_DATA"] = "1"  # RFC 8470 5.1: several of them, or another value, mean that as well
+            environ["HTTP_EARLY_DATA"] = "1"  # RFC 8470 5.1: repeated headers and other values mean the same
         return environ
 
     def handle_one_request(self) -> Any:
-        """Before the next one, or the end, the client's Finished: it would meet a closed socket, whose reset can cost
-        the client the answer."""
+        """Handles a request, then finishes the handshake.
+
+        Otherwise the client's Finished could meet a closed socket, and the reset could destroy the answer.
+        """
         result = super().handle_one_request()
         if self._unfinished:
             try:
@@ -40,4 +42,4 @@ class WSGIHandler(gevent.pywsgi.WSGIHandler):  # type: ignore[misc]  # gevent ha
 
     @property
     def _unfinished(self) -> bool:
-        return not getattr(self.socket, "handshake_finished", True)  # a socket without TLS has none
+        return not getattr(self.socket, "handshake_finished", True)  # a plain socket has no such attribute

@@ -30,7 +30,7 @@ from greentls import events
 from greentls.core.session import Session
 from greentls.errors import SealError
 from greentls.hub import Deadline, PerHub, Task, here
-from greentls.log_limit import Trouble
+from greentls.log_limit import LogLimit
 from greentls.stores import BatchStore, Change, SessionStore
 from greentls.stores.memory import MemoryStore
 
@@ -80,7 +80,7 @@ class StoredSessions:
         self._batches = store if isinstance(store, BatchStore) else None
         self._writers = PerHub(self._new_writers)
         self._all_writers: list[ref[_Writers]] = []  # of all hubs
-        self._troubles: dict[str, Trouble] = {}
+        self._troubles: dict[str, LogLimit] = {}
 
     def look_up(
         self, timeout: float | None, question: Callable[..., Kept | None], *arguments: Any
@@ -216,14 +216,14 @@ class StoredSessions:
         events.emit("session_store", store=name, operation=operation, outcome=outcome, seconds=seconds, error=error)
 
     def _trouble(self, what: str, problem: str) -> None:
-        trouble = self._troubles.setdefault(what, Trouble())
+        trouble = self._troubles.setdefault(what, LogLimit())
         trouble.count += 1
-        if trouble.may_be_said():
+        if trouble.allows():
             log.warning("session store %s: %s: %s (%d so far)", self.store.name, what, problem, trouble.count)
 
     def _well(self, what: str) -> None:
         trouble = self._troubles.get(what)
-        if trouble is not None and trouble.may_be_said():
+        if trouble is not None and trouble.allows():
             log.warning("session store %s: %s works again after %d failures", self.store.name, what, trouble.count)
             del self._troubles[what]
 

@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from greentls.errors import ConfigurationError, SealError
-from greentls.log_limit import Trouble
+from greentls.log_limit import LogLimit
 from greentls.secret_file import repeats
 from greentls.stores.contract import BatchStore, Change, SessionStore, SharedValues
 
@@ -67,7 +67,7 @@ class SealedStore:
         #: BatchStore.write_many(); None: the store has none.
         self.write_many = self._write_many if self._batches is not None else None
         self._context = context.encode()
-        self._unopened = Trouble()
+        self._unopened = LogLimit()
         self.rotate(secrets)
 
     def rotate(self, secrets: Sequence[bytes]) -> None:
@@ -111,7 +111,7 @@ class SealedStore:
     def gets(self, name: str) -> tuple[bytes | None, Any]:
         blob, token = self._values.gets(name)
         value = None if blob is None else self._open("value", name.encode(), blob)
-        if blob is not None and value is None and self._unopened.may_be_said():
+        if blob is not None and value is None and self._unopened.allows():
             log.warning("%s", SealError(self.name, "value"))
         return value, token
 

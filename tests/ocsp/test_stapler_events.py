@@ -9,7 +9,7 @@ import pytest
 
 from greentls import events
 from greentls.errors import ResponderUnavailable
-from greentls.log_limit import Trouble
+from greentls.log_limit import LogLimit
 from greentls.ocsp import Stapler
 from greentls.ocsp import stapler as module
 from greentls.stores.memory import MemoryStore
@@ -93,11 +93,11 @@ def test_where_nobody_can_be_asked_nothing_is_told(authority, staplers, told):
 
 def test_a_handler_that_raises_costs_no_staple(authority, staplers, monkeypatch, logged):
     monkeypatch.setattr(events, "handler", lambda event: 1 / 0)
-    monkeypatch.setattr(events, "_trouble", Trouble())
+    monkeypatch.setattr(events, "_trouble", LogLimit())
     chain, stapler = chain_of(authority.issue()), staplers(wait_for_first=True)
     assert verdict(ask(stapler, chain), chain) == "good"
     tried(stapler)
-    assert [each.getMessage() for each in logged.records] == ["greentls.events.handler raises, of ocsp_fetch"]
+    assert [each.getMessage() for each in logged.records] == ["greentls.events.handler fails for ocsp_fetch"]
     assert not stapler._staple(chain).keeper.dead
 
 

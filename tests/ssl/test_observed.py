@@ -8,7 +8,7 @@ import ssl
 import pytest
 
 import greentls.events
-from greentls.log_limit import Trouble
+from greentls.log_limit import LogLimit
 from greentls.stores.memory import MemoryStore
 from greentls.stores.sealed import SealedStore
 from tests.support.helpers import PATIENCE
@@ -119,7 +119,7 @@ class TestEvents:
 
     def test_a_handler_that_raises_is_logged_and_changes_nothing(self, pki, version, monkeypatch, caplog):
         monkeypatch.setattr(greentls.events, "handler", lambda event: 1 / 0)
-        monkeypatch.setattr(greentls.events, "_trouble", Trouble())
+        monkeypatch.setattr(greentls.events, "_trouble", LogLimit())
         with connected(*contexts(pki, version)):
             pass
         assert len(caplog.records) == 1

@@ -10,7 +10,7 @@ from gevent.event import Event
 
 from greentls import events
 from greentls.errors import ConfigurationError
-from greentls.log_limit import Trouble
+from greentls.log_limit import LogLimit
 from greentls.tickets import ANNOUNCE, LIFETIME, SKEW, TicketKey, TicketKeys
 from tests.support.helpers import PATIENCE
 from tests.tickets.machines import NOW, ROTATION, fleet, haproxy, nginx, refresh, wait_for
@@ -186,7 +186,7 @@ class TestTold:
 
     def test_a_handler_that_raises_changes_nothing(self, store, clock, tmp_path, monkeypatch, caplog):
         monkeypatch.setattr(events, "handler", lambda event: 1 / 0)
-        monkeypatch.setattr(events, "_trouble", Trouble())
+        monkeypatch.setattr(events, "_trouble", LogLimit())
         (one,) = fleet(store, clock, 1)
         one.look()
         assert one.age == 0
@@ -194,4 +194,4 @@ class TestTold:
         path.write_bytes(nginx(key))
         assert TicketKeys.file(path).keys == (key,)
         (line,) = caplog.records
-        assert line.getMessage() == "greentls.events.handler raises, of ticket_keys"
+        assert line.getMessage() == "greentls.events.handler fails for ticket_keys"

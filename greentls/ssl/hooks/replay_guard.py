@@ -21,7 +21,7 @@ from typing import Any
 
 from greentls.core.connection import Connection
 from greentls.errors import ConfigurationError
-from greentls.log_limit import Trouble
+from greentls.log_limit import LogLimit
 from greentls.ssl.hooks.deadline import HookDeadline
 
 __all__ = ["WINDOW", "ReplayGuard"]
@@ -44,7 +44,7 @@ class ReplayGuard:
 
     store: Any  # whatever the user has set: it is checked here
     timeout: float | None
-    _trouble: Trouble = field(default_factory=Trouble, init=False, repr=False, compare=False)
+    _trouble: LogLimit = field(default_factory=LogLimit, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not callable(getattr(self.store, "add", None)) or getattr(self.store, "shared", False) is not True:
@@ -60,7 +60,7 @@ class ReplayGuard:
             with HookDeadline(connection, "replay_guard", self.timeout):
                 return self.store.add(f"early-data:{client_random.hex()}", b"", WINDOW) is True
         except Exception as error:  # a kill, or the caller's own gevent.Timeout, goes where it was aimed
-            if self._trouble.may_be_said():
+            if self._trouble.allows():
                 name = getattr(self.store, "name", "?")
                 log.warning("replay guard %s: %s; early data is refused", name, repr(error))  # not its traceback
             return False

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from greentls.certificates import read_certificate
 from greentls.core.connection import Connection
 from greentls.errors import ResponderUnavailable, StapleRequired
-from greentls.log_limit import Trouble
+from greentls.log_limit import LogLimit
 from greentls.ocsp.client_check import Mode, vouched_until
 from greentls.ssl.context import Sock
 from greentls.ssl.hooks.callbacks import kind_of
@@ -30,7 +30,7 @@ class OCSPCallback:
 
     callback: Callable[[Sock], bytes | None]
     timeout: float | None
-    trouble: Trouble = field(default_factory=Trouble, compare=False)
+    trouble: LogLimit = field(default_factory=LogLimit, compare=False)
 
     def __call__(self, connection: Connection, _: bytes | None) -> bytes | None:
         chain = connection.certificate_chain
@@ -44,7 +44,7 @@ class OCSPCallback:
             if must_staple or isinstance(error, StapleRequired):
                 raise
             self.trouble.count += 1
-            if self.trouble.may_be_said():
+            if self.trouble.allows():
                 # As text: a handler that keeps its records would keep the traceback, and the connection with it.
                 log.warning("ocsp_callback: no staple: %s (%d so far)", repr(error), self.trouble.count)
             return None
@@ -59,7 +59,7 @@ class OCSPCheck:
 
     mode: Mode
     timeout: float | None
-    trouble: Trouble = field(default_factory=Trouble, compare=False)
+    trouble: LogLimit = field(default_factory=LogLimit, compare=False)
 
     def __call__(self, connection: Connection, staple: bytes | None) -> None:
         chain = [read_certificate(each) for each in connection.verified_chain[:2]]
@@ -69,5 +69,5 @@ class OCSPCheck:
                 connection.vouched_until = vouched_until(self.mode, chain, staple, self.timeout)
         except ResponderUnavailable as error:
             self.trouble.count += 1
-            if self.trouble.may_be_said():
+            if self.trouble.allows():
                 log.warning("a server's certificate is not checked: %s (%d so far)", str(error), self.trouble.count)
