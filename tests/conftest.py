@@ -10,6 +10,7 @@ from pathlib import Path
 import gevent
 import pytest
 
+from greentls.hub.asyncio import Task
 from greentls.stores import SessionStore
 from tests.support.helpers import Memcached, Pki, SilentServer
 from tests.support.hubs import LOOPS, run_under
@@ -101,8 +102,8 @@ def new_greenlets():
 
     def unfinished():
         gc.collect()
-        greenlets = [each for each in gc.get_objects() if isinstance(each, gevent.Greenlet)]
-        return [each for each in greenlets if not each.ready() and each is not gevent.getcurrent()]
+        greenlets = [each for each in gc.get_objects() if isinstance(each, gevent.Greenlet | Task)]
+        return [each for each in greenlets if not each.dead and each is not gevent.getcurrent()]
 
     before = weakref.WeakSet(unfinished())
     return lambda: [each for each in unfinished() if each not in before]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import gevent
 import pytest
-from gevent.event import Event
+from greenlet import GreenletExit
 
 from greentls.certificates import Callback, CertificateChain, callback
 from greentls.errors import ConfigurationError, TooManyCalls
+from greentls.hub import Deadline, here
 from tests.support.helpers import PATIENCE
+from tests.support.hubs import Job, under_each_hub, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,7 @@ class Function:
 
     def __init__(self, answer=None):
         self.answer, self.asked, self.raises = answer, [], None
-        self.inside, self.go_on = Event(), Event()
+        self.inside, self.go_on = here().event(), here().event()
         self.go_on.set()
 
     def __call__(self, name):
@@ -47,6 +48,7 @@ class Function:
         return self.answer(name) if callable(self.answer) else self.answer
 
 
+@under_each_hub
 class TestAnswers:
     def test_a_chain_chains_or_a_pair_of_files(self, pki, chain):
         for answer, wanted in (
@@ -79,46 +81,44 @@ class TestAnswers:
         assert function.asked == ["www.example"]
 
 
+@under_each_hub
 class TestFlights:
     def test_a_name_is_asked_about_once_however_many_wait(self, chain):
         function = Function(chain)
-        function.go_on.clear()
+        function.go_on = here().event()
         source = Callback(function)
-        jobs = [gevent.spawn(source.get, "www.example") for _ in range(50)]
+        jobs = [Job(source.get, "www.example") for _ in range(50)]
         function.inside.wait(PATIENCE)
-        gevent.sleep(0)
+        here().sleep(0)
         function.go_on.set()
-        gevent.joinall(jobs, timeout=PATIENCE, raise_error=True)
-        assert [job.value for job in jobs] == [(chain,)] * 50
+        assert [job.result() for job in jobs] == [(chain,)] * 50
         assert function.asked == ["www.example"]
 
     def test_a_waiter_that_is_killed_leaves_the_call_to_the_others(self, chain):
         function = Function(chain)
-        function.go_on.clear()
+        function.go_on = here().event()
         source = Callback(function)
-        first, second = gevent.spawn(source.get, "www.example"), gevent.spawn(source.get, "www.example")
+        first, second = Job(source.get, "www.example"), Job(source.get, "www.example")
         function.inside.wait(PATIENCE)
         first.kill()
         function.go_on.set()
-        assert second.get(timeout=PATIENCE) == (chain,)
+        assert second.result() == (chain,)
         assert function.asked == ["www.example"]
 
     def test_one_that_nobody_waits_for_any_more_is_there_for_the_next(self, chain):
         """The on-demand case: the order takes longer than the handshake may."""
         function = Function(chain)
-        function.go_on.clear()
+        function.go_on = here().event()
         source = Callback(function)
-        with pytest.raises(gevent.Timeout), gevent.Timeout(0.05):
+        with pytest.raises(TimeoutError, match="mine"), Deadline(0.05, "mine"):
             source.get("www.example")
         function.go_on.set()
-        with gevent.Timeout(PATIENCE):
-            while source._flights:
-                gevent.sleep(0.01)
+        wait_for(lambda: not source._flights)
         assert source.get("www.example") == (chain,)
         assert function.asked == ["www.example"]
 
     def test_other_names_do_not_wait(self, chain):
-        slow = Event()
+        slow = here().event()
 
         def function(name):
             if name == "slow.example":
@@ -126,25 +126,24 @@ class TestFlights:
             return chain
 
         source = Callback(function)
-        job = gevent.spawn(source.get, "slow.example")
-        gevent.sleep(0)
+        job = Job(source.get, "slow.example")
+        here().sleep(0)
         assert source.get("quick.example") == (chain,)
-        assert not job.ready()
+        assert not job.dead
         slow.set()
-        assert job.get(timeout=PATIENCE) == (chain,)
+        assert job.result() == (chain,)
 
-    @pytest.mark.parametrize("failure", [ValueError("down"), SystemExit("down"), gevent.GreenletExit("down")])
+    @pytest.mark.parametrize("failure", [ValueError("down"), SystemExit("down"), GreenletExit("down")])
     def test_what_it_raises_all_who_wait_get(self, failure, caplog):
         function = Function()
         function.raises = failure
-        function.go_on.clear()
+        function.go_on = here().event()
         source = Callback(function)
-        jobs = [gevent.spawn(raised, source.get, "www.example") for _ in range(3)]
+        jobs = [Job(raised, source.get, "www.example") for _ in range(3)]
         function.inside.wait(PATIENCE)
-        gevent.sleep(0)
+        here().sleep(0)
         function.go_on.set()
-        gevent.joinall(jobs, timeout=PATIENCE)
-        assert all(job.value is failure for job in jobs)
+        assert all(job.result() is failure for job in jobs)
         assert function.asked == ["www.example"] and source._flights == {}
         assert "www.example" in caplog.text and "down" in caplog.text
 
@@ -155,7 +154,7 @@ class TestFlights:
         def wait(name):
             while True:
                 try:
-                    gevent.sleep(PATIENCE)
+                    here().sleep(PATIENCE)
                 except Exception:
                     if not stubborn:
                         raise
@@ -167,10 +166,11 @@ class TestFlights:
 
     def test_no_greenlet_is_left(self, chain, new_greenlets):
         Callback(Function(chain)).get("www.example")
-        gevent.sleep(0)
+        here().sleep(0)
         assert new_greenlets() == []
 
 
+@under_each_hub
 class TestMemory:
     def test_an_answer_is_good_for_its_lifetime(self, chain, clock):
         function = Function(chain)
@@ -230,6 +230,7 @@ class TestMemory:
         assert len(function.asked) == 2
 
 
+@under_each_hub
 class TestStrangers:
     def test_invented_names_cost_so_many_calls_in_a_period_and_no_more(self, chain, clock, caplog):
         function = Function(lambda name: chain if name == "www.example" else None)
@@ -255,14 +256,13 @@ class TestStrangers:
 
     def test_as_many_at_once(self, chain):
         function = Function(chain)
-        function.go_on.clear()
+        function.go_on = here().event()
         source = Callback(function, calls=3, period=1e-9)
-        jobs = [gevent.spawn(raised, source.get, f"{number}.example") for number in range(10)]
-        gevent.sleep(0), gevent.sleep(0)
+        jobs = [Job(raised, source.get, f"{number}.example") for number in range(10)]
+        here().sleep(0), here().sleep(0)
         assert len(function.asked) == 3
         function.go_on.set()
-        gevent.joinall(jobs, timeout=PATIENCE)
-        assert sorted(type(job.value).__name__ for job in jobs) == ["NoneType"] * 3 + ["TooManyCalls"] * 7
+        assert sorted(type(job.result()).__name__ for job in jobs) == ["NoneType"] * 3 + ["TooManyCalls"] * 7
 
     def test_unknown_names_push_out_no_certificate(self, chain):
         function = Function(lambda name: chain if name == "www.example" else None)

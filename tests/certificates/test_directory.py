@@ -9,13 +9,13 @@ import sys
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-import gevent
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from greentls.certificates import CertificateChain, Directory, directory
 from greentls.errors import ConfigurationError
 from tests.support.helpers import PATIENCE
+from tests.support.hubs import under_each_hub, wait_for
 
 
 @pytest.fixture
@@ -305,15 +305,17 @@ class TestChanges:
 
 
 class TestWatching:
+    @under_each_hub
     def test_changes_are_seen_without_a_word(self, put):
         old = put("a.pem", "a.example")
         source = Directory(put.path, interval=0.01)
         assert serials(source, "a.example") == {old}
         new = put("a.pem", "a.example")
-        eventually(lambda: serials(source, "a.example") == {new})
+        wait_for(lambda: serials(source, "a.example") == {new})
         (put.path / "a.pem").unlink()
-        eventually(lambda: source.get("a.example") is None)
+        wait_for(lambda: source.get("a.example") is None)
 
+    @under_each_hub
     def test_one_greenlet_watches_and_ends_with_the_directory(self, put, new_greenlets):
         source = Directory(put.path, interval=0.01)
         assert new_greenlets() == [], "a parent of workers has none"
@@ -321,7 +323,7 @@ class TestWatching:
             source.get("a.example")
         assert len(new_greenlets()) == 1
         del source
-        eventually(lambda: new_greenlets() == [])
+        wait_for(lambda: new_greenlets() == [])
 
     def test_a_forked_worker_watches_for_itself(self, put, pki):
         """hazard: the watching greenlet stays with the parent."""
@@ -332,9 +334,3 @@ class TestWatching:
         done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
         assert (done.returncode, done.stderr) == (0, "")
         assert sorted(done.stdout.split()) == ["child:1", "parent:1"]
-
-
-def eventually(condition):
-    with gevent.Timeout(PATIENCE):
-        while not condition():
-            gevent.sleep(0.01)

@@ -6,9 +6,8 @@ import gc
 import os
 from contextlib import contextmanager
 
-import gevent
 import pytest
-from gevent.event import Event
+from greenlet import GreenletExit
 
 from greentls.certificates import CertificateChain
 from greentls.core.config import VERIFY_NONE, TrustAnchors
@@ -16,6 +15,7 @@ from greentls.core.connection import Connection
 from greentls.core.hooks import Hooks
 from greentls.core.session import Session
 from greentls.errors import ConfigurationError, TLSError
+from greentls.hub import here as hub
 from greentls.sessions import client as client_sessions
 from greentls.sessions import stored
 from greentls.sessions.client import ClientSessions
@@ -24,6 +24,7 @@ from greentls.stores.memory import MemoryStore
 from greentls.stores.sealed import SealedStore
 from greentls.tickets import TicketKey, TicketKeys
 from tests.support.helpers import PATIENCE, Pki
+from tests.support.hubs import Job, together, under_each_hub
 from tests.support.pairs import VERSIONS, attempt, both_versions, client_context, move, server_context
 
 ADDRESS = ("192.0.2.1", 443)
@@ -168,7 +169,7 @@ class TestEither:
             meet(here, there)
         assert here.session_reused
 
-    @pytest.mark.parametrize("failure", [TLSError, gevent.GreenletExit, TimeoutError])
+    @pytest.mark.parametrize("failure", [TLSError, GreenletExit, TimeoutError])
     def test_a_handshake_that_fails_takes_what_it_offered(self, pki, version, failure):
         party = Party(pki, version, ClientSessions(per_peer=1))
         party.connect()
@@ -305,6 +306,7 @@ class TestTLS13:
         assert len(party.sessions._peers) == 0
         assert len({each.id for each in offered[:2]}) == 2
 
+    @under_each_hub
     def test_handshakes_side_by_side_have_different_ones(self, pki):
         party = Party(pki, self.VERSION, ClientSessions(per_peer=10), num_tickets=10)
         party.connect()
@@ -313,13 +315,12 @@ class TestTLS13:
         def connect():
             with party.offering() as (here, there):
                 offered.append(here.offered.id)
-                gevent.sleep(0)
+                hub().sleep(0)
                 meet(here, there)
             return here.session_reused
 
-        jobs = [gevent.spawn(connect) for _ in range(10)]
-        gevent.joinall(jobs, timeout=PATIENCE, raise_error=True)
-        assert [job.value for job in jobs] == [True] * 10
+        jobs = [Job(connect) for _ in range(10)]
+        assert [job.result() for job in jobs] == [True] * 10
         assert len(set(offered)) == 10
 
     def test_one_that_the_user_took_is_not_offered_again(self, pki):
@@ -383,6 +384,7 @@ class Slow(MemoryStore):
         super().put(session_id, session, lifetime)
 
 
+@under_each_hub
 @both_versions
 class TestStore:
     def processes(self, pki, version, store, count=2):
@@ -415,7 +417,7 @@ class TestStore:
         parties = self.processes(pki, version, store, 4)
         parties[0].connect()
         assert parties[0].sessions.drain(PATIENCE)
-        inside, all_in, offered = [], Event(), []
+        inside, all_in, offered = [], hub().event(), []
 
         def get():
             inside.append(1)
@@ -430,8 +432,7 @@ class TestStore:
                 offered.append(here.offered)
                 meet(here, there)
 
-        jobs = [gevent.spawn(look, party) for party in parties[1:]]
-        gevent.joinall(jobs, timeout=PATIENCE, raise_error=True)
+        together(look, *parties[1:])
         assert len([each for each in offered if each is not None]) == (1 if version == VERSIONS["1.3"] else 3)
 
     def test_close_leaves_the_newest_to_the_others(self, pki, version):
@@ -451,7 +452,7 @@ class TestStore:
         ("do", "outcome"),
         [
             (lambda: 1 / 0, "error"),
-            (lambda: gevent.sleep(PATIENCE), "timeout"),
+            (lambda: hub().sleep(PATIENCE), "timeout"),
         ],
         ids=["raises", "late"],
     )
@@ -489,7 +490,7 @@ class TestStore:
 
     def test_the_peer_does_not_wait_for_a_put(self, pki, version):
         store = Slow()
-        released = Event()
+        released = hub().event()
         store.do["put"] = released.wait
         (party,) = self.processes(pki, version, store, 1)
         party.connect()

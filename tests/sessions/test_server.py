@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import threading
 
-import gevent
 import pytest
-from gevent.event import Event
+from greenlet import GreenletExit
 
 from greentls import events
 from greentls.core.connection import Connection
 from greentls.errors import TLSError
+from greentls.hub import Deadline
+from greentls.hub import here as hub
 from greentls.sessions import server, stored
 from greentls.sessions.server import SessionCache
 from greentls.stores.memory import MemoryStore
 from tests.support.helpers import PATIENCE
+from tests.support.hubs import Job, together, under_each_hub, wait_for
 from tests.support.pairs import VERSIONS, both_versions, client, client_context, handshake, server_context
 
 
@@ -67,6 +69,7 @@ class Party:
         return here, there
 
 
+@under_each_hub
 @both_versions
 class TestLookup:
     def test_a_hit_resumes_and_tells(self, pki, version):
@@ -84,19 +87,19 @@ class TestLookup:
         ("do", "outcome"),
         [
             (fail(OSError("down")), "error"),
-            (fail(gevent.Timeout()), None),
+            (fail(KeyboardInterrupt()), None),
             (lambda: b"garbage", "error"),
             (lambda: b"", "error"),
             (lambda: "a str", "error"),
-            (lambda: gevent.sleep(PATIENCE), "timeout"),
+            (lambda: hub().sleep(PATIENCE), "timeout"),
         ],
-        ids=["raises", "raises a timeout of its own", "garbage", "empty", "no bytes", "late"],
+        ids=["raises", "raises no Exception", "garbage", "empty", "no bytes", "late"],
     )
     def test_trouble_costs_a_full_handshake_and_a_log_line(self, pki, version, do, outcome, caplog):
         party = Party(pki, version, timeout=0.05)
         party.store.do["get"] = do
         if outcome is None:  # not our deadline: it is the caller's, and goes to the caller
-            with pytest.raises(gevent.Timeout):
+            with pytest.raises(KeyboardInterrupt):
                 party.connect(party.session)
             return
         here, there = party.connect(party.session)
@@ -123,23 +126,23 @@ class TestLookup:
     def test_a_kill_while_the_store_is_asked_is_no_miss(self, pki, version):
         """hazard: a handshake goes on in a greenlet that was told to die."""
         party = Party(pki, version)
-        asked = Event()
-        party.store.do["get"] = lambda: asked.set() or gevent.sleep(PATIENCE)
-        job = gevent.spawn(party.connect, party.session)
+        asked = hub().event()
+        party.store.do["get"] = lambda: asked.set() or hub().sleep(PATIENCE)
+        job = Job(party.connect, party.session)
         asked.wait(PATIENCE)
-        job.kill(timeout=PATIENCE)
-        assert isinstance(job.value, gevent.GreenletExit)
+        job.kill()
+        assert isinstance(job.join().value, GreenletExit)
 
     def test_the_callers_own_timeout_is_no_miss(self, pki, version):
         party = Party(pki, version)
-        party.store.do["get"] = lambda: gevent.sleep(PATIENCE)
-        with pytest.raises(gevent.Timeout), gevent.Timeout(0.05):
+        party.store.do["get"] = lambda: hub().sleep(PATIENCE)
+        with pytest.raises(TimeoutError, match="mine"), Deadline(0.05, "mine"):
             party.connect(party.session)
 
     def test_two_hundred_lookups_wait_at_once(self, pki, version):
         """The claim of `python -m benchmarks lookup`, by count: none of them answers before all of them have asked."""
         party = Party(pki, version)
-        inside, all_in = [], Event()
+        inside, all_in = [], hub().event()
 
         def get():
             inside.append(1)
@@ -148,9 +151,8 @@ class TestLookup:
             all_in.wait()
 
         party.store.do["get"] = get
-        jobs = [gevent.spawn(party.connect, party.session) for _ in range(200)]
-        gevent.joinall(jobs, timeout=PATIENCE, raise_error=True)
-        assert [job.value[0].session_reused for job in jobs] == [True] * 200
+        done = together(party.connect, *[party.session] * 200)
+        assert [here.session_reused for here, _ in done] == [True] * 200
 
     def test_trouble_is_said_once_and_its_end_too(self, pki, version, caplog, monkeypatch):
         party = Party(pki, version)
@@ -168,6 +170,7 @@ class TestLookup:
         assert caplog.records[-1].message == "session store memory: get works again after 4 failures"
 
 
+@under_each_hub
 @both_versions
 class TestWriting:
     def test_the_peer_has_its_flight_before_the_store_is_asked(self, pki, version):
@@ -198,7 +201,7 @@ class TestWriting:
     def test_a_client_that_is_quicker_than_the_store_resumes(self, pki, version):
         """hazard: the store is behind, and every client that comes back at once has a full handshake."""
         party = Party(pki, version)
-        go_on = Event()
+        go_on = hub().event()
         party.store.do["put"] = go_on.wait
         here, _ = party.connect()
         session = here.session
@@ -217,7 +220,7 @@ class TestWriting:
     def test_a_slow_store_gets_several_puts_at_once(self, pki, version):
         """hazard: one writer puts 50 sessions a second into a store that is 20 ms away, and the queue runs over."""
         party = Party(pki, version)
-        inside, several = [], Event()
+        inside, several = [], hub().event()
 
         def put():
             inside.append(1)
@@ -229,7 +232,7 @@ class TestWriting:
         for _ in range(40):
             party.connect()
         assert party.cache.drain(PATIENCE)
-        assert several.is_set()
+        assert several.wait(0)
 
     def test_a_store_that_fails_is_logged_and_the_queue_goes_on(self, pki, version, caplog, monkeypatch):
         monkeypatch.setattr(stored, "WRITERS", 1)
@@ -244,7 +247,7 @@ class TestWriting:
     def test_a_store_that_is_late_is_left_and_the_queue_goes_on(self, pki, version, caplog, monkeypatch):
         monkeypatch.setattr(stored, "WRITERS", 1)
         party = Party(pki, version, timeout=0.05)
-        party.store.do["put"] = lambda: gevent.sleep(PATIENCE)
+        party.store.do["put"] = lambda: hub().sleep(PATIENCE)
         party.connect()
         party.cache.remove(b"an id", b"")
         assert party.cache.drain(PATIENCE)
@@ -278,7 +281,7 @@ class TestWriting:
 
     def test_drain_gives_up_after_its_timeout(self, pki, version):
         party = Party(pki, version)
-        released = Event()
+        released = hub().event()
         party.store.do["put"] = lambda: released.wait() and None
         party.connect()
         assert party.cache.drain(0.01) is False
@@ -333,6 +336,7 @@ def happened(monkeypatch):
     return told
 
 
+@under_each_hub
 class TestBatches:
     """A BatchStore gets all that has gathered, and tells of each."""
 
@@ -356,7 +360,7 @@ class TestBatches:
         return here.session_reused
 
     def test_what_has_gathered_is_written_at_once_and_what_comes_meanwhile_next(self, pki, happened):
-        inside, go_on = Event(), Event()
+        inside, go_on = hub().event(), hub().event()
         store = Batching(lambda index, _: inside.set() or (go_on.wait() and None))
         cache, contexts, sessions = self.party(pki, store)
         assert inside.wait(PATIENCE)
@@ -404,7 +408,7 @@ class TestBatches:
         ("do", "outcome", "said"),
         [
             (fail(OSError("down")), "error", "OSError('down')"),
-            (lambda: gevent.sleep(PATIENCE), "timeout", "no answer in"),
+            (lambda: hub().sleep(PATIENCE), "timeout", "no answer in"),
         ],
         ids=["raises", "late"],
     )
@@ -420,13 +424,13 @@ class TestBatches:
 
     def test_a_kill_in_the_middle_takes_its_batch_and_the_queue_goes_on(self, pki):
         """hazard: a program kills all its greenlets, and no session is written any more."""
-        inside = Event()
-        store = Batching(lambda *_: inside.set() or gevent.sleep(PATIENCE))
+        inside = hub().event()
+        store = Batching(lambda *_: inside.set() or hub().sleep(PATIENCE))
         cache, contexts, sessions = self.party(pki, store)
         assert inside.wait(PATIENCE)
         (writer,) = cache._writers.get().all
         cache.remove(b"an id", b"")
-        writer._greenlet.kill()
+        writer._greenlet.kill(block=True)
         store.told = lambda *_: None
         assert cache.drain(PATIENCE)
         assert store.batches[1:] == [[(b"an id", False)]]
@@ -434,6 +438,7 @@ class TestBatches:
         assert cache.drain(PATIENCE)
 
 
+@under_each_hub
 class TestMemory:
     """A MemoryStore itself is asked and told on the spot."""
 
@@ -489,6 +494,7 @@ class Noted:
         return b"DER"
 
 
+@under_each_hub
 class TestLifetime:
     """A session's lifetime counts from the full handshake that it comes from."""
 
@@ -530,17 +536,17 @@ class TestLifetime:
         assert there.session_ends == party.session.made + party.session.lifetime
 
 
+@under_each_hub
 def test_a_removal_in_another_thread_reaches_the_writer(pki):
     """hazard: the garbage collector frees a connection in a thread that has no hub."""
     party = Party(pki, VERSIONS["1.2"])
     thread = threading.Thread(target=party.cache.remove, args=(b"an id", b""))
     thread.start()
     thread.join(PATIENCE)
-    with gevent.Timeout(PATIENCE):
-        while ("remove", b"an id") not in party.store.calls:
-            gevent.sleep(0.01)
+    wait_for(lambda: ("remove", b"an id") in party.store.calls)
 
 
+@under_each_hub
 def test_close_writes_what_is_queued_and_closes_the_store(pki):
     party = Party(pki, VERSIONS["1.3"])
     party.connect()

@@ -7,9 +7,9 @@ import gc
 
 import gevent
 
+from greentls.hub import here
 from greentls.stores.memory import MemoryStore
 from greentls.tickets import LIFETIME, TicketKeys
-from tests.support.helpers import PATIENCE
 
 NOW = 1_800_000_000
 
@@ -61,11 +61,11 @@ class Failing:
             self.hang.wait()
         if self.error is not None:
             raise self.error
-        gevent.sleep(0)
+        here().sleep(0)
         return self.inner.gets(name)
 
     def cas(self, name, value, token, lifetime):
-        gevent.sleep(0)
+        here().sleep(0)
         return self.inner.cas(name, value, token, lifetime)
 
     def add(self, name, value, lifetime):
@@ -79,9 +79,3 @@ def fleet(store, clock, count=2, **options):
 def refresh(*machines):
     for each in machines:
         each.refresh()
-
-
-def wait_for(condition):
-    with gevent.Timeout(PATIENCE):
-        while not condition():
-            gevent.sleep(0.01)

@@ -13,7 +13,8 @@ from greentls.errors import ConfigurationError
 from greentls.log_limit import LogLimit
 from greentls.tickets import ANNOUNCE, LIFETIME, SKEW, TicketKey, TicketKeys
 from tests.support.helpers import PATIENCE
-from tests.tickets.machines import NOW, ROTATION, fleet, haproxy, nginx, refresh, wait_for
+from tests.support.hubs import wait_for
+from tests.tickets.machines import NOW, ROTATION, fleet, haproxy, nginx, refresh
 
 
 def named(*keys):

@@ -11,7 +11,8 @@ from greentls.stores import open_store
 from greentls.tickets import ANNOUNCE, TicketKeys
 from tests.support.forks import in_processes
 from tests.support.helpers import PATIENCE
-from tests.tickets.machines import ROTATION, Clock, refresh, wait_for
+from tests.support.hubs import wait_for
+from tests.tickets.machines import ROTATION, Clock, refresh
 
 
 class TestMemcached:

@@ -14,16 +14,18 @@ import weakref
 
 import gevent
 import pytest
-from gevent.event import Event
 
 from greentls.errors import ConfigurationError
+from greentls.hub import Deadline, here
 from greentls.stores import open_store
 from greentls.stores.memory import MemoryStore
 from greentls.tickets import ANNOUNCE, LIFETIME, MAX_KEYS, REFRESH, SKEW, TicketKeys, _unpack
 from tests.support.helpers import PATIENCE
-from tests.tickets.machines import NOW, ROTATION, fleet, looking, refresh, wait_for
+from tests.support.hubs import together, under_each_hub, wait_for
+from tests.tickets.machines import NOW, ROTATION, fleet, looking, refresh
 
 
+@under_each_hub
 class TestShared:
     def test_two_agree_on_one_key(self, store, clock):
         one, other = fleet(store, clock)
@@ -82,7 +84,7 @@ class TestShared:
     def test_of_many_at_once_one_makes_the_key(self, store, clock, count):
         machines = fleet(store, clock, count)
         for _ in range(3):
-            gevent.joinall([gevent.spawn(each.refresh) for each in machines], timeout=PATIENCE, raise_error=True)
+            together(refresh, *machines)
             assert len({each.keys for each in machines}) == 1
             clock.now += ROTATION + ANNOUNCE
         assert len(machines[0].keys) == 3
@@ -138,10 +140,9 @@ class TestShared:
         assert one.opening(own.name)
 
     def test_a_store_that_hangs_does_not_hold_the_first_user_longer_than_asked(self, store, clock):
-        store.hang = Event()
+        store.hang = here().event()
         keys = TicketKeys.shared(store, clock=clock)
-        users = [gevent.spawn(keys.ready, 0.05) for _ in range(10)]
-        gevent.joinall(users, timeout=PATIENCE, raise_error=True)
+        together(keys.ready, *[0.05] * 10)
         (own,) = keys.keys
         assert store.calls == 1
         assert keys.opening(own.name) == (own, False)
@@ -155,8 +156,8 @@ class TestShared:
         keys = TicketKeys.shared(store, clock=clock)
         keys.ready(PATIENCE)
         assert keys.keys == one.keys
-        store.hang = Event()
-        with gevent.Timeout(PATIENCE):
+        store.hang = here().event()
+        with Deadline(PATIENCE, "it waits"):
             keys.ready(None)
         store.hang.set()
 
@@ -228,11 +229,11 @@ class TestShared:
                 late = TicketKeys.shared(store, clock=clock)
                 machines = [wrong, one, other, late] if days > 0 else [one, other, late]
             refresh(*machines)
-            for here, there in ((one, other), (other, one)):
-                sealing = here.keys[0]
-                assert there.opening(sealing.name)
+            for sealer, opener in ((one, other), (other, one)):
+                sealing = sealer.keys[0]
+                assert opener.opening(sealing.name)
                 assert clock.now - born.setdefault(sealing, clock.now) <= ROTATION + 200
-                assert len(here.keys) <= 16
+                assert len(sealer.keys) <= 16
             clock.now += 100
         assert len(born) >= 2 * 86_400 // ROTATION
         assert len({each.keys[0] for each in machines}) == 1
@@ -276,6 +277,23 @@ class TestShared:
         assert len(slow.keys) == 2
         assert set(slow.keys) == set(fast.keys)
 
+    @pytest.mark.parametrize(
+        ("rotation", "lifetime"), [(119, 1000), (120, 239), (-1, 1000), (None, 400), (math.nan, 1000), (600, math.inf)]
+    )
+    def test_times_that_do_not_fit_are_refused(self, store, rotation, lifetime):
+        with pytest.raises(ConfigurationError, match="120 seconds or more, a lifetime two rotations or more"):
+            TicketKeys.shared(store, rotation, lifetime)
+
+    def test_a_store_that_would_keep_them_in_clear_or_has_no_values_is_refused(self):
+        with pytest.raises(
+            ConfigurationError, match="store memcached: would keep them in clear; give it a secret_file"
+        ):
+            TicketKeys.shared(open_store("memcached://localhost?insecure=1"))
+        with pytest.raises(ConfigurationError, match="has no shared values"):
+            TicketKeys.shared(object())
+
+
+class TestGreenlets:
     def test_between_two_looks_there_is_no_greenlet_and_nobody_who_holds_the_keys(self, store, clock):
         keys = TicketKeys.shared(store, clock=clock)
         keys.ready(PATIENCE)
@@ -290,7 +308,7 @@ class TestShared:
         keys = TicketKeys.shared(store, clock=clock)
         keys.ready(PATIENCE)
         wait_for(lambda: store.calls >= 3)
-        store.hang = Event()
+        store.hang = here().event()
         wait_for(looking)
         for killed in looking():
             killed.kill()
@@ -339,18 +357,3 @@ class TestShared:
         with open(reading, "rb") as file:
             assert file.read() == b"1"
         os.wait()
-
-    @pytest.mark.parametrize(
-        ("rotation", "lifetime"), [(119, 1000), (120, 239), (-1, 1000), (None, 400), (math.nan, 1000), (600, math.inf)]
-    )
-    def test_times_that_do_not_fit_are_refused(self, store, rotation, lifetime):
-        with pytest.raises(ConfigurationError, match="120 seconds or more, a lifetime two rotations or more"):
-            TicketKeys.shared(store, rotation, lifetime)
-
-    def test_a_store_that_would_keep_them_in_clear_or_has_no_values_is_refused(self):
-        with pytest.raises(
-            ConfigurationError, match="store memcached: would keep them in clear; give it a secret_file"
-        ):
-            TicketKeys.shared(open_store("memcached://localhost?insecure=1"))
-        with pytest.raises(ConfigurationError, match="has no shared values"):
-            TicketKeys.shared(object())
