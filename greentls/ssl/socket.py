@@ -1,9 +1,4 @@
-"""SSLSocket: ssl.SSLSocket's methods over a TLSStream, for greenlets.
-
-What is under it (_stream) changes as the socket goes on: an InClear listens or is not yet connected, a TLSStream speaks
-TLS, an InClear again goes on after unwrap(), and a Closed is left at the end. They have the same methods, so that few
-methods here ask which of them it is.
-"""
+"""SSLSocket: ssl.SSLSocket's methods over a TLSStream, for greenlets."""
 
 from __future__ import annotations
 
@@ -11,10 +6,8 @@ import _socket
 import errno
 import socket as _stdlib_socket
 import ssl as _stdlib_ssl
-import warnings
 import weakref
-from collections.abc import Callable
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar
 
 import gevent.ssl
 
@@ -26,51 +19,20 @@ from greentls.ssl.client_hello import ReadsClientHello
 from greentls.ssl.compiled import has_side, make_connection
 from greentls.ssl.context import SSLContext
 from greentls.ssl.peercert import PeerCertificate
-from greentls.ssl.plain_socket import Closed, InClear, PlainSocket
+from greentls.ssl.plain_socket import InClear, PlainSocket
 from greentls.ssl.refused_handshakes import mark
 from greentls.ssl.replacement import STDLIB_SOCKET, Replacement
+from greentls.ssl.socket_methods import Address, SocketMethods
 from greentls.strategy import STRATEGIES
 from greentls.stream import TLSStream
 from greentls.wire import NotTLS
 
 __all__ = ["SSLSocket"]
 
-Address = Any  # the address family's: a tuple, a path, ...
-
-UNREAD_SIZE = 16384  # bytes taken from a connection before it is closed by force; gevent.pywsgi asks for as many
+Buffer = Any  # what memoryview() takes; collections.abc.Buffer is of Python 3.12
 
 
-class Underneath:
-    """The _sock of an SSLSocket: it can end the connection, but neither reads nor writes past TLS.
-
-    gevent.pywsgi closes connections by it. Otherwise they would stay open for as long as somebody holds the request's
-    environ, and with it the file that makefile() has made.
-    """
-
-    __slots__ = ("_owner",)
-
-    def __init__(self, owner: SSLSocket) -> None:
-        self._owner = owner
-
-    def fileno(self) -> int:
-        return self._owner.fileno()
-
-    def recv(self, *_: object) -> NoReturn:
-        """There is never anything to read here: it belongs to TLS."""
-        raise BlockingIOError(errno.EAGAIN, "only TLS reads from this socket")
-
-    def close(self) -> None:
-        """Sends close_notify if that can go at once, then FIN, even if files are open."""
-        owner = self._owner
-        if owner._sslobj is not None:  # without TLS recv() might wait
-            try:
-                owner._raw.recv(UNREAD_SIZE)  # the kernel sends RST, not FIN, if there is unread data at close()
-            except OSError:
-                pass
-        owner._real_close()
-
-
-class SSLSocket(ReadsClientHello, metaclass=Replacement):
+class SSLSocket(SocketMethods, ReadsClientHello, metaclass=Replacement):
     """A socket that speaks TLS once it is connected. Made by SSLContext.wrap_socket().
 
     Any number of greenlets of one thread may use it; one that reads and one that writes do not wait for each other.
@@ -84,16 +46,8 @@ class SSLSocket(ReadsClientHello, metaclass=Replacement):
 
     do_handshake_on_connect: bool
     suppress_ragged_eofs: bool
-    family: int
-    type: int
-    proto: int
-    _stream: TLSStream | InClear | Closed
-    _raw: Any  # the socket that has the descriptor: a _socket.socket, or _stream; gevent is untyped
     _connected = False
     _takes_early_data = True
-    _io_refs = 0
-    _closed = False
-    _handed_out = False  # by unwrap(): the plain socket owns the descriptor, and closes it
     _ahead = b""  # ciphertext that came with the socket, and read_client_hello() has not seen
 
     def __init__(self, *_: object, **__: object) -> None:
@@ -187,12 +141,6 @@ class SSLSocket(ReadsClientHello, metaclass=Replacement):
                 mark(refused, None)
             raise refused
         return False
-
-    def __del__(self) -> None:
-        raw = getattr(self, "_raw", None)
-        if not (self._closed or self._handed_out) and raw is not None:
-            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
-            raw.close()
 
     @property  # type: ignore[misc]  # mypy has no property in its place
     def __class__(self) -> Any:  # a type, of which name a socket has an attribute
@@ -363,7 +311,7 @@ class SSLSocket(ReadsClientHello, metaclass=Replacement):
         except TLSError as error:
             raise self._as_stdlib(error) from error
 
-    def recv_into(self, buffer: Any, nbytes: int | None = None, flags: int = 0) -> int:
+    def recv_into(self, buffer: Buffer, nbytes: int | None = None, flags: int = 0) -> int:
         """Receives into a buffer, nbytes at most. Returns how many bytes; 0 at the end."""
         if flags:
             return self._unwrapped("recv_into").recv_into(buffer, nbytes or 0, flags)
@@ -382,12 +330,12 @@ class SSLSocket(ReadsClientHello, metaclass=Replacement):
             except TLSError as error:
                 raise self._as_stdlib(error) from error
 
-    def write(self, data: Any) -> int:
+    def write(self, data: Buffer) -> int:
         if self._sslobj is None:
             raise ValueError("Write on closed or unwrapped SSL socket.")
         return self.send(data)
 
-    def send(self, data: Any, flags: int = 0) -> int:
+    def send(self, data: Buffer, flags: int = 0) -> int:
         """Sends the beginning of data, 128 KiB at most; returns how many bytes. After an error nothing was sent."""
         if flags:
             return int(self._unwrapped("send").send(data, flags))
@@ -398,7 +346,7 @@ class SSLSocket(ReadsClientHello, metaclass=Replacement):
         except TLSError as error:
             raise self._as_stdlib(error) from error
 
-    def sendall(self, data: Any, flags: int = 0) -> None:
+    def sendall(self, data: Buffer, flags: int = 0) -> None:
         """Sends all of data. After an error nobody knows how much was sent."""
         if flags:
             self._unwrapped("sendall").sendall(data, flags)
@@ -412,30 +360,6 @@ class SSLSocket(ReadsClientHello, metaclass=Replacement):
 
     _check_sendfile_params = _stdlib_socket.socket._check_sendfile_params  # type: ignore[attr-defined]  # not in typeshed
     sendfile = _stdlib_socket.socket._sendfile_use_send  # type: ignore[attr-defined]  # not in typeshed
-
-    def recvfrom(self, *_: object) -> NoReturn:
-        self._check_connected()
-        raise ValueError(f"recvfrom not allowed on instances of {type(self)}")
-
-    def recvfrom_into(self, *_: object) -> NoReturn:
-        self._check_connected()
-        raise ValueError(f"recvfrom_into not allowed on instances of {type(self)}")
-
-    def sendto(self, *_: object) -> NoReturn:
-        self._check_connected()
-        raise ValueError(f"sendto not allowed on instances of {type(self)}")
-
-    def recvmsg(self, *_: object, **__: object) -> NoReturn:
-        raise NotImplementedError(f"recvmsg not allowed on instances of {type(self)}")
-
-    def recvmsg_into(self, *_: object, **__: object) -> NoReturn:
-        raise NotImplementedError(f"recvmsg_into not allowed on instances of {type(self)}")
-
-    def sendmsg(self, *_: object, **__: object) -> NoReturn:
-        raise NotImplementedError(f"sendmsg not allowed on instances of {type(self)}")
-
-    def dup(self) -> NoReturn:
-        raise NotImplementedError(f"Can't dup() {type(self).__name__} instances")
 
     def verify_client_post_handshake(self) -> None:
         if self._sslobj is None:
@@ -458,13 +382,13 @@ class SSLSocket(ReadsClientHello, metaclass=Replacement):
         self._closed, self._handed_out = False, True
         return plain
 
+    def _unwrapped(self, method: str) -> InClear:
+        """The plain socket that unwrap() has left. Raises ValueError if there is none: TLS has no flags."""
+        if self._handed_out and isinstance(self._stream, InClear):
+            return self._stream
+        raise ValueError(f"non-zero flags not allowed in calls to {method}() on {SSLSocket}")
+
     # -- before TLS ----------------------------------------------------------------------------------------------------
-
-    def bind(self, address: Address) -> None:
-        self._raw.bind(address)
-
-    def listen(self, *backlog: int) -> None:
-        self._raw.listen(*backlog)
 
     def accept(self) -> tuple[Any, Address]:  # what wrap_socket() returns
         """Accepts a connection: (an SSLSocket of the same settings, the peer's address). Does its handshake if
@@ -500,88 +424,6 @@ class SSLSocket(ReadsClientHello, metaclass=Replacement):
                 self.do_handshake()
         return failure
 
-    # -- the socket ----------------------------------------------------------------------------------------------------
-
-    def fileno(self) -> int:
-        return int(self._raw.fileno())
-
-    def detach(self) -> int:
-        """Gives away the descriptor: nobody here closes it any more."""
-        self._closed = True
-        stream = self._stream
-        descriptor: int = stream.detach()
-        self._raw = self._stream = Closed(stream.connection, stream.timeout)
-        return descriptor
-
-    @property
-    def closed(self) -> bool:
-        """Whether close() was called, as on gevent's sockets. Open files may still keep the connection."""
-        return self._closed
-
-    def close(self) -> None:
-        """Closes the socket, as in the standard library once all files that makefile() has made are closed, too."""
-        self._closed = True
-        if self._io_refs <= 0:
-            self._real_close()
-
-    def _real_close(self) -> None:
-        self._closed = True
-        stream = self._stream
-        stream.close()
-        self._raw = self._stream = Closed(stream.connection, stream.timeout)
-
-    def _decref_socketios(self) -> None:
-        if self._io_refs > 0:
-            self._io_refs -= 1
-        if self._closed:
-            self.close()
-
-    # Its declared type demands that self is a socket.socket, which this class is only at run time.
-    makefile: Callable[..., Any] = _stdlib_socket.socket.makefile
-    get_inheritable = _stdlib_socket.socket.get_inheritable
-    set_inheritable = _stdlib_socket.socket.set_inheritable
-
-    def shutdown(self, how: int) -> None:
-        """Shuts down the transport, as the standard library does. If that ends sending, close_notify goes out first."""
-        self._stream.shut(how)
-
-    def gettimeout(self) -> float | None:
-        return self._stream.timeout
-
-    def settimeout(self, value: float | None) -> None:
-        if value is not None and value < 0:
-            raise ValueError("Timeout value out of range")
-        self._stream.timeout = value
-
-    @property
-    def timeout(self) -> float | None:
-        return self._stream.timeout
-
-    def setblocking(self, flag: bool) -> None:
-        self.settimeout(None if flag else 0.0)
-
-    def getblocking(self) -> bool:
-        return self._stream.timeout != 0.0
-
-    def getpeername(self) -> Address:
-        return self._raw.getpeername()
-
-    def getsockname(self) -> Address:
-        return self._raw.getsockname()
-
-    def getsockopt(self, *arguments: int) -> int | bytes:
-        found: int | bytes = self._raw.getsockopt(*arguments)
-        return found
-
-    def setsockopt(self, *arguments: object) -> None:
-        self._raw.setsockopt(*arguments)
-
-    def _unwrapped(self, method: str) -> InClear:
-        """The plain socket that unwrap() has left. Raises ValueError if there is none: TLS has no flags."""
-        if self._handed_out and isinstance(self._stream, InClear):
-            return self._stream
-        raise ValueError(f"non-zero flags not allowed in calls to {method}() on {SSLSocket}")
-
     # -- facts ---------------------------------------------------------------------------------------------------------
 
     @property
@@ -593,16 +435,6 @@ class SSLSocket(ReadsClientHello, metaclass=Replacement):
 
     def version(self) -> str | None:
         return None if self.fileno() == -1 else super().version()
-
-    @property
-    def _sslobj(self) -> SSLSocket | None:
-        """Not None while there is TLS, as in the standard library: programs ask for it."""
-        return self if isinstance(self._stream, TLSStream) and not self._stream.closed else None
-
-    @property
-    def _sock(self) -> Underneath:
-        """For gevent.pywsgi, which ends its connections by it."""
-        return Underneath(self)
 
     def getpeercert(self, binary_form: bool = False) -> PeerCertificate | bytes | None:
         self._check_connected()

@@ -103,6 +103,24 @@ class TestSockets:
         late = outcome(blocking, client.unwrap)
         assert (type(late), str(late)) == (TimeoutError, "The read operation timed out")
 
+    def test_the_socket_goes_on_in_plaintext_with_flags(self, client):
+        ending = gevent.spawn(in_thread, client.server.unwrap)
+        plain, server = blocking(client.unwrap), ending.get(timeout=PATIENCE)
+        in_thread(server.sendall, b"in clear")
+        buffer = bytearray(5)
+        assert blocking(client.recv, 2, socket.MSG_PEEK) == b"in"
+        assert blocking(client.recv_into, buffer, 2, socket.MSG_PEEK) == 2
+        assert (blocking(client.recv, 100), buffer) == (b"in clear", b"in\0\0\0")
+        in_thread(server.sendall, b"more")
+        assert blocking(client.recv_into, buffer) == 4
+        assert blocking(client.send, b"a", socket.MSG_NOSIGNAL) == blocking(client.send, b"b") == 1
+        blocking(client.sendall, b"c", socket.MSG_NOSIGNAL)
+        blocking(client.sendall, b"d")
+        with server.makefile("rb") as file:
+            assert in_thread(file.read, 4) == b"abcd"
+        for each in (plain, server):
+            each.close()
+
     def test_suppress_ragged_eofs_is_for_reading(self, client):
         hang_up(client.server)
         assert blocking(client.recv, 1) == b""
