@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 import greentls.cli.hello as hello
+import greentls.cli.keys as keys
 import greentls.cli.serve as serve
 from greentls._version import __version__
 from greentls.errors import GreenTLSError
@@ -31,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"greentls {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
     serve.add_parser(commands)
+    keys.add_parser(commands)
     hello.add_parser(commands)
     arguments, unknown = parser.parse_known_args(argv)
     command: argparse.ArgumentParser = arguments.parser

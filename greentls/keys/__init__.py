@@ -15,10 +15,12 @@ from greentls.keys.signer import MAX_WAITING, Signer, is_key_source, is_signing_
 from greentls.lazy import at_first_use
 
 if TYPE_CHECKING:
+    from greentls.keys.agent import Agent as Agent
     from greentls.keys.callback import Callback as Callback
 
 __all__ = [
     "MAX_WAITING",
+    "Agent",
     "Callback",
     "KeySource",
     "PublicKey",
@@ -29,7 +31,7 @@ __all__ = [
     "is_signing_key",
 ]
 
-_WHERE = {"Callback": "callback"}
+_WHERE = {"Agent": "agent", "Callback": "callback"}
 
 
 __getattr__, __dir__ = at_first_use(__name__, _WHERE)

@@ -1,0 +1,108 @@
+"""Agent: the keys of a key process (``greentls keys serve``), over its Unix socket."""
+
+from __future__ import annotations
+
+import os
+from hashlib import sha256
+from typing import Any
+
+from cryptography.hazmat.primitives import serialization
+
+from greentls.errors import SigningError
+from greentls.hub import Deadline, PerHub, here
+from greentls.keys.algorithms import PublicKey, algorithms_of
+from greentls.keys.protocol import DONE, LIST, MAX_ANSWER, SIGN, receive, send
+from greentls.keys.signer import MAX_WAITING
+
+__all__ = ["Agent"]
+
+# At once, of each hub. The key process signs one after the other, so that more of them would wait there, not here.
+CONNECTIONS = 32
+TIMEOUT = 10.0  # seconds for an answer, the turn included: beside a callback_timeout, so that nothing hangs without one
+
+
+class Agent:
+    """A KeySource: the keys of the key process that listens at path. Connects when it is first needed.
+
+    timeout: seconds for each answer. max_waiting: signatures of one key that may be waited for at once. What the
+    process refuses or fails is a SigningError; TimeoutError if it does not answer.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], *, timeout: float = TIMEOUT, max_waiting: int = MAX_WAITING
+    ) -> None:
+        self.path, self.timeout, self.max_waiting = os.fspath(path), timeout, max_waiting
+        self._connections = PerHub(_Connections)
+
+    def get(self, public_key: PublicKey) -> _AgentKey | None:
+        """Asks the process whether it has the key. Raises SigningError, TimeoutError."""
+        spki = public_key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+        listed, known = self._ask(LIST, "list"), []
+        while listed:
+            size = 2 + int.from_bytes(listed[:2], "big")
+            known.append(listed[2:size])
+            listed = listed[size:]
+        return _AgentKey(self, public_key, sha256(spki).digest()) if spki in known else None
+
+    def _ask(self, request: bytes, what: str) -> bytes:
+        with Deadline(self.timeout, f"key process {self.path}: no answer in {{}} s"):
+            try:
+                answer = self._connections.get().ask(self.path, request)
+            except OSError as error:
+                raise SigningError(what, f"key process {self.path}: {error.strerror or error}") from error
+        if not answer.startswith(DONE):
+            raise SigningError(what, f"key process {self.path}: {answer[1:].decode('utf-8', 'replace')}")
+        return answer[1:]
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.path,)
+
+
+class _AgentKey:
+    """A SigningKey."""
+
+    def __init__(self, agent: Agent, public_key: PublicKey, fingerprint: bytes) -> None:
+        self.public_key, self.algorithms = public_key, algorithms_of(public_key)
+        self.max_waiting = agent.max_waiting
+        self._agent, self._fingerprint = agent, fingerprint
+
+    def sign(self, data: bytes, algorithm: str) -> bytes:
+        request = SIGN + self._fingerprint + bytes([len(algorithm)]) + algorithm.encode() + data
+        return self._agent._ask(request, algorithm)
+
+
+class _Connections:
+    """Those of one hub. Each has one request at a time, so whoever is killed while it waits closes its connection."""
+
+    def __init__(self) -> None:
+        self._turns = here().semaphore(CONNECTIONS)
+        self._idle: list[Any] = []
+
+    def ask(self, path: str, request: bytes) -> bytes:
+        """Raises OSError. A connection that was idle may have ended with the process that it led to, so another one is
+        tried: to ask for a signature twice does no harm."""
+        with self._turns:
+            while self._idle:
+                try:
+                    return self._ask(self._idle.pop(), request)
+                except ConnectionError:
+                    continue
+            sock = here().socket.socket(here().socket.AF_UNIX)
+            try:
+                sock.connect(path)
+            except BaseException:
+                sock.close()
+                raise
+            return self._ask(sock, request)
+
+    def _ask(self, sock: Any, request: bytes) -> bytes:
+        try:
+            send(sock, request)
+            answer = receive(sock, MAX_ANSWER)
+            if answer is None:
+                raise ConnectionResetError("it has closed the connection")
+        except BaseException:
+            sock.close()
+            raise
+        self._idle.append(sock)
+        return answer
