@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import socket
+import stat
 from collections.abc import Iterable
 from typing import Any
 
@@ -96,14 +97,16 @@ def listen(path: str, owner: int) -> socket.socket:
 
 
 def _remove_if_dead(path: str) -> None:
+    if not os.path.exists(path) or not stat.S_ISSOCK(os.stat(path).st_mode):
+        return
     with socket.socket(socket.AF_UNIX) as probe:
         probe.setblocking(False)
         try:
             probe.connect(path)
         except ConnectionRefusedError:
             os.unlink(path)  # of a process that was killed
-        except (FileNotFoundError, BlockingIOError):
-            pass  # BlockingIOError: somebody listens, and has much to do; bind() says so
+        except BlockingIOError:
+            pass  # somebody listens, and has much to do; bind() says so
 
 
 def hold(
@@ -127,6 +130,14 @@ def hold(
     from greentls.keys.process import KeyProcess, read_key
 
     process = KeyProcess([read_key(file) for file in files], {allowed, os.getuid()})
+    # All that is imported has been imported from here on: another user may not be able to read the files.
+    stop = Event()
+    gevent.signal_handler(signal.SIGTERM, stop.set)
+    if parent_gone is not None:
+        orphaned = gevent.get_hub().loop.io(parent_gone, 1)
+        orphaned.start(stop.set)
+    serving = gevent.spawn(process.serve, HubSocket(fileno=listener.detach()))
+    gevent.sleep(0)
     try:
         hardening.lock_memory()
     except OSError as error:
@@ -134,12 +145,6 @@ def hold(
     if user is not None:
         hardening.become(user)
     hardening.forbid_looking_in()
-    stop = Event()
-    gevent.signal_handler(signal.SIGTERM, stop.set)
-    if parent_gone is not None:
-        orphaned = gevent.get_hub().loop.io(parent_gone, 1)
-        orphaned.start(stop.set)
-    serving = gevent.spawn(process.serve, HubSocket(fileno=listener.detach()))
     started()
     stop.wait()
     serving.kill()

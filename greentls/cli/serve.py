@@ -6,13 +6,15 @@ import argparse
 import logging
 import os
 import shlex
+import shutil
 import socket
 import ssl as _stdlib_ssl
+import tempfile
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from greentls.cli import pki
+from greentls.cli import keys, pki
 from greentls.cli.application import load
 from greentls.cli.options import count, listen, seconds
 from greentls.cli.prefork import Parent, Supervisor
@@ -61,6 +63,11 @@ def add_parser(commands: Any) -> None:
     add("--bind", metavar="HOST:PORT", default="localhost:8443", help="default %(default)s; [::1]:8443; port 0: any")
     add("--cert", metavar="FILE", help="certificate chain in PEM, the server's first; made here when absent")
     add("--key", metavar="FILE", help="its private key in PEM, not encrypted; default: it is in the --cert file")
+    add(
+        "--key-process",
+        action="store_true",
+        help="the key is held by a process of its own, which signs for the workers",
+    )
     add("--ca-dir", metavar="DIR", default="demo-ca", help="where what is made here is kept; default %(default)s")
     add("--sessions", metavar="URL", default="memory://", help="where sessions are kept; default %(default)s")
     add("--workers", metavar="N", type=count, default=1, help="processes; default %(default)s")
@@ -76,17 +83,26 @@ def run(arguments: argparse.Namespace) -> int:
     logging.basicConfig(format="greentls serve [%(process)d]: %(message)s")
     if arguments.key is not None and arguments.cert is None:
         raise ConfigurationError(f"--key {arguments.key}", "there is no --cert", "give the pair")
+    if arguments.key_process and arguments.key is None:
+        raise ConfigurationError("--key-process", "workers must not read the key with --cert", "give it as --key FILE")
     if arguments.min_version > arguments.max_version:
         raise ConfigurationError(f"--min-version {arguments.min_version}", "above --max-version", "leave one out")
     host, listener = listen(arguments.bind)
-    with listener:
-        return Supervisor(
-            listener,
-            arguments.workers,
-            work=partial(_work, arguments, host, listener),
-            started=partial(_greet, arguments, host, listener.getsockname()[1]),
-            patience=arguments.drain_seconds + SPARE_SECONDS,
-        ).run()
+    parent, directory = os.getpid(), tempfile.mkdtemp() if arguments.key_process else None
+    arguments.key_socket = directory and f"{directory}/keys.sock"
+    try:
+        with listener:
+            return Supervisor(
+                listener,
+                arguments.workers,
+                work=partial(_work, arguments, host, listener),
+                started=partial(_greet, arguments, host, listener.getsockname()[1]),
+                patience=arguments.drain_seconds + SPARE_SECONDS,
+                keys=partial(_hold_key, arguments) if directory else None,
+            ).run()
+    finally:
+        if directory and os.getpid() == parent:  # a worker comes back here, too
+            shutil.rmtree(directory)
 
 
 # -- in the parent -----------------------------------------------------------------------------------------------------
@@ -119,6 +135,15 @@ def _greet(arguments: argparse.Namespace, host: str, port: int) -> None:
     print("\n".join(lines) + "\n", end="", flush=True)  # one write: whoever reads the first line may leave after it
 
 
+# -- in the key process ------------------------------------------------------------------------------------------------
+
+
+def _hold_key(arguments: argparse.Namespace, parent: Parent) -> int:
+    owner = os.getuid()
+    with keys.listen(arguments.key_socket, owner) as listener:
+        return keys.hold(listener, [arguments.key], owner, started=parent.ready, parent_gone=parent.gone)
+
+
 # -- in a worker -------------------------------------------------------------------------------------------------------
 
 
@@ -142,16 +167,20 @@ def _work(arguments: argparse.Namespace, host: str, listener: socket.socket, par
 def _context(arguments: argparse.Namespace, host: str) -> Any:
     """The worker's SSLContext. Raises ConfigurationError, OSError, UnsupportedOpenSSL."""
     from greentls.certificates import CertificateChain
+    from greentls.keys import Agent
     from greentls.secret_file import read_secret_file
     from greentls.ssl import SSLContext
     from greentls.stores import open_store
 
     context = SSLContext(_stdlib_ssl.PROTOCOL_TLS_SERVER)
     context.session_store = open_store(arguments.sessions)
-    certificate = pki.certificate(arguments.ca_dir, _names(host)) if arguments.cert is None else arguments.cert
-    key = certificate if arguments.key is None else arguments.key
-    chain = CertificateChain.load(certificate, key, password=partial(_no_password, key))
-    read_secret_file(key, f"key file {key}")  # after it: what has no key in it is no secret
+    if arguments.key_socket:
+        chain = CertificateChain.load(arguments.cert, Agent(arguments.key_socket))
+    else:
+        certificate = pki.certificate(arguments.ca_dir, _names(host)) if arguments.cert is None else arguments.cert
+        key = certificate if arguments.key is None else arguments.key
+        chain = CertificateChain.load(certificate, key, password=partial(_no_password, key))
+        read_secret_file(key, f"key file {key}")  # after it: what has no key in it is no secret
     context.load_cert_chain([chain.certificate, *chain.intermediates], chain.key)
     context.minimum_version = VERSIONS[arguments.min_version]
     context.maximum_version = VERSIONS[arguments.max_version]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from hashlib import sha256
 from typing import Any
+from weakref import finalize
 
 from cryptography.hazmat.primitives import serialization
 
@@ -77,6 +78,7 @@ class _Connections:
     def __init__(self) -> None:
         self._turns = here().semaphore(CONNECTIONS)
         self._idle: list[Any] = []
+        finalize(self, _close, self._idle)
 
     def ask(self, path: str, request: bytes) -> bytes:
         """Raises OSError. A connection that was idle may have ended with the process that it led to, so another one is
@@ -106,3 +108,9 @@ class _Connections:
             raise
         self._idle.append(sock)
         return answer
+
+
+def _close(socks: list[Any]) -> None:
+    """Without the hub, which may be gone."""
+    while socks:
+        os.close(socks.pop().detach())

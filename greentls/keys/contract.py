@@ -22,7 +22,7 @@ class SigningKey(Protocol):
         """What it can sign by, by the names of RFC 8446 4.2.3. An RSA key that cannot do both paddings needs
         SSLContext.set_server_sigalgs(), so that no peer asks for the other one."""
 
-    def sign(self, data: bytes, algorithm: str) -> bytes:
+    def sign(self, data: bytes, algorithm: str, /) -> bytes:
         """The signature of data, as TLS has it: of ECDSA the DER of both numbers.
 
         data: the whole message, not its digest, which digest(data, algorithm) makes. algorithm: one of algorithms.
@@ -34,5 +34,5 @@ class SigningKey(Protocol):
 class KeySource(Protocol):
     """The contract: what knows several keys, as a key process or a token does. It may stand in a key's place, too."""
 
-    def get(self, public_key: PublicKey) -> SigningKey | None:
+    def get(self, public_key: PublicKey, /) -> SigningKey | None:
         """The private key that belongs to the public one; None if it is not there. May wait."""

@@ -30,6 +30,7 @@ log = logging.getLogger("greentls.keys")
 
 MAX_CONNECTIONS = 1024  # each may hold a request of MAX_REQUEST bytes; a worker has at most agent.CONNECTIONS
 
+_HEAD = 2 + FINGERPRINT  # of a SIGN, up to the algorithm's name
 _PEER = struct.Struct("iII")  # struct ucred
 
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
@@ -98,12 +99,10 @@ class KeyProcess:
         """What a request is answered with."""
         if request == LIST:
             return DONE + self._list
-        if not request.startswith(SIGN):
+        if not request.startswith(SIGN) or len(request) < _HEAD or len(request) < _HEAD + request[_HEAD - 1]:
             return REFUSED + b"no such request"
-        key = self._keys.get(request[1 : 1 + FINGERPRINT])
-        length = int.from_bytes(request[1 + FINGERPRINT : 2 + FINGERPRINT], "big")
-        at = 2 + FINGERPRINT + length
-        name, message = request[2 + FINGERPRINT : at].decode("ascii", "replace"), request[at:]
+        key, at = self._keys.get(request[1 : 1 + FINGERPRINT]), _HEAD + request[_HEAD - 1]
+        name, message = request[_HEAD:at].decode("ascii", "replace"), request[at:]
         if key is None:
             return REFUSED + b"no such key"
         if name not in algorithms_of(key.public_key()):

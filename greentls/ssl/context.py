@@ -49,6 +49,7 @@ from greentls.tickets import TicketKeys
 from greentls.wire import ClientHello
 
 if TYPE_CHECKING:
+    from greentls.keys import KeySource, SigningKey
     from greentls.ocsp.client_check import Mode
 
 __all__ = ["SSLContext", "Sock"]
@@ -194,14 +195,14 @@ class SSLContext(STDLIB_CONTEXT, metaclass=Replacement):  # type: ignore[misc]  
     def load_cert_chain(
         self,
         certfile: Certificates,
-        keyfile: Path | PrivateKeyTypes | SigningKey | None = None,
+        keyfile: Path | PrivateKeyTypes | SigningKey | KeySource | None = None,
         password: Password = None,
     ) -> None:
         """Loads a certificate with its private key. A second pair with another kind of key (ECDSA beside RSA) is added.
 
         certfile, keyfile: paths as in the standard library, or PEM text or bytes, DER bytes, or cryptography's objects.
-        Raises ssl.SSLError if there is no certificate, no key, or if they are no pair; OSError for a file that cannot
-        be read.
+        In the key's place may stand a greentls.keys.SigningKey, or a KeySource that has it. Raises ssl.SSLError if
+        there is no certificate, no key, or if they are no pair; OSError for a file that cannot be read.
         """
         refusal, secret = None, _Password(password)
         if is_path(certfile) and (keyfile is None or is_path(keyfile)):

@@ -22,6 +22,7 @@ from gevent.server import StreamServer
 
 import benchmarks.__main__
 import greentls
+import greentls.cli.keys
 import greentls.events
 from benchmarks.suites import SUITES
 from greentls.cli import hello, serve
@@ -265,6 +266,7 @@ def command_line():
     parser = argparse.ArgumentParser(prog="greentls")
     subparsers = parser.add_subparsers()
     serve.add_parser(subparsers)
+    greentls.cli.keys.add_parser(subparsers)
     hello.add_parser(subparsers)
     return parser, subparsers.choices
 

@@ -31,6 +31,18 @@ def signature(key, data, algorithm):
     return key.sign(data, ec.ECDSA(facts.hash))
 
 
+def byte_strings(key):
+    """What of a private key must be in no other process: its secret numbers, as files and as OpenSSL's BIGNUMs have
+    them."""
+    if isinstance(key, ed25519.Ed25519PrivateKey):
+        return [key.private_bytes_raw()]
+    numbers = key.private_numbers()
+    names = ["private_value"] if isinstance(key, ec.EllipticCurvePrivateKey) else ["p", "q", "d", "dmp1", "dmq1"]
+    values = [getattr(numbers, name) for name in names]
+    octets = [value.to_bytes((value.bit_length() + 7) // 8, "big") for value in values]
+    return [part for each in octets for part in (each, each[::-1])]
+
+
 class Remote:
     """A signing key for the private key of a file. asked: the algorithms, one for each signature.
 
