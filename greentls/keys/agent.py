@@ -73,23 +73,27 @@ class _AgentKey:
 
 
 class _Connections:
-    """Those of one hub. Each has one request at a time, so whoever is killed while it waits closes its connection."""
+    """Those of one hub. Each has one request at a time, so whoever is killed while it waits closes its connection.
+
+    An idle one is a descriptor, not a socket of the hub's: to close that takes the hub, which may be gone.
+    """
 
     def __init__(self) -> None:
         self._turns = here().semaphore(CONNECTIONS)
-        self._idle: list[Any] = []
+        self._idle: list[int] = []
         finalize(self, _close, self._idle)
 
     def ask(self, path: str, request: bytes) -> bytes:
         """Raises OSError. A connection that was idle may have ended with the process that it led to, so another one is
         tried: to ask for a signature twice does no harm."""
+        socket = here().socket
         with self._turns:
             while self._idle:
                 try:
-                    return self._ask(self._idle.pop(), request)
+                    return self._ask(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, self._idle.pop()), request)
                 except ConnectionError:
                     continue
-            sock = here().socket.socket(here().socket.AF_UNIX)
+            sock = socket.socket(socket.AF_UNIX)
             try:
                 sock.connect(path)
             except BaseException:
@@ -106,11 +110,10 @@ class _Connections:
         except BaseException:
             sock.close()
             raise
-        self._idle.append(sock)
+        self._idle.append(sock.detach())
         return answer
 
 
-def _close(socks: list[Any]) -> None:
-    """Without the hub, which may be gone."""
-    while socks:
-        os.close(socks.pop().detach())
+def _close(descriptors: list[int]) -> None:
+    while descriptors:
+        os.close(descriptors.pop())

@@ -35,7 +35,7 @@ from greentls.certificates import (
 from greentls.core.config import SESSION_LIFETIME, Config, TrustAnchors, two_places
 from greentls.core.session import Session
 from greentls.errors import ConfigurationError
-from greentls.keys import SigningKey
+from greentls.keys import KeySource, SigningKey
 from greentls.openssl import contexts
 from greentls.sessions.client import ClientSessions
 from greentls.sessions.server import SessionCache
@@ -49,7 +49,6 @@ from greentls.tickets import TicketKeys
 from greentls.wire import ClientHello
 
 if TYPE_CHECKING:
-    from greentls.keys import KeySource, SigningKey
     from greentls.ocsp.client_check import Mode
 
 __all__ = ["SSLContext", "Sock"]
