@@ -25,8 +25,8 @@ from tests.support.hubs import together, under_each_hub, wait_for
 from tests.tickets.machines import NOW, ROTATION, fleet, looking, refresh
 
 
-@under_each_hub
 class TestShared:
+    @under_each_hub
     def test_two_agree_on_one_key(self, store, clock):
         one, other = fleet(store, clock)
         refresh(one, other)
@@ -80,6 +80,7 @@ class TestShared:
         refresh(one)
         assert one.opening(first.name) == (first, True)
 
+    @under_each_hub
     @pytest.mark.parametrize("count", [2, 20])
     def test_of_many_at_once_one_makes_the_key(self, store, clock, count):
         machines = fleet(store, clock, count)
@@ -103,6 +104,7 @@ class TestShared:
         refresh(late, one)
         assert late.keys == one.keys == before
 
+    @under_each_hub
     def test_one_that_is_down_changes_nothing_but_the_age(self, store, clock, caplog):
         one, other = fleet(store, clock)
         refresh(one, other)
@@ -139,6 +141,7 @@ class TestShared:
         assert one.keys == late.keys
         assert one.opening(own.name)
 
+    @under_each_hub
     def test_a_store_that_hangs_does_not_hold_the_first_user_longer_than_asked(self, store, clock):
         store.hang = here().event()
         keys = TicketKeys.shared(store, clock=clock)
@@ -150,6 +153,7 @@ class TestShared:
         wait_for(lambda: keys.age < math.inf)
         assert own in keys.keys
 
+    @under_each_hub
     def test_the_first_use_waits_and_no_other(self, store, clock):
         (one,) = fleet(store, clock, 1)
         refresh(one)
