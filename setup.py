@@ -39,6 +39,7 @@ test = [
     "redis>=5",
     "requests>=2.32",
     "websocket-client>=1.8",
+    "uvloop>=0.21",
     "websockets>=13",
     "tlslite-ng>=0.8",  # a peer of tests/adversary that shares no code with OpenSSL
     "matplotlib>=3.8",  # tests/cli draws a benchmark's results

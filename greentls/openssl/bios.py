@@ -64,11 +64,8 @@ class Buffer:
     __slots__ = ("memory", "pointer")
 
     def __init__(self, size: int) -> None:
-        octets = bytearray(size)
-        # Both of the bytearray: the collector clears a memoryview that C has a pointer to, and the release of that
-        # pointer then crashes. An exception's traceback may hold a Buffer, and be garbage in a cycle.
-        self.memory = memoryview(octets)
-        self.pointer: Memory = ffi.from_buffer(octets)
+        self.memory = memoryview(bytearray(size))
+        self.pointer: Memory = ffi.from_buffer(self.memory)
 
 
 def readable(data: bytes | bytearray | memoryview) -> Memory:

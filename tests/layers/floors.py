@@ -16,6 +16,7 @@ PACKAGE = ROOT / "greentls"
 FLOORS = {
     "greentls": 8,  # the public names
     "greentls.__main__": 8,
+    "greentls.aio": 7,
     "greentls.cli": 7,
     "greentls.monkey": 7,
     "greentls.prometheus": 7,

@@ -1,0 +1,135 @@
+"""SSLObject: what a TLS connection under asyncio tells about itself, and what its callbacks get as their sock."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from greentls.core.connection import WANT_READ, Connection
+from greentls.errors import TLSError, WireError
+from greentls.hub import Deadline
+from greentls.ssl.client_hello import ReadsClientHello
+from greentls.ssl.compiled import make_connection
+from greentls.ssl.plain_socket import PlainSocket
+from greentls.wire import NotTLS
+
+if TYPE_CHECKING:
+    from greentls.core.session import Session
+    from greentls.ssl.context import SSLContext
+
+__all__ = ["SSLObject"]
+
+
+class Transport(Protocol):
+    """What the handshake needs of a TLSTransport."""
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any: ...
+
+    def receive(self) -> bytes: ...
+
+    def flush(self) -> None: ...
+
+    def send(self, data: bytes) -> None: ...
+
+
+class SSLObject(ReadsClientHello):
+    """``transport.get_extra_info("ssl_object")``: the facts of ssl.SSLObject and of greentls.SSLSocket.
+
+    It does not read or write: the transport does. Its methods do not wait.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        context: SSLContext,
+        server_side: bool,
+        server_hostname: str | None,
+        session: Session | None,
+    ) -> None:
+        self._transport = transport
+        self._context = context
+        self.server_side = server_side
+        self.server_hostname = None if server_hostname is None else context._encode_hostname(server_hostname)
+        self._tls = make_connection(context, server_side, self.server_hostname, session, self)
+
+    @property
+    def _connection(self) -> Connection:
+        return self._tls
+
+    def _replace_connection(self, connection: Connection) -> None:
+        self._tls = connection
+
+    def _peer_address(self) -> Any:
+        return self._transport.get_extra_info("peername") or None
+
+    # -- the handshake, in a worker ------------------------------------------------------------------------------------
+
+    def handshake(self, timeout: float | None) -> None:
+        """Raises ssl.SSLError, OSError, TimeoutError, or whatever a callback raised. Waits for the peer."""
+        self._observed(lambda: self._handshake(timeout))
+
+    def _handshake(self, timeout: float | None) -> None:
+        transport = self._transport
+        try:
+            deadline = Deadline(timeout, "SSL handshake is taking longer than {} seconds: aborting the connection")
+            with deadline:
+                if self.server_side:
+                    self._begin()
+                with self._resuming():
+                    while self._tls.step_handshake() == WANT_READ:
+                        transport.flush()
+                        self._receive()
+        except TLSError as error:
+            answer = self._context.plain_http_answer
+            if self.server_side and answer is not None and "http request" in (error.reason, *error.details):
+                self._refuse_in_clear(answer, str(error))
+            raise self._as_stdlib(error) from error
+        except TimeoutError as error:
+            if deadline.passed:
+                raise ConnectionAbortedError(*error.args) from error.__cause__  # as asyncio's
+            raise
+        finally:
+            transport.flush()
+
+    def _receive(self) -> bytes:
+        data = self._transport.receive()
+        self._tls.receive_data(data)
+        return data
+
+    def _refuse(self, alert: int, reason: str) -> None:
+        self._tls.refuse(alert, reason)
+        self._transport.flush()
+
+    def _refuse_hello(self, error: WireError) -> None:
+        answer = self._context.plain_http_answer
+        if answer is not None and error.got == NotTLS.HTTP_REQUEST.value:
+            self._refuse_in_clear(answer, str(error))
+        else:
+            super()._refuse_hello(error)
+
+    def _refuse_in_clear(self, answer: bytes, reason: str) -> None:
+        self._tls.refuse(0, reason)
+        self._tls.data_to_send()
+        self._transport.send(answer)
+
+    def _passed_through(self, plain: PlainSocket) -> PlainSocket:
+        raise TypeError("client_hello_callback answered with a PlainSocket: under asyncio there is nothing to pass on")
+
+    # -- what ssl.SSLObject has besides --------------------------------------------------------------------------------
+
+    def do_handshake(self) -> None:
+        """Nothing: whoever has the transport, has the handshake behind it. Raises ValueError before that."""
+        if not self._tls.established:
+            raise ValueError("the handshake is the transport's, and not finished")
+
+    def read(self, *_: Any) -> Any:
+        raise ValueError("the transport reads, and gives its protocol what it has read")
+
+    def write(self, *_: Any) -> Any:
+        raise ValueError("write to the transport")
+
+    def unwrap(self) -> Any:
+        raise ValueError("close the transport")
+
+    def __repr__(self) -> str:
+        side = "server" if self.server_side else "client"
+        return f"<greentls.aio.SSLObject {side} {self.version() or 'no handshake yet'}>"
