@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import gc
 import http.server
+import shutil
 import subprocess
 import sys
 import threading
@@ -83,7 +84,7 @@ class TestBridge:
         assert workers[0].drain(PATIENCE)
         again, there = connect(servers[1], first.session)
         assert again.session_reused
-        assert there.session_lookup[:2] == ("memcached", "hit")
+        assert there.handshake.session_lookup[:2] == ("memcached", "hit")
         for each in workers:
             each.close()
 
@@ -225,7 +226,12 @@ assert "gevent" not in sys.modules, "gevent was imported"
 def test_a_program_of_asyncio_alone_imports_no_gevent(memcached, pki, tmp_path):
     secret = tmp_path / "fleet.key"
     secret.write_bytes(bytes(range(32)))
-    command = [sys.executable, "-c", PROGRAM, memcached.address, str(secret), pki.cert_file, pki.key_file]
+    live = tmp_path / "live"
+    live.mkdir()
+    pair = [
+        shutil.copy(file, live / f"localhost.{kind}") for file, kind in ((pki.cert_file, "pem"), (pki.key_file, "key"))
+    ]
+    command = [sys.executable, "-c", PROGRAM, memcached.address, secret, *pair]
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), done.stderr
 
