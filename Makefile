@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help run check check-tests test test-all test-cpython lint types docs dist chaos fuzz sanitize adversary bogo soak bench
+.PHONY: help run check check-tests test coverage test-all test-cpython lint types docs dist chaos fuzz sanitize adversary bogo soak bench
 .PHONY: memcached tools clean
 .DEFAULT_GOAL := help
 
@@ -22,6 +22,14 @@ check:  ## lint, types and the tests that need nothing but Python and little tim
 # Without any other program on the path, so that a test that needs one and has not the mark is found.
 check-tests: $(VENV)/.installed-lint
 	PATH="$(CURDIR)/$(BIN)" $(BIN)/python -m pytest -q -n auto --dist loadfile -m "not programs and not long"
+
+# Without what needs other programs, and without the tests that are counted by how much they do in a given time.
+coverage: $(VENV)/.installed-test  ## the lines of greentls that tests run; fails if they are fewer than pyproject.toml says
+	rm -f .coverage*
+	$(BIN)/python -m coverage run -m pytest -q -n auto --dist loadfile -m "not programs" \
+	    --ignore=tests/adversary --ignore=tests/cpython --ignore=tests/soak
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage report
 
 test-all:  ## every test, on each Python from 3.10 that is installed
 	sh tests/all_pythons.sh

@@ -26,6 +26,7 @@ bench = [
 test = [
     "pytest>=8",
     "pytest-xdist>=3.6",  # runs them in parallel
+    "coverage>=7.10",  # the first that follows the programs which tests start
     "hypothesis>=6.100",
     "truststore>=0.10",  # with urllib3: what patch() has to go well with
     "urllib3>=2",

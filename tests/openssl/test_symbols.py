@@ -58,6 +58,7 @@ def refusal() -> UnsupportedOpenSSL:
 # -- the installed wheel -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_the_addresses_are_those_of_an_independent_reader(extension: Any) -> None:
     with open(extension.path, "rb") as file:
         table = {s.name: s["st_value"] for s in ELFFile(file).get_section_by_name(".symtab").iter_symbols()}
