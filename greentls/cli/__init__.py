@@ -1,4 +1,4 @@
-"""The command line: greentls COMMAND, or python -m greentls COMMAND. Each command has a file of its own."""
+"""The command line: greentls COMMAND, or python -m greentls COMMAND. Each command has its own file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MODULE:NAME to a WSGI application, in a worker whose standard library is patched before anything else."""
+"""Loads a WSGI application from MODULE:NAME, in a worker, after gevent has patched the standard library."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ __all__ = ["load"]
 
 
 def load(name: str) -> Any:
-    """Patches by gevent, then imports; as with gunicorn and uWSGI the current directory counts.
+    """Patches by gevent, then imports. The current directory is on the import path, as with gunicorn and uWSGI.
 
-    Raises ConfigurationError, whatever the import raised.
+    Raises ConfigurationError for any exception from the import.
     """
     module, _, attribute = name.partition(":")
     if not module or not attribute:
@@ -38,13 +38,13 @@ def _patch() -> None:
     from gevent import monkey
 
     with warnings.catch_warnings():
-        # "... after ssl has already been imported": by greentls, which does not need it patched.
+        # "... after ssl has already been imported": greentls imported it, and does not need it patched.
         warnings.filterwarnings("ignore", "Monkey-patching ssl ", monkey.MonkeyPatchWarning)
         monkey.patch_all()
 
 
 def _place(error: Exception) -> str:
-    """Where in the application it was raised; nothing if the import did not get that far."""
+    """Returns the place in the application that raised error, or "" if the import did not get that far."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     if frame.filename == __file__ or frame.filename.startswith("<"):  # <frozen importlib._bootstrap>
         return ""

@@ -1,12 +1,12 @@
-"""Captures: what each side of each TCP connection sent, in order, out of a .pcap or .pcapng file.
+"""Captures: reads what clients sent over TCP, in order, from a .pcap or .pcapng file.
 
-dpkt reads files and packets; here are several interfaces in one file, which it does not tell apart, and the streams.
+dpkt reads files and packets. This module adds streams, and several interfaces in one file.
 
-A stream begins at its SYN or, where there is none, at a segment that looks like a ClientHello: so do connections that
-are older than the capture, and those that begin with something else (STARTTLS, CONNECT). A side that answers a SYN is
-not read. Whoever reads a stream sets its done when the rest is not wanted.
+A stream begins at its SYN or, without one, at a segment that looks like a ClientHello. The latter is for connections
+that are older than the capture or begin with something else (STARTTLS, CONNECT). The side that answers a SYN is not
+read. The reader of a stream sets done when it does not need the rest.
 
-The file is read packet by packet, and what is kept of it is bounded, whatever it holds.
+The file is read packet by packet, and memory is bounded whatever it contains.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ import dpkt
 
 __all__ = ["BrokenCapture", "Capture", "Stream"]
 
-MAX_BLOCK = 16 * 1024 * 1024  # bytes of a packet or of another block; libpcap's limit, too: more is a broken file
+MAX_BLOCK = 16 * 1024 * 1024  # bytes of a packet or another block; libpcap has the same limit
 MAX_INTERFACES = 65536  # in a section
-MAX_OPEN = 4096  # streams being read: those that wait for the rest of a hello, or for their first byte
-MAX_PASSED = 65536  # streams that were read, and of which a segment may come again
-MAX_AHEAD = 128 * 1024  # bytes of a stream that came before others which go before them; a hello has at most 64 KiB
-SEGMENT_OVERHEAD = 64  # bytes that keeping one costs besides, about: one-byte segments count, too
+MAX_OPEN = 4096  # streams that wait for the rest of a hello, or for their first byte
+MAX_PASSED = 65536  # remembered streams that were read; their segments may be retransmitted
+MAX_AHEAD = 128 * 1024  # bytes of a stream that arrived too early; a hello has at most 64 KiB
+SEGMENT_OVERHEAD = 64  # about the bytes of memory that a kept segment needs besides its data
 
 Direction = tuple[bytes, int, bytes, int]  # source address and port, destination address and port
 
@@ -36,24 +36,24 @@ _SECTION_HEADER = b"\x0a\x0d\x0d\x0a"
 _INTERFACE_DESCRIPTION, _OLD_PACKET, _ENHANCED_PACKET = 1, 2, 6
 _RESOLUTION, _OFFSET = 9, 14  # if_tsresol, if_tsoffset
 
-# In a stream that is known: perhaps a ChangeCipherSpec, as before a second hello; a handshake record, a client_hello.
+# A handshake record with a client_hello, perhaps after a ChangeCipherSpec, as before a second hello.
 _HELLO = re.compile(rb"(?:\x14\x03[\x00-\x04]\x00\x01\x01)?\x16\x03[\x00-\x04]..\x01\x00", re.DOTALL)
 
 
 class Stream:
-    """What one side sent. source, destination: address and port."""
+    """The bytes that one side sent. source, destination: address and port."""
 
     def __init__(self, direction: Direction, sequence: int) -> None:
         self.direction = direction
-        self.first = sequence  # the first byte's sequence number
+        self.first = sequence  # the sequence number of the first byte
         self.done = False
         self.held = 0
-        self._taken = 0  # bytes
-        self._ahead: list[tuple[int, bytes]] = []  # a heap: how many bytes of the stream go before a segment, and that
+        self._taken = 0  # number of bytes
+        self._ahead: list[tuple[int, bytes]] = []  # a heap of segments with their offsets in the stream
 
     @property
     def next(self) -> int:
-        """The sequence number of the byte after all that was taken."""
+        """The sequence number of the next byte."""
         return (self.first + self._taken) % 2**32
 
     @property
@@ -65,7 +65,7 @@ class Stream:
         return _readable(*self.direction[2:])
 
     def take(self, sequence: int, data: bytes) -> bytes:
-        """The bytes that follow now, in order, each once; what comes too early is held."""
+        """Takes a segment and returns the bytes that follow now, in order and each once. Early bytes are held."""
         heappush(self._ahead, (self._taken + _distance(sequence, self.next), data))
         self.held += len(data) + SEGMENT_OVERHEAD
         pieces = []
@@ -78,12 +78,13 @@ class Stream:
 
 
 class BrokenCapture(Exception):
-    """The file cannot be read on from here."""
+    """The rest of the file cannot be read."""
 
 
 class Capture:
-    """head: the first bytes of file, if they were read already. packets: how many have been seen. unread: the link
-    types (tcpdump.org/linktypes.html) of those that are not understood.
+    """A capture file. head: the first bytes of file, if they were read already.
+
+    packets: the number of packets so far. unread: unknown link types (tcpdump.org/linktypes.html) of packets.
     """
 
     def __init__(self, file: BinaryIO, head: bytes = b"") -> None:
@@ -95,7 +96,7 @@ class Capture:
         self._passed: OrderedDict[Direction, int] = OrderedDict()  # Stream.next of each
 
     def streams(self) -> Iterator[tuple[Stream, float, bytes]]:
-        """Each piece of each stream, with the time of its packet (seconds since 1970); b"" is a stream's end.
+        """Yields (stream, time in seconds since the epoch, data) for each piece of a stream; b"" is its end.
 
         Raises BrokenCapture.
         """
@@ -117,14 +118,14 @@ class Capture:
 
     def _pcap_packets(self) -> Iterator[tuple[float, int, bytes]]:
         reader = dpkt.pcap.Reader(self._file)
-        link_type = reader.datalink() & 0xFFFF  # the rest of the field tells of checksums
+        link_type = reader.datalink() & 0xFFFF  # the rest of the field is about checksums
         for time, packet in reader:
             yield float(time), link_type, packet
 
     def _pcapng_packets(self) -> Iterator[tuple[float, int, bytes]]:
         order, blocks = "<", _LITTLE
-        interfaces: list[tuple[int, int, float]] = []  # link type, offset of times in seconds, their units in a second
-        while head := self._file.read(12):  # no block is shorter
+        interfaces: list[tuple[int, int, float]] = []  # link type, offset of times in seconds, units per second
+        while head := self._file.read(12):  # the shortest block
             if len(head) < 12:
                 raise ValueError("cut short")
             if head.startswith(_SECTION_HEADER):
@@ -146,13 +147,13 @@ class Capture:
     # Packets ---------------------------------------------------------------------------------------------------------
 
     def _segment(self, link_type: int, packet: bytes) -> tuple[Direction, Any] | None:
-        """The TCP segment in a packet, below whatever tags and tunnels dpkt knows."""
+        """Returns the TCP segment in a packet, inside any tags and tunnels that dpkt knows."""
         if link_type not in _LINKS:
             self.unread.add(link_type)
             return None
         try:
             layer = _LINKS[link_type](packet)
-        except Exception:  # malformed: dpkt raises IndexError and others besides its own
+        except Exception:  # malformed: dpkt raises IndexError and others besides its own errors
             return None
         ip = None
         while isinstance(layer, dpkt.Packet):
@@ -172,7 +173,7 @@ class Capture:
             if segment.flags & dpkt.tcp.TH_ACK:
                 return
             sequence = (sequence + 1) % 2**32
-            if stream is None or stream.first != sequence:  # otherwise it was sent twice
+            if stream is None or stream.first != sequence:  # otherwise it is a retransmission
                 if stream is not None:
                     yield self._close(stream), b""
                 stream = self._begin(direction, sequence)
@@ -190,7 +191,7 @@ class Capture:
             yield self._close(next(iter(self._open.values()))), b""
 
     def _is_passed(self, direction: Direction, sequence: int) -> bool:
-        """Whether this was read already, and comes again."""
+        """Whether this is a retransmission of what was read."""
         return direction in self._passed and _distance(sequence, self._passed[direction]) < 0
 
     def _begin(self, direction: Direction, sequence: int) -> Stream:
@@ -206,7 +207,7 @@ class Capture:
 
 
 class _File:
-    """What dpkt reads from: it believes any length that a file gives, so the limit is here."""
+    """A file for dpkt, which trusts any length in the file. So the limit is here."""
 
     def __init__(self, file: BinaryIO, head: bytes) -> None:
         self._file, self._head = file, head
@@ -247,7 +248,7 @@ _BIG = {
 
 
 def _interface(description: Any, order: str) -> tuple[int, int, float]:
-    """Its link type, the offset of its times in seconds, their units in a second."""
+    """Returns the link type, the offset of times in seconds, and their units per second."""
     options = {option.code: option.data for option in description.opts}
     [resolution] = options.get(_RESOLUTION, b"\6")  # a power of 10, or of 2
     [offset] = struct.unpack_from(f"{order}q", options.get(_OFFSET, bytes(8)))
@@ -255,7 +256,7 @@ def _interface(description: Any, order: str) -> tuple[int, int, float]:
 
 
 def _distance(sequence: int, other: int) -> int:
-    """How far sequence is behind other, in numbers that begin again after 2^32."""
+    """Returns sequence - other, for numbers modulo 2^32."""
     return (sequence - other + 2**31) % 2**32 - 2**31
 
 

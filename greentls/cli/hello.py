@@ -1,78 +1,57 @@
-"""greentls hello: what clients say first, from a file, a capture or the network, as a table or as JSON."""
+"""greentls hello: shows ClientHellos from a file, a capture or the network, as a table or as JSON."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import socket
 import sys
-import textwrap
 import time
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta, timezone
-from enum import IntEnum
 from functools import partial
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
-from greentls.cli.options import count, listen, seconds
+from greentls.cli import hello_forms as forms
+from greentls.cli.hello_forms import Found, Where
+from greentls.cli.options import count, listen, seconds, written
 from greentls.errors import ConfigurationError, WireError
-from greentls.wire.fingerprint import ja3, ja3_string, ja4, ja4_r
 from greentls.wire.hello import ClientHello
 from greentls.wire.messages import Alert
 from greentls.wire.not_tls import NotTLS, recognise
 from greentls.wire.parser import Parser
-from greentls.wire.registry import (
-    AlertDescription,
-    AlertLevel,
-    CertificateCompressionAlgorithm,
-    CertificateStatusType,
-    CertificateType,
-    CipherSuite,
-    CompressionMethod,
-    ContentType,
-    ECPointFormat,
-    ExtensionType,
-    HandshakeType,
-    NamedGroup,
-    ProtocolVersion,
-    PskKeyExchangeMode,
-    SignatureScheme,
-    name,
-)
+from greentls.wire.registry import AlertDescription, AlertLevel, ContentType, HandshakeType
 
 __all__ = ["add_parser"]
 
-SOME_FAILED = 1  # exit status: of several clients some were reported on standard error
-BROKEN_PIPE = 141  # 128 + SIGPIPE, as the shells have it: head has seen enough
+SOME_FAILED = 1  # exit status: some of several clients were reported on standard error
+BROKEN_PIPE = 141  # 128 + SIGPIPE, as in shells: the reader has closed the pipe
 
 MAX_INPUT = 4 * 1024 * 1024  # the largest hello, in records of one byte, written as 0x16, 0x03, ... has 2.3 MiB
-GOODBYE_SECONDS = 1.0  # for the client to read the alert; to close before it does could destroy it
-WIDTH, LABEL = 100, 22  # columns of the table, and of what stands before its values; fingerprints are left longer
+GOODBYE_SECONDS = 1.0  # for the client to read the alert, which an earlier close() could destroy
 
 DESCRIPTION = """\
-Shows the ClientHello that a TLS client begins with: what it offers, every extension, and its JA3 and JA4 fingerprints.
-FILE is a capture (.pcap, .pcapng: every hello in it), what a client sent, its hello alone without a record, or either
-of these as hex text.
+Shows a TLS client's first message, the ClientHello: what it offers, every extension, and its JA3 and JA4 fingerprints.
+FILE is a capture (.pcap or .pcapng; every hello in it is shown), the bytes that a client sent, a hello without a
+record, or either of these as hex text.
 """
 
 EPILOG = """\
 examples:
   greentls hello capture.pcapng
-      every hello with its time and addresses; captures need pip install 'greentls[capture]'
+      shows every hello with its time and addresses; captures need pip install 'greentls[capture]'
   tcpdump -U -i any -w - 'tcp port 443' | greentls hello --json | jq -r .server_name
-      the names that clients ask for, as they come
+      prints the names that clients ask for, as they arrive
   greentls hello --listen localhost:8443
-      the next client's, such as: curl https://localhost:8443/ (which then reports a handshake failure)
+      shows the next client's, such as curl https://localhost:8443/ (which reports a handshake failure)
   xxd -p hello.bin | greentls hello
-      hex; whitespace, colons, commas and 0x are left out
+      reads hex; whitespace, colons, commas and 0x are ignored
 
-JSON is one document in a line for each hello. Fields, and extensions as far as they are known, have their names from
-RFC 8446; "extensions" has the bytes of all, in their order. Bytes are hex; numbers come with their names.
+JSON is one document per hello, each on one line. Fields and known extensions have their names from RFC 8446.
+"extensions" has the bytes of all extensions in order. Bytes are hex, and numbers come with their names.
 
-exit status: 0; 1 if clients of a capture or of --listen were reported on standard error; 2 with one line for what
-cannot be used: a malformed hello, no hello, a broken file; 130 after Ctrl-C.
+exit status: 0; 1 if clients of a capture or of --listen were reported on standard error; 2 with one line for unusable
+input: a malformed hello, no hello, a broken file; 130 after Ctrl-C.
 """
 
 
@@ -87,45 +66,32 @@ def add_parser(commands: Any) -> None:
         allow_abbrev=False,
     )
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("file", metavar="FILE", nargs="?", default="-", help="default -: standard input")
-    source.add_argument("--listen", metavar="HOST:PORT", help="wait for a client, and send it away; port 0: any")
+    source.add_argument("file", metavar="FILE", nargs="?", default="-", help="default: -, standard input")
+    source.add_argument("--listen", metavar="HOST:PORT", help="wait for a client and refuse it; port 0: any")
     add = parser.add_argument
     add("--count", metavar="N", type=count, default=1, help="with --listen: number of clients; default %(default)s")
-    add("--timeout", metavar="S", type=seconds, default=10.0, help="with --listen: for a hello; default %(default)g")
-    add("--json", action="store_true", help="one JSON document in a line for each hello")
-    add("--verbose", action="store_true", help="name the streams of a capture that are not TLS, too")
+    add(
+        "--timeout",
+        metavar="S",
+        type=seconds,
+        default=10.0,
+        help="with --listen: for a hello; default %(default)g",
+    )
+    add("--json", action="store_true", help="print one JSON document per hello, each on one line")
+    add("--verbose", action="store_true", help="also name the streams of a capture that are not TLS")
     parser.set_defaults(run=run, parser=parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """The command."""
-    show = partial(_show, _document if arguments.json else _table)
+    show = partial(forms.show, forms.document if arguments.json else forms.table)
     try:
         if arguments.listen is not None:
             return _listen(arguments.listen, arguments.count, arguments.timeout, show)
         return _read(arguments.file, arguments.verbose, show)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it once more when it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it again at exit
         return BROKEN_PIPE
-
-
-class Found(NamedTuple):
-    """size: the message's, in bytes. records: how many it came in, 0 for none."""
-
-    hello: ClientHello
-    size: int
-    records: int
-
-
-class Where(NamedTuple):
-    """time: in seconds since 1970."""
-
-    time: float
-    source: str
-    destination: str
-
-    def __str__(self) -> str:
-        return f"{self.source} -> {self.destination}"
 
 
 Show = Callable[[Found, "Where | None"], "list[WireError]"]
@@ -135,18 +101,18 @@ Show = Callable[[Found, "Where | None"], "list[WireError]"]
 
 
 class HelloReader:
-    """Takes what a client sends and gives its hellos: the first, and the one that answers a HelloRetryRequest.
+    """Reads a client's bytes and yields its hellos: the first, and the one that answers a HelloRetryRequest.
 
-    done: the rest is not wanted, because it is encrypted, not a client's, malformed, or not TLS; in that case not_tls
-    says what it is.
+    done: the rest is not needed, because it is encrypted, not a client's, malformed, or not TLS. not_tls: the kind of
+    stream if it is not TLS.
     """
 
     def __init__(self) -> None:
         self.done = False
         self.not_tls: NotTLS | None = None
-        self._opening = b""  # as much as tells TLS from others
+        self._opening = b""  # enough bytes to recognise TLS
         self._found: Found | None = None
-        self._records = 0  # of handshake messages, since the last hello
+        self._records = 0  # handshake records since the last hello
         self._parser = Parser(
             on_record=self._on_record,
             on_handshake_begin=self._on_handshake_begin,
@@ -157,7 +123,7 @@ class HelloReader:
         )
 
     def feed(self, data: bytes) -> Iterator[Found]:
-        """Raises WireError, after the hellos before the fault."""
+        """Raises WireError after the hellos before the fault."""
         self._opening = (self._opening + data[:2])[:2]
         while data and not self.done:
             try:
@@ -171,11 +137,11 @@ class HelloReader:
                 self._found = None
 
     def eof(self) -> None:
-        """Raises WireError if that is inside of something."""
+        """Raises WireError if the stream ends inside a record or message."""
         if self.done:
             return
         if self._opening and not _RECORD.match(self._opening):
-            self._on_not_tls(NotTLS.UNKNOWN)  # too short to be known
+            self._on_not_tls(NotTLS.UNKNOWN)  # too short to be recognised
         else:
             self._parser.eof()
 
@@ -189,7 +155,7 @@ class HelloReader:
 
     def _on_client_hello(self, hello: ClientHello) -> None:
         self._found = Found(hello, len(hello.to_bytes()), self._records + 1)
-        self._records = -1  # the record that it ends in has not ended yet
+        self._records = -1  # the hello's last record has not ended yet
         self._parser.pause()
 
     def _on_not_tls(self, kind: NotTLS) -> None:
@@ -252,7 +218,7 @@ def _from_hex(shown: str, text: bytes) -> bytes:
         data = bytes.fromhex(re.sub(rb"0[xX]|[\s:,]", b"", text).decode("ascii"))
     except ValueError:
         kind = recognise(text) or NotTLS.UNKNOWN
-        problem = "neither a capture nor TLS nor hex" if kind == NotTLS.UNKNOWN else kind.value
+        problem = "not a capture, TLS or hex" if kind == NotTLS.UNKNOWN else kind.value
         remedy = "give a capture, a client's bytes, or hex as xxd -p prints it"
         raise ConfigurationError(shown, problem, remedy) from None
     if not data:
@@ -270,7 +236,7 @@ def _read_capture(shown: str, file: BinaryIO, head: bytes, verbose: bool, show: 
     count, status = 0, 0
     try:
         for stream, when, data in capture.streams():
-            where = Where(when, _address(stream.source), _address(stream.destination))
+            where = Where(when, written(stream.source), written(stream.destination))
             if stream not in readers:
                 readers[stream] = HelloReader()
             reader = readers[stream]
@@ -293,7 +259,7 @@ def _read_capture(shown: str, file: BinaryIO, head: bytes, verbose: bool, show: 
     if not count and not status:
         packets = f"packets: {capture.packets}"
         if capture.unread:
-            packets += f", link types that are not understood: {', '.join(map(str, sorted(capture.unread)))}"
+            packets += f", unknown link types: {', '.join(map(str, sorted(capture.unread)))}"
         raise ConfigurationError(shown, "no ClientHello in it", packets)
     return status
 
@@ -306,11 +272,11 @@ def _listen(bind: str, count: int, timeout: float, show: Show) -> int:
     status = 0
     with listener:
         listener.setblocking(True)
-        print(f"greentls hello: listening on {_address(listener.getsockname())}", file=sys.stderr, flush=True)
+        print(f"greentls hello: listening on {written(listener.getsockname())}", file=sys.stderr, flush=True)
         for _ in range(count):
             sock, peer = listener.accept()
             with sock:
-                where = Where(time.time(), _address(peer), _address(sock.getsockname()))
+                where = Where(time.time(), written(peer), written(sock.getsockname()))
                 status |= _meet(sock, where, timeout, show)
     return status
 
@@ -343,7 +309,7 @@ def _first_hello(sock: socket.socket, timeout: float) -> Found:
 
 
 def _receive(sock: socket.socket, timeout: float) -> Iterator[bytes]:
-    """What comes until the client closes. Raises TimeoutError, however slowly it comes."""
+    """Yields data until the client closes. Raises TimeoutError after timeout seconds in all."""
     end = time.monotonic() + timeout
     while (left := end - time.monotonic()) > 0:
         sock.settimeout(left)
@@ -359,196 +325,10 @@ def _say_goodbye(sock: socket.socket, alert: int) -> None:
         sock.shutdown(socket.SHUT_WR)
         for _ in _receive(sock, GOODBYE_SECONDS):
             pass
-    except OSError:  # it is gone, or does not go
+    except OSError:  # the client is gone, or does not close
         pass
-
-
-def _address(address: tuple[Any, ...]) -> str:
-    host, port = address[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _complain(sentence: str) -> int:
     print(f"greentls hello: {sentence}", file=sys.stderr, flush=True)
     return SOME_FAILED
-
-
-# -- what is shown -----------------------------------------------------------------------------------------------------
-
-
-def _show(form: Callable[..., str], found: Found, where: Where | None) -> list[WireError]:
-    """Prints a hello, and returns what is malformed in its extensions."""
-    values: dict[int, Any] = {}
-    faults: dict[int, WireError] = {}
-    for extension_type in found.hello.extensions.types:
-        try:
-            values[extension_type] = _parsed(found.hello, extension_type)
-        except WireError as error:
-            faults[extension_type] = error
-    print(form(found, where, values, faults), flush=True)
-    return list(faults.values())
-
-
-def _parsed(hello: ClientHello, extension_type: int) -> Any:
-    """What an extension says; None if it is not known how it says it. Raises WireError."""
-    if extension_type == ExtensionType.application_layer_protocol_negotiation:
-        return hello.alpn_protocols
-    return getattr(hello, name(ExtensionType, extension_type), None)
-
-
-def _fingerprints(hello: ClientHello) -> dict[str, str | None]:
-    """None: malformed extensions do not let it be made."""
-    found: dict[str, str | None] = {}
-    for function in (ja3, ja3_string, ja4, ja4_r):
-        try:
-            found[function.__name__] = function(hello)
-        except WireError:
-            found[function.__name__] = None
-    return found
-
-
-def _time(seconds: float) -> str:
-    try:
-        return (datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(seconds=seconds)).isoformat()
-    except OverflowError:  # pcapng can say any
-        return f"{seconds:.0f}"
-
-
-def _printable(text: str) -> str:
-    r"""Bytes other than printable ASCII as \x1b: a client's names shall do nothing to a terminal. The backslash too."""
-    sent = text.encode("ascii", "surrogateescape")
-    return "".join(chr(byte) if 0x20 <= byte < 0x7F and byte != 0x5C else f"\\x{byte:02x}" for byte in sent)
-
-
-# A field or an extension: whose numbers are in it.
-_ENUMS: dict[str, type[IntEnum]] = {
-    "legacy_version": ProtocolVersion,
-    "supported_versions": ProtocolVersion,
-    "cipher_suites": CipherSuite,
-    "legacy_compression_methods": CompressionMethod,
-    "extension_type": ExtensionType,
-    "ech_outer_extensions": ExtensionType,
-    "supported_groups": NamedGroup,
-    "group": NamedGroup,
-    "ec_point_formats": ECPointFormat,
-    "signature_algorithms": SignatureScheme,
-    "signature_algorithms_cert": SignatureScheme,
-    "delegated_credential": SignatureScheme,
-    "psk_key_exchange_modes": PskKeyExchangeMode,
-    "compress_certificate": CertificateCompressionAlgorithm,
-    "cert_type": CertificateType,
-    "client_certificate_type": CertificateType,
-    "server_certificate_type": CertificateType,
-    "status_type": CertificateStatusType,
-}
-
-
-# As JSON
-
-
-def _document(found: Found, where: Where | None, values: dict[int, Any], faults: dict[int, WireError]) -> str:
-    hello = found.hello
-    outline = {
-        field: _plain(field, getattr(hello, field))
-        for field in ("legacy_version", "random", "legacy_session_id", "cipher_suites", "legacy_compression_methods")
-    }
-    known = {name(ExtensionType, number): value for number, value in values.items() if value is not None}
-    document = {
-        **({"time": _time(where.time), "source": where.source, "destination": where.destination} if where else {}),
-        "size": found.size,
-        "records": found.records,
-        **outline,
-        "extensions": [_plain("extension", extension) for extension in hello.extensions],
-        **{field: _plain(field, value) for field, value in known.items()},
-        **_fingerprints(hello),
-        **({"malformed": [str(fault) for fault in faults.values()]} if faults else {}),
-    }
-    return json.dumps(document)
-
-
-def _plain(field: str, value: Any) -> Any:
-    """A parsed value in JSON's types."""
-    if isinstance(value, bytes):
-        return value.hex()
-    if isinstance(value, str):
-        return _printable(value)
-    if isinstance(value, bool) or value is None:
-        return value
-    if isinstance(value, int):
-        return {"value": value, "name": name(_ENUMS[field], value)} if field in _ENUMS else value
-    if hasattr(value, "_asdict"):  # a named tuple
-        return {each: _plain(each, part) for each, part in value._asdict().items()}
-    return [_plain(field, each) for each in value]
-
-
-# As a table
-
-
-def _table(found: Found, where: Where | None, values: dict[int, Any], faults: dict[int, WireError]) -> str:
-    hello = found.hello
-    shares = values.get(ExtensionType.key_share, ())
-    psks = values.get(ExtensionType.pre_shared_key)
-    sizes = [_bytes(len(each.identity)) for each in psks.identities] if psks else []
-    records = f"{found.records} record{'s' if found.records > 1 else ''}" if found.records else "no record"
-    lines = [
-        *([f"{where}  {_time(where.time)}"] if where else []),
-        _row("size", [f"{_bytes(found.size)} in {records}"]),
-        _row("legacy_version", [name(ProtocolVersion, hello.legacy_version)]),
-        _row("supported_versions", _items(values, ExtensionType.supported_versions)),
-        _row("server_name", _items(values, ExtensionType.server_name)),
-        _row("ALPN", _items(values, ExtensionType.application_layer_protocol_negotiation)),
-        _row("legacy_session_id", [_bytes(len(hello.legacy_session_id))]),
-        _row("psk_identities", [f"{len(sizes)}: {', '.join(sizes)}"] if sizes else []),
-        _row("supported_groups", _items(values, ExtensionType.supported_groups)),
-        _row("key_share", [f"{name(NamedGroup, each.group)} {_bytes(len(each.key_exchange))}" for each in shares]),
-        _row("signature_algorithms", _items(values, ExtensionType.signature_algorithms)),
-        *(f"{label:{LABEL}}{text or '-'}" for label, text in _fingerprints(hello).items()),
-        f"cipher_suites: {len(hello.cipher_suites)}",
-        *(f"  0x{number:04X}  {name(CipherSuite, number)}" for number in hello.cipher_suites),
-        f"extensions: {len(hello.extensions)}",
-    ]
-    for number, data in hello.extensions:
-        field = name(ExtensionType, number)
-        if number in faults:
-            text = f"malformed: {faults[number]}"
-        else:
-            text = data.hex() if values[number] is None else _text(field, values[number])
-        lines.append(_clip(f"  {number:5}  {_bytes(len(data)):>11}  {field}{': ' if text else ''}{text}"))
-    return "\n".join(lines) + "\n"
-
-
-def _items(values: dict[int, Any], extension_type: ExtensionType) -> list[str]:
-    value = values.get(extension_type) or ()
-    return [_text(extension_type.name, each) for each in ([value] if isinstance(value, str) else value)]
-
-
-def _row(label: str, items: list[str]) -> str:
-    """Folded between items, not inside of them."""
-    text = label.ljust(LABEL).replace(" ", "\xa0") + (", ".join(item.replace(" ", "\xa0") for item in items) or "-")
-    indent = " " * LABEL
-    folded = textwrap.fill(text, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
-    return folded.replace("\xa0", " ")
-
-
-def _text(field: str, value: Any) -> str:
-    """A parsed value for people: of bytes their number, and nothing for what says all by being there."""
-    if isinstance(value, bytes):
-        return _bytes(len(value))
-    if isinstance(value, str):
-        return _printable(value)
-    if value is True:
-        return ""
-    if isinstance(value, int):
-        return name(_ENUMS[field], value) if field in _ENUMS else str(value)
-    if hasattr(value, "_asdict"):  # a named tuple
-        parts = {each: _text(each, part) for each, part in value._asdict().items()}
-        return ", ".join(f"{each} ({part})" if "," in part else f"{each} {part}" for each, part in parts.items())
-    return ("; " if value and hasattr(value[0], "_asdict") else ", ").join(_text(field, each) for each in value) or "-"
-
-
-def _bytes(count: int) -> str:
-    return f"{count} byte{'s' if count != 1 else ''}"
-
-
-def _clip(line: str) -> str:
-    return line if len(line) <= WIDTH else f"{line[: WIDTH - 3]}..."

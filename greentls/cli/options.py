@@ -9,7 +9,7 @@ from typing import Any
 
 from greentls.errors import ConfigurationError
 
-__all__ = ["count", "listen", "seconds"]
+__all__ = ["count", "listen", "seconds", "written"]
 
 BACKLOG = 1024  # connections that wait for accept(); Linux caps it at net.core.somaxconn
 
@@ -75,3 +75,9 @@ def seconds(text: str) -> float:
     if not 0 <= number < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
     return number
+
+
+def written(address: tuple[Any, ...]) -> str:
+    """Returns a socket's address as HOST:PORT."""
+    host, port = address[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,6 +1,6 @@
-"""The built-in page: what the handshake of this connection came to. A WSGI application.
+"""The built-in page, a WSGI application: shows the result of its connection's handshake.
 
-Every answer ends its connection, so that the next request shows another handshake.
+Every answer closes its connection, so that the next request shows another handshake.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ _PAGE = """<!doctype html>
 <table>
 {rows}
 </table>
-<p>Load the page again for another handshake. The same as JSON: <code>Accept: application/json</code>.</p>
+<p>Load the page again for another handshake. For JSON, send <code>Accept: application/json</code>.</p>
 </html>
 """
 
-_RESUMED = "The client brought a session, and the server found it: no certificate, no signature."
-_FULL = "No session was resumed: certificate, key exchange and signature."
+_RESUMED = "The client offered a session and the server found it, so no certificate and no signature were needed."
+_FULL = "No session was resumed: there was a certificate, a key exchange and a signature."
 
 
 def page(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-    """GET / of the server that put the connection into environ as "greentls.socket"."""
+    """Answers GET /. The server has put the connection into environ as "greentls.socket"."""
     if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
         return _answer(environ, start_response, "405 Method Not Allowed", "text/plain", "GET or HEAD\n")
     if environ["PATH_INFO"] != "/":
-        return _answer(environ, start_response, "404 Not Found", "text/plain", "there is only /\n")
+        return _answer(environ, start_response, "404 Not Found", "text/plain", "The only page is /\n")
     facts = _facts(environ["greentls.socket"])
     if "application/json" in environ.get("HTTP_ACCEPT", ""):
         return _answer(environ, start_response, "200 OK", "application/json", json.dumps(facts, indent=2) + "\n")
@@ -56,7 +56,7 @@ def page(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterabl
 def _answer(
     environ: dict[str, Any], start_response: Callable[..., Any], status: str, kind: str, text: str
 ) -> list[bytes]:
-    body = text.encode("utf-8", "backslashreplace")  # a server_name may hold bytes that are no text
+    body = text.encode("utf-8", "backslashreplace")  # a server_name may contain bytes that are not text
     headers = [
         ("Content-Type", f"{kind}; charset=utf-8"),
         ("Content-Length", str(len(body))),

@@ -1,12 +1,12 @@
-"""A CA of one's own, and certificates from it, for a server that was given none.
+"""Makes a CA and certificates from it, for a server that was given none.
 
-Kept in a directory and used again at the next start, so that who has come to trust the CA need not do it twice:
+They are kept in a directory and used again at the next start, so that users have to trust the CA only once:
 
     ca.pem, ca.key    the CA
-    <name>.pem        a server's certificate and its key in one file: replaced together or not at all
+    <name>.pem        a server's certificate and key in one file, so that they are replaced together
 
-Files appear whole (written beside, then renamed); one process at a time makes them (flock on the directory); keys are
-readable by their owner only, and refused once they are not. What somebody else has put there is refused, never
+Files appear whole: they are written beside, then renamed. One process at a time makes them (flock on the directory).
+Only their owner can read keys, and keys that others can read are refused. Other people's files are refused and never
 overwritten.
 """
 
@@ -36,16 +36,17 @@ CA_FILE = "ca.pem"
 # Browsers refuse server certificates of more than 398 days (Apple, Mozilla, Google since 2020).
 CA_LIFE = timedelta(days=3650)
 SERVER_LIFE = timedelta(days=365)
-TO_SPARE = timedelta(days=30)  # a certificate that a server starts with should outlive the server
+TO_SPARE = timedelta(days=30)  # so that a certificate outlives the server that starts with it
 CLOCK_SKEW = timedelta(hours=1)
 
 _CA_NAME = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "greentls demo CA")])
 
 
 def certificate(directory: str | os.PathLike[str], names: Sequence[str]) -> str:
-    """The path of a PEM file with a certificate for these DNS names and IP addresses, and its key; made if need be.
+    """Returns the path of a PEM file with a certificate for these DNS names and IP addresses and its key.
 
-    Raises ConfigurationError if the directory holds other people's files under our names, OSError.
+    Makes it if necessary. Raises OSError, and ConfigurationError if the directory has other people's files of these
+    names.
     """
     place = Path(directory)
     place.mkdir(parents=True, exist_ok=True)
@@ -74,7 +75,7 @@ def _alone_in(directory: Path) -> Iterator[None]:
 
 
 def _kept(path: Path, key_path: Path) -> CertificateChain | None:
-    """What an earlier start has made. None: nothing."""
+    """Returns what an earlier start has made, or None."""
     if not path.exists():
         return None
     remedy = "remove it, or give another directory by --ca-dir"
@@ -96,7 +97,7 @@ def _lasts(chain: CertificateChain, time: timedelta) -> bool:
 def _fits(chain: CertificateChain, ca: CertificateChain, names: Sequence[str]) -> bool:
     try:
         chain.certificate.verify_directly_issued_by(ca.certificate)
-    except Exception:  # InvalidSignature, or ValueError: an earlier CA of ours
+    except Exception:  # InvalidSignature, or ValueError: from an earlier CA
         return False
     return {str(_general_name(name).value) for name in names} <= set(chain.names)
 
@@ -170,7 +171,7 @@ def _pem_of_key(key: ec.EllipticCurvePrivateKey) -> bytes:
 
 def _write(path: Path, data: bytes, mode: int) -> None:
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.unlink(missing_ok=True)  # of a process that was killed and had the same number
+    beside.unlink(missing_ok=True)  # left by a killed process of the same number
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     with os.fdopen(descriptor, "wb") as file:
         file.write(data)

@@ -1,20 +1,20 @@
 """A parent and its workers: fork, replace, drain.
 
-Theory of operation. The parent owns the listener and never uses gevent or TLS: a hub, a store's connection or an
-SSL_CTX from before a fork would be shared by accident. Each worker makes its own.
+Theory of operation. The parent owns the listener and never uses gevent or TLS: workers would share a hub, a store's
+connection or an SSL_CTX from before the fork. Each worker makes its own.
 
-The workers accept from the parent's one listener. With SO_REUSEPORT each would have a queue of its own: the kernel
-deals connections out evenly, but those in the queue of a worker that dies are reset, and a second server on the same
-port is not refused but gets half of the traffic. An even load is worth less than that.
+The workers accept from the parent's one listener. With SO_REUSEPORT each would have its own queue. The kernel would
+distribute connections evenly, but reset those in the queue of a worker that dies. And a second server on the same port
+would get half of the traffic instead of an error. An even load is not worth that.
 
-Whatever happens to the parent is a signal: a worker ended (SIGCHLD), the first one is ready (SIGUSR1), stop (SIGTERM,
-SIGINT). All are blocked and taken one by one with sigtimedwait(2), so no handler interrupts anything, and none is lost
-between a look and a wait.
+Every event of the parent is a signal: a worker ended (SIGCHLD), the first one is ready (SIGUSR1), stop (SIGTERM,
+SIGINT). All are blocked and taken one by one with sigtimedwait(2), so no handler interrupts anything, and no signal is
+lost between a check and a wait.
 
-The first worker goes ahead alone: it reads the files, makes the certificates, imports the application. What is wrong is
-so found and told once, however many workers there are to be.
+The first worker starts alone: it reads the files, makes the certificates, imports the application. So an error is found
+and reported once, whatever the number of workers.
 
-Before it comes the key process, if there is one: workers ask it in each handshake, so it also ends after them.
+The key process, if there is one, starts before it and ends after the workers, which ask it in each handshake.
 
 A worker also ends when its parent is gone: it holds the reading end of a pipe that nobody writes to.
 """
@@ -33,8 +33,8 @@ __all__ = ["Parent", "Supervisor"]
 
 log = logging.getLogger("greentls.serve")
 
-# Seconds. A worker that ends sooner than SHORT_LIFE has not served anybody: its replacement waits, twice as long each
-# time, so that a broken application costs a log line now and then and not a processor.
+# Seconds. A worker that ends before SHORT_LIFE has probably served nobody. Its replacement waits, twice as long each
+# time, so that a broken application costs an occasional log line and not a processor.
 SHORT_LIFE = 5.0
 FIRST_PAUSE = 0.25
 LONGEST_PAUSE = 30.0
@@ -54,17 +54,17 @@ class Parent:
     gone: int
 
     def ready(self) -> None:
-        """Tells it that this worker serves."""
-        if os.getppid() == self.pid:  # else it has ended, and its number may be another's
+        """Reports that this worker serves."""
+        if os.getppid() == self.pid:  # otherwise it has ended, and another process may have its number
             os.kill(self.pid, signal.SIGUSR1)
 
 
 class Supervisor:
-    """Keeps count workers on one listener.
+    """Keeps count workers running on one listener.
 
-    work(parent): a worker's life, in the child; returns its exit status. It must end upon SIGTERM. started(): called
-    once, in the parent, when the first worker is ready. patience: seconds that workers have to end before SIGKILL.
-    keys(parent): the key process's life, if there is to be one.
+    work(parent): runs a worker in the child and returns its exit status. It must end on SIGTERM. started(): called once
+    in the parent, when the first worker is ready. patience: seconds that workers have to end before SIGKILL.
+    keys(parent): runs the key process in the child, if there is one.
     """
 
     def __init__(
@@ -83,15 +83,15 @@ class Supervisor:
         self._patience = patience
         self._keys = keys
         self._ready = False  # the first worker
-        self._children: dict[int, tuple[Work, float]] = {}  # pid: what it does, and since when
-        self._due: list[tuple[float, Work]] = []  # when to fork, and for what
+        self._children: dict[int, tuple[Work, float]] = {}  # pid: its work, and the time of the fork
+        self._due: list[tuple[float, Work]] = []  # times to fork children, and their work
         self._pause = 0.0
 
     def run(self) -> int:
-        """Until SIGTERM or SIGINT. The exit status; in a worker, that of work(), since a child returns from here too.
+        """Runs until SIGTERM or SIGINT, and returns the exit status. In a worker it returns that of work().
 
-        0 after SIGTERM, 130 after SIGINT; 1 if a worker had to be killed or the first one never got ready, 2 if that
-        one refused its settings, which it has then told.
+        The status is 0 after SIGTERM and 130 after SIGINT. It is 1 if a worker had to be killed or the first one was
+        never ready, and 2 if the first one refused and reported its settings.
         """
         parent = os.getpid()
         self._lifeline = os.pipe()
@@ -116,7 +116,7 @@ class Supervisor:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
     def _next_event(self) -> signal.struct_siginfo | None:
-        """None: a worker is due."""
+        """Waits for a signal. Returns None when a worker is due."""
         if not self._due:
             return signal.sigwaitinfo(_EVENTS)
         return signal.sigtimedwait(_EVENTS, max(0.0, min(when for when, _ in self._due) - monotonic()))
@@ -130,7 +130,7 @@ class Supervisor:
         self._due += [(monotonic(), self._work)] * (self._count - 1)
 
     def _fork_due(self) -> Work | None:
-        """Forks the children that are due. In a child: what it has to do."""
+        """Forks the children that are due. Returns the work in a child, and None in the parent."""
         now = monotonic()
         due = [work for when, work in self._due if when <= now]
         self._due = [(when, work) for when, work in self._due if when > now]
@@ -148,12 +148,12 @@ class Supervisor:
             self._children[pid] = work, monotonic()
             return False
         os.close(self._lifeline[1])
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent passes it on
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group, and the parent handles it
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _EVENTS)
         return True
 
     def _reap(self) -> list[tuple[int, int]]:
-        """(pid, exit status or negative signal) of the children that ended. One SIGCHLD may stand for several."""
+        """Returns (pid, exit status or negative signal) of each ended child. One SIGCHLD may stand for several."""
         looked = [(pid, *os.waitpid(pid, os.WNOHANG)) for pid in self._children]
         return [(pid, os.waitstatus_to_exitcode(status)) for pid, ended, status in looked if ended]
 
@@ -184,7 +184,7 @@ class Supervisor:
         log.warning("%s; another one in %.2g s", trouble, self._pause)
 
     def _drain(self, status: int) -> int:
-        """Lets the workers end. SIGKILL for those that do not within patience seconds, or at once if asked again."""
+        """Ends the workers. Kills those that do not end within patience seconds, or at once on a second signal."""
         self._listener.close()
         self._signal_workers(signal.SIGTERM)
         log.warning("draining; a second Ctrl-C or SIGTERM ends it at once")
@@ -206,11 +206,11 @@ class Supervisor:
         return [pid for pid, (work, _) in self._children.items() if work is self._work]
 
     def _signal_workers(self, signum: signal.Signals) -> None:
-        for pid in self._workers():  # not reaped yet, so the numbers are theirs
+        for pid in self._workers():  # not reaped yet, so no other process has their numbers
             os.kill(pid, signum)
 
     def _end(self, signum: signal.Signals) -> None:
-        """Of the children that are left."""
+        """Signals the remaining children and waits for their end."""
         for pid in self._children:
             os.kill(pid, signum)
         for pid in self._children:

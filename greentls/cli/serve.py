@@ -1,4 +1,4 @@
-"""greentls serve: an HTTPS server, in workers, that shows what its handshakes came to, or runs a WSGI application."""
+"""greentls serve: an HTTPS server in workers, which shows its handshakes' results or runs a WSGI application."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from typing import Any, NoReturn
 
 from greentls.cli import keys, pki
 from greentls.cli.application import load
-from greentls.cli.options import count, listen, seconds
+from greentls.cli.options import count, listen, seconds, written
 from greentls.cli.prefork import Parent, Supervisor
 from greentls.errors import ConfigurationError
 
 __all__ = ["add_parser"]
 
-SPARE_SECONDS = 5.0  # beyond what a worker gives itself to drain: after that it hangs, and is killed
+SPARE_SECONDS = 5.0  # more than a worker needs to drain; then it hangs and is killed
 
 VERSIONS = {"1.2": _stdlib_ssl.TLSVersion.TLSv1_2, "1.3": _stdlib_ssl.TLSVersion.TLSv1_3}
 
@@ -30,22 +30,23 @@ _EVERY_ADDRESS = ("0.0.0.0", "::")
 _REQUEST = r"printf 'GET / HTTP/1.0\r\n\r\n'"
 
 DESCRIPTION = """\
-An HTTPS server over gevent. Without --app it answers / with what the handshake came to: protocol, cipher, whether a
-session was resumed and where it came from; in HTML, or in JSON for "Accept: application/json".
+Runs an HTTPS server over gevent. Without --app it answers / with the result of the handshake: protocol, cipher, whether
+a session was resumed, and its source. The answer is HTML, or JSON for "Accept: application/json".
 """
 
 EPILOG = """\
 examples:
   greentls serve
-      the built-in page on https://localhost:8443/, with a CA and a certificate made in ./demo-ca
+      serves the built-in page on https://localhost:8443/, with a CA and a certificate made in ./demo-ca
   greentls serve --workers 4 --sessions 'memcached://127.0.0.1:11211?secret_file=/etc/greentls/secret'
-      four processes; a session made by one resumes in every other, and on every server with the same memcached,
+      runs four processes. A session that one made resumes in the others, and on every server with the same memcached,
       secret (umask 077; head -c 32 /dev/urandom > /etc/greentls/secret) and certificate names
   greentls serve --bind '[::]:443' --cert fullchain.pem --key privkey.pem --app shop.wsgi:application
-      a WSGI application; environ["greentls.socket"] is its connection
+      runs a WSGI application; environ["greentls.socket"] is its connection
 
-SIGTERM and Ctrl-C drain: no new connections, requests that have begun are finished, then the exit status is 0 (130
-after Ctrl-C; a second Ctrl-C ends it at once). A setting that cannot be used: one line, exit status 2.
+SIGTERM and Ctrl-C drain the server: it accepts no new connections and finishes running requests. The exit status is
+then 0, or 130 after Ctrl-C. A second Ctrl-C ends it at once. For an unusable setting it prints one line and exits with
+status 2.
 """
 
 
@@ -53,7 +54,7 @@ def add_parser(commands: Any) -> None:
     """Adds the command to argparse's sub-parsers."""
     parser = commands.add_parser(
         "serve",
-        help="an HTTPS server whose sessions resume in other processes",
+        help="run an HTTPS server whose sessions resume in other processes",
         description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -61,16 +62,12 @@ def add_parser(commands: Any) -> None:
     )
     add = parser.add_argument
     add("--bind", metavar="HOST:PORT", default="localhost:8443", help="default %(default)s; [::1]:8443; port 0: any")
-    add("--cert", metavar="FILE", help="certificate chain in PEM, the server's first; made here when absent")
-    add("--key", metavar="FILE", help="its private key in PEM, not encrypted; default: it is in the --cert file")
-    add(
-        "--key-process",
-        action="store_true",
-        help="the key is held by a process of its own, which signs for the workers",
-    )
-    add("--ca-dir", metavar="DIR", default="demo-ca", help="where what is made here is kept; default %(default)s")
-    add("--sessions", metavar="URL", default="memory://", help="where sessions are kept; default %(default)s")
-    add("--workers", metavar="N", type=count, default=1, help="processes; default %(default)s")
+    add("--cert", metavar="FILE", help="certificate chain in PEM, the server's first; default: one is made")
+    add("--key", metavar="FILE", help="private key in PEM, not encrypted; default: in the --cert file")
+    add("--key-process", action="store_true", help="let a separate process hold the key and sign for the workers")
+    add("--ca-dir", metavar="DIR", default="demo-ca", help="directory of made certificates; default %(default)s")
+    add("--sessions", metavar="URL", default="memory://", help="session store; default %(default)s")
+    add("--workers", metavar="N", type=count, default=1, help="number of workers; default %(default)s")
     add("--app", metavar="MODULE:NAME", help="a WSGI application; gevent.monkey.patch_all() runs before its import")
     add("--min-version", choices=VERSIONS, default="1.2", help="lowest TLS version; default %(default)s")
     add("--max-version", choices=VERSIONS, default="1.3", help="highest TLS version; default %(default)s")
@@ -79,7 +76,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """The command. In a worker process it returns too, with the worker's exit status."""
+    """Runs the command. A worker process also returns from here, with its exit status."""
     logging.basicConfig(format="greentls serve [%(process)d]: %(message)s")
     if arguments.key is not None and arguments.cert is None:
         raise ConfigurationError(f"--key {arguments.key}", "there is no --cert", "give the pair")
@@ -101,7 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
                 keys=partial(_hold_key, arguments) if directory else None,
             ).run()
     finally:
-        if directory and os.getpid() == parent:  # a worker comes back here, too
+        if directory and os.getpid() == parent:  # a worker also returns from here
             shutil.rmtree(directory)
 
 
@@ -109,30 +106,30 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _greet(arguments: argparse.Namespace, host: str, port: int) -> None:
-    """Says where it listens, and how to see a resumption."""
+    """Prints the address, and commands that show a resumption."""
     shown = "localhost" if host in _EVERY_ADDRESS else host
-    place = f"[{shown}]:{port}" if ":" in shown else f"{shown}:{port}"
+    place = written((shown, port))
     url = shlex.quote(f"https://{place}/")
     home = Path(arguments.ca_dir if arguments.cert is None else ".")
     trust = shlex.quote(str(home / pki.CA_FILE) if arguments.cert is None else arguments.cert)
     session = shlex.quote(str(home / "session.pem"))
-    store = arguments.sessions.partition(":")[0]  # what follows may hold a password
+    store = arguments.sessions.partition(":")[0]  # the rest may contain a password
     if arguments.workers > 1 and store == "memory":
-        logging.warning("--sessions memory:// is each worker's own: workers will not share sessions; use memcached://")
+        logging.warning("with --sessions memory:// workers do not share sessions; use memcached://")
     client = f"{_REQUEST} | openssl s_client -connect {shlex.quote(place)} -CAfile {trust} -ign_eof"
     facts = f"pid {os.getpid()}, workers: {arguments.workers}, sessions: {store}"
     lines = [f"greentls serve: listening on https://{place}/ ({facts})"]
     if arguments.app is None:
         lines += [
-            "A resumption, as the server sees it (curl keeps the session for its second request):",
+            "To see a resumption on the server (curl keeps the session for its second request):",
             f"  curl --cacert {trust} -H 'Accept: application/json' {url} {url}",
         ]
     lines += [
-        "A resumption, as the client sees it (New, then Reused):",
+        "To see a resumption on the client (New, then Reused):",
         f"  {client} -sess_out {session} 2>&1 | grep -E '^(New|Reused),'",
         f"  {client} -sess_in {session} 2>&1 | grep -E '^(New|Reused),'",
     ]
-    print("\n".join(lines) + "\n", end="", flush=True)  # one write: whoever reads the first line may leave after it
+    print("\n".join(lines) + "\n", end="", flush=True)  # one write: a reader may close the pipe after the first line
 
 
 # -- in the key process ------------------------------------------------------------------------------------------------
@@ -148,7 +145,7 @@ def _hold_key(arguments: argparse.Namespace, parent: Parent) -> int:
 
 
 def _work(arguments: argparse.Namespace, host: str, listener: socket.socket, parent: Parent) -> int:
-    # First, and the rest imported after it: it patches the standard library.
+    # Load it first: it patches the standard library before the other imports.
     application = None if arguments.app is None else load(arguments.app)
 
     from greentls.cli import worker
@@ -165,7 +162,7 @@ def _work(arguments: argparse.Namespace, host: str, listener: socket.socket, par
 
 
 def _context(arguments: argparse.Namespace, host: str) -> Any:
-    """The worker's SSLContext. Raises ConfigurationError, OSError, UnsupportedOpenSSL."""
+    """Returns the worker's SSLContext. Raises ConfigurationError, OSError, UnsupportedOpenSSL."""
     from greentls.certificates import CertificateChain
     from greentls.keys import Agent
     from greentls.secret_file import read_secret_file
@@ -180,12 +177,12 @@ def _context(arguments: argparse.Namespace, host: str) -> Any:
         certificate = pki.certificate(arguments.ca_dir, _names(host)) if arguments.cert is None else arguments.cert
         key = certificate if arguments.key is None else arguments.key
         chain = CertificateChain.load(certificate, key, password=partial(_no_password, key))
-        read_secret_file(key, f"key file {key}")  # after it: what has no key in it is no secret
+        read_secret_file(key, f"key file {key}")  # afterwards: a file without a key is not secret
     context.load_cert_chain([chain.certificate, *chain.intermediates], chain.key)
     context.minimum_version = VERSIONS[arguments.min_version]
     context.maximum_version = VERSIONS[arguments.max_version]
     context.set_alpn_protocols(["http/1.1"])
-    context.compile(server_side=True)  # here, not in the first handshake, is the place for its errors
+    context.compile(server_side=True)  # raises errors here instead of in the first handshake
     return context
 
 

@@ -1,4 +1,4 @@
-"""One worker of `greentls serve`: gevent's WSGI server over greentls, from the listener to the last request."""
+"""One worker of greentls serve: gevent's WSGI server over greentls."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from gevent.event import Event
 from gevent.pool import Pool
 from gevent.pywsgi import WSGIHandler, WSGIServer
 
+from greentls.cli.options import written
 from greentls.cli.prefork import Parent
 from greentls.ssl import SSLContext
 
@@ -23,7 +24,7 @@ Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 log = logging.getLogger("greentls.serve")
 
-SESSIONS_SECONDS = 2.0  # that the store has for the sessions still queued: twice the callback timeout of one
+SESSIONS_SECONDS = 2.0  # for the store to take queued sessions: twice the callback timeout
 
 
 def run(
@@ -34,7 +35,10 @@ def run(
     drain_seconds: float,
     alone: bool,
 ) -> int:
-    """Serves until SIGTERM or the parent's end, then drains. Returns the exit status."""
+    """Serves until SIGTERM or the parent's end, then drains. Returns the exit status.
+
+    drain_seconds: time for running requests. alone: whether this is the only worker.
+    """
     stop = Event()
     gevent.signal_handler(signal.SIGTERM, stop.set)
     orphaned = gevent.get_hub().loop.io(parent.gone, 1)
@@ -46,7 +50,7 @@ def run(
         log=_AccessLog(),
         error_log=log,
         handler_class=_Handler,
-        environ={"wsgi.multiprocess": not alone},  # the server then accepts one connection at a time, and shares
+        environ={"wsgi.multiprocess": not alone},  # true makes the server accept one connection at a time
         ssl_context=context,
     )
     server.start()
@@ -62,25 +66,25 @@ def run(
 
 
 class _Server(WSGIServer):  # type: ignore[misc]  # gevent is untyped
-    """WSGIServer that can drain, and for which a failed handshake is a line in the log, not a traceback."""
+    """A WSGIServer that can drain, and logs a failed handshake in one line without a traceback."""
 
     draining = False
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
-        self.idle: set[Any] = set()  # greenlets that wait for a connection's second or later request
+        self.idle: set[Any] = set()  # greenlets that wait for another request on a connection
 
     def wrap_socket_and_handle(self, client_socket: Any, address: Any) -> None:
         try:
             tls = self.wrap_socket(client_socket, **self.ssl_args)
-        except OSError as error:  # ssl.SSLError and TimeoutError are, too
-            log.warning("%s: no handshake: %s", _peer(address), error)
+        except OSError as error:  # ssl.SSLError and TimeoutError are subclasses
+            log.warning("%s: no handshake: %s", written(address), error)
             return
         with tls:
             self.handle(tls, address)
 
     def drain(self, seconds: float) -> None:
-        """Accepts no more, lets the requests finish that have begun; after seconds they are cut off."""
+        """Accepts no more connections and lets running requests finish; after so many seconds they are cut off."""
         self.draining = True
         self.close()
         for greenlet in list(self.idle):
@@ -91,7 +95,7 @@ class _Server(WSGIServer):  # type: ignore[misc]  # gevent is untyped
 
 
 class _Handler(WSGIHandler):  # type: ignore[misc]  # gevent is untyped
-    """WSGIHandler whose applications find the connection in environ["greentls.socket"]."""
+    """A WSGIHandler that puts the connection into environ["greentls.socket"]."""
 
     requests = 0
     close_connection = False
@@ -125,9 +129,9 @@ class _Handler(WSGIHandler):  # type: ignore[misc]  # gevent is untyped
         try:
             super().handle()
         except OSError as error:
-            log.warning("%s: %s", _peer(self.client_address), error)
+            log.warning("%s: %s", written(self.client_address), error)
         finally:
-            file.close()  # gevent forgets it, and the socket stays open for as long as a traceback remembers it
+            file.close()  # gevent does not, and a traceback that holds it would keep the socket open
 
     def _handle_client_error(self, error: Exception) -> Any:
         if isinstance(error, OSError):  # the connection is gone: gevent would print a traceback, then answer 400
@@ -136,14 +140,10 @@ class _Handler(WSGIHandler):  # type: ignore[misc]  # gevent is untyped
 
 
 class _AccessLog:
-    """Standard output, where nobody may read any more; control characters from the peer do not reach a terminal."""
+    """Writes to standard output, which may be closed. Escapes control characters, which a peer could send."""
 
     def write(self, line: str) -> None:
         try:
-            os.write(1, line.rstrip("\n").encode("unicode_escape") + b"\n")  # no buffer that fails again at exit
+            os.write(1, line.rstrip("\n").encode("unicode_escape") + b"\n")  # a buffer would fail again at exit
         except OSError:
             pass
-
-
-def _peer(address: Any) -> str:
-    return f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"

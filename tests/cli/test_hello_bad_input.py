@@ -22,9 +22,9 @@ HINT = "give a capture, a client's bytes, or hex as xxd -p prints it"
 BAD_INPUT = {
     "nothing": (b"", "empty"),
     "white space": (b" \n", "empty"),
-    "text": (b"hello, world\n", f"neither a capture nor TLS nor hex; {HINT}"),
-    "half a byte": (b"160", f"neither a capture nor TLS nor hex; {HINT}"),
-    "binary": (b"\x7fELF\x02\x01", f"neither a capture nor TLS nor hex; {HINT}"),
+    "text": (b"hello, world\n", f"not a capture, TLS or hex; {HINT}"),
+    "half a byte": (b"160", f"not a capture, TLS or hex; {HINT}"),
+    "binary": (b"\x7fELF\x02\x01", f"not a capture, TLS or hex; {HINT}"),
     "an HTTP request": (b"GET / HTTP/1.1\r\n\r\n", f"an HTTP request; {HINT}"),
     "a PROXY header": (b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n", f"a PROXY header, version 1; {HINT}"),
     "hex of an HTTP request": (
@@ -58,7 +58,7 @@ BAD_INPUT = {
     "a long packet": (PCAP[:24] + b"\xff" * 16, "broken after packet 0: a length of 4294967295 bytes"),
     "an unknown link": (
         PCAP[:20] + b"\x7f\0\0\0" + PCAP[24:],
-        "no ClientHello in it; packets: 1, link types that are not understood: 127",
+        "no ClientHello in it; packets: 1, unknown link types: 127",
     ),
     "a pcapng's magic": (PCAPNG[:4], "broken after packet 0: cut short"),
     "half a pcapng's block": (PCAPNG[:-300], "broken after packet 0: cut short"),

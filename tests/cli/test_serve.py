@@ -321,8 +321,7 @@ def test_a_client_that_resets_its_connection_leaves_one_line_at_most(serve, ca_f
 def test_two_workers_share_the_port_and_are_warned_of(serve, ca_file):
     server = serve("--workers", 2)
     server.expected_errors = [
-        "greentls serve [pid]: --sessions memory:// is each worker's own: workers will not share sessions; "
-        "use memcached://"
+        "greentls serve [pid]: with --sessions memory:// workers do not share sessions; use memcached://"
     ]
     context, pids = client_context(ca_file), set()
 
