@@ -45,8 +45,7 @@ examples:
       runs a WSGI application; environ["greentls.socket"] is its connection
 
 SIGTERM and Ctrl-C drain the server: it accepts no new connections and finishes running requests. The exit status is
-then 0, or 130 after Ctrl-C. A second Ctrl-C ends it at once. For an unusable setting it prints one line and exits with
-status 2.
+then 0, or 130 after Ctrl-C. A second Ctrl-C ends it at once. An unusable setting: one line, exit status 2.
 """
 
 

@@ -251,7 +251,7 @@ def test_what_the_client_says_is_only_text(serve, ca_file, sent, shown):
     ("request_", "status", "length"),
     [
         (get("/", method="HEAD"), 200, 0),
-        (get("/favicon.ico"), 404, 16),
+        (get("/favicon.ico"), 404, 19),
         (get("/", "Content-Length: 0", method="POST"), 405, 12),
         (b"nonsense\r\n\r\n", 400, 0),
     ],
