@@ -36,8 +36,8 @@ from gevent import get_hub
 from gevent.monkey import get_original
 from greenlet import getcurrent
 
-from greentls.core.bridge import Operation, question
-from greentls.core.callbacks import MAX_SESSION_LOOKUPS
+from greentls.core.bridge import Operation
+from greentls.core.callbacks import MAX_SESSION_LOOKUPS, question
 from greentls.core.connection import Connection
 from greentls.errors import WireError
 from greentls.hub import PerHub
@@ -104,8 +104,7 @@ class _Errand:
         self._question: _Question | None = None
 
     def run(self) -> int:
-        self._operation.ask = self._ask
-        self._operation.go_elsewhere()
+        self._operation.go_elsewhere(self._ask)
         try:
             task = _spawn(self._do)
             while not task.ready():
@@ -117,7 +116,6 @@ class _Errand:
                     self._cancel(interrupt)
             result, error = task.get()
         finally:
-            self._operation.ask = None
             self._operation.come_back()
         failure = error if self._interrupt is None else self._interrupt
         if failure is None:
@@ -180,13 +178,13 @@ class _Question:
             self._greenlet.kill(error, block=False)
 
     def _run(self) -> None:
-        thread, self._operation.entrant = self._operation.entrant, ref(getcurrent())
+        thread = self._operation.stand_in(ref(getcurrent()))
         try:
             self.value = self._body(*self._arguments)
         except BaseException as error:
             self.error = error
         finally:
-            self._operation.entrant = thread
+            self._operation.stand_in(thread)
 
     def _done(self, greenlet: Any) -> None:
         self._greenlet = None
@@ -218,27 +216,28 @@ def _prefetch(connection: Connection, hello: ClientHello) -> None:
     except WireError:
         return  # OpenSSL refuses it too, with the right alert
     asked: dict[Any, gevent.Greenlet] = {}
-    connection.operation.foretell(name)
+    answers: dict[object, Callable[[], Any]] = {}
+    connection.handshake.foretell(name)
     try:
-        before = connection.context
+        before = connection.config
         choose = connection.session_hooks.servername
         if choose is not None:
             asked[question(connection, choose, (name,), bound=False)] = _ask(connection, choose, name)
         _ask_all(connection, foreseen, asked)
         if choose is not None:
             next(iter(asked.values())).join()
-            if connection.context is not before:
+            if connection.config is not before:
                 foreseen = _foreseen(connection, hello)
                 stale = list(asked)[1:]
                 gevent.killall([asked.pop(key) for key in stale])
                 _ask_all(connection, foreseen, asked)
         gevent.joinall(list(asked.values()))
+        answers = {key: partial(_answer, each.value) for key, each in asked.items()}
     except BaseException:
         gevent.killall(list(asked.values()), block=False)
         raise
     finally:
-        connection.operation.forget_hello()
-    connection.operation.answers = {key: partial(_answer, each.value) for key, each in asked.items()}
+        connection.handshake.foretold(answers)
 
 
 def _ask_all(connection: Connection, foreseen: list[tuple[Any, ...]], asked: dict[Any, gevent.Greenlet]) -> None:
@@ -250,8 +249,8 @@ def _ask_all(connection: Connection, foreseen: list[tuple[Any, ...]], asked: dic
 def _foreseen(connection: Connection, hello: ClientHello) -> list[tuple[Any, ...]]:
     """Returns (hook, arguments) of the questions that OpenSSL will ask under the present Config. Raises WireError."""
     questions: list[tuple[Any, ...]] = []
-    context, hooks = connection.context, connection.hooks
-    tls13 = TLS13 in hello.supported_versions and context.maximum_version in (0, TLS13)
+    config, hooks = connection.config, connection.hooks
+    tls13 = TLS13 in hello.supported_versions and config.maximum_version in (0, TLS13)
     sessions = [each.identity for each in hello.psk_identities] if tls13 else [hello.legacy_session_id]
     sessions = [each for each in sessions if len(each) == SESSION_ID_SIZE][:MAX_SESSION_LOOKUPS]
     if (get := connection.session_hooks.get_session) is not None:
@@ -260,7 +259,7 @@ def _foreseen(connection: Connection, hello: ClientHello) -> list[tuple[Any, ...
         offered = (each.encode("ascii", "surrogateescape") for each in hello.alpn_protocols)
         questions.append((hooks.alpn, tuple(offered)))
     resuming = bool(sessions) or (tls13 and bool(hello.psk_identities))
-    if hooks.ocsp is not None and hello.status_request is not None and len(context.certificates) == 1 and not resuming:
+    if hooks.ocsp is not None and hello.status_request is not None and len(config.certificates) == 1 and not resuming:
         questions.append((hooks.ocsp, None))
     return questions
 

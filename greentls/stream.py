@@ -35,7 +35,7 @@ import sys
 import weakref
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 from gevent import get_hub, getcurrent
 from gevent.event import Event
@@ -152,6 +152,7 @@ class TLSStream:
     """
 
     closed = False
+    _shut = False  # for sending: shut()
     _readable: Any = None  # io watchers, made at the first wait
     _writable: Any = None
     _unsent: memoryview[int] | None = None  # what the last send() did not take
@@ -187,7 +188,7 @@ class TLSStream:
     def use(self, connection: Connection) -> None:
         """Another one instead, before the handshake."""
         self.connection = connection
-        connection.operation.hub = self._hub
+        connection.operation.keep_out(self._hub)
 
     # -- operations ----------------------------------------------------------------------------------------------------
 
@@ -245,7 +246,7 @@ class TLSStream:
         connection, spare, room = self.connection, self._spare.plain, min(max_bytes, bios.RECORD_SIZE)
         if connection.received != connection.drained_at:
             self._work(1)
-        elif not connection.operation.dead and connection.operation.entrant() is getcurrent():
+        elif not connection.handshake.dead and connection.operation.entrant() is getcurrent():
             self._answer(patient=True)  # at once, as step_read() would only want to read
             self._receive()
         data = b""
@@ -373,13 +374,15 @@ class TLSStream:
 
     def close_notify(self) -> None:
         """Sends close_notify if that can be done at once; the peer may still send."""
-        connection = self.connection
-        if connection.established and not connection.busy and not connection.operation.dead:
+        connection, handshake = self.connection, self.connection.handshake
+        if not handshake.established or handshake.dead or connection.busy:
+            return
+        if handshake.writable:  # else it has been said
             try:
                 connection.shutdown()
             except TLSError:
                 pass
-            self._last_words()
+        self._last_words()
 
     def close(self) -> None:
         """close_notify(), and the end of the socket. A greenlet that waits for it gets OSError."""
@@ -403,7 +406,7 @@ class TLSStream:
         ended = []
         if how in (_socket.SHUT_WR, _socket.SHUT_RDWR):
             self.close_notify()
-            vars(self).update(write=_broken_pipe, send=_broken_pipe)  # OpenSSL would call it fatal, for reading as well
+            self._shut = True
             ended.append(self._writable)
         if how in (_socket.SHUT_RD, _socket.SHUT_RDWR):
             ended.append(self._readable)
@@ -445,6 +448,8 @@ class TLSStream:
             except WantRead:
                 self._receive()
             except BaseException as error:
+                if self._shut:  # as send(2) after shutdown(2)
+                    raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)) from None
                 if not self._again(error):
                     raise
 
@@ -452,11 +457,11 @@ class TLSStream:
         """Whether an operation that has raised this can be tried again: another greenlet was inside OpenSSL, in a hook,
         and has left."""
         operation = self.connection.operation
-        if not isinstance(error, ConcurrentUseError) or operation.dead or operation.inside:
+        if not isinstance(error, ConcurrentUseError) or operation.handshake.dead or operation.inside:
             self._last_words()
             return False
         while operation.taken:
-            left = operation.__dict__.setdefault("left", Event())
+            left = operation.when_left(Event())
             if operation.taken and not left.wait(self.timeout):
                 raise self.late("write")
         return True
@@ -547,12 +552,7 @@ class TLSStream:
                         buffer = bios.Buffer(RECEIVE_SIZE)
                     try:
                         length = self._recv_into(buffer.memory)
-                        connection = self.connection
-                        if not length:
-                            connection.eof = True
-                        elif bios.write(connection.incoming, buffer.pointer, length) != length:
-                            raise MemoryError("BIO_write")
-                        connection.received += 1
+                        self.connection.receive(buffer.pointer, length)
                         if tap is not None:
                             tap(bytes(buffer.memory[:length]))
                         break
@@ -608,8 +608,9 @@ class TLSStream:
         """Goes to the hub and back before they are more than TURN, with the messages that came along with them; not
         where there must be no wait, as the caller has a loop of its own then."""
         operation = self.connection.operation
-        self._records_left -= records + operation.chores
-        operation.chores = 0
+        self._records_left -= records
+        if operation.chores:
+            self._records_left -= operation.take_chores()
         if self._records_left < 0:
             self._records_left = TURN
             if self.timeout != 0.0:
@@ -676,10 +677,6 @@ def _look_whether_idle(stream: Callable[[], TLSStream | None], timer: Any) -> No
 def _closed() -> OSError:
     """gevent's cancel_wait_ex, which is one for all, and would hold the frames of those that it was raised in."""
     return OSError(errno.EBADF, "File descriptor was closed in another greenlet")
-
-
-def _broken_pipe(data: object) -> NoReturn:
-    raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))  # as send(2) after shutdown(2)
 
 
 def _close_polled(sock: _socket.socket, loop: Any) -> None:

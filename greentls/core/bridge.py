@@ -64,13 +64,11 @@ from greentls.openssl import bios, connections, errors
 from greentls.openssl.library import ffi, lib
 from greentls.wire.registry import AlertDescription
 
-__all__ = ["CLOSED", "WANT_READ", "Operation", "guarded", "question", "running", "second_net", "tls_error"]
+__all__ = ["CLOSED", "WANT_READ", "Operation", "guarded", "nobody", "running", "second_net", "tls_error"]
 
 # What Operation.run() answers besides SSL_*'s own positive results.
 WANT_READ = 0
 CLOSED = -1  # the peer's close_notify has come
-
-UNREAD = object()  # in the place of a server name: no hello has been read
 
 # A record that no peer sends: application data that no key opens. An OpenSSL that skips rejected early data gives up
 # after 16 KiB and some of it, not counting each record's tag of 16 bytes, so enough is fed to reach the alert from
@@ -78,12 +76,7 @@ UNREAD = object()  # in the place of a server name: no hello has been read
 _NONSENSE = (b"\x17\x03\x03\x01\x00" + bytes(256)) * 70
 
 
-def question(connection: Any, hook: Callable[..., Any], arguments: tuple[Any, ...], bound: bool = True) -> Any:
-    """A key of Operation.answers. bound: an answer is one for the Config, and the name, that are chosen now."""
-    return id(hook), arguments, connection.session_id_context if bound else b""
-
-
-def _nobody() -> None:
+def nobody() -> None:
     """A weak reference to nobody."""
 
 
@@ -103,35 +96,27 @@ def _thread() -> Any:
 class Operation:
     """What one connection's SSL* is doing. Lives as long as its connection; entered once per operation."""
 
-    name = ""  # of the operation that runs, or that ran last
-    lookups = psk_lookups = 0
     messages = 0  # and answers, post-handshake, since there was application data
     chores = 0  # the same, since the pump has looked
     alert = AlertDescription.internal_error  # what the peer is told if a callback fails where OpenSSL cannot be told
-    server_name: Any = UNREAD  # what the client's hello says, str or None, at a server
-    hello: bytes | None = None  # the client's first, at a server, for as long as a second one may come
-    offered_psks: bytes | None = None  # pre_shared_key of the TLS 1.3 hello that is worked on
-    kept: Any = None  # memory that OpenSSL reads after a callback has returned
     thread: Any = None  # that of the first operation
-    # What hooks have answered before OpenSSL was entered, by question().
-    answers: dict[Any, Callable[[], Any]] | None = None
-    # Who runs the bodies of callbacks, where that is not the thread that OpenSSL runs in.
+    # Runs a callback's function, if that is not to run in the thread that OpenSSL runs in.
     ask: Callable[..., Any] | None = None
     # The thread that waits for another one's operation, from before that begins until it is back.
     waits: Any = None
-    # A greenlet that must not wait, and so must not enter. It may say close_notify, which asks nobody anything.
+    # A greenlet that must not wait, and so must not enter. It may say close_notify, which asks no hook.
     hub: Any = None
-    left: Any = None  # an event of those who wait until nobody is inside any more: made once, and set once
+    left: Any = None  # an event that is set once nobody is inside any more
 
     def __init__(self, ssl: Any, incoming: Any, connection: HookConnection) -> None:
         self.ssl = ssl
         self.incoming = incoming  # the BIO that OpenSSL reads ciphertext from
         self.connection = weakref.ref(connection)
+        self.handshake = connection.handshake
         self.failure: BaseException | None = None  # what a callback raised
-        self.dead = ""  # why, once an operation failed for good
         # The greenlet that entered last, which has one thread. A weak reference, and run() keeps no other: otherwise a
         # greenlet that waits for ever in a hook could not be collected, which ends the operation with its GreenletExit.
-        self.entrant: Callable[[], Any] = _nobody
+        self.entrant: Callable[[], Any] = nobody
 
     def run(self, name: str, function: Any, arguments: tuple[Any, ...]) -> int:
         """Calls an SSL_* function with the arguments, of which SSL* is the first; its callbacks may wait.
@@ -143,15 +128,14 @@ class Operation:
         if me() is not getcurrent():
             me = self.admit(name)
         ssl = self.ssl
-        entry = self, me  # no other entry is this object
+        entry = self, me, name  # no other entry is this object
         found = None
         try:
             if running.setdefault(ssl, entry) is not entry:
                 raise self._occupied(name)
-            if self.dead:
-                raise ConnectionDead(name, reason=self.dead)
+            if self.handshake.dead:
+                raise ConnectionDead(name, reason=self.handshake.dead)
             self.entrant = me
-            self.name = name
             if lib.ERR_peek_error():
                 found = errors.save()
             result: int = function(*arguments)
@@ -165,7 +149,7 @@ class Operation:
                     return CLOSED
             said = self._said(name, failed=result <= 0 and error != lib.SSL_ERROR_WANT_READ)
             failure, self.failure = self.failure, None
-            self.dead = str(said) if failure is None else f"a callback raised {failure!r}"
+            self.handshake.die(str(said) if failure is None else f"a callback raised {failure!r}")
         finally:
             if ssl in running and running[ssl] is entry:  # no call before this is done: see "Whoever comes between"
                 del running[ssl]
@@ -191,8 +175,8 @@ class Operation:
         """Raises what run() raises before OpenSSL is entered. Returns a weak reference to the running greenlet."""
         if self.busy:
             raise self._occupied(name)
-        if self.dead:
-            raise ConnectionDead(name, reason=self.dead)
+        if self.handshake.dead:
+            raise ConnectionDead(name, reason=self.handshake.dead)
         if self.entrant() is getcurrent():
             return self.entrant
         if getcurrent() is self.hub and name != "shutdown":
@@ -210,28 +194,10 @@ class Operation:
         who = "this greenlet's own callback" if self.inside else "another greenlet"
         return ConcurrentUseError(f"{name}: {who} is inside {self.name} of this connection")
 
-    def finished(self) -> None:
-        """The handshake is: what it needed is not needed any more."""
-        self.answers = self.kept = self.hello = self.offered_psks = None
-
-    def asked(self, hook: Callable[..., Any], *arguments: Any, bound: bool = True) -> Any:
-        """What the hook answers; it may have been asked already. bound: for the Config that is chosen now."""
-        connection = self.connection()
-        ready = self.answers.pop(question(connection, hook, arguments, bound), None) if self.answers else None
-        return hook(connection, *arguments) if ready is None else ready()
-
-    def foretell(self, server_name: str | None) -> None:
-        """A strategy has read the hello, and asks hooks what OpenSSL will ask; forget_hello() ends it."""
-        self.server_name = server_name
-        self.name = "do_handshake"  # from here on the Config is switched, and the Connection stays
-
-    def forget_hello(self) -> None:
-        self.server_name = UNREAD
-
     @property
-    def hello_read(self) -> bool:
-        """server_name is what the hello says, so that sessions can be bound to it."""
-        return self.server_name is not UNREAD
+    def name(self) -> str:
+        """Of the operation that is inside."""
+        return running.get(self.ssl, NOBODY)[2]
 
     @property
     def busy(self) -> bool:
@@ -248,14 +214,31 @@ class Operation:
         """Somebody is inside, or this thread waits for another one's operation."""
         return self.busy or self.waits is not None
 
-    def go_elsewhere(self) -> None:
-        """The next operation comes in another thread, and this thread's come again after come_back(). Between
-        operations only, as come_back()."""
-        self.thread, self.entrant, self.waits = None, _nobody, _thread()
+    def keep_out(self, hub: Any) -> None:
+        """That greenlet must not wait: it may enter for a close_notify only."""
+        self.hub = hub
+
+    def go_elsewhere(self, ask: Callable[..., Any]) -> None:
+        """The next operation comes from another thread, and this thread's come again after come_back(). Both are called
+        between operations only. ask: runs the functions of callbacks meanwhile."""
+        self.ask, self.thread, self.entrant, self.waits = ask, None, nobody, _thread()
 
     def come_back(self) -> None:
-        self.thread, self.entrant, self.waits = None, _nobody, None
+        self.ask, self.thread, self.entrant, self.waits = None, None, nobody, None
         self.tell_those_who_wait()
+
+    def stand_in(self, entrant: Any) -> Any:
+        """Inside of an operation: a weak reference to the greenlet that runs its callback. Returns the one before."""
+        before, self.entrant = self.entrant, entrant
+        return before
+
+    def when_left(self, event: Any) -> Any:
+        """The event that is set once nobody is inside any more: this one, unless there is one already."""
+        return self.__dict__.setdefault("left", event)
+
+    def take_chores(self) -> int:
+        chores, self.chores = self.chores, 0
+        return chores
 
     def tell_those_who_wait(self) -> None:
         if self.waits is None:  # an event is set in the thread of those who wait for it
@@ -311,8 +294,8 @@ def tls_error(name: str, codes: list[int]) -> TLSError:
 # -- the guard ---------------------------------------------------------------------------------------------------------
 
 #: Who is inside which SSL*. cffi pointers are equal, and hash alike, if their addresses are.
-running: dict[Any, tuple[Operation, Any]] = {}
-NOBODY: tuple[Operation | None, Any] = None, None
+running: dict[Any, tuple[Operation, Any, str]] = {}
+NOBODY: tuple[Operation | None, Any, str] = None, None, "an operation"
 
 
 def guarded(fatal: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -349,7 +332,7 @@ def guarded(fatal: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 
 def second_net(kind: type[BaseException], failure: BaseException, traceback: Any) -> None:
     """For cffi: what escaped the guard (a KeyboardInterrupt in its first line), or a result that C cannot take."""
-    for operation, _ in reversed(list(running.values())):
+    for operation, *_ in reversed(list(running.values())):
         if operation.inside:
             operation.failure = operation.failure or failure
             return

@@ -19,7 +19,8 @@ from typing import Any
 
 from greenlet import getcurrent
 
-from greentls.core.bridge import NOBODY, UNREAD, Operation, guarded, running, second_net
+from greentls.core.bridge import NOBODY, Operation, guarded, running, second_net
+from greentls.core.handshake import UNREAD, Unread
 from greentls.core.hooks import HookConnection, Hooks
 from greentls.core.session import Session
 from greentls.errors import TLSError, UnsupportedOpenSSL, WireError
@@ -33,7 +34,7 @@ from greentls.wire.retry import changed_field
 
 __all__ = [
     "MAX_MESSAGES_WITHOUT_DATA", "MAX_PSK_LOOKUPS", "MAX_SESSION_LOOKUPS", "count_messages", "install",
-    "verify_resumption",
+    "question", "verify_resumption",
 ]  # fmt: skip
 
 # A hello may name some 1,600 PSK identities, and OpenSSL asks for each before it checks a single binder: one cheap
@@ -69,25 +70,40 @@ def _hook(signature: str, fatal: Any = None) -> Callable[[Callable[..., Any]], A
     return lambda function: _callback(signature, fatal)(guarded(fatal)(function))
 
 
+def question(
+    connection: HookConnection, hook: Callable[..., Any], arguments: tuple[object, ...], bound: bool = True
+) -> object:
+    """A key of Handshake.answers. bound: an answer holds for the Config, and the server name, that are chosen now."""
+    return id(hook), arguments, connection.session_id_context if bound else b""
+
+
+def _asked(connection: HookConnection, hook: Callable[..., Any], *arguments: object, bound: bool = True) -> Any:
+    """What the hook answers, or has answered before OpenSSL was entered."""
+    answers = connection.handshake.answers
+    ready = answers.pop(question(connection, hook, arguments, bound), None) if answers else None
+    return hook(connection, *arguments) if ready is None else ready()
+
+
 # -- the ClientHello ---------------------------------------------------------------------------------------------------
 
 
 @_hook("int(SSL *, int *, void *)", _REFUSE)  # the alert is internal_error, unless another one is written
 def _on_client_hello(operation: Operation, connection: HookConnection, alert: Any, _: Any) -> int:
+    handshake = operation.handshake
     if connection.hooks.psk_server:
-        operation.offered_psks = client_hello.extension(operation.ssl, ExtensionType.pre_shared_key)
-    if operation.hello is not None:
+        handshake.offered_psks = client_hello.extension(operation.ssl, ExtensionType.pre_shared_key)
+    if handshake.hello is not None:
         alert[0] = AlertDescription.illegal_parameter
         _check_second_hello(operation)
         return _GO_ON
-    operation.hello = client_hello.message(operation.ssl)
+    handshake.hello = client_hello.message(operation.ssl)
     extension = client_hello.extension(operation.ssl, ExtensionType.server_name)
     name = None if extension is None else _server_name(extension)
-    operation.server_name = name
-    if name is UNREAD:
+    handshake.server_name = name
+    if isinstance(name, Unread):
         return _GO_ON  # OpenSSL reads it next, and knows the alert
     hook = connection.session_hooks.servername
-    refusal = operation.asked(hook, name, bound=False) if hook else None
+    refusal = _asked(connection, hook, name, bound=False) if hook else None
     if refusal is not None:
         alert[0] = refusal
         return _REFUSE
@@ -97,7 +113,7 @@ def _on_client_hello(operation: Operation, connection: HookConnection, alert: An
 
 def _check_second_hello(operation: Operation) -> None:
     """Raises TLSError unless it repeats the first one, as far as it must."""
-    first, second = operation.hello or b"", client_hello.message(operation.ssl) or b""
+    first, second = operation.handshake.hello or b"", client_hello.message(operation.ssl) or b""
     try:
         changed = changed_field(ClientHello.parse(first), ClientHello.parse(second))
     except WireError as error:
@@ -106,7 +122,7 @@ def _check_second_hello(operation: Operation) -> None:
         raise TLSError(operation.name, reason=f"the client has after the HelloRetryRequest another {changed}")
 
 
-def _server_name(extension: bytes) -> Any:
+def _server_name(extension: bytes) -> str | Unread:
     """The name, in lower case (RFC 4343); UNREAD if the extension is malformed. A ServerNameList has one host_name and
     nothing else: RFC 6066 3 forbids two names of one type, and defines one type."""
     size = len(extension)
@@ -121,15 +137,15 @@ def _server_name(extension: bytes) -> Any:
 def _on_servername(ssl: Any, alert: Any, _: Any) -> Any:
     """Acknowledges the name for which the hook has been asked; else this is a tripwire."""
     operation = running.get(ssl, NOBODY)[0]
-    if operation is not None and operation.server_name is not UNREAD and operation.failure is None:
-        return _NOACK if operation.server_name is None or _resumes(operation) else _OK
+    if operation is not None and operation.failure is None and (name := operation.handshake.server_name) is not UNREAD:
+        return _NOACK if name is None or _resumes(operation) else _OK
     alert[0] = AlertDescription.internal_error
     return _servername(ssl)
 
 
 @guarded(_ALERT_FATAL)
 def _servername(operation: Operation, connection: HookConnection) -> int:
-    if operation.server_name is UNREAD and connection.session_hooks.servername:
+    if operation.handshake.server_name is UNREAD and connection.session_hooks.servername:
         raise TLSError(operation.name, reason="OpenSSL reads a server_name where RFC 6066 has none")
     return _NOACK if connections.server_name(operation.ssl) is None or _resumes(operation) else _OK
 
@@ -138,8 +154,7 @@ def _resumes(operation: Operation) -> bool:
     """A resumption does not acknowledge the name: RFC 6066 3 says so, and RFC 8446, which moves the acknowledgement to
     EncryptedExtensions, does not change it. OpenSSL complies under TLS 1.2 only. To OpenSSL an external pre-shared key
     is a session, too; here it is not."""
-    connection = operation.connection()
-    return bool(lib.SSL_session_reused(operation.ssl)) and not (connection and connection.external_psk)
+    return bool(lib.SSL_session_reused(operation.ssl)) and not operation.handshake.external_psk
 
 
 @_hook("int(SSL *, unsigned char **, unsigned char *, unsigned char *, unsigned int, void *)", _ALERT_FATAL)
@@ -153,13 +168,13 @@ def _on_alpn(
     while rest:
         protocols.append(rest[1 : 1 + rest[0]])
         rest = rest[1 + rest[0] :]
-    chosen = operation.asked(hook, tuple(protocols))
+    chosen = _asked(connection, hook, tuple(protocols))
     if chosen is None:
         return _NOACK
     if chosen not in protocols:
         raise ValueError(f"alpn: {chosen!r} was chosen, but the client offers {protocols!r}")
-    operation.kept = ffi.new("unsigned char[]", chosen)
-    out[0], out_length[0] = operation.kept, len(chosen)
+    operation.handshake.kept = out[0] = ffi.new("unsigned char[]", chosen)
+    out_length[0] = len(chosen)
     return _OK
 
 
@@ -169,14 +184,14 @@ def _on_alpn(
 @_hook("SSL_SESSION *(SSL *, const unsigned char *, int, int *)", ffi.NULL)
 def _on_get_session(operation: Operation, connection: HookConnection, start: Any, length: int, copy: Any) -> Any:
     hook = connection.session_hooks.get_session
-    operation.lookups += 1
-    if hook is None or operation.lookups > MAX_SESSION_LOOKUPS:
+    operation.handshake.lookups += 1
+    if hook is None or operation.handshake.lookups > MAX_SESSION_LOOKUPS:
         return ffi.NULL
     session_id = bytes(ffi.buffer(start, length))
-    session = operation.asked(hook, session_id)
+    session = _asked(connection, hook, session_id)
     if session is None or session.id != session_id:  # OpenSSL before 4.0 would be fatal about a wrong one
         return ffi.NULL
-    operation.kept = session
+    operation.handshake.kept = session
     copy[0] = 1  # OpenSSL takes a reference of its own
     return session.pointer
 
@@ -185,7 +200,7 @@ def _on_get_session(operation: Operation, connection: HookConnection, start: Any
 def _on_new_session(operation: Operation, connection: HookConnection, session: Any) -> int:
     hook = connection.session_hooks.new_session
     if hook is not None:
-        hook(connection, Session.sharing(session, connection.good_until))
+        hook(connection, Session.sharing(session, connection.vouched_until))
     return 0  # OpenSSL keeps its reference
 
 
@@ -239,7 +254,7 @@ def _on_certificate(operation: Operation, connection: HookConnection, _: Any) ->
 @_hook("int(SSL *, void *)", -1)
 def _on_ocsp_at_a_server(operation: Operation, connection: HookConnection, _: Any) -> int:
     hook = connection.hooks.ocsp
-    staple = operation.asked(hook, None) if hook else None
+    staple = _asked(connection, hook, None) if hook else None
     if staple is None:
         return _NOACK
     connections.set_ocsp_response(operation.ssl, staple)
@@ -327,8 +342,8 @@ def _on_psk_server(operation: Operation, connection: HookConnection, identity: A
     name = _identity(operation, ffi.string(identity))
     if hook is None or name is None:
         return 0
-    operation.psk_lookups += 1
-    if operation.psk_lookups > MAX_PSK_LOOKUPS:
+    operation.handshake.psk_lookups += 1
+    if operation.handshake.psk_lookups > MAX_PSK_LOOKUPS:
         return 0
     return _give_key("psk_server", hook(connection, name), key, max_key)
 
@@ -336,7 +351,7 @@ def _on_psk_server(operation: Operation, connection: HookConnection, identity: A
 def _identity(operation: Operation, identity: bytes) -> str | None:
     """None for a TLS 1.3 session's: OpenSSL asks for the key of each identity that is offered, and shows it up to its
     first NUL. RFC 4279 5.1 has identities in UTF-8."""
-    offered = operation.offered_psks
+    offered = operation.handshake.offered_psks
     if offered is not None and not (identity and len(identity).to_bytes(2, "big") + identity in offered):
         return None
     try:
@@ -363,7 +378,7 @@ def _on_sign(signer: Signer, message: bytes, digest: str, padding: str) -> bytes
     """OpenSSL does not say for which SSL* it wants a signature. It is the one that this greenlet is inside of; if this
     is a hook of another one, the one that it entered last. To look at an operation takes 0.1 microseconds."""
     me = getcurrent()
-    for operation, entrant in reversed(list(running.values())):
+    for operation, entrant, _ in reversed(list(running.values())):
         if entrant() is me:
             signature: bytes | None = _sign(operation.ssl, signer, message, digest, padding)
             return signature

@@ -18,15 +18,17 @@ would call it fatal. A fatal alert, sent or received, still removes the session 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
 from OpenSSL import SSL
 
 from greentls.certificates import CertificateChain
-from greentls.core.bridge import CLOSED, WANT_READ, Operation, tls_error
+from greentls.core.bridge import CLOSED, WANT_READ, Operation, nobody, tls_error
 from greentls.core.callbacks import count_messages, verify_resumption
 from greentls.core.config import VERIFY_POST_HANDSHAKE, Config
+from greentls.core.handshake import Handshake, State, Unread
 from greentls.core.hooks import Hooks
 from greentls.core.session import Session
 from greentls.errors import ConfigurationError, TLSError, UnexpectedEOF, WantRead
@@ -39,41 +41,35 @@ __all__ = ["CLOSED", "WANT_READ", "Connection"]
 class Connection:
     """One TLS connection, either side.
 
-    context: kept as long as the connection. server_hostname: a client's server_name; with verify_hostname the peer's
-    certificate must be valid for it. session: a client's, to resume. Belongs to the thread of its first operation, and
-    has one operation at a time: ConcurrentUseError.
+    config: kept as long as the connection. owner: whose connection this is, for its hooks: a weak reference.
+    server_hostname: a client's server_name; with verify_hostname the peer's certificate must be valid for it. session:
+    a client's, to resume. Belongs to the thread of its first operation, and has one operation at a time:
+    ConcurrentUseError.
     """
 
     early_data = b""  # a client's to send, before its handshake; at a server what came (early_data.EarlyConnection)
-    established = False  # the handshake is finished, or far enough for data: unfinished
-    unfinished = False  # established, but the client's Finished has not come: what was read may be a replay
     eof = False  # the peer's ciphertext has ended
-    owner: Any = None  # for the hooks: whose connection this is
-    session_lookup: Any = None  # what a get_session hook has to tell of its last lookup
-    hook_seconds: dict[str, float] | None = None  # how long the hooks took that were asked
-    external_psk = False  # a hook has given the key of one
-    session_ends = 0.0  # when the line of sessions ends that it found, seconds since the epoch
-    session_key: Any = None  # where a new_session hook is to keep what a client gets; None: nowhere
-    offered: Session | None = None  # by a client
-    vouched_until: float | None = None  # Session.vouched_until, from a client's ocsp hook in a full handshake
     _encrypt: Any = lib.SSL_write
 
     def __init__(
         self,
-        context: Config,
+        config: Config,
         *,
+        owner: Callable[[], Any] = nobody,
         server_hostname: str | None = None,
         verify_hostname: bool = True,
         session: Session | None = None,
     ) -> None:
-        self.context = context
-        self.server_side = context.server_side
+        self.config = config
+        self.owner = owner
+        self.server_side = config.server_side
         self.expected = server_hostname, verify_hostname  # whom a client wants to talk to
-        self._original = context  # its session and servername hooks stay in force when the context is switched
-        verify = context.hooks.verify
-        self.verify_hooks = () if verify is None else (verify,)  # of all the contexts it has had, each once
+        self._original = config  # its session and servername hooks stay in force when the Config is switched
+        verify = config.hooks.verify
+        self.verify_hooks = () if verify is None else (verify,)  # of all the Configs it has had, each once
         # incoming, outgoing: the BIOs, for a pump that moves ciphertext without a copy between them and its socket.
-        self._ssl, self.incoming, self.outgoing = connections.new(context.ssl_context, self.server_side)
+        self._ssl, self.incoming, self.outgoing = connections.new(config.ssl_context, self.server_side)
+        self.handshake = Handshake()
         self.operation = Operation(self._ssl, self.incoming, self)
         # OpenSSL would only say that it wants to read if nothing was received since it last did. These are two counts
         # and no flag, as somebody else may receive between an SSL_read() and the note of it. A client begins.
@@ -83,8 +79,8 @@ class Connection:
             if connections.packed_ip(server_hostname) is None:  # RFC 6066 3: no literal addresses
                 connections.set_server_name(self._ssl, server_hostname)
             if verify_hostname:
-                connections.check_host(self._ssl, server_hostname, context.hostname_checks_common_name)
-        if context.hooks.ocsp and not self.server_side:
+                connections.check_host(self._ssl, server_hostname, config.hostname_checks_common_name)
+        if config.hooks.ocsp and not self.server_side:
             connections.request_ocsp_response(self._ssl)
         if session is not None:
             self.offer(session)
@@ -97,6 +93,14 @@ class Connection:
             bios.append(self.incoming, data)
         else:
             self.eof = True
+        self.received += 1
+
+    def receive(self, pointer: Any, length: int) -> None:
+        """receive_data() for a pump that has its ciphertext in a bios.Buffer: length bytes at its pointer."""
+        if not length:
+            self.eof = True
+        elif bios.write(self.incoming, pointer, length) != length:
+            raise MemoryError("BIO_write")
         self.received += 1
 
     def data_to_send(self) -> bytes:
@@ -113,7 +117,8 @@ class Connection:
         Not in the handshake, when OpenSSL has a buffer of its own in front of the outgoing one. Nobody may move
         ciphertext meanwhile.
         """
-        if not self.established or self.operation.busy or self.operation.dead or self.unread or self.unsent:
+        handshake = self.handshake
+        if not handshake.finished or handshake.dead or self.operation.busy or self.unread or self.unsent:
             return False
         bios.shrink(self.incoming, self.outgoing)
         return True
@@ -138,25 +143,26 @@ class Connection:
 
     def step_handshake(self) -> int:
         """1: finished. WANT_READ: not yet."""
-        if self.established:
+        handshake = self.handshake
+        if handshake.established:
             return 1
-        if self.early_data and not self.started and len(self.early_data) <= self.early_data_limit:
+        if handshake.begin() and 0 < len(self.early_data) <= self.early_data_limit:
             early = self._ssl, self.early_data, len(self.early_data)
             self.operation.run("do_handshake", connections.write_early_data, early)
         return self._enter_handshake("do_handshake", lib.SSL_do_handshake, (self._ssl,))
 
     def _enter_handshake(self, name: str, function: Any, arguments: tuple[Any, ...]) -> int:
-        operation, received = self.operation, self.received
+        operation, handshake, received = self.operation, self.handshake, self.received
         result = operation.run(name, function, arguments)
-        if result > 0:
-            if result == 1 and self.verify_hooks:
+        if result == 1:
+            if self.verify_hooks:
                 operation.run(name, verify_resumption, (self._ssl,))
-            self.established = True
-            if result == 1:
-                if not (self.eof or lib.BIO_get_mem_data(self.incoming, bios.start)):
-                    self.drained_at = received
-                count_messages(self._ssl, self.context.ssl_context)
-            operation.finished()
+            handshake.finish()
+            if not (self.eof or lib.BIO_get_mem_data(self.incoming, bios.start)):
+                self.drained_at = received
+            count_messages(self._ssl, self.config.ssl_context)
+        elif result > 1:
+            handshake.accept_early_data()
         elif self.eof:
             raise UnexpectedEOF(name)
         elif result == CLOSED:
@@ -182,8 +188,10 @@ class Connection:
             raise WantRead
         return max(length, 0)
 
-    def _too_early(self, name: str) -> TLSError:
-        self.operation.admit(name)  # what is inside may be the handshake
+    def _not_now(self, name: str) -> TLSError:
+        self.operation.admit(name)  # raises the reason if the connection is dead, or somebody is inside
+        if self.handshake.state is State.CLOSING:  # as OpenSSL, to which it would be an error of the whole connection
+            return TLSError(name, "SSL routines", "protocol is shutdown")
         return TLSError(name, reason="the handshake is not finished")
 
     def step_read(self, buffer: Any, room: int) -> int:
@@ -191,8 +199,8 @@ class Connection:
 
         The buffer is this caller's alone until its content is copied.
         """
-        if not self.established:
-            raise self._too_early("read")
+        if not self.handshake.established:
+            raise self._not_now("read")
         received = self.received
         if received == self.drained_at:
             self.operation.admit("read")
@@ -214,8 +222,8 @@ class Connection:
 
         WantRead, and nothing was taken: read() has met a post-handshake message of which only a part has come.
         """
-        if not self.established:  # SSL_write() would do the handshake itself, and nobody would have the peer's answer
-            raise self._too_early("write")
+        if not self.handshake.writable:  # SSL_write() would do the handshake, and nobody would have the peer's answer
+            raise self._not_now("write")
         if not data:
             return 0
         if isinstance(data, bytes):
@@ -236,42 +244,56 @@ class Connection:
         Where a part of a post-handshake message has come, close_notify waits for the rest of it. Raises TLSError if
         there is data before the peer's, or a fatal alert in its place; UnexpectedEOF.
         """
-        if not self.established:
-            raise self._too_early("shutdown")
+        if not self.handshake.established:
+            raise self._not_now("shutdown")
         result = self.operation.run("shutdown", _shutdown, (self._ssl,))
-        if result == WANT_READ and self.eof:
+        if result != WANT_READ:
+            self.handshake.close()
+        elif self.eof:
             raise UnexpectedEOF("shutdown")
         return result in (_BOTH, CLOSED)
 
-    def offer(self, session: Session, *, of_equal_settings: bool = False) -> None:
+    def offer(self, session: Session, *, of_equal_settings: bool = False, chain_ends: float | None = None) -> None:
         """A client's, before the handshake: to resume this one. Raises ConfigurationError.
 
         A resumption verifies nothing. So a session is left out, and the handshake is a full one, unless the certificate
         in it would be found good here and now, with the chain that the session knows: for this name, by these trust
         anchors. of_equal_settings: whoever offers it knows that this was so under settings that are equal in everything
-        that matters, the name included. With an ocsp hook a response must vouch for the session, too.
+        that matters, the name included. With an ocsp hook a response must vouch for the session, too. chain_ends: the
+        expiry of its chain of resumptions, seconds since the epoch; None: the session's own.
         """
-        ssl, context = self._ssl, self.context
+        ssl, config = self._ssl, self.config
         connections.set_session(ssl, session.pointer)
         good = of_equal_settings or connections.offers_cipher(ssl, session.pointer)
-        if context.verify_mode:
+        if config.verify_mode:
             good = good and lib.SSL_get_verify_result(ssl) == 0  # set_session() has it from the session
             good = good and (
-                connections.knows_peer(ssl) if of_equal_settings else connections.would_verify(ssl, context.ssl_context)
+                connections.knows_peer(ssl) if of_equal_settings else connections.would_verify(ssl, config.ssl_context)
             )
         if self.hooks.ocsp:
             good = good and session.vouched_for
         if not good:
             connections.forget_session(ssl)
-        self.offered, self.session_ends = session, session.made + session.lifetime
+        own = session.made + session.lifetime
+        self.handshake.offer(session, own if chain_ends is None else chain_ends)
+
+    def offer_early_data(self, data: bytes) -> None:
+        """A client's, before the handshake: sent along with the ClientHello if early_data_limit allows it."""
+        self.early_data = data
+
+    def take_over(self, before: Connection) -> None:
+        """Comes in the place of another connection, before its handshake, with what that has received."""
+        self.handshake.inherit(before.handshake)
+        if unread := before.take_unread():
+            self.receive_data(unread)
 
     @property
     def early_data_limit(self) -> int:
         """Bytes of early data that the session to be resumed allows, to a server of the same name that speaks the same
         protocol (RFC 8446 4.2.10)."""
         # Where OpenSSL would silently make another session, or these two differ, it fails over the early data.
-        context, session = self.context, self.session
-        if context.options & SSL.OP_NO_TLSv1_3 or 0 < context.maximum_version < SSL.TLS1_3_VERSION:
+        config, session = self.config, self.session
+        if config.options & SSL.OP_NO_TLSv1_3 or 0 < config.maximum_version < SSL.TLS1_3_VERSION:
             return 0
         if session is None or not session.resumable or session.remaining <= 0:
             return 0
@@ -279,7 +301,7 @@ class Connection:
             return 0
         if session.server_name not in (None, connections.server_name(self._ssl)):
             return 0
-        if session.alpn_protocol and session.alpn_protocol not in context.alpn_protocols:
+        if session.alpn_protocol and session.alpn_protocol not in config.alpn_protocols:
             return 0
         return session.max_early_data
 
@@ -304,12 +326,22 @@ class Connection:
         """
         self.operation.check_entry("refuse")
         bios.append(self.outgoing, b"\x15\x03\x03\x00\x02\x02" + bytes([alert]))
-        self.operation.dead = reason
+        self.handshake.die(reason)
 
     @property
     def started(self) -> bool:
-        """OpenSSL has been entered: it may have answered to what was received."""
-        return bool(self.operation.name)
+        """The handshake has begun: the Config is switched from now on, and the Connection stays."""
+        return self.handshake.state is not State.FRESH
+
+    @property
+    def established(self) -> bool:
+        """The handshake is finished, or far enough for early data."""
+        return self.handshake.established
+
+    @property
+    def unfinished(self) -> bool:
+        """Data are sent and received, but the client's Finished has not come: what was read may be a replay."""
+        return self.handshake.established and not self.handshake.finished
 
     # -- for hooks -----------------------------------------------------------------------------------------------------
 
@@ -320,7 +352,7 @@ class Connection:
 
     @property
     def hooks(self) -> Hooks:
-        return self.context.hooks
+        return self.config.hooks
 
     @property
     def session_hooks(self) -> Hooks:
@@ -333,31 +365,31 @@ class Connection:
         The Config's own where no name was asked for and none was chosen. Else a digest of both Configs' and the name:
         the first one's versions are in force still, and RFC 6066 3 has a session resumed under its own name only.
         """
-        first, chosen, name = self._original, self.context, self.operation.server_name
-        if not self.operation.hello_read or (name is None and chosen is first):
+        first, chosen, name = self._original, self.config, self.handshake.server_name
+        if isinstance(name, Unread) or (name is None and chosen is first):
             return chosen.session_id_context
         return _bound(first.session_id_context, chosen.session_id_context, name)
 
-    def switch_context(self, context: Config) -> None:
+    def switch_config(self, config: Config) -> None:
         """Goes on with another Config's certificates, ALPN and trust: for the servername hook (SSL_set_SSL_CTX(3)).
 
         What stays with the first Config: versions, options, groups, session and servername hooks, ticket keys. Of the
         two verify modes the stricter one holds, and the verify hooks of both are asked. Raises ConcurrentUseError;
         ConfigurationError for a client that has a verify hook, and whose new Config has none, and so would ask nobody.
         """
-        self.operation.check_entry("switch_context")
-        hook = context.hooks.verify
+        self.operation.check_entry("switch_config")
+        hook = config.hooks.verify
         if hook is not None:
             self.verify_hooks = tuple(dict.fromkeys((*self.verify_hooks, hook)))
         elif self.verify_hooks and not self.server_side:
-            raise ConfigurationError("switch_context", "the verify hook would not be asked", "give both of them one")
-        connections.switch_context(self._ssl, context.ssl_context)
-        if context.verify_mode:
-            mode = lib.SSL_get_verify_mode(self._ssl) | context.verify_mode
-            if not context.post_handshake_auth:
+            raise ConfigurationError("switch_config", "the verify hook would not be asked", "give both of them one")
+        connections.switch_context(self._ssl, config.ssl_context)
+        if config.verify_mode:
+            mode = lib.SSL_get_verify_mode(self._ssl) | config.verify_mode
+            if not config.post_handshake_auth:
                 mode &= ~VERIFY_POST_HANDSHAKE
             connections.set_verify_mode(self._ssl, mode)
-        self.context = context
+        self.config = config
 
     # -- facts about the connection ------------------------------------------------------------------------------------
 
@@ -378,25 +410,25 @@ class Connection:
     @property
     def closed_by_peer(self) -> bool:
         """The peer's close_notify has come, and nothing has failed: a fatal alert sets OpenSSL's flag as well."""
-        return connections.received_shutdown(self._ssl) and not self.operation.dead
+        return connections.received_shutdown(self._ssl) and not self.handshake.dead
 
     @property
     def server_name(self) -> str | None:
         """RFC 6066 server_name: what the client asked for, at a server in lower case."""
-        return self.operation.server_name if self.operation.hello_read else connections.server_name(self._ssl)
+        name = self.handshake.server_name
+        return connections.server_name(self._ssl) if isinstance(name, Unread) else name
 
     @property
     def session(self) -> Session | None:
         """What a later connection can resume; with TLS 1.3 not before read() has seen a ticket: Session.resumable."""
         pointer = connections.current_session(self._ssl)
-        return Session(pointer, self.good_until) if pointer is not None else None
+        return Session(pointer, self.vouched_until) if pointer is not None else None
 
     @property
-    def good_until(self) -> float | None:
+    def vouched_until(self) -> float | None:
         """Session.vouched_until of its sessions. A resumption's are as good as the one that it resumed."""
-        if self.offered is not None and self.session_reused:
-            return self.offered.vouched_until
-        return self.vouched_until
+        offered = self.handshake.offered
+        return offered.vouched_until if offered is not None and self.session_reused else self.handshake.vouched_until
 
     @property
     def session_reused(self) -> bool:
@@ -449,9 +481,9 @@ class Connection:
 
     @property
     def certificate_chain(self) -> CertificateChain | None:
-        """That of the context's certificates which this side has chosen; inside a server's ocsp hook, too."""
+        """That of the Config's certificates which this side has chosen; inside a server's ocsp hook, too."""
         chosen = self.certificate
-        return next((chain for chain in self.context.certificates if chain.der == chosen), None)
+        return next((chain for chain in self.config.certificates if chain.der == chosen), None)
 
     def finished(self, ours: bool) -> bytes:
         """verify_data of this side's Finished, or the peer's; empty before it."""

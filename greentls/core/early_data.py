@@ -5,38 +5,41 @@ SSL_read() gives data, until it says that there will be no more; only then may S
 In between, when the server's flight has gone out and the client's Finished has not come, the server may write by
 SSL_write_early_data(), whose name is the client's.
 
-So here a connection is established as soon as early data has come: do_handshake() returns, read() gives it, write()
-answers it, and the end of the handshake happens inside a read(), or in a second do_handshake(). Until then it is
-unfinished: all that was read so far may be a replay, somebody's copy of what a client once sent. Where no early data
-was taken, everything is as in Connection.
+So here a connection is established as soon as early data has come (State.EARLY): do_handshake() returns, read() gives
+it, write() answers it, and the end of the handshake happens inside a read(), or in a second do_handshake(). Until then
+all that was read may be a replay, an attacker's copy of what a client once sent. If no early data was accepted,
+everything is as in Connection.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
-from greentls.core.bridge import WANT_READ
+from greentls.core.bridge import WANT_READ, nobody
 from greentls.core.config import Config
 from greentls.core.connection import Connection
 from greentls.openssl import bios, connections
 from greentls.openssl.library import lib
 
-__all__ = ["EarlyConnection", "connection_for"]
+__all__ = ["EarlyConnection", "server_connection"]
 
 
 class EarlyConnection(Connection):
-    """early_data: what has come of it so far; Context.max_early_data bytes at most."""
+    """early_data: what has come of it so far; Config.max_early_data bytes at most."""
 
-    def __init__(self, context: Config) -> None:
-        super().__init__(context)
-        self._kept: deque[bytes] = deque()  # of early data, what do_handshake() received and read() has not given yet
+    def __init__(self, config: Config, *, owner: Callable[[], Any] = nobody) -> None:
+        super().__init__(config, owner=owner)
+        self._kept: deque[bytes] = deque()  # early data that do_handshake() received, and read() has not given yet
         self._more_early_data = True
 
     def step_handshake(self) -> int:
         """1: finished, or, the first time, some early data has come. WANT_READ: not yet."""
-        was_established = self.established
-        while not self.established or (self.unfinished and was_established):
+        handshake = self.handshake
+        handshake.begin()
+        was_established = handshake.established
+        while not handshake.established or (was_established and not handshake.finished):
             buffer = bios.read_buffer(bios.RECORD_SIZE)
             length = self._step_early("do_handshake", buffer, bios.RECORD_SIZE)
             if length <= WANT_READ:
@@ -46,7 +49,8 @@ class EarlyConnection(Connection):
         return 1
 
     def step_read(self, buffer: Any, room: int) -> int:
-        if self.unfinished and not self._kept:
+        handshake = self.handshake
+        if not handshake.finished and handshake.established and not self._kept:
             length = self._step_early("read", buffer, room)
             if length != 1:
                 return length - 1 if length > 1 else length
@@ -63,32 +67,28 @@ class EarlyConnection(Connection):
         length = self._enter_handshake(name, self._accept, (self._ssl, buffer, room))
         if length > 1:
             self.early_data += bios.read_bytes(buffer, length - 1)
-        elif length == 1:
-            self.unfinished, self._encrypt = False, lib.SSL_write
         return length
 
     def _accept(self, ssl: Any, buffer: Any, room: int) -> int:
         if self._more_early_data:
             length = connections.read_early_data(ssl, buffer, room)
             if length > 0:
-                # Inside of the operation: nobody may take the connection for established and finished in between.
-                self.unfinished, self._encrypt = True, connections.write_early_data
+                self._encrypt = connections.write_early_data  # inside of the operation, before anybody may write
                 return length + 1
             if length:
                 return length
             self._more_early_data = False
-        # At once: what is wrong with the client's Finished has been found by now, and SSL_read_early_data() hides it.
+        # At once: SSL_read_early_data() has found by now, and hides, what is wrong with the client's Finished.
         result: int = lib.SSL_do_handshake(ssl)
+        if result == 1:
+            self._encrypt = lib.SSL_write
         return result
-
-    def release(self) -> bool:
-        return not self.unfinished and super().release()
 
     @property
     def pending(self) -> int:
         return sum(map(len, self._kept)) or super().pending
 
 
-def connection_for(context: Config, early_data: bool) -> type[Connection]:
-    """The class of a server's connection. early_data: whoever reads from it can tell what may be a replay."""
-    return EarlyConnection if early_data and context.max_early_data else Connection
+def server_connection(config: Config, owner: Callable[[], Any], early_data: bool) -> Connection:
+    """early_data: it may be accepted, as whoever reads from the connection can tell what may be a replay."""
+    return (EarlyConnection if early_data and config.max_early_data else Connection)(config, owner=owner)

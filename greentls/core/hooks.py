@@ -9,10 +9,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from greentls.core.handshake import Handshake
 from greentls.core.session import Session
 
 if TYPE_CHECKING:
-    from greentls.keys import Signer
+    from greentls.certificates import CertificateChain
+    from greentls.keys.signer import Signer
     from greentls.tickets import TicketKey
 
 __all__ = ["HookConnection", "Hooks"]
@@ -22,22 +24,41 @@ class HookConnection(Protocol):
     """A connection as its hooks, and the bridge, see it."""
 
     server_side: bool
-    external_psk: bool
-
-    @property
-    def good_until(self) -> float | None: ...
+    #: Returns what the connection belongs to, None if that is gone. Any: core does not know what it is.
+    owner: Callable[[], Any]
+    #: What this handshake has found out so far, and what the hooks add to it.
+    handshake: Handshake
 
     @property
     def hooks(self) -> Hooks: ...
 
     @property
-    def verify_hooks(self) -> Sequence[Callable[[Any, list[bytes], bool], None]]: ...
+    def verify_hooks(self) -> Sequence[Callable[[HookConnection, list[bytes], bool], None]]: ...
 
     @property
     def session_hooks(self) -> Hooks: ...
 
     @property
-    def session_id_context(self) -> bytes: ...
+    def session_id_context(self) -> bytes:
+        """A server's sessions are bound to this."""
+
+    @property
+    def session_reused(self) -> bool: ...
+
+    @property
+    def vouched_until(self) -> float | None:
+        """Until when an OCSP response stands for the peer of this connection's sessions."""
+
+    @property
+    def certificate_chain(self) -> CertificateChain | None:
+        """This side's own, which OpenSSL has chosen."""
+
+    @property
+    def verified_chain(self) -> list[bytes]:
+        """DER of the chain that was built for the peer's certificate."""
+
+    def switch_config(self, config: Any) -> None:
+        """For the servername hook: goes on with another Config. Any: Config knows the hooks, and not they it."""
 
 
 @dataclass(frozen=True, repr=False)  # no repr: that of a functools.partial shows the keys that it was given
@@ -50,40 +71,40 @@ class Hooks:
 
     #: (connection, server_name or None) -> None, or the number of the alert to refuse with. Asked in every handshake,
     #: before OpenSSL looks for a session; may switch the Config. The name is what the client wrote, unchecked.
-    servername: Callable[[Any, str | None], int | None] | None = None
+    servername: Callable[[HookConnection, str | None], int | None] | None = None
     #: (connection, the client's protocols) -> one of them, or None to go on without ALPN
-    alpn: Callable[[Any, Sequence[bytes]], bytes | None] | None = None
+    alpn: Callable[[HookConnection, Sequence[bytes]], bytes | None] | None = None
     #: (connection, session id) -> the Session, or None: a full handshake
-    get_session: Callable[[Any, bytes], Session | None] | None = None
+    get_session: Callable[[HookConnection, bytes], Session | None] | None = None
     #: (connection, Session). The Session is a copy that the hook may keep.
-    new_session: Callable[[Any, Session], None] | None = None
+    new_session: Callable[[HookConnection, Session], None] | None = None
     #: (session id, session-id context). Has no connection. OpenSSL may call it under its own lock, from the garbage
     #: collector or at the interpreter's exit, so it must neither wait nor raise.
     remove_session: Callable[[bytes, bytes], None] | None = None
     #: (connection, the name of the key that a ticket was sealed with, or None for a new ticket) -> (a key, whether the
     #: client is to get another ticket), or None: a full handshake, or no ticket.
-    ticket_key: Callable[[Any, bytes | None], tuple[TicketKey, bool] | None] | None = None
+    ticket_key: Callable[[HookConnection, bytes | None], tuple[TicketKey, bool] | None] | None = None
     #: server: (connection, None) -> a DER OCSP response or None. client: (connection, the peer's response or None) ->
     #: None. A client asks once the chain has been verified, and not on a resumption. The hook tells until when the
-    #: response holds (connection.vouched_until): without that no later connection resumes this one's sessions.
-    ocsp: Callable[[Any, bytes | None], bytes | None] | None = None
+    #: response holds (connection.handshake.vouch()): without that no later connection resumes this one's sessions.
+    ocsp: Callable[[HookConnection, bytes | None], bytes | None] | None = None
     #: (connection, ClientHello.random) -> whether early data is accepted; if not, the handshake goes on without. Asked
     #: after OpenSSL has checked the binder and the ticket's age (RFC 8446 8.2), and only where no client is verified.
-    early_data: Callable[[Any, bytes], bool] | None = None
+    early_data: Callable[[HookConnection, bytes], bool] | None = None
     #: (connection, DER certificates, the peer's first; resumed?). Raises to refuse. Asked after all of OpenSSL's own
     #: checks have passed, and again for each resumption, with what the session knows. Not asked where the peer has no
     #: certificate. If the verify mode asks for no checks, it gets the certificates as they came, unchecked.
-    verify: Callable[[Any, list[bytes], bool], None] | None = None
+    verify: Callable[[HookConnection, list[bytes], bool], None] | None = None
     #: (connection). Before a certificate is chosen: SSL_CTX_set_cert_cb(3).
-    certificate: Callable[[Any], None] | None = None
+    certificate: Callable[[HookConnection], None] | None = None
     #: (connection, one line for an SSLKEYLOGFILE): secrets.
-    keylog: Callable[[Any, bytes], None] | None = None
+    keylog: Callable[[HookConnection, bytes], None] | None = None
     #: (connection, the server's hint or None) -> (identity, key) of a pre-shared key, or None to go on without one.
-    psk_client: Callable[[Any, str | None], tuple[str | None, bytes] | None] | None = None
+    psk_client: Callable[[HookConnection, str | None], tuple[str | None, bytes] | None] | None = None
     #: (connection, the client's identity) -> its key, empty if it is unknown. Asked twice after a HelloRetryRequest.
-    psk_server: Callable[[Any, str], bytes] | None = None
+    psk_server: Callable[[HookConnection, str], bytes] | None = None
     #: (connection, the certificate's Signer, message, algorithm) -> the signature, which is signer.sign(message,
     #: algorithm): for a deadline around that.
-    sign: Callable[[Any, Signer, bytes, str], bytes] | None = None
+    sign: Callable[[HookConnection, Signer, bytes, str], bytes] | None = None
     #: (connection, sent?, version, content type, message): SSL_CTX_set_msg_callback(3).
-    message: Callable[[Any, bool, int, int, bytes], None] | None = None
+    message: Callable[[HookConnection, bool, int, int, bytes], None] | None = None

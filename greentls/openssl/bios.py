@@ -64,8 +64,11 @@ class Buffer:
     __slots__ = ("memory", "pointer")
 
     def __init__(self, size: int) -> None:
-        self.memory = memoryview(bytearray(size))
-        self.pointer: Memory = ffi.from_buffer(self.memory)
+        octets = bytearray(size)
+        # Both of the bytearray: the collector clears a memoryview that C has a pointer to, and the release of that
+        # pointer then crashes. An exception's traceback may hold a Buffer, and be garbage in a cycle.
+        self.memory = memoryview(octets)
+        self.pointer: Memory = ffi.from_buffer(octets)
 
 
 def readable(data: bytes | bytearray | memoryview) -> Memory:

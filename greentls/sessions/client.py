@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING
 
 from greentls.certificates import read_certificate
 from greentls.core.connection import Connection
-from greentls.core.hooks import Hooks
+from greentls.core.hooks import HookConnection, Hooks
 from greentls.core.session import Session
 from greentls.errors import ConfigurationError, WantRead, WouldBlock
 from greentls.hub import after_fork
@@ -119,7 +119,7 @@ class ClientSessions:
         if connection.established:
             self._settle(connection)
 
-    def collect(self, connection: Connection, session: Session) -> None:
+    def collect(self, connection: HookConnection, session: Session) -> None:
         """Hooks.new_session. Never waits."""
         if session.single_use:  # TLS 1.2's are in _settle(), once the handshake is finished
             self._keep(connection, session)
@@ -146,24 +146,26 @@ class ClientSessions:
     # -- the handshake -------------------------------------------------------------------------------------------------
 
     def _offer(self, connection: Connection, address: object, timeout: float | None) -> None:
-        if connection.context.session_scope is None:  # client_sessions was set since it was made
+        if connection.config.session_scope is None:  # client_sessions was set since it was made
             return
-        scope, hooks = connection.context.session_scope
+        scope, hooks = connection.config.session_scope
         whom = repr((address, *connection.expected)).encode()
-        connection.session_key = key = _Key(hashlib.sha256(scope + whom).digest(), hooks)
-        if connection.offered is not None:
-            if connection.offered.single_use:
-                self._forget(key, connection.offered)
+        key, offered = _Key(hashlib.sha256(scope + whom).digest(), hooks), connection.handshake.offered
+        connection.handshake.keep_sessions_under(key)
+        if offered is not None:
+            if offered.single_use:
+                self._forget(key, offered)
             return
         kept = self._take(key)
         if kept is None:
-            kept, connection.session_lookup = self._take_from_store(key, timeout)
+            kept, lookup = self._take_from_store(key, timeout)
+            connection.handshake.looked_up(lookup)
         if kept is not None:
-            connection.offer(kept[1], of_equal_settings=True)
-            connection.session_ends = kept[0]
+            connection.offer(kept[1], of_equal_settings=True, chain_ends=kept[0])
 
     def _settle(self, connection: Connection) -> None:
-        key, offered = connection.session_key, connection.offered
+        handshake = connection.handshake
+        key, offered = handshake.session_key, handshake.offered
         if key is None:
             return
         resumed = connection.established and connection.session_reused
@@ -172,9 +174,10 @@ class ClientSessions:
         if not connection.established:
             return
         if not resumed:
-            connection.session_ends = time() + connection.context.session_lifetime
-            if connection.context.verify_mode:
-                connection.session_ends = min(connection.session_ends, _expiry(connection.verified_chain))
+            chain_ends = time() + connection.config.session_lifetime
+            if connection.config.verify_mode:
+                chain_ends = min(chain_ends, _expiry(connection.verified_chain))
+            handshake.resumes_until(chain_ends)
         session = connection.session
         if session is not None and not session.single_use and not (resumed and session == offered):
             self._keep(connection, session)
@@ -200,9 +203,9 @@ class ClientSessions:
                 self._peers[key] = kept  # the last one now
             return found
 
-    def _keep(self, connection: Connection, session: Session) -> None:
-        key = connection.session_key
-        ends = min(session.made + session.lifetime, connection.session_ends, session.vouched_until or math.inf)
+    def _keep(self, connection: HookConnection, session: Session) -> None:
+        key = connection.handshake.session_key
+        ends = min(session.made + session.lifetime, connection.handshake.chain_ends, session.vouched_until or math.inf)
         if key is not None and ends > time() and session.resumable:
             over = self._add(key, (ends, session))
             for kept in over if session.single_use else [(ends, session)]:

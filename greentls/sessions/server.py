@@ -9,9 +9,9 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import cast
 
-from greentls.core.hooks import Hooks
+from greentls.core.hooks import HookConnection, Hooks
 from greentls.core.session import Session
 from greentls.errors import ConfigurationError
 from greentls.sessions.stored import NOTHING, Kept, StoredSessions, unpack
@@ -30,21 +30,21 @@ class SessionCache(StoredSessions):
         super().__init__(store, timeout)
         self.hooks = Hooks(get_session=self.get, new_session=self.put, remove_session=self.remove)
 
-    def get(self, connection: Any, session_id: bytes) -> Session | None:
-        """Hooks.get_session. Tells what came of it as connection.session_lookup."""
-        kept, connection.session_lookup = self.look_up(
-            self.timeout, self._find, session_id, connection.session_id_context
-        )
+    def get(self, connection: HookConnection, session_id: bytes) -> Session | None:
+        """Hooks.get_session."""
+        kept, lookup = self.look_up(self.timeout, self._find, session_id, connection.session_id_context)
+        connection.handshake.looked_up(lookup)
         if kept is None:
             return None
-        connection.session_ends, session = kept
+        ends, session = kept
+        connection.handshake.resumes_until(ends)
         return session
 
-    def put(self, connection: Any, session: Session) -> None:
+    def put(self, connection: HookConnection, session: Session) -> None:
         """Hooks.new_session. Never waits."""
         ends: float = session.made + session.lifetime
         if connection.session_reused:
-            ends = min(ends, connection.session_ends)
+            ends = min(ends, connection.handshake.chain_ends)
         self.write(_key(session.id, session.id_context), (ends, session))
 
     def remove(self, session_id: bytes, id_context: bytes) -> None:

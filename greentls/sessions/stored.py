@@ -23,10 +23,11 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from time import perf_counter, time
-from typing import Any, Literal, NamedTuple
+from typing import Any
 from weakref import ref
 
 from greentls import events
+from greentls.core.handshake import Outcome, SessionLookup
 from greentls.core.session import Session
 from greentls.errors import SealError
 from greentls.hub import Deadline, PerHub, Task, here
@@ -51,21 +52,7 @@ MAX_BATCH = 100
 
 NOTHING = object()
 
-Outcome = Literal["hit", "miss", "expired", "unsealable", "timeout", "error"]
 Kept = tuple[float, Session]  # seconds since the epoch when its line of sessions ends
-
-
-class SessionLookup(NamedTuple):
-    """What became of the lookup of one connection's session.
-
-    outcome: a "hit" was found; whether OpenSSL resumes it is another question (session-id context, version, cipher). A
-    "miss" was not. "expired" was found too late, by this machine's clock. "unsealable" does not open: sealed under a
-    secret that is not here, damaged or forged. "timeout" and "error": the store gave no answer.
-    """
-
-    store: str
-    outcome: Outcome
-    seconds: float
 
 
 class StoredSessions:

@@ -99,7 +99,7 @@ class ReadsClientHello(Common):
     def _begin(self) -> PlainSocket | None:
         """A server's steps before OpenSSL is entered for the first time. Returns the PlainSocket of a connection that a
         callback has passed through, else None."""
-        if self._connection.operation.dead:
+        if self._connection.handshake.dead:
             return None  # entering OpenSSL raises what is wrong
         if self._before_handshake:
             raise ConcurrentUseError("a callback is being asked about this connection's ClientHello")

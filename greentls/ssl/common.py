@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import hashes
 from greentls import events
 from greentls.certificates import CertificateChain, read_certificate
 from greentls.core.connection import Connection
-from greentls.core.early_data import connection_for
+from greentls.core.early_data import server_connection
 from greentls.core.session import Session
 from greentls.errors import TLSError, WireError
 from greentls.sessions.stored import SessionLookup
@@ -93,7 +93,7 @@ class Common:
     def _tell(self, error: BaseException | None) -> None:
         self._handshake_told = True
         connection, counters = self._connection, self._context.counters
-        resumption, lookup = self.resumption, connection.session_lookup
+        resumption, lookup = self.resumption, connection.handshake.session_lookup
         counters["failed" if error is not None else resumption or ""] += 1
         if lookup is not None:
             counters[f"lookup {lookup.outcome}"] += 1
@@ -127,13 +127,10 @@ class Common:
             raise TypeError("The value must be a SSLContext")
         config = compile(context, self.server_side)
         if self._connection.started or not self.server_side:
-            self._connection.switch_context(config)
+            self._connection.switch_config(config)
         else:
-            connection = connection_for(config, self._takes_early_data)(config)
-            connection.owner = self._connection.owner
-            connection.hook_seconds = self._connection.hook_seconds
-            if unread := self._connection.take_unread():
-                connection.receive_data(unread)
+            connection = server_connection(config, self._connection.owner, self._takes_early_data)
+            connection.take_over(self._connection)
             self._replace_connection(connection)
         self._context = context
 
@@ -162,8 +159,7 @@ class Common:
     @property
     def session_lookup(self) -> SessionLookup | None:
         """How the last lookup in the session store ended: .store, .outcome, .seconds. None if there was none."""
-        lookup: SessionLookup | None = self._connection.session_lookup
-        return lookup
+        return self._connection.handshake.session_lookup
 
     @property
     def certificate_chain(self) -> CertificateChain | None:
@@ -173,7 +169,7 @@ class Common:
     @property
     def hook_seconds(self) -> dict[str, float]:
         """Seconds that each hook has taken, by its name; hooks that were not called are not in it."""
-        return dict(self._connection.hook_seconds or ())
+        return dict(self._connection.handshake.hook_seconds or ())
 
     @property
     def resumption(self) -> str | None:
@@ -187,12 +183,13 @@ class Common:
         if not connection.established:
             return None
         reused = connection.session_reused
-        if connection.external_psk and (reused or not connection.tls13):
+        if connection.handshake.external_psk and (reused or not connection.tls13):
             return "psk"
         if not reused:
             return "full"
         if self.server_side:
-            found = connection.session_lookup is not None and connection.session_lookup.outcome == "hit"
+            lookup = connection.handshake.session_lookup
+            found = lookup is not None and lookup.outcome == "hit"
             return ("stateful" if connection.tls13 else "session_id") if found else "ticket"
         session = connection.session
         return "session_id" if session is not None and not session.has_ticket else "ticket"
@@ -201,7 +198,7 @@ class Common:
     def handshake_finished(self) -> bool:
         """False while a server that accepted early data has not received the client's Finished: what it has read so far
         may be a replay (max_early_data). do_handshake() waits for the Finished."""
-        return self._connection.established and not self._connection.unfinished
+        return self._connection.handshake.finished
 
     @property
     def early_data(self) -> bytes:
@@ -224,7 +221,7 @@ class Common:
             limit = connection.early_data_limit
         if len(data) > limit > 0:
             raise ValueError(f"{len(data)} bytes of early data; the session allows {limit}")
-        connection.early_data = bytes(data) if limit else b""
+        connection.offer_early_data(bytes(data) if limit else b"")
 
     @property
     def early_data_accepted(self) -> bool | None:

@@ -22,7 +22,7 @@ from typing import Any
 from greentls.certificates import CertificateChain
 from greentls.core.config import VERIFY_FAIL_IF_NO_PEER_CERT, VERIFY_NONE, VERIFY_PEER, Config
 from greentls.core.connection import Connection
-from greentls.core.early_data import connection_for
+from greentls.core.early_data import server_connection
 from greentls.core.hooks import Hooks
 from greentls.core.session import Session
 from greentls.errors import ConfigurationError
@@ -134,13 +134,14 @@ def make_connection(
     except ConfigurationError as error:
         raise configuration_error(error, "BAD_CONFIGURATION") from error
     if server_side:
-        connection = connection_for(config, early_data)(config)
-    else:
-        connection = Connection(
-            config, server_hostname=server_hostname, verify_hostname=context.check_hostname, session=session
-        )
-    connection.owner = weakref.ref(owner)
-    return connection
+        return server_connection(config, weakref.ref(owner), early_data)
+    return Connection(
+        config,
+        owner=weakref.ref(owner),
+        server_hostname=server_hostname,
+        verify_hostname=context.check_hostname,
+        session=session,
+    )
 
 
 def read_settings(context: SSLContext, server_side: bool) -> Settings:

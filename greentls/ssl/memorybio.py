@@ -129,7 +129,7 @@ class BIOConnection(ReadsClientHello):
         if self._records > MAX_HELLO_RECORDS:
             reason = f"more than {MAX_HELLO_RECORDS} records in which nothing comes to its end"
             self._refuse(AlertDescription.unexpected_message, reason)
-            raise TLSError(self._tls.operation.name or "do_handshake", reason=reason)
+            raise TLSError("read" if self._tls.established else "do_handshake", reason=reason)
 
     def _refuse(self, alert: int, reason: str) -> None:
         self._tls.refuse(alert, reason)

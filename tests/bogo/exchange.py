@@ -206,7 +206,7 @@ class Exchange:
         return None if self.flags.decline_ocsp_callback else self.flags.ocsp_response
 
     def stapled(self, connection, response):
-        connection.vouched_until = float("inf")
+        connection.handshake.vouch(float("inf"))
         if self.flags.fail_ocsp_callback:
             raise Failed("as told")
         expected = self.flags.expect_ocsp_response

@@ -199,7 +199,7 @@ def test_a_second_greenlet_that_writes_during_a_handshake_puts_no_plaintext_on_t
         other.do_handshake,
         lambda: other.operation.run("write", lib.SSL_write, (other.operation.ssl, ffi.from_buffer(b"TOP-SECRET"), 10)),
         lambda: other.operation.run("shutdown", lib.SSL_shutdown, (other.operation.ssl,)),
-        lambda: other.switch_context(party.server_context),
+        lambda: other.switch_config(party.server_context),
     ):
         with pytest.raises(ConcurrentUseError, match="another greenlet is inside do_handshake"):
             operation()
@@ -304,7 +304,7 @@ def test_a_servername_hook_may_switch_the_context_and_the_first_one_may_be_forgo
     )
 
     def servername(connection, name):
-        connection.switch_context(second)
+        connection.switch_config(second)
         gc.collect()
 
     first = server_context(pki, hooks=sessions.hooks(servername=servername, message=lambda *_: None))

@@ -58,7 +58,7 @@ class Site:
             assert connection.server_name == name == name.lower()
             self.names.append(name)
             if switches:
-                connection.switch_context(contexts[name])
+                connection.switch_config(contexts[name])
 
         self.server = server_context(
             pki, version, certificates=[certificates["both"]], hooks=Hooks(servername=choose, **hooks)
@@ -112,7 +112,7 @@ def test_a_session_of_another_name_is_a_miss_before_it_is_unsealed(pki, pairs_of
     for name, found in (("b.example", False), ("a.example", True)):
         other, there = client(here, first.session, name), Connection(server)
         handshake(other, there)
-        assert (there.session_lookup.outcome == "hit") == found == other.session_reused
+        assert (there.handshake.session_lookup.outcome == "hit") == found == other.session_reused
         assert (got[-1] is not None) == found
 
 
@@ -137,7 +137,7 @@ def test_a_demand_for_a_certificate_is_not_lost_by_a_switch_and_no_session_gets_
         trust=TrustAnchors(files=(pki.ca_file,)),
         verify_mode=VERIFY_PEER | VERIFY_FAIL_IF_NO_PEER_CERT,
     )
-    switching = sessions.hooks(servername=lambda connection, name: connection.switch_context(strict))
+    switching = sessions.hooks(servername=lambda connection, name: connection.switch_config(strict))
     lax = server_context(pki, certificates=[pairs_of_names["a.example"]], hooks=sessions.hooks())
     first, there = client(client_context(pki, version), name="a.example"), Connection(lax)
     handshake(first, there)
@@ -163,7 +163,7 @@ def test_what_a_switch_takes_along_and_what_stays(pki, pairs_of_names):
         hooks=Hooks(alpn=lambda connection, offered: b"second"),
     )
     hooks = Hooks(
-        servername=lambda connection, name: connection.switch_context(second),
+        servername=lambda connection, name: connection.switch_config(second),
         alpn=lambda connection, offered: b"first",
     )
     ways = {}
@@ -296,7 +296,7 @@ def test_a_client_without_a_name_is_asked_about_too(pki):
     here = Connection(client_context(pki), server_hostname="127.0.0.1")
     handshake(here, there)
     assert names == [None] and there.server_name is None
-    assert there.session_id_context == there.context.session_id_context
+    assert there.session_id_context == there.config.session_id_context
 
 
 def test_where_the_hello_cannot_be_read_a_servername_hook_is_refused_by_name(pki, monkeypatch):
@@ -309,4 +309,4 @@ def test_where_the_hello_cannot_be_read_a_servername_hook_is_refused_by_name(pki
     there = Connection(server_context(pki))
     handshake(client(client_context(pki)), there)
     assert there.server_name == "localhost"
-    assert there.session_id_context == there.context.session_id_context
+    assert there.session_id_context == there.config.session_id_context

@@ -50,7 +50,7 @@ class Site:
     def offer(self, early_data=REQUEST, context=None):
         """(a client, its first flight)."""
         end = client(context or self.client, self.session)
-        end.early_data = early_data
+        end.offer_early_data(early_data)
         assert attempt(end.do_handshake) is None
         return end, end.data_to_send()
 
@@ -375,7 +375,7 @@ def test_a_session_that_allows_none_sends_none(pki):
     handshake(first, Connection(server))
     assert (first.early_data_limit, first.session.max_early_data) == (0, 0)
     second, there = client(client_context(pki, TLS13), first.session), Connection(server)
-    second.early_data = REQUEST
+    second.offer_early_data(REQUEST)
     handshake(second, there)
     assert (second.session_reused, second.early_data_accepted) == (True, None)
 
@@ -385,7 +385,7 @@ def test_a_session_that_another_connection_has_spoilt_sends_none(site):
     other, there = site.begun()
     move(there, other)
     ours = client(site.client, site.session)
-    ours.early_data = REQUEST
+    ours.offer_early_data(REQUEST)
     other.receive_data(b"\x17\x03\x03\x00\x20" + bytes(32))
     with pytest.raises(TLSError):
         other.do_handshake()
@@ -400,7 +400,7 @@ def test_a_session_that_another_connection_has_spoilt_sends_none(site):
 def test_a_client_that_may_not_speak_tls_13_sends_none(pki, site, settings):
     both = server_context(pki, max_early_data=1000, hooks=site.server.hooks)
     ours, server = client(client_context(pki, **settings), site.session), EarlyConnection(both)
-    ours.early_data = REQUEST
+    ours.offer_early_data(REQUEST)
     handshake(ours, server)
     assert (ours.version, ours.early_data_limit, ours.early_data_accepted) == ("TLSv1.2", 0, None)
 
@@ -412,7 +412,7 @@ def test_stateless_tickets_carry_early_data_too(pki):
     handshake(first, EarlyConnection(server))
     for _ in range(2):  # a ticket is good for more than one connection
         second, there = client(client_context(pki, TLS13), first.session), EarlyConnection(server)
-        second.early_data = REQUEST
+        second.offer_early_data(REQUEST)
         attempt(second.do_handshake)
         move(second, there)
         assert attempt(there.do_handshake)

@@ -109,7 +109,7 @@ def test_what_openssl_reads_as_the_first_hello_is_what_was_sent(pki):
     """hazard: OpenSSL has no function that gives the message."""
     seen = []
     there = Connection(
-        server_context(pki, hooks=Hooks(servername=lambda connection, _: seen.append(connection.operation.hello)))
+        server_context(pki, hooks=Hooks(servername=lambda connection, _: seen.append(connection.handshake.hello)))
     )
     here = client(client_context(pki))
     attempt(here.do_handshake)
@@ -119,7 +119,7 @@ def test_what_openssl_reads_as_the_first_hello_is_what_was_sent(pki):
     assert seen == [sent[5:]]
     move(there, here)
     handshake(here, there)
-    assert there.operation.hello is None, "nobody needs it any more"
+    assert there.handshake.hello is None, "nobody needs it any more"
 
 
 def changed(extensions, place):

@@ -25,7 +25,7 @@ class Answers:
             return
         if message[0] == ENCRYPTED_EXTENSIONS:
             self.extensions.append(Extensions(message[6:]))
-        elif message[0] == HandshakeType.server_hello and connection.context.maximum_version == VERSIONS["1.2"]:
+        elif message[0] == HandshakeType.server_hello and connection.config.maximum_version == VERSIONS["1.2"]:
             self.extensions.append(ServerHello.parse(message).extensions)
 
 
@@ -52,7 +52,7 @@ def test_an_external_psk_is_no_resumption_and_the_name_is_answered(pki):
     answers = Answers()
 
     def key_of(connection, identity):
-        connection.external_psk = True
+        connection.handshake.use_external_psk(True)
         return bytes(32)
 
     hooks = Hooks(servername=lambda connection, name: None, psk_server=key_of)

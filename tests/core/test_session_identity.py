@@ -357,7 +357,7 @@ def test_early_data_needs_the_name_and_the_protocol_of_its_session(pki, name, pr
     _, session = visit(client_context(pki, TLS13, alpn_protocols=[b"h2"]), server)
     one = client(client_context(pki, TLS13, alpn_protocols=protocols), session, name)
     assert one.early_data_limit == limit
-    one.early_data = b"early"
+    one.offer_early_data(b"early")
     other = EarlyConnection(server)
     handshake(one, other)
     other.do_handshake()
@@ -377,7 +377,7 @@ def test_early_data_that_the_ticket_did_not_allow_is_refused_and_nothing_else(pk
     bold = Session.from_bytes(bytes(session))
     allow_early_data(bold)
     one, other = client(clients, bold), EarlyConnection(some)
-    one.early_data = b"early"
+    one.offer_early_data(b"early")
     assert one.early_data_limit == 1000
     handshake(one, other)
     assert other.session_reused and not other.early_data

@@ -195,7 +195,7 @@ class TestBridge:
         second = ticket_server(pki, version, others)
 
         def switch(connection, name):
-            connection.switch_context(second)
+            connection.switch_config(second)
 
         hooks = Hooks(ticket_key=TicketKeyChoice(ours, 1.0), servername=switch)
         session, _ = visit(client_context(pki, version), server_context(pki, version, hooks=hooks))

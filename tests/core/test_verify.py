@@ -133,7 +133,7 @@ def test_a_client_with_an_ocsp_hook_resumes_only_while_a_response_vouches(pki, v
 
     def vouch(connection, staple):
         asked.append(staple)
-        connection.vouched_until = until[0]
+        connection.handshake.vouch(until[0])
 
     checks = client_context(pki, version, hooks=Hooks(ocsp=vouch))
     server = server_context(pki, version, hooks=sessions.hooks(ocsp=lambda connection, _: STAPLE))

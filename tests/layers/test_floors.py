@@ -38,6 +38,7 @@ def test_circles_are_found():
         ("greentls.ocsp.fetch", "import asyncio", "knows no loop"),
         ("greentls.hub.gevent", "import asyncio", "knows no loop"),
         ("greentls.hub.deadline", "from gevent import get_hub", "knows no loop"),
+        ("greentls.core.connection", "from asyncio import sleep", "knows no loop"),
         ("greentls.core.config", "import socket", "knows no sockets"),
         ("greentls.core.config", "from greentls.stream import TLSStream", "floor 5 from floor 3"),
         ("greentls.core.config", "library.lib.SSL_new()", "touches lib"),

@@ -101,7 +101,7 @@ class TestEither:
             {"ciphers": "ECDHE+AESGCM"},
             {"certificates": "a client's"},
             {"hooks": {"verify": lambda *_: None}},
-            {"hooks": {"ocsp": lambda connection, _: setattr(connection, "vouched_until", 2**32)}},
+            {"hooks": {"ocsp": lambda connection, _: connection.handshake.vouch(2**32)}},
         ],
         ids=lambda other: next(iter(other.get("hooks", other))),
     )
@@ -151,7 +151,7 @@ class TestEither:
         lost = here.session
         assert not lost.resumable
         with party.offering() as (other, there):
-            assert other.offered != lost
+            assert other.handshake.offered != lost
             meet(other, there)
 
     def test_what_the_server_declines_is_not_offered_again(self, pki, version):
@@ -159,13 +159,13 @@ class TestEither:
         party.connect()
         party.server_context = server_context(pki, version)  # started anew: it cannot open what it gave
         with party.offering() as (here, there):
-            declined = here.offered
+            declined = here.handshake.offered
             meet(here, there)
         assert not here.session_reused
         tickets(here, there)
         with party.offering() as (here, there):
-            assert here.offered is not None
-            assert here.offered != declined
+            assert here.handshake.offered is not None
+            assert here.handshake.offered != declined
             meet(here, there)
         assert here.session_reused
 
@@ -175,7 +175,7 @@ class TestEither:
         party.connect()
         assert party.sessions.count == 1
         with pytest.raises(failure), party.offering() as (here, _):
-            assert here.offered is not None
+            assert here.handshake.offered is not None
             attempt(here.do_handshake)
             if failure is not TLSError:
                 raise failure
@@ -187,7 +187,7 @@ class TestEither:
         party = Party(pki, version)
         given = party.connect()[0].session
         with party.offering(session=given) as (here, there):
-            assert here.offered is given
+            assert here.handshake.offered is given
             meet(here, there)
         assert here.session_reused
         tickets(here, there)
@@ -212,7 +212,7 @@ class TestEither:
         for now, offers in ((expiry - 1, True), (expiry, False)):
             monkeypatch.setattr(client_sessions, "time", lambda now=now: now)
             with party.offering(session_lifetime=3 * day) as (here, there):
-                assert (here.offered is not None) == offers
+                assert (here.handshake.offered is not None) == offers
                 meet(here, there)
             tickets(here, there)
 
@@ -220,7 +220,7 @@ class TestEither:
         until = client_sessions.time() + 50
 
         def check(connection, response):
-            connection.vouched_until = until
+            connection.handshake.vouch(until)
 
         party = Party(pki, version)
         assert [party.resumes(hooks={"ocsp": check}) for _ in range(2)] == [False, True]
@@ -299,7 +299,7 @@ class TestTLS13:
         offered = []
         for _ in range(3):
             with party.offering() as (here, there):
-                offered.append(here.offered)
+                offered.append(here.handshake.offered)
                 meet(here, there)  # and no ticket is read
         assert offered[0] == newest
         assert offered[2] is None
@@ -314,7 +314,7 @@ class TestTLS13:
 
         def connect():
             with party.offering() as (here, there):
-                offered.append(here.offered.id)
+                offered.append(here.handshake.offered.id)
                 hub().sleep(0)
                 meet(here, there)
             return here.session_reused
@@ -327,8 +327,8 @@ class TestTLS13:
         party = Party(pki, self.VERSION)
         session = party.connect()[0].session
         with party.offering(session=session), party.offering() as (here, _):
-            assert here.offered is not None
-            assert here.offered != session
+            assert here.handshake.offered is not None
+            assert here.handshake.offered != session
 
 
 class TestTLS12:
@@ -341,7 +341,7 @@ class TestTLS12:
         offered = []
         for _ in range(3):
             with party.offering() as (here, there):
-                offered.append(here.offered)
+                offered.append(here.handshake.offered)
                 meet(here, there)
         assert offered[0] == offered[1] == offered[2]
 
@@ -403,7 +403,7 @@ class TestStore:
         with two.offering() as (here, there):
             meet(here, there)
         assert here.session_reused
-        assert here.session_lookup[:2] == ("memory", "hit")
+        assert here.handshake.session_lookup[:2] == ("memory", "hit")
         assert two.sessions.drain(PATIENCE)
         assert len(store.store) == (0 if version == VERSIONS["1.3"] else 1), (
             "a third one need not look at a used ticket"
@@ -429,7 +429,7 @@ class TestStore:
 
         def look(party):
             with party.offering() as (here, there):
-                offered.append(here.offered)
+                offered.append(here.handshake.offered)
                 meet(here, there)
 
         together(look, *parties[1:])
@@ -445,7 +445,7 @@ class TestStore:
         one.sessions.close()
         assert len(kept) == 1
         with two.offering() as (here, there):
-            assert here.offered == newest
+            assert here.handshake.offered == newest
             meet(here, there)
 
     @pytest.mark.parametrize(
@@ -463,7 +463,7 @@ class TestStore:
         with party.offering(timeout=0.05) as (here, there):
             meet(here, there)
         assert not here.session_reused
-        assert here.session_lookup.outcome == outcome
+        assert here.handshake.session_lookup.outcome == outcome
         assert "session store memory: get" in caplog.text
         tickets(here, there)
         assert party.resumes(), "what is in this process is there all the same"
@@ -486,7 +486,7 @@ class TestStore:
             monkeypatch.setattr(module, "time", lambda: now + 7201)
         here, _ = two.connect()
         assert not here.session_reused
-        assert here.session_lookup.outcome == "expired"
+        assert here.handshake.session_lookup.outcome == "expired"
 
     def test_the_peer_does_not_wait_for_a_put(self, pki, version):
         store = Slow()

@@ -76,12 +76,12 @@ class TestLookup:
         party = Party(pki, version)
         here, there = party.connect(party.session)
         assert here.session_reused
-        assert there.session_lookup[:2] == ("memory", "hit")
-        assert there.session_lookup.seconds >= 0
+        assert there.handshake.session_lookup[:2] == ("memory", "hit")
+        assert there.handshake.session_lookup.seconds >= 0
 
     def test_no_lookup_without_a_session(self, pki, version):
         _, there = Party(pki, version).connect()
-        assert there.session_lookup is None
+        assert there.handshake.session_lookup is None
 
     @pytest.mark.parametrize(
         ("do", "outcome"),
@@ -104,7 +104,7 @@ class TestLookup:
             return
         here, there = party.connect(party.session)
         assert not here.session_reused
-        assert there.session_lookup.outcome == outcome
+        assert there.handshake.session_lookup.outcome == outcome
         assert "session store memory: get" in caplog.text
 
     def test_another_sessions_bytes_are_no_hit(self, pki, version, caplog):
@@ -120,7 +120,7 @@ class TestLookup:
         party.store.do["get"] = mixed_up
         here, there = party.connect(party.session)
         assert not here.session_reused
-        assert there.session_lookup.outcome == "error"
+        assert there.handshake.session_lookup.outcome == "error"
         assert "another one's" in caplog.text
 
     def test_a_kill_while_the_store_is_asked_is_no_miss(self, pki, version):
@@ -207,7 +207,7 @@ class TestWriting:
         session = here.session
         here, there = party.connect(session)
         assert here.session_reused
-        assert there.session_lookup.outcome == "hit"
+        assert there.handshake.session_lookup.outcome == "hit"
         assert [name for name, _ in party.store.calls if name == "get"] == []
         there.receive_data(b"\x17\x03\x03\x00\x20" + bytes(32))
         with pytest.raises(TLSError, match="decryption failed"):
@@ -533,7 +533,7 @@ class TestLifetime:
         party = Party(pki, VERSIONS["1.2"])
         here, there = party.connect(party.session)
         assert here.session_reused
-        assert there.session_ends == party.session.made + party.session.lifetime
+        assert there.handshake.chain_ends == party.session.made + party.session.lifetime
 
 
 @under_each_hub

@@ -32,7 +32,7 @@ from gevent.pool import Pool
 from greentls.core import bridge
 from greentls.core.config import VERIFY_PEER, TrustAnchors
 from greentls.core.connection import Connection
-from greentls.core.early_data import connection_for
+from greentls.core.early_data import server_connection
 from greentls.core.hooks import Hooks
 from greentls.errors import TLSError
 from greentls.sessions.server import SessionCache
@@ -152,9 +152,9 @@ class Soak:
 
     def _here(self, connection, side, hook):
         self.wait()
-        plan = connection.owner
+        plan = connection.owner()
         if side == "client" and hook == "ocsp":
-            connection.vouched_until = math.inf  # else none of its sessions would be resumed
+            connection.handshake.vouch(math.inf)  # else none of its sessions would be resumed
         if plan.kind == "hook" and plan.side == side and plan.hook == hook:
             self.counts["raised in a hook"] += 1
             raise Trouble(plan)
@@ -174,10 +174,10 @@ class Soak:
 
         def servername(connection, name):
             self._here(connection, side, "servername")
-            other = self.others.get(connection.owner.version)
+            other = self.others.get(connection.owner().version)
             if other is not None and self.rng.random() < 0.3:
                 self.counts["context switched"] += 1
-                connection.switch_context(other)
+                connection.switch_config(other)
 
         hooks = {"alpn": alpn, "servername": servername}
         for name in ("verify", "ocsp", "certificate", "keylog", "message"):
@@ -197,14 +197,13 @@ class Soak:
         for sock, connection in zip(
             socket.socketpair(),
             (
-                Connection(ours, server_hostname="localhost", session=session),
-                connection_for(theirs, early_data=True)(theirs),
+                Connection(ours, owner=lambda: plan, server_hostname="localhost", session=session),
+                server_connection(theirs, owner=lambda: plan, early_data=True),
             ),
             strict=True,
         ):
             raw = _socket.socket(sock.family, sock.type, sock.proto, fileno=sock.detach())
             raw.setblocking(False)
-            connection.owner = plan
             self.connections.add(connection)
             streams.append(TLSStream(raw, connection, 60.0))
         client, server = streams

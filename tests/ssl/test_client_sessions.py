@@ -209,7 +209,7 @@ def first_session(server, context):
 
 def key_of(sock, sessions):
     sessions._offer(sock._connection, sock.getpeername(), None)
-    return sock._connection.session_key
+    return sock._connection.handshake.session_key
 
 
 def s_server(pki, port, version):

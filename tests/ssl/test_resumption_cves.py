@@ -60,7 +60,7 @@ class TestNginxCVE202523419:
 
         def choose(connection, name):
             if name in contexts:
-                connection.switch_context(contexts[name])
+                connection.switch_config(contexts[name])
 
         listener = server_context(pki, number, hooks=replace(hooks, servername=choose), **settings)
         return listener, {name: own for name, (_, own) in owners.items()}

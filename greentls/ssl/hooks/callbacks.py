@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from greentls.certificates import CertificateChain, CertificateSource, read_certificate
 from greentls.core.config import Config
-from greentls.core.connection import Connection
+from greentls.core.hooks import HookConnection
 from greentls.ssl.context import SNICallback, Sock, SSLContext
 from greentls.ssl.hooks.deadline import HookDeadline
 from greentls.tickets import TicketKey, TicketKeys
@@ -57,7 +57,7 @@ class ServerName:
     timeout: float | None
     compile: Callable[[SSLContext, bool, tuple[CertificateChain, ...]], Config]
 
-    def __call__(self, connection: Connection, name: str | None) -> int | None:
+    def __call__(self, connection: HookConnection, name: str | None) -> int | None:
         sock, source = connection.owner(), self.certificates
         context: SSLContext = sock.context
         if self.callback is not None:
@@ -73,7 +73,7 @@ class ServerName:
         with HookDeadline(connection, "certificates", self.timeout):
             chains = source.get(name)
         if chains:
-            connection.switch_context(self.compile(context, True, tuple(chains)))
+            connection.switch_config(self.compile(context, True, tuple(chains)))
             return None
         return None if context._chains else _stdlib_ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
 
@@ -83,7 +83,7 @@ class ALPNCallback:
     callback: Callable[[Sock, list[str]], str | None]
     timeout: float | None
 
-    def __call__(self, connection: Connection, offered: Sequence[bytes]) -> bytes | None:
+    def __call__(self, connection: HookConnection, offered: Sequence[bytes]) -> bytes | None:
         with HookDeadline(connection, "alpn_callback", self.timeout):
             chosen = self.callback(connection.owner(), [each.decode("latin-1") for each in offered])
         return None if chosen is None else chosen.encode("latin-1")
@@ -96,7 +96,7 @@ class ALPNChoice:
     ours: tuple[bytes, ...]
     waits = False
 
-    def __call__(self, connection: Connection, offered: Sequence[bytes]) -> bytes | None:
+    def __call__(self, connection: HookConnection, offered: Sequence[bytes]) -> bytes | None:
         return next((protocol for protocol in self.ours if protocol in offered), None)
 
 
@@ -108,7 +108,7 @@ class TicketKeyChoice:
     keys: TicketKeys
     timeout: float | None
 
-    def __call__(self, connection: Connection, name: bytes | None) -> tuple[TicketKey, bool] | None:
+    def __call__(self, connection: HookConnection, name: bytes | None) -> tuple[TicketKey, bool] | None:
         self.keys.ready(self.timeout)
         return self.keys.opening(name) if name is not None else (self.keys.keys[0], False)
 
@@ -118,7 +118,7 @@ class VerifyCallback:
     callback: Callable[..., object]
     timeout: float | None
 
-    def __call__(self, connection: Connection, chain: list[bytes], resumed: bool) -> None:
+    def __call__(self, connection: HookConnection, chain: list[bytes], resumed: bool) -> None:
         certificates = [read_certificate(each) for each in chain]
         with HookDeadline(connection, "verify_callback", self.timeout):
             answer = self.callback(connection.owner(), certificates, resumed=resumed)
@@ -134,7 +134,7 @@ class KeyLog:
     callback: Callable[[Sock, bytes], object] | None
     timeout: float | None
 
-    def __call__(self, connection: Connection, line: bytes) -> None:
+    def __call__(self, connection: HookConnection, line: bytes) -> None:
         if self.path:
             self.append(self.path, line)
         if self.callback:
@@ -156,7 +156,7 @@ class MessageCallback:
 
     callback: Callable[..., object]
 
-    def __call__(self, connection: Connection, sent: bool, version: int, content_type: int, message: bytes) -> None:
+    def __call__(self, connection: HookConnection, sent: bool, version: int, content_type: int, message: bytes) -> None:
         if content_type == _HEADER:
             version = message[1] << 8 | message[2]
         where, kind = _MESSAGE_TYPES.get(content_type, (None, "_TLSMessageType"))
@@ -198,10 +198,10 @@ class PSKClient:
     callback: Callable[[str | None], tuple[str | None, bytes] | None]
     timeout: float | None
 
-    def __call__(self, connection: Connection, hint: str | None) -> tuple[str | None, bytes] | None:
+    def __call__(self, connection: HookConnection, hint: str | None) -> tuple[str | None, bytes] | None:
         with HookDeadline(connection, "psk_client_callback", self.timeout):
             answer = self.callback(hint)
-        connection.external_psk = answer is not None
+        connection.handshake.use_external_psk(answer is not None)
         return answer
 
 
@@ -210,8 +210,8 @@ class PSKServer:
     callback: Callable[[str | None], bytes]
     timeout: float | None
 
-    def __call__(self, connection: Connection, identity: str) -> bytes:
+    def __call__(self, connection: HookConnection, identity: str) -> bytes:
         with HookDeadline(connection, "psk_server_callback", self.timeout):
             key = self.callback(identity)
-        connection.external_psk = bool(key)
+        connection.handshake.use_external_psk(bool(key))
         return key

@@ -5,7 +5,7 @@ from __future__ import annotations
 from time import perf_counter
 from types import TracebackType
 
-from greentls.core.connection import Connection
+from greentls.core.hooks import HookConnection
 from greentls.hub import Deadline
 
 __all__ = ["HookDeadline"]
@@ -19,7 +19,7 @@ class HookDeadline(Deadline):
 
     __slots__ = ("_connection", "_name", "_started")
 
-    def __init__(self, connection: Connection, name: str, seconds: float | None) -> None:
+    def __init__(self, connection: HookConnection, name: str, seconds: float | None) -> None:
         super().__init__(seconds, f"{name} gave no answer in {{}} s")
         self._connection, self._name = connection, name
 
@@ -28,9 +28,5 @@ class HookDeadline(Deadline):
         self._started = perf_counter()
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: TracebackType | None) -> None:
-        seconds = perf_counter() - self._started
-        taken = self._connection.hook_seconds
-        if taken is None:
-            taken = self._connection.hook_seconds = {}
-        taken[self._name] = taken.get(self._name, 0.0) + seconds  # it may be called twice, after a HelloRetryRequest
+        self._connection.handshake.took(self._name, perf_counter() - self._started)
         super().__exit__(kind, error, traceback)

@@ -19,7 +19,7 @@ import logging
 from dataclasses import dataclass, field
 from typing import Any
 
-from greentls.core.connection import Connection
+from greentls.core.hooks import HookConnection
 from greentls.errors import ConfigurationError
 from greentls.log_limit import LogLimit
 from greentls.ssl.hooks.deadline import HookDeadline
@@ -54,7 +54,7 @@ class ReplayGuard:
                 'set replay_guard or session_store to an open_store("memcached://..."), or max_early_data to 0',
             )
 
-    def __call__(self, connection: Connection, client_random: bytes) -> bool:
+    def __call__(self, connection: HookConnection, client_random: bytes) -> bool:
         """Whether this first flight is new to all servers. Waits for the store."""
         try:
             with HookDeadline(connection, "replay_guard", self.timeout):

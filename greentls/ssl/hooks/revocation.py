@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from greentls.certificates import read_certificate
-from greentls.core.connection import Connection
+from greentls.core.hooks import HookConnection
 from greentls.errors import ResponderUnavailable, StapleRequired
 from greentls.log_limit import LogLimit
 from greentls.ocsp.client_check import Mode, vouched_until
@@ -32,7 +32,7 @@ class OCSPCallback:
     timeout: float | None
     trouble: LogLimit = field(default_factory=LogLimit, compare=False)
 
-    def __call__(self, connection: Connection, _: bytes | None) -> bytes | None:
+    def __call__(self, connection: HookConnection, _: bytes | None) -> bytes | None:
         chain = connection.certificate_chain
         must_staple = chain is not None and chain.must_staple
         try:
@@ -61,12 +61,12 @@ class OCSPCheck:
     timeout: float | None
     trouble: LogLimit = field(default_factory=LogLimit, compare=False)
 
-    def __call__(self, connection: Connection, staple: bytes | None) -> None:
+    def __call__(self, connection: HookConnection, staple: bytes | None) -> None:
         chain = [read_certificate(each) for each in connection.verified_chain[:2]]
         try:
             # No deadline here: fetching has its own, and "no answer" is accepted.
             with HookDeadline(connection, "ocsp", None):
-                connection.vouched_until = vouched_until(self.mode, chain, staple, self.timeout)
+                connection.handshake.vouch(vouched_until(self.mode, chain, staple, self.timeout))
         except ResponderUnavailable as error:
             self.trouble.count += 1
             if self.trouble.allows():

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from time import perf_counter
 
 from greentls import events
-from greentls.core.connection import Connection
+from greentls.core.hooks import HookConnection
 from greentls.keys import Signer
 from greentls.ssl.hooks.deadline import HookDeadline
 
@@ -19,7 +19,7 @@ class Signature:
 
     timeout: float | None
 
-    def __call__(self, connection: Connection, signer: Signer, message: bytes, algorithm: str) -> bytes:
+    def __call__(self, connection: HookConnection, signer: Signer, message: bytes, algorithm: str) -> bytes:
         started, failure = perf_counter(), None
         try:
             with HookDeadline(connection, "sign", self.timeout):

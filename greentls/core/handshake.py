@@ -1,0 +1,202 @@
+"""The states of a connection, and the record of its handshake.
+
+A connection is in one State at a time, and each step from one to the next is one of TRANSITIONS. All steps are taken in
+this file, by a method of Handshake that says what has happened; any other step is an IllegalTransition.
+
+    FRESH --> HELLO --> HANDSHAKING --> EARLY --> ESTABLISHED --> CLOSING        and from any of them: DEAD
+
+The Connection and its Operation share one Handshake. The connection asks it what may be done now, and the operation
+tells it that the connection has died. It also records what the handshake finds out. What only the handshake needs is
+forgotten as soon as data flow; the rest stays, for the sessions that come later and for whoever asks how it went.
+
+The peer's close_notify is no state here. OpenSSL keeps it (SSL_get_shutdown(3)), and it ends nothing but read().
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from greentls.core.session import Session
+
+__all__ = ["TRANSITIONS", "UNREAD", "Handshake", "IllegalTransition", "Outcome", "SessionLookup", "State", "Unread"]
+
+
+class State(str, Enum):  # str: to hash one is C's work
+    """What may be done with a connection."""
+
+    #: Nothing has been done. Settings may still change, and a session or early data be offered.
+    FRESH = "fresh"
+    #: A strategy has read the client's hello and asks hooks, before OpenSSL sees the hello.
+    HELLO = "reading the hello"
+    #: do_handshake() has been called, and OpenSSL may have answered to what was received.
+    HANDSHAKING = "handshaking"
+    #: A server sends and receives data, but the client's Finished has not come: what was read may be a replay.
+    EARLY = "early"
+    #: The handshake is finished.
+    ESTABLISHED = "established"
+    #: This side has said close_notify. It sends no more data, and may read what the peer still sends.
+    CLOSING = "closing"
+    #: An operation has failed for good, or the handshake was refused. Nothing can be done any more.
+    DEAD = "dead"
+
+
+FRESH, HELLO, HANDSHAKING, EARLY, ESTABLISHED, CLOSING, DEAD = State
+
+TRANSITIONS: dict[State, tuple[State, ...]] = {
+    FRESH: (HELLO, HANDSHAKING, DEAD),
+    HELLO: (HANDSHAKING, DEAD),
+    HANDSHAKING: (EARLY, ESTABLISHED, DEAD),
+    EARLY: (ESTABLISHED, CLOSING, DEAD),
+    ESTABLISHED: (CLOSING, DEAD),
+    CLOSING: (DEAD,),
+    DEAD: (),
+}
+
+
+class IllegalTransition(RuntimeError):
+    """A connection was about to take a step that there is not: a mistake in greentls."""
+
+
+class Unread(Enum):
+    """In the place of a server name: no hello has been read."""
+
+    UNREAD = "unread"
+
+
+UNREAD = Unread.UNREAD
+
+Outcome = Literal["hit", "miss", "expired", "unsealable", "timeout", "error"]
+
+
+class SessionLookup(NamedTuple):
+    """What became of the lookup of one connection's session.
+
+    outcome: a "hit" was found; whether OpenSSL resumes it is another question (session-id context, version, cipher). A
+    "miss" was not. "expired" was found too late, by this machine's clock. "unsealable" does not open: sealed under a
+    secret that is not here, damaged or forged. "timeout" and "error": the store gave no answer.
+    """
+
+    store: str
+    outcome: Outcome
+    seconds: float
+
+
+@dataclass(slots=True, eq=False)
+class Handshake:
+    """The state of one connection, and what its handshake has found out. Written by the methods below only."""
+
+    state: State = FRESH
+    writable: bool = False  # data may be written
+    established: bool = False  # data may be read: the handshake is finished, or far enough for early data
+    finished: bool = False  # the handshake is
+    dead: str = ""  # why the state is DEAD
+
+    # What only the handshake needs.
+    hello: bytes | None = None  # at a server, the client's first one, for as long as a second one may come
+    offered_psks: bytes | None = None  # pre_shared_key of the TLS 1.3 hello that is worked on
+    lookups: int = 0  # of sessions
+    psk_lookups: int = 0
+    kept: object = None  # memory that OpenSSL reads after a callback has returned
+    # What hooks have answered before OpenSSL was entered. Any: the answers of each kind of hook.
+    answers: dict[object, Callable[[], Any]] | None = None
+
+    # What it leaves behind.
+    server_name: str | Unread | None = UNREAD  # at a server, from the client's hello
+    session_lookup: SessionLookup | None = None  # in a session store
+    hook_seconds: dict[str, float] | None = None  # how long each hook took, by its name
+    external_psk: bool = False  # a hook has given the key of one
+    offered: Session | None = None  # at a client, to be resumed
+    chain_ends: float = 0.0  # expiry of the chain of resumptions that this connection goes on with, since the epoch
+    session_key: Any = None  # where ClientSessions keeps what the client gets, None: nowhere. Any: only it looks inside
+    vouched_until: float | None = None  # a client's: expiry of the OCSP response that confirmed the peer's certificate
+
+    # -- the steps -----------------------------------------------------------------------------------------------------
+    #
+    # An exception may be thrown in between any two lines, and the step is then taken again: so to take it twice does no
+    # harm.
+
+    def _enter(self, state: State) -> None:
+        if state is not self.state and state not in TRANSITIONS[self.state]:
+            raise IllegalTransition(f"a connection does not become {state.value} when it is {self.state.value}")
+        self.state = state
+
+    def foretell(self, server_name: str | None) -> None:
+        """A strategy has read the hello, and asks hooks what OpenSSL will ask. foretold() ends it."""
+        self._enter(HELLO)
+        self.server_name = server_name
+
+    def foretold(self, answers: dict[object, Callable[[], Any]]) -> None:
+        """answers: by greentls.core.callbacks.question(). OpenSSL reads the hello next."""
+        self.server_name, self.answers = UNREAD, answers
+
+    def begin(self) -> bool:
+        """do_handshake() has been called. True: for the first time."""
+        first = self.state is FRESH or self.state is HELLO
+        if first:
+            self._enter(HANDSHAKING)
+        return first
+
+    def accept_early_data(self) -> None:
+        """Some has come, for the first time or again."""
+        if self.state is not CLOSING:
+            self._enter(EARLY)
+            self._let_data_flow()
+
+    def finish(self) -> None:
+        if self.state is not CLOSING:  # a server may say close_notify before the client's Finished has come
+            self._enter(ESTABLISHED)
+            self._let_data_flow()
+        self.finished = True
+
+    def _let_data_flow(self) -> None:
+        self.hello = self.offered_psks = self.kept = self.answers = None
+        self.established = self.writable = True
+
+    def close(self) -> None:
+        """close_notify has been said, now or before."""
+        self.writable = False
+        self._enter(CLOSING)
+
+    def die(self, reason: str) -> None:
+        self.dead = reason  # which keeps everybody out, so it comes first
+        self.writable = False
+        self._enter(DEAD)
+
+    # -- the findings --------------------------------------------------------------------------------------------------
+
+    def looked_up(self, lookup: SessionLookup | None) -> None:
+        self.session_lookup = lookup
+
+    def resumes_until(self, chain_ends: float) -> None:
+        """The expiry of the chain that this connection's sessions belong to, seconds since the epoch."""
+        self.chain_ends = chain_ends
+
+    def keep_sessions_under(self, key: object) -> None:
+        """At a client: where a new_session hook keeps what it gets."""
+        self.session_key = key
+
+    def offer(self, session: Session, chain_ends: float) -> None:
+        """At a client: the session that it asks the server to resume."""
+        self.offered, self.chain_ends = session, chain_ends
+
+    def vouch(self, until: float | None) -> None:
+        """At a client, in a full handshake: an OCSP response confirms the peer's certificate until then."""
+        self.vouched_until = until
+
+    def use_external_psk(self, used: bool) -> None:
+        """Whether a hook has given the key of an external pre-shared key."""
+        self.external_psk = used
+
+    def took(self, hook: str, seconds: float) -> None:
+        """A hook did; one that is asked twice, after a HelloRetryRequest say, took the sum."""
+        if self.hook_seconds is None:
+            self.hook_seconds = {}
+        self.hook_seconds[hook] = self.hook_seconds.get(hook, 0.0) + seconds
+
+    def inherit(self, before: Handshake) -> None:
+        """From a connection in whose place this one comes before its handshake."""
+        self.hook_seconds = before.hook_seconds
