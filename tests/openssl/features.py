@@ -231,7 +231,7 @@ def configs_by_name(pki):
     )
     verified = {"trust": TrustAnchors(files=(pki.ca_file,)), "verify_mode": VERIFY_PEER}  # if there is a certificate
     other = server_context(pki, hooks=told, **verified)
-    switch = Hooks(servername=lambda connection, name: connection.switch_context(other))
+    switch = Hooks(servername=lambda connection, name: connection.switch_config(other))
     for hooks in (told, switch):
         handshake(client(client_context(pki)), Connection(server_context(pki, hooks=hooks)))
     assert lines and messages
