@@ -24,7 +24,7 @@ from typing import Any, Generic, TypeVar
 from greentls.certificates.chain import CertificateChain
 from greentls.certificates.names import normalised
 from greentls.errors import TooManyCalls
-from greentls.hub import Deadline, Hub, here
+from greentls.hub import Deadline, Hub, as_function, here
 
 __all__ = ["Callback"]
 
@@ -65,7 +65,7 @@ class Callback:
         period: float = PERIOD,
         timeout: float = TIMEOUT,
     ) -> None:
-        self._function = function
+        self._function = as_function(function)
         self._lifetime, self._unknown_lifetime, self._timeout = lifetime, unknown_lifetime, timeout
         self._known: _Memory[Chains] = _Memory(max_names)
         self._unknown: _Memory[bool] = _Memory(max_names)  # whether that is because the function failed

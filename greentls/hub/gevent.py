@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 import gevent
@@ -53,6 +53,11 @@ class _GeventHub:
     def in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
         result: T = get_hub().threadpool.apply(function, arguments)
         return result
+
+    def result(self, awaitable: Awaitable[T]) -> T:
+        if isinstance(awaitable, Coroutine):
+            awaitable.close()  # or it would be said that it was never awaited
+        raise TypeError("a coroutine function answers under asyncio only (greentls.aio): gevent runs functions")
 
     def readable(self, sock: Any, timeout: float) -> _Readable:
         return _Readable(self._loop, sock, timeout)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar
 
@@ -87,3 +87,7 @@ class Hub(Protocol):
         """What the function returns in a native thread. Waits. For what blocks, as files do; it must not raise."""
 
     def readable(self, sock: Any, timeout: float) -> Readable: ...
+
+    def result(self, awaitable: Awaitable[T]) -> T:
+        """What the awaitable returns, or raises. Waits; if something is raised here meanwhile, it is cancelled. Raises
+        TypeError where no event loop runs."""

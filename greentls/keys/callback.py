@@ -8,6 +8,7 @@ from typing import cast
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 
 from greentls.errors import ConfigurationError
+from greentls.hub import as_function
 from greentls.keys.algorithms import PublicKey, algorithms_of
 from greentls.keys.signer import MAX_WAITING
 
@@ -33,7 +34,7 @@ class Callback:
         known = algorithms_of(public_key)
         self.algorithms = known if algorithms is None else tuple(algorithms)
         self.public_key = cast(PublicKey, public_key)  # algorithms_of() has refused other kinds
-        self.sign, self.max_waiting = sign, max_waiting
+        self.sign, self.max_waiting = as_function(sign), max_waiting
         if unknown := sorted({*self.algorithms}.difference(known)):
             raise ConfigurationError(
                 f"algorithm {unknown[0]!r}", "not one of this key", f"known are {', '.join(known)}"

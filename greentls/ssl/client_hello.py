@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from greentls.errors import ConcurrentUseError, ConfigurationError, TLSError, UnexpectedEOF, WireError
+from greentls.hub import as_function
 from greentls.openssl import client_hello
 from greentls.ssl.common import Common
 from greentls.ssl.context import ClientHelloCallback, SSLContext
@@ -130,7 +131,7 @@ class ReadsClientHello(Common):
         """
         client_hello.need()
         with HookDeadline(self._connection, "client_hello_callback", self._context.callback_timeout):
-            answer = callback(self._connection.owner(), hello)
+            answer = as_function(callback)(self._connection.owner(), hello)
         if answer is None or issubclass(type(answer), SSLContext | PlainSocket):
             return answer
         return alert(answer, "client_hello_callback")

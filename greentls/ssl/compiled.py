@@ -26,6 +26,7 @@ from greentls.core.early_data import server_connection
 from greentls.core.hooks import Hooks
 from greentls.core.session import Session
 from greentls.errors import ConfigurationError
+from greentls.hub import as_function
 from greentls.openssl import connections
 from greentls.ssl.context import SSLContext
 from greentls.ssl.errors import configuration_error, ssl_error
@@ -198,8 +199,10 @@ def _hooks(context: SSLContext, server_side: bool) -> Hooks:
     keylog = context.keylog_filename or context.keylog_callback
     signs = context.certificates is not None or any(chain.signer for chain in context._chains)
     hooks = Hooks(
-        keylog=callbacks.KeyLog(context.keylog_filename, context.keylog_callback, timeout) if keylog else None,
-        verify=callbacks.VerifyCallback(verify, timeout) if verify else None,
+        keylog=callbacks.KeyLog(context.keylog_filename, as_function(context.keylog_callback), timeout)
+        if keylog
+        else None,
+        verify=callbacks.VerifyCallback(as_function(verify), timeout) if verify else None,
         sign=Signature(timeout) if signs else None,
         message=callbacks.MessageCallback(message) if message else None,
     )
@@ -214,7 +217,7 @@ def _client_hooks(context: SSLContext, hooks: Hooks, timeout: float | None) -> H
 
         hooks = replace(hooks, ocsp=OCSPCheck(context.ocsp, timeout))
     if context._psk_client:
-        hooks = replace(hooks, psk_client=callbacks.PSKClient(context._psk_client, timeout))
+        hooks = replace(hooks, psk_client=callbacks.PSKClient(as_function(context._psk_client), timeout))
     return hooks
 
 
@@ -229,18 +232,18 @@ def _server_hooks(context: SSLContext, hooks: Hooks, timeout: float | None) -> H
         store = context.session_store if context.replay_guard is None else context.replay_guard
         hooks = replace(hooks, early_data=ReplayGuard(store, timeout))
     if context._psk_server:
-        hooks = replace(hooks, psk_server=callbacks.PSKServer(context._psk_server, timeout))
+        hooks = replace(hooks, psk_server=callbacks.PSKServer(as_function(context._psk_server), timeout))
     if context.ticket_keys is not None:
         hooks = replace(hooks, ticket_key=callbacks.TicketKeyChoice(context.ticket_keys, timeout))
     if context.sni_callback is not None or context.certificates is not None:
-        chooser = callbacks.ServerName(context.sni_callback, context.certificates, timeout, compile)
+        chooser = callbacks.ServerName(as_function(context.sni_callback), context.certificates, timeout, compile)
         hooks = replace(hooks, servername=chooser)
     if context.alpn_callback is not None:
-        hooks = replace(hooks, alpn=callbacks.ALPNCallback(context.alpn_callback, timeout))
+        hooks = replace(hooks, alpn=callbacks.ALPNCallback(as_function(context.alpn_callback), timeout))
     elif context._alpn:
         hooks = replace(hooks, alpn=callbacks.ALPNChoice(context._alpn))
     if context.ocsp_callback is not None:
         from greentls.ssl.hooks.revocation import OCSPCallback
 
-        hooks = replace(hooks, ocsp=OCSPCallback(context.ocsp_callback, timeout))
+        hooks = replace(hooks, ocsp=OCSPCallback(as_function(context.ocsp_callback), timeout))
     return hooks

@@ -1,0 +1,284 @@
+"""Callbacks that are coroutine functions: they wait, and other connections go on; whatever they raise refuses."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import ssl
+
+import pytest
+
+from greentls import aio, keys
+from greentls.certificates import Callback, CertificateChain
+from greentls.ssl import SSLContext
+from tests.aio.streams import echo, exchange, serving
+
+
+class Question:
+    """A coroutine function's body: how many ask at once, and what becomes of them."""
+
+    def __init__(self, failure=None):
+        self.failure = failure
+        self.asked = self.waiting = self.most = 0
+        self.ended = []
+
+    async def ask(self):
+        self.asked += 1
+        self.waiting += 1
+        self.most = max(self.most, self.waiting)
+        try:
+            if self.failure == "waits for ever":
+                await asyncio.get_running_loop().create_future()
+            await asyncio.sleep(0.001)
+            if isinstance(self.failure, BaseException):
+                raise self.failure
+        except BaseException as error:
+            self.ended.append(type(error))
+            raise
+        finally:
+            self.waiting -= 1
+
+
+def sni(server, client, question, pki):
+    async def callback(sock, name, context):
+        await question.ask()
+
+    server.sni_callback = callback
+
+
+def client_hello(server, client, question, pki):
+    async def callback(sock, hello):
+        await question.ask()
+
+    server.client_hello_callback = callback
+
+
+def alpn(server, client, question, pki):
+    async def callback(sock, offered):
+        await question.ask()
+        return offered[-1]
+
+    client.set_alpn_protocols(["h2", "http/1.1"])
+    server.alpn_callback = callback
+
+
+def certificates(server, client, question, pki):
+    chain = CertificateChain.load(pki.cert_file, pki.key_file)
+
+    async def callback(name):
+        await question.ask()
+        return chain
+
+    server.certificates = Callback(callback, calls=1000)
+
+
+def verify_at_client(server, client, question, pki):
+    class Verify:
+        async def __call__(self, sock, chain, resumed):
+            await question.ask()
+
+    client.verify_callback = Verify()
+
+
+def verify_at_server(server, client, question, pki):
+    async def callback(sock, chain, resumed):
+        await question.ask()
+
+    server.verify_mode = ssl.CERT_REQUIRED
+    server.load_verify_locations(pki.ca_file)
+    client.load_cert_chain(*pki.issue("client", client=True))
+    server.verify_callback = callback
+
+
+def keylog(server, client, question, pki):
+    async def callback(sock, line):
+        await question.ask()
+
+    server.keylog_callback = callback
+
+
+def sign(server, client, question, pki):
+    chain = CertificateChain.load(pki.cert_file, pki.key_file)
+
+    async def callback(data, algorithm):
+        await question.ask()
+        return keys_of(chain, data, algorithm)
+
+    server._chains.clear()
+    server.load_cert_chain(pki.cert_file, keys.Callback(chain.key.public_key(), callback))
+
+
+def keys_of(chain, data, algorithm):
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    assert algorithm == "ecdsa_secp256r1_sha256"
+    return chain.key.sign(data, ec.ECDSA(hashes.SHA256()))
+
+
+HOOKS = [sni, client_hello, alpn, certificates, verify_at_client, verify_at_server, keylog, sign]
+
+
+# A call for a certificate is for all that want this name: it goes on when one of them is gone.
+OWN = [each for each in HOOKS if each is not certificates]
+
+
+@pytest.fixture(params=HOOKS, ids=lambda hook: hook.__name__)
+def asked(request, server_context, client_context, pki):
+    """asked(failure): the Question that this hook asks from now on."""
+
+    def install(failure=None):
+        question = Question(failure)
+        request.param(server_context, client_context, question, pki)
+        return question
+
+    return install
+
+
+def test_it_waits_and_others_go_on(run, asked, server_context, client_context):
+    question = asked()
+
+    async def main():
+        async with serving(server_context) as port:
+            done = await asyncio.gather(*(exchange(port, client_context) for _ in range(20)))
+        assert [answer for answer, _ in done] == [b"hello"] * 20
+
+    run(main())
+    assert question.asked
+    assert question.most > 10 or question.asked == 1  # certificates: one flight for all of one name
+
+
+def test_what_it_raises_refuses(run, asked, server_context, client_context):
+    question = asked(LookupError("the database is gone"))
+
+    async def main():
+        async with serving(server_context) as port:
+            with pytest.raises((LookupError, OSError)) as raised:
+                # the client of TLS 1.3 is finished before the server
+                answer, _ = await exchange(port, client_context)
+                assert not answer
+        return raised.value
+
+    error = run(main())
+    assert question.ended == [LookupError] * question.asked != []
+    at_server = [each["exception"] for each in run.reported]
+    if isinstance(error, LookupError):
+        assert at_server == []
+    else:
+        assert [str(each) for each in at_server] == ["the database is gone"]
+    run.reported.clear()
+
+
+@pytest.mark.parametrize("asked", OWN, ids=lambda hook: hook.__name__, indirect=True)
+def test_one_that_is_late_refuses(run, asked, server_context, client_context):
+    question = asked("waits for ever")
+    server_context.callback_timeout = client_context.callback_timeout = 0.05
+
+    async def main():
+        async with serving(server_context) as port:
+            with pytest.raises((TimeoutError, OSError, asyncio.IncompleteReadError)):
+                await exchange(port, client_context)
+
+    run(main())
+    assert question.ended == [asyncio.CancelledError] * question.asked != []
+    run.reported.clear()
+
+
+def test_a_connection_that_is_cancelled_cancels_what_it_waits_for(run, pki, client_context, version):
+    client_context.maximum_version = version
+    server = SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(pki.cert_file, pki.key_file)
+    question = Question("waits for ever")
+    verify_at_client(server, client_context, question, pki)
+    client_context.callback_timeout = None
+
+    async def main():
+        async with serving(server) as port:
+            task = asyncio.create_task(exchange(port, client_context))
+            while not question.waiting:
+                await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+    run(main())
+    assert question.ended == [asyncio.CancelledError]
+
+
+@pytest.mark.parametrize("asked", OWN, ids=lambda hook: hook.__name__, indirect=True)
+def test_a_server_that_aborts_its_clients_cancels_what_they_wait_for(run, asked, server_context, client_context):
+    question = asked("waits for ever")
+    server_context.callback_timeout = client_context.callback_timeout = None
+
+    async def main():
+        server = await aio.start_server(echo, "127.0.0.1", 0, ssl=server_context)
+        task = asyncio.create_task(exchange(server.sockets[0].getsockname()[1], client_context))
+        while not question.waiting:
+            await asyncio.sleep(0)
+        server.close()
+        server.abort_clients()
+        await server.wait_closed()
+        task.cancel()
+        with pytest.raises((asyncio.CancelledError, OSError, asyncio.IncompleteReadError)):
+            await task
+        while question.waiting:
+            await asyncio.sleep(0)
+
+    run(main())
+    run.reported.clear()
+
+
+def test_context_variables_are_those_of_whoever_connects(run, server_context, client_context):
+    from contextvars import ContextVar
+
+    name = ContextVar("name")
+    seen = []
+
+    async def callback(sock, chain, resumed):
+        seen.append(name.get())
+
+    client_context.verify_callback = callback
+
+    async def connect(port, who):
+        name.set(who)
+        await exchange(port, client_context)
+
+    async def main():
+        async with serving(server_context) as port:
+            await asyncio.gather(*(connect(port, who) for who in "abc"))
+
+    run(main())
+    assert sorted(seen) == ["a", "b", "c"]
+
+
+def test_nothing_is_left_behind(run, server_context, client_context):
+    async def main():
+        async with serving(server_context) as port:
+            for _ in range(3):
+                await exchange(port, client_context)
+        await asyncio.sleep(0)
+        gc.collect()
+        return [each for each in gc.get_objects() if type(each) in (aio.TLSTransport, aio.SSLObject)]
+
+    assert run(main()) == []
+
+
+def test_under_gevent_a_coroutine_function_is_refused_and_says_why(pki):
+    import socket
+
+    import gevent
+
+    from tests.support.ssl_pairs import outcome
+
+    server, client = SSLContext(ssl.PROTOCOL_TLS_SERVER), SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    server.load_cert_chain(pki.cert_file, pki.key_file)
+    client.load_verify_locations(pki.ca_file)
+
+    async def callback(sock, name, context):
+        raise AssertionError("nobody runs this")
+
+    server.sni_callback = callback
+    ours, theirs = socket.socketpair()
+    wrapped = gevent.spawn(outcome, lambda: server.wrap_socket(ours, server_side=True))
+    gevent.spawn(outcome, lambda: client.wrap_socket(theirs, server_hostname="localhost"))
+    assert "under asyncio only" in str(wrapped.get())
