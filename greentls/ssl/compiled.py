@@ -196,12 +196,10 @@ def _bound(version: int) -> int:
 def _hooks(context: SSLContext, server_side: bool) -> Hooks:
     timeout = context.callback_timeout
     verify, message = context.verify_callback, context._msg_callback
-    keylog = context.keylog_filename or context.keylog_callback
+    keylog = context.keylog_filename, as_function(context.keylog_callback)
     signs = context.certificates is not None or any(chain.signer for chain in context._chains)
     hooks = Hooks(
-        keylog=callbacks.KeyLog(context.keylog_filename, as_function(context.keylog_callback), timeout)
-        if keylog
-        else None,
+        keylog=callbacks.KeyLog(*keylog, timeout) if any(keylog) else None,
         verify=callbacks.VerifyCallback(as_function(verify), timeout) if verify else None,
         sign=Signature(timeout) if signs else None,
         message=callbacks.MessageCallback(message) if message else None,
