@@ -61,7 +61,6 @@ from greentls.errors import (
     WrongThreadError,
 )
 from greentls.openssl import bios, connections, errors
-from greentls.openssl.library import ffi, lib
 from greentls.wire.registry import AlertDescription
 
 __all__ = ["CLOSED", "WANT_READ", "Operation", "guarded", "nobody", "running", "second_net", "tls_error"]
@@ -136,18 +135,18 @@ class Operation:
             if self.handshake.dead:
                 raise ConnectionDead(name, reason=self.handshake.dead)
             self.entrant = me
-            if lib.ERR_peek_error():
+            if errors.peek():
                 found = errors.save()
             result: int = function(*arguments)
             if result > 0 and self.failure is None:
                 return result
-            error = lib.SSL_get_error(ssl, result)
+            error = connections.get_error(ssl, result)
             if self.failure is None:
-                if error == lib.SSL_ERROR_WANT_READ:
+                if error == connections.WANT_READ:
                     return WANT_READ
-                if error == lib.SSL_ERROR_ZERO_RETURN or (error == lib.SSL_ERROR_SYSCALL and self._closed_by_peer()):
+                if error == connections.ZERO_RETURN or (error == connections.SYSCALL and self._closed_by_peer()):
                     return CLOSED
-            said = self._said(name, failed=result <= 0 and error != lib.SSL_ERROR_WANT_READ)
+            said = self._said(name, failed=result <= 0 and error != connections.WANT_READ)
             failure, self.failure = self.failure, None
             self.handshake.die(str(said) if failure is None else f"a callback raised {failure!r}")
         finally:
@@ -169,7 +168,7 @@ class Operation:
     def _closed_by_peer(self) -> bool:
         """Java says user_canceled before its close_notify, and SSL_get_error(3) then does not know the latter. A fatal
         alert, which sets the same flag, has left an error."""
-        return connections.received_shutdown(self.ssl) and not lib.ERR_peek_error()
+        return connections.received_shutdown(self.ssl) and not errors.peek()
 
     def admit(self, name: str) -> Any:
         """Raises what run() raises before OpenSSL is entered. Returns a weak reference to the running greenlet."""
@@ -260,8 +259,7 @@ class Operation:
         if error.reason != "certificate verify failed":
             return error
         refused = CertificateError(*error.args)
-        refused.verify_code = lib.SSL_get_verify_result(self.ssl)
-        refused.verify_message = ffi.string(lib.X509_verify_cert_error_string(refused.verify_code)).decode()
+        refused.verify_code, refused.verify_message = connections.verify_result(self.ssl)
         return refused
 
     def _end(self) -> None:
@@ -270,17 +268,17 @@ class Operation:
             connections.send_fatal_alert(self.ssl, self.alert)
         except UnsupportedOpenSSL:
             self._provoke_alert()
-        lib.ERR_clear_error()
+        errors.clear()
 
     def _provoke_alert(self) -> None:
         """Nonsense into OpenSSL, which is fatal to it; the alert is then bad_record_mac or unexpected_message."""
         bios.take(self.incoming)
         bios.append(self.incoming, _NONSENSE)
-        scratch = ffi.new("char[]", 1)
+        scratch = bios.read_buffer(1)
         for _ in range(_NONSENSE.count(b"\x17\x03\x03")):
-            lib.ERR_clear_error()
-            result = lib.SSL_read(self.ssl, scratch, 1)
-            if result <= 0 and lib.SSL_get_error(self.ssl, result) != lib.SSL_ERROR_WANT_READ:
+            errors.clear()
+            result = connections.read(self.ssl, scratch, 1)
+            if result <= 0 and connections.get_error(self.ssl, result) != connections.WANT_READ:
                 break
 
 
@@ -310,7 +308,7 @@ def guarded(fatal: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
             operation = running.get(ssl, NOBODY)[0]
             if operation is None or operation.failure is not None:
                 return fatal
-            saved = errors.save() if lib.ERR_peek_error() else None
+            saved = errors.save() if errors.peek() else None
             try:
                 connection = operation.connection()
                 if connection is None:  # the collector clears weak references before it calls finalizers: one came here
@@ -322,7 +320,7 @@ def guarded(fatal: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
                 operation.failure = failure
                 return fatal
             finally:
-                if saved is not None or lib.ERR_peek_error():
+                if saved is not None or errors.peek():
                     errors.restore(saved)
 
         return ask

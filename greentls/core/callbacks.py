@@ -154,7 +154,7 @@ def _resumes(operation: Operation) -> bool:
     """A resumption does not acknowledge the name: RFC 6066 3 says so, and RFC 8446, which moves the acknowledgement to
     EncryptedExtensions, does not change it. OpenSSL complies under TLS 1.2 only. To OpenSSL an external pre-shared key
     is a session, too; here it is not."""
-    return bool(lib.SSL_session_reused(operation.ssl)) and not operation.handshake.external_psk
+    return connections.session_reused(operation.ssl) and not operation.handshake.external_psk
 
 
 @_hook("int(SSL *, unsigned char **, unsigned char *, unsigned char *, unsigned int, void *)", _ALERT_FATAL)
@@ -226,13 +226,13 @@ def _on_ticket_key(
         ffi.memmove(iv, os.urandom(_TICKET_IV), _TICKET_IV)
     contexts.use_ticket_key(cipher, mac, key.aes, key.hmac, iv, bool(seal))
     # A TLS 1.3 ticket is used once (RFC 8446 C.4), and after a 1 the client would get no other.
-    return 2 if not seal and (renew or lib.SSL_version(operation.ssl) >= _TLS13) else 1
+    return 2 if not seal and (renew or connections.protocol_version(operation.ssl) >= _TLS13) else 1
 
 
 @_hook("int(SSL *, void *)", 0)
 def _on_early_data(operation: Operation, connection: HookConnection, _: Any) -> int:
     hook = connection.session_hooks.early_data  # SSL_new() has copied the callback, as it has max_early_data
-    if hook is None or lib.SSL_get_verify_mode(operation.ssl):  # the Config that a name has chosen may verify
+    if hook is None or connections.verify_mode(operation.ssl):  # the Config that a name has chosen may verify
         return 0
     if not ssl_sessions.max_early_data(lib.SSL_get_session(operation.ssl)):
         # The ticket allowed none. OpenSSL would accept as much as this Config does, and then be fatal about the ticket.
@@ -264,7 +264,7 @@ def _on_ocsp_at_a_server(operation: Operation, connection: HookConnection, _: An
 @_hook("int(SSL *, void *)", 0)  # which makes the alert bad_certificate_status_response
 def _on_ocsp_at_a_client(operation: Operation, connection: HookConnection, _: Any) -> int:
     hook = connection.hooks.ocsp
-    if hook and not lib.SSL_session_reused(operation.ssl):  # under TLS 1.3 OpenSSL asks then, too; there is no staple
+    if hook and not connections.session_reused(operation.ssl):  # where OpenSSL asks under TLS 1.3, too: no staple
         hook(connection, connections.ocsp_response(operation.ssl))
     return 1
 
@@ -275,7 +275,7 @@ def _on_verify(store: Any, _: Any) -> int:
     # comes in the middle: name constraints and policies are checked after its last call.
     ssl = lib.X509_STORE_CTX_get_ex_data(store, lib.SSL_get_ex_data_X509_STORE_CTX_idx())
     ssl = ffi.cast("SSL *", ssl)
-    must_be_good = lib.SSL_get_verify_mode(ssl) & lib.SSL_VERIFY_PEER
+    must_be_good = connections.verify_mode(ssl) & lib.SSL_VERIFY_PEER
     if lib.X509_verify_cert(store) != 1 and must_be_good:
         return 0  # the error stands: no hook turns a no into a yes
     good = _verify(ssl, store if must_be_good else None)
@@ -297,7 +297,7 @@ def _verify(operation: Operation, connection: HookConnection, store: Any) -> int
 
 def verify_resumption(ssl: Any) -> int:
     """For Operation.run(), after the handshake: a resumption verifies nothing, so the verify hooks are asked again."""
-    if lib.SSL_session_reused(ssl):
+    if connections.session_reused(ssl):
         _verify_again(ssl)  # what it raises ends the operation
     return 1
 

@@ -32,8 +32,7 @@ from greentls.core.handshake import Handshake, State, Unread
 from greentls.core.hooks import Hooks
 from greentls.core.session import Session
 from greentls.errors import ConfigurationError, TLSError, UnexpectedEOF, WantRead
-from greentls.openssl import bios, connections, errors
-from greentls.openssl.library import lib
+from greentls.openssl import bios, connections
 
 __all__ = ["CLOSED", "WANT_READ", "Connection"]
 
@@ -49,7 +48,7 @@ class Connection:
 
     early_data = b""  # a client's to send, before its handshake; at a server what came (early_data.EarlyConnection)
     eof = False  # the peer's ciphertext has ended
-    _encrypt: Any = lib.SSL_write
+    _encrypt: Any = connections.write
 
     def __init__(
         self,
@@ -131,7 +130,7 @@ class Connection:
     @property
     def unsent(self) -> int:
         """Bytes of ciphertext that data_to_send() would give."""
-        length: int = lib.BIO_get_mem_data(self.outgoing, bios.start)
+        length: int = bios.mem_data(self.outgoing, bios.start)
         return length
 
     # -- operations ----------------------------------------------------------------------------------------------------
@@ -149,7 +148,7 @@ class Connection:
         if handshake.begin() and 0 < len(self.early_data) <= self.early_data_limit:
             early = self._ssl, self.early_data, len(self.early_data)
             self.operation.run("do_handshake", connections.write_early_data, early)
-        return self._enter_handshake("do_handshake", lib.SSL_do_handshake, (self._ssl,))
+        return self._enter_handshake("do_handshake", connections.do_handshake, (self._ssl,))
 
     def _enter_handshake(self, name: str, function: Any, arguments: tuple[Any, ...]) -> int:
         operation, handshake, received = self.operation, self.handshake, self.received
@@ -158,7 +157,7 @@ class Connection:
             if self.verify_hooks:
                 operation.run(name, verify_resumption, (self._ssl,))
             handshake.finish()
-            if not (self.eof or lib.BIO_get_mem_data(self.incoming, bios.start)):
+            if not (self.eof or bios.mem_data(self.incoming, bios.start)):
                 self.drained_at = received
             count_messages(self._ssl, self.config.ssl_context)
         elif result > 1:
@@ -205,7 +204,7 @@ class Connection:
         if received == self.drained_at:
             self.operation.admit("read")
             return WANT_READ
-        result = self.operation.run("read", lib.SSL_read, (self._ssl, buffer, room))
+        result = self.operation.run("read", connections.read, (self._ssl, buffer, room))
         if result == WANT_READ:
             if self.eof:
                 raise UnexpectedEOF("read")
@@ -213,7 +212,7 @@ class Connection:
         elif result > 0:
             self.operation.messages = 0
             # The rest of a record, then: OpenSSL has none of it any more.
-            if result < room and not (self.eof or lib.BIO_get_mem_data(self.incoming, bios.start)):
+            if result < room and not (self.eof or bios.mem_data(self.incoming, bios.start)):
                 self.drained_at = received
         return result
 
@@ -246,12 +245,12 @@ class Connection:
         """
         if not self.handshake.established:
             raise self._not_now("shutdown")
-        result = self.operation.run("shutdown", _shutdown, (self._ssl,))
+        result = self.operation.run("shutdown", connections.shutdown, (self._ssl,))
         if result != WANT_READ:
             self.handshake.close()
         elif self.eof:
             raise UnexpectedEOF("shutdown")
-        return result in (_BOTH, CLOSED)
+        return result in (connections.BOTH_SAID, CLOSED)
 
     def offer(self, session: Session, *, of_equal_settings: bool = False, chain_ends: float | None = None) -> None:
         """A client's, before the handshake: to resume this one. Raises ConfigurationError.
@@ -266,7 +265,7 @@ class Connection:
         connections.set_session(ssl, session.pointer)
         good = of_equal_settings or connections.offers_cipher(ssl, session.pointer)
         if config.verify_mode:
-            good = good and lib.SSL_get_verify_result(ssl) == 0  # set_session() has it from the session
+            good = good and connections.verify_result(ssl)[0] == 0  # set_session() has it from the session
             good = good and (
                 connections.knows_peer(ssl) if of_equal_settings else connections.would_verify(ssl, config.ssl_context)
             )
@@ -385,7 +384,7 @@ class Connection:
             raise ConfigurationError("switch_config", "the verify hook would not be asked", "give both of them one")
         connections.switch_context(self._ssl, config.ssl_context)
         if config.verify_mode:
-            mode = lib.SSL_get_verify_mode(self._ssl) | config.verify_mode
+            mode = connections.verify_mode(self._ssl) | config.verify_mode
             if not config.post_handshake_auth:
                 mode &= ~VERIFY_POST_HANDSHAKE
             connections.set_verify_mode(self._ssl, mode)
@@ -396,7 +395,7 @@ class Connection:
     @property
     def pending(self) -> int:
         """Plaintext bytes that read() has at hand."""
-        return int(lib.SSL_pending(self._ssl))
+        return connections.pending(self._ssl)
 
     @property
     def unread(self) -> int:
@@ -432,7 +431,7 @@ class Connection:
 
     @property
     def session_reused(self) -> bool:
-        return bool(lib.SSL_session_reused(self._ssl))
+        return connections.session_reused(self._ssl)
 
     @property
     def alpn_protocol(self) -> bytes:
@@ -442,7 +441,7 @@ class Connection:
     @property
     def tls13(self) -> bool:
         """TLS 1.3, agreed on or, before that, to be offered."""
-        return bool(lib.SSL_version(self._ssl) >= SSL.TLS1_3_VERSION)
+        return connections.protocol_version(self._ssl) >= SSL.TLS1_3_VERSION
 
     @property
     def version(self) -> str | None:
@@ -499,9 +498,6 @@ class Connection:
         return connections.exported_keying_material(self._ssl, label, length, context)
 
 
-_BOTH = 2
-
-
 @lru_cache(1024)  # asked several times in a handshake; and most names are asked for again
 def _bound(first: bytes, chosen: bytes, name: str | None) -> bytes:
     digest = hashlib.sha256(b"greentls session-id context 2")
@@ -509,22 +505,3 @@ def _bound(first: bytes, chosen: bytes, name: str | None) -> bytes:
     for part in (first, chosen, host):
         digest.update(len(part).to_bytes(2, "big") + part)
     return digest.digest()
-
-
-def _shutdown(ssl: Any) -> int:
-    """SSL_shutdown() says 0 for "sent, the peer's not seen", which the bridge would take for a failure; 1: _BOTH.
-
-    It also says 1 for a fatal alert, and leaves an error. And it fails between the two halves of a post-handshake
-    message, which SSL_do_handshake() reads to its end.
-    """
-    result: int = lib.SSL_shutdown(ssl)
-    if result < 0 and errors.describe(lib.ERR_peek_error())[1] == "shutdown while in init":
-        lib.ERR_clear_error()
-        result = lib.SSL_do_handshake(ssl)
-        if result > 0:
-            result = lib.SSL_shutdown(ssl)
-    if not lib.ERR_peek_error():
-        result += result >= 0
-    elif result > 0:
-        result = -1
-    return result

@@ -21,7 +21,6 @@ from greentls.core.bridge import WANT_READ, nobody
 from greentls.core.config import Config
 from greentls.core.connection import Connection
 from greentls.openssl import bios, connections
-from greentls.openssl.library import lib
 
 __all__ = ["EarlyConnection", "server_connection"]
 
@@ -79,9 +78,9 @@ class EarlyConnection(Connection):
                 return length
             self._more_early_data = False
         # At once: SSL_read_early_data() has found by now, and hides, what is wrong with the client's Finished.
-        result: int = lib.SSL_do_handshake(ssl)
+        result = connections.do_handshake(ssl)
         if result == 1:
-            self._encrypt = lib.SSL_write
+            self._encrypt = connections.write
         return result
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Callable
 from typing import Any
 
 from OpenSSL.SSL import Context
@@ -41,6 +42,63 @@ def _free_quietly(ssl: SSL, lib: Any = lib) -> None:  # its own: this module may
     """
     lib.SSL_set_shutdown(ssl, lib.SSL_SENT_SHUTDOWN)
     lib.SSL_free(ssl)
+
+
+# What Operation.run() calls, as it is: SSL_read(3), SSL_write(3), SSL_do_handshake(3), SSL_get_error(3).
+read: Callable[[SSL, Memory, int], int] = lib.SSL_read
+write: Callable[[SSL, Memory | bytes, int], int] = lib.SSL_write
+do_handshake: Callable[[SSL], int] = lib.SSL_do_handshake
+get_error: Callable[[SSL, int], int] = lib.SSL_get_error
+WANT_READ: int = lib.SSL_ERROR_WANT_READ
+ZERO_RETURN: int = lib.SSL_ERROR_ZERO_RETURN
+SYSCALL: int = lib.SSL_ERROR_SYSCALL
+
+BOTH_SAID = 2
+
+
+def shutdown(ssl: SSL) -> int:
+    """SSL_shutdown(3) with results as the others have them. 1: close_notify is out. BOTH_SAID: the peer's has come.
+
+    SSL_shutdown() answers 0 for the first, which elsewhere is a failure. It answers 1 for a fatal alert, too, but then
+    leaves an error. And it fails between the two halves of a post-handshake message; SSL_do_handshake() reads the rest.
+    """
+    result: int = lib.SSL_shutdown(ssl)
+    if result < 0 and errors.describe(errors.peek())[1] == "shutdown while in init":
+        errors.clear()
+        result = lib.SSL_do_handshake(ssl)
+        if result > 0:
+            result = lib.SSL_shutdown(ssl)
+    if not errors.peek():
+        result += result >= 0
+    elif result > 0:
+        result = -1
+    return result
+
+
+def pending(ssl: SSL) -> int:
+    """Plaintext bytes at hand."""
+    return int(lib.SSL_pending(ssl))
+
+
+def session_reused(ssl: SSL) -> bool:
+    """Whether the handshake resumes; an external pre-shared key is a session to OpenSSL."""
+    return bool(lib.SSL_session_reused(ssl))
+
+
+def protocol_version(ssl: SSL) -> int:
+    """0x0304 for TLS 1.3: what was agreed on or, before that, the highest that is offered."""
+    return int(lib.SSL_version(ssl))
+
+
+def verify_mode(ssl: SSL) -> int:
+    """SSL_get_verify_mode(3)."""
+    return int(lib.SSL_get_verify_mode(ssl))
+
+
+def verify_result(ssl: SSL) -> tuple[int, str]:
+    """X509_V_ERR_* of the peer's chain, 0 if it is good, and OpenSSL's text for it."""
+    code: int = lib.SSL_get_verify_result(ssl)
+    return code, text(lib.X509_verify_cert_error_string(code))
 
 
 def send_fatal_alert(ssl: SSL, alert: int) -> None:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NewType
 
 from greentls.openssl.library import ffi, have, lib, text
 
 State = NewType("State", object)  # an OSSL_ERR_STATE*, which frees itself
 _STATE = "OSSL_ERR_STATE_new", "OSSL_ERR_STATE_save", "OSSL_ERR_STATE_restore", "OSSL_ERR_STATE_free"
+
+
+# ERR_peek_error(3), which answers 0 if there is none, and ERR_clear_error(3): as they are, for each operation.
+peek: Callable[[], int] = lib.ERR_peek_error
+clear: Callable[[], None] = lib.ERR_clear_error
 
 
 def take() -> list[int]:

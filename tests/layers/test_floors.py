@@ -42,6 +42,7 @@ def test_circles_are_found():
         ("greentls.core.config", "import socket", "knows no sockets"),
         ("greentls.core.config", "from greentls.stream import TLSStream", "floor 5 from floor 3"),
         ("greentls.core.config", "library.lib.SSL_new()", "touches lib"),
+        ("greentls.core.bridge", "ffi.new('int *')", "touches ffi"),
         ("greentls.ssl.socket", "connection._ssl", "touches _ssl"),
         ("greentls.ssl.socket", "import ssl", "import ssl as _stdlib_ssl"),
         ("greentls.errors", "from greentls.cli import main", "floor 7 from floor 0"),
@@ -62,7 +63,7 @@ def test_a_broken_rule_is_found_with_its_line(module, source, said):
         ("greentls.stores.memcached", "import pymemcache\nfrom greentls.hub import here"),
         ("greentls.hub.asyncio", "import asyncio"),
         ("greentls.hub.gevent", "import gevent\nfrom greentls.hub.protocol import Hub"),
-        ("greentls.core.bridge", "from greentls.core.session import Session\nffi.new('int *')"),
+        ("greentls.core.callbacks", "from greentls.core.session import Session\nffi.new('int *')"),
         ("greentls.ssl.context", "import ssl as _stdlib_ssl\nfrom greentls.stream import TLSStream"),
     ],
 )
