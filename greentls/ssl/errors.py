@@ -1,25 +1,32 @@
-"""The standard library's ssl errors, made from ours: callers catch those, match their texts, and look at library and
-reason, which are None where OpenSSL has said nothing."""
+"""The standard library's ssl errors, made from ours. Callers catch those, match their texts, and look at library and
+reason, which are None for an error that does not come from OpenSSL."""
 
 from __future__ import annotations
 
 import re
 import ssl as _stdlib_ssl
-from typing import Any
+from typing import Any, TypeVar
 
 from greentls.errors import CertificateError, ConfigurationError, TLSError, UnexpectedEOF, WireError, WouldBlock
 
 __all__ = ["as_stdlib", "configuration_error", "ssl_error", "want_read"]
 
+_Error = TypeVar("_Error", bound=_stdlib_ssl.SSLError)
+
 
 def as_stdlib(error: TLSError | WireError, server_hostname: str | None = None) -> _stdlib_ssl.SSLError:
     """The ssl.SSLError that the standard library would have raised."""
-    if isinstance(error, WireError):  # of a hello that was read before OpenSSL
+    if isinstance(error, WireError):  # in a hello that was read before OpenSSL
         return ssl_error(f"[SSL: BAD_CLIENT_HELLO] {error} (greentls)", "SSL", "BAD_CLIENT_HELLO")
+    if isinstance(error, WouldBlock) and error.operation == "read":
+        return want_read()
     if isinstance(error, WouldBlock):
-        return want_read() if error.operation == "read" else _want_write()
+        text = "The operation did not complete (write)"
+        return _made(_stdlib_ssl.SSLWantWriteError, _stdlib_ssl.SSL_ERROR_WANT_WRITE, text)
     if isinstance(error, UnexpectedEOF):
-        return _unexpected_eof()
+        reason = "UNEXPECTED_EOF_WHILE_READING"
+        text = f"[SSL: {reason}] EOF occurred in violation of protocol (greentls)"
+        return _made(_stdlib_ssl.SSLEOFError, _stdlib_ssl.SSL_ERROR_EOF, text, "SSL", reason)
     reason = _SSLV3_ALERT.sub("sslv3 alert", error.reason).upper().replace(" ", "_")
     library = error.library.removesuffix(" routines")
     text = f"[{library}: {reason}] {error.reason}" if library else str(error)
@@ -30,9 +37,10 @@ def as_stdlib(error: TLSError | WireError, server_hostname: str | None = None) -
     message = error.verify_message
     if error.verify_code in _MISMATCHES:
         message = f"{_MISMATCHES[error.verify_code]} mismatch, certificate is not valid for '{server_hostname}'."
-    refused = _stdlib_ssl.SSLCertVerificationError(_stdlib_ssl.SSL_ERROR_SSL, f"{text}: {message} (greentls)")
+    text = f"{text}: {message} (greentls)"
+    refused = _made(_stdlib_ssl.SSLCertVerificationError, _stdlib_ssl.SSL_ERROR_SSL, text, library, reason)
     refused.verify_code, refused.verify_message = error.verify_code, message
-    return _said_by(refused, library, reason)
+    return refused
 
 
 # The standard library has the names of OpenSSL's headers, as SSLV3_ALERT_BAD_CERTIFICATE. The text was that name in
@@ -44,8 +52,8 @@ _MISMATCHES = {62: "Hostname", 64: "IP address"}
 
 
 def ssl_error(text: str, library: str | None = None, reason: str | None = None) -> _stdlib_ssl.SSLError:
-    """An ssl.SSLError of OpenSSL's, or of nobody's."""
-    return _said_by(_stdlib_ssl.SSLError(_stdlib_ssl.SSL_ERROR_SSL, text), library, reason)
+    """An ssl.SSLError; without library and reason if it does not come from OpenSSL."""
+    return _made(_stdlib_ssl.SSLError, _stdlib_ssl.SSL_ERROR_SSL, text, library, reason)
 
 
 def configuration_error(error: ConfigurationError, reason: str) -> _stdlib_ssl.SSLError:
@@ -58,25 +66,13 @@ def configuration_error(error: ConfigurationError, reason: str) -> _stdlib_ssl.S
 
 
 def want_read() -> _stdlib_ssl.SSLError:
-    """More ciphertext, please."""
+    """Says that more ciphertext is needed."""
     text = "The operation did not complete (read)"
-    return _said_by(_stdlib_ssl.SSLWantReadError(_stdlib_ssl.SSL_ERROR_WANT_READ, text))
+    return _made(_stdlib_ssl.SSLWantReadError, _stdlib_ssl.SSL_ERROR_WANT_READ, text)
 
 
-def _want_write() -> _stdlib_ssl.SSLError:
-    text = "The operation did not complete (write)"
-    return _said_by(_stdlib_ssl.SSLWantWriteError(_stdlib_ssl.SSL_ERROR_WANT_WRITE, text))
-
-
-def _unexpected_eof() -> _stdlib_ssl.SSLError:
-    reason = "UNEXPECTED_EOF_WHILE_READING"
-    text = f"[SSL: {reason}] EOF occurred in violation of protocol (greentls)"
-    return _said_by(_stdlib_ssl.SSLEOFError(_stdlib_ssl.SSL_ERROR_EOF, text), "SSL", reason)
-
-
-def _said_by(
-    error: _stdlib_ssl.SSLError, library: str | None = None, reason: str | None = None
-) -> _stdlib_ssl.SSLError:
-    facts: Any = error  # typeshed has str for both, where there may be None
+def _made(kind: type[_Error], number: int, text: str, library: str | None = None, reason: str | None = None) -> _Error:
+    error = kind(number, text)
+    facts: Any = error  # typeshed has str for both; the standard library sets None, too
     facts.library, facts.reason = library, reason
     return error
