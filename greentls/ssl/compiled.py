@@ -78,15 +78,13 @@ def compile(context: SSLContext, server_side: bool, certificates: tuple[Certific
         compiled.changes = changes
     if certificates is None:
         return compiled.config
-    others = compiled.others
-    other = others.get(certificates)
+    other = compiled.others.pop(certificates, None)
     if other is None:
-        other = others[certificates] = Config(**{**compiled.settings, "certificates": certificates})
+        other = Config(**{**compiled.settings, "certificates": certificates})
         context._configs.add(other)
-        if len(others) > MAX_CONFIGS:
-            others.popitem(last=False)
-    else:
-        others.move_to_end(certificates)
+    compiled.others[certificates] = other  # behind those that were used before it
+    if len(compiled.others) > MAX_CONFIGS:
+        compiled.others.popitem(last=False)
     return other
 
 

@@ -73,7 +73,7 @@ class BIOConnection(ReadsClientHello):
     def _replace_connection(self, connection: Connection) -> None:
         self._tls = connection
 
-    def _run(self, step: Callable[..., int], *arguments: Any) -> int:
+    def _run(self, step: Callable[..., int], *arguments: Any) -> int:  # Any: the step's
         """Does one step of the connection: feeds it as much ciphertext as it needs, and sends what it has for the peer.
 
         Raises SSLWantReadError, SSLError, or what a callback raised.
