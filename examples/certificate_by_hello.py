@@ -1,4 +1,4 @@
-"""Chooses the certificate by the whole hello: RSA for clients that cannot do ECDSA, old TLS only for who needs it.
+"""Chooses the certificate by the whole ClientHello: RSA and TLS 1.2 only for clients that cannot use ECDSA.
 
 python examples/certificate_by_hello.py ecdsa.pem ecdsa.key rsa.pem rsa.key
 """

@@ -1,6 +1,6 @@
-"""Serves every name whose certificate lies in a directory, as it lies there now: renew under the running server.
+"""Serves every name that has a certificate in a directory. Renewed certificates are used without a restart.
 
-For certbot's certificates give /etc/letsencrypt/live, and --deploy-hook "kill -HUP PID" to be seen at once.
+With certbot, use /etc/letsencrypt/live, and --deploy-hook "kill -HUP PID" to use a renewal at once.
 
 python examples/certificates_directory.py directory
 """

@@ -1,6 +1,6 @@
-"""Gets the certificate of a name when its first client comes, from a service that is asked over HTTP in the handshake.
+"""Gets a name's certificate when its first client connects, by an HTTP request in the middle of the handshake.
 
-The service answers GET /NAME with PEM (the key, the certificate, its chain), or with 404 for a name that is not ours.
+The service answers GET /NAME with PEM (the key, the certificate, its chain), or with 404 for an unknown name.
 
 python examples/certificates_on_demand.py http://127.0.0.1:8080
 """
@@ -9,7 +9,7 @@ from gevent import monkey
 
 monkey.patch_all()
 
-import ssl  # noqa: E402 - what is patched comes first
+import ssl  # noqa: E402 - patching comes first
 import sys  # noqa: E402
 from urllib.error import HTTPError  # noqa: E402
 from urllib.request import urlopen  # noqa: E402
@@ -36,7 +36,7 @@ def main(service, bind="127.0.0.1:8443"):
 
     context = greentls.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.certificates = Callback(order, lifetime=86400, calls=10, period=60)
-    context.callback_timeout = 30  # for the client that comes first
+    context.callback_timeout = 30  # for the first client of a name
     server = StreamServer(bind, tell, ssl_context=context)
     server.start()
     print("listening on {}:{}".format(*server.address), flush=True)

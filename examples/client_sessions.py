@@ -1,9 +1,9 @@
-"""A client whose connections resume, though each makes a context of its own and none hands a session to the next.
+"""A client whose connections resume, although each makes its own context and none passes a session on.
 
 python examples/client_sessions.py localhost 4433 ca.pem
 python examples/client_sessions.py localhost 4433 ca.pem "memcached://localhost?secret_file=fleet.key"
 
-With a store the next run of the program, or another process, resumes what this one has left.
+With a store, the next run of the program, or another process, resumes the sessions that this one leaves.
 """
 
 import ssl
@@ -22,7 +22,7 @@ def main(host, port, ca_file, store_url=None):
         context.load_verify_locations(ca_file)
         with context.wrap_socket(create_connection((host, int(port))), server_hostname=host) as sock:
             sock.sendall(b"hello\n")
-            answer = sock.recv(100)  # with TLS 1.3 the sessions come with it: tickets follow the handshake
+            answer = sock.recv(100)  # under TLS 1.3, tickets arrive with the first data
             print(f"{sock.version()} resumed={sock.session_reused} answer={answer!r}")
     greentls.SSLContext.client_sessions.close()
 

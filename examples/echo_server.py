@@ -1,4 +1,4 @@
-"""An echo server whose sessions live in memcached, so that its neighbours can resume them.
+"""An echo server whose sessions live in memcached, so that other servers can resume them.
 
 (umask 077; head -c 32 /dev/urandom > fleet.key)
 python examples/echo_server.py cert.pem key.pem 'memcached://localhost:11211?secret_file=fleet.key'

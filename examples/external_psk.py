@@ -1,4 +1,4 @@
-"""A server for clients that have a key instead of a certificate, as small devices do. The keys are in a database.
+"""A server for clients with a pre-shared key instead of certificates, such as small devices. A database has the keys.
 
 python examples/external_psk.py keys.sqlite
 openssl s_client -connect 127.0.0.1:4433 -psk_identity sensor-17 -psk 6b6579206f662073656e736f72203137
@@ -15,7 +15,7 @@ import greentls
 
 
 class Keys:
-    """A table of identities and keys. sqlite3 blocks, so it is asked in gevent's native threads."""
+    """A table of identities and keys. sqlite3 blocks, so it runs in gevent's native threads."""
 
     def __init__(self, path):
         self._path = path
@@ -35,7 +35,7 @@ def greet(sock, address):
 
 def main(database, bind="127.0.0.1:4433"):
     context = greentls.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.set_ciphers("kECDHEPSK")  # of TLS 1.2; with forward secrecy, as TLS 1.3 always has it
+    context.set_ciphers("kECDHEPSK")  # for TLS 1.2: with forward secrecy, which TLS 1.3 always has
     context.set_psk_server_callback(Keys(database).find)
     server = StreamServer(bind, greet, ssl_context=context)
     server.start()

@@ -1,4 +1,4 @@
-"""Logs who connects by what their ClientHello says: name, ALPN, JA4. The handshake goes on as ever.
+"""Logs each client's ClientHello: server name, ALPN, versions, JA4. The handshake continues as usual.
 
 python examples/hello_logger.py cert.pem key.pem
 """

@@ -1,4 +1,4 @@
-"""HTTP/2 by hyper-h2 for clients that do it over TLS 1.3, HTTP/1.1 for others: ALPN with the whole hello at hand.
+"""Serves HTTP/2 (hyper-h2) to clients that offer it with TLS 1.3, and HTTP/1.1 to others: ALPN by the whole hello.
 
 python examples/http2_server.py cert.pem key.pem
 """
@@ -16,7 +16,7 @@ from greentls.wire.registry import ProtocolVersion
 
 
 def choose(sock, offered):
-    # TLS 1.2 has ciphers that RFC 9113 9.2.2 forbids, 1.3 has none.
+    # RFC 9113 9.2.2 forbids some ciphers of TLS 1.2 and none of TLS 1.3.
     ours = ["h2", "http/1.1"] if ProtocolVersion.TLSv1_3 in sock.client_hello.supported_versions else ["http/1.1"]
     return next((protocol for protocol in ours if protocol in offered), None)
 
@@ -46,7 +46,7 @@ def app(environ, start_response):
 def main(certificate, key, bind="127.0.0.1:8443"):
     context = greentls.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
-    context.client_hello_callback = lambda sock, hello: None  # so that sock.client_hello is there
+    context.client_hello_callback = lambda sock, hello: None  # so that sock.client_hello is set
     context.alpn_callback = choose
     server = Server(bind, app, log=None, ssl_context=context)
     server.start()

@@ -1,4 +1,4 @@
-"""Two Connections that talk in memory: TLS without a socket, for tests and for other transports.
+"""Two Connections handshake in memory: TLS without a socket, for tests and other transports.
 
 python examples/memory_handshake.py cert.pem key.pem ca.pem
 """

@@ -1,4 +1,4 @@
-"""An HTTPS server whose metrics Prometheus can fetch from another port: handshakes, resumptions, hooks, the store.
+"""An HTTPS server with Prometheus metrics on another port: handshakes, resumptions, hooks, the store.
 
 python examples/metrics.py cert.pem key.pem 127.0.0.1:8443 127.0.0.1:9100
 """

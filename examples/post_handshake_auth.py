@@ -1,4 +1,4 @@
-"""A server that asks for a client certificate only once somebody wants what is private (RFC 8446 4.6.2).
+"""A server that asks for a client certificate only when a request needs it (RFC 8446 4.6.2).
 
 python examples/post_handshake_auth.py cert.pem key.pem ca.pem names.txt
 """
@@ -23,7 +23,7 @@ def main(certificate, key, ca_file, names, bind="127.0.0.1:4433"):
 
     def serve(sock, address):
         with sock, sock.makefile("rb") as lines:
-            for line in lines:  # the certificate comes with one of them, and verify() is called in here
+            for line in lines:  # the certificate arrives with a line, and verify() is called here
                 if line.strip() == b"private" and not sock.getpeercert():
                     sock.verify_client_post_handshake()
                     sock.sendall(b"show a certificate and ask again\n")

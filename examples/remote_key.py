@@ -1,5 +1,6 @@
-"""A server whose private key never leaves the service that signs with it: a KMS, say. The service gets the digest of
-what is to be signed, by POST, and answers with the signature.
+"""A server whose private key stays in the service that signs with it, such as a KMS.
+
+The service gets the digest by POST and answers with the signature.
 
     python examples/remote_key.py cert.pem http://127.0.0.1:9000/sign
     openssl s_client -connect 127.0.0.1:8443
@@ -38,5 +39,5 @@ def main(certificate, url, bind="127.0.0.1:8443"):
 
 
 if __name__ == "__main__":
-    monkey.patch_socket()  # urllib waits, then, and does not block
+    monkey.patch_socket()  # so that urllib does not block
     main(*sys.argv[1:])

@@ -1,4 +1,4 @@
-"""A client that talks to no server whose certificate was revoked.
+"""A client that refuses servers whose certificate was revoked.
 
 python examples/revocation_client.py localhost 4433 ca.pem require
 """
@@ -16,7 +16,7 @@ def main(host, port, ca_file, mode="require"):
     logging.basicConfig(stream=sys.stdout, format="%(name)s: %(message)s")
     context = greentls.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_verify_locations(ca_file)
-    context.ocsp = mode  # "require" a good staple, or "check" with whoever has an answer
+    context.ocsp = mode  # "require" a good staple, or "check" the staple or the responder
     try:
         with context.wrap_socket(create_connection((host, int(port))), server_hostname=host) as sock:
             print(sock.recv(100).decode().strip())

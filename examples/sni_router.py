@@ -1,4 +1,4 @@
-"""Routes TLS by server_name and terminates none of it: the ClientHello is read, then every byte goes through.
+"""Routes TLS by server_name without terminating it: reads the ClientHello, then passes every byte through.
 
 python examples/sni_router.py 127.0.0.1:8443 shop.example=127.0.0.1:9001 blog.example=127.0.0.1:9002
 """

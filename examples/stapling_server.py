@@ -1,4 +1,4 @@
-"""A server that staples: its clients learn from it that its certificate was not revoked, and ask nobody else.
+"""A server that staples: its clients learn from it that its certificate was not revoked, and need no other source.
 
 python examples/stapling_server.py fullchain.pem key.pem responses/
 """

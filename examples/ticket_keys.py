@@ -1,9 +1,9 @@
-"""A server without a session store: each client keeps its session in a ticket, which every machine of the fleet opens.
+"""A server without a session store: clients keep their sessions in tickets, which every server of the fleet opens.
 
 (umask 077; head -c 32 /dev/urandom > fleet.key)
 python examples/ticket_keys.py cert.pem key.pem 'memcached://localhost:11211?secret_file=fleet.key'
 
-Or with keys from a file, one of nginx's or HAProxy's:
+Or with keys from a file in nginx's or HAProxy's format:
 
 (umask 077; head -c 80 /dev/urandom > ticket.key)
 python examples/ticket_keys.py cert.pem key.pem ticket.key

@@ -1,8 +1,8 @@
-"""A server that asks a database about each client's certificate, in the middle of the handshake, and on resumptions.
+"""A server that looks up each client's certificate in a database, in full handshakes and on resumptions.
 
     python examples/verify_peer.py cert.pem key.pem ca.pem clients.sqlite
 
-Who is taken out of the table is locked out at once, whatever session or ticket they hold.
+A client that is removed from the table is refused at once, whatever session or ticket it holds.
 """
 
 import sqlite3
@@ -17,7 +17,7 @@ import greentls
 
 
 class Clients:
-    """A table of certificates' fingerprints. sqlite3 blocks, so it is asked in gevent's native threads."""
+    """A table of certificates' fingerprints. sqlite3 blocks, so it runs in gevent's native threads."""
 
     def __init__(self, path):
         self._path = path

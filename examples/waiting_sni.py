@@ -1,6 +1,6 @@
-"""A server that asks a database which certificate belongs to a name, in the middle of the handshake.
+"""A server that looks up a name's certificate in a database, in the middle of the handshake.
 
-The callback just asks. While it waits, OpenSSL's handshake waits with it and every other connection goes on.
+While the callback waits, OpenSSL's handshake waits with it, and every other connection continues.
 
     python examples/waiting_sni.py names.sqlite
 """
@@ -17,7 +17,7 @@ import greentls
 
 
 class Names:
-    """A table of name, certificate file, key file. sqlite3 blocks, so it is asked in gevent's native threads."""
+    """A table of name, certificate file, key file. sqlite3 blocks, so it runs in gevent's native threads."""
 
     def __init__(self, path):
         self._path = path

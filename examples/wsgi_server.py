@@ -1,4 +1,4 @@
-"""A WSGI server under gevent.pywsgi, unpatched. `sock` of the request tells how its connection came about.
+"""A WSGI server under gevent.pywsgi, without patching. It answers with the result of the connection's handshake.
 
 python examples/wsgi_server.py cert.pem key.pem
 """
