@@ -1,4 +1,4 @@
-/* floor: what there is to save. A server of one thread, epoll and OpenSSL over memory BIOs, as greentls has them, and
+/* floor: the lower bound for any server. It is one thread with epoll and OpenSSL over memory BIOs, as in greentls, and
  * nothing else.
  *
  *     floor CERTIFICATE KEY BLOCK
@@ -48,7 +48,7 @@ static void end(struct connection *each)
     free(each);
 }
 
-/* 1: all is sent. 0: the socket is full. -1: it is gone. */
+/* Returns 1 if all is sent, 0 if the socket is full, -1 if it is gone. */
 static int flush(struct connection *each)
 {
     char *data;

@@ -1,28 +1,28 @@
-/* load: TLS clients from one thread, so light that the server is what is measured.
+/* load: TLS clients in one thread, light enough that the server is the limit.
  *
  *     load [OPTION]... full|resumed|echo|upload|download|idle HOST PORT
  *
- *     -v 1.2|1.3  version of TLS (1.3)         -s BYTES    of an echo or a write (64)
- *     -c CLIENTS  at once (32)                 -i SECONDS  between two echoes of a client (0)
- *     -t SECONDS  that count (1)               -p PID,...  of the server, whose CPU time is wanted
- *     -w SECONDS  before them, to warm up (a quarter of -t)
+ *     -v 1.2|1.3  version of TLS (1.3)         -s BYTES    size of an echo or a write (64)
+ *     -c CLIENTS  number of clients (32)       -i SECONDS  between two echoes of a client (0)
+ *     -t SECONDS  length of measurement (1)    -p PID,...  the server's processes, whose CPU time is measured
+ *     -w SECONDS  warm-up before it (a quarter of -t)
  *     -a          offers ALPN h2, http/1.1     -o          asks for an OCSP response
  *
- * full, resumed: every client connects, does a handshake, sends close_notify, waits for the server's end, and begins
- * again. For "resumed" each first collects sessions of its own, by full handshakes before the time begins. Of TLS 1.2
- * it keeps the newest, which it offers again and again; of TLS 1.3 the tickets, each of which it offers once, the
- * oldest first; having resumed, it waits for the next ticket before it goes. A server that gives none to who resumes
- * (Node) is offered the old ones again.
+ * full, resumed: every client connects, does a handshake, sends close_notify, waits until the server closes, and begins
+ * again. For "resumed", each first collects its own sessions by full handshakes before the measurement. Under TLS 1.2
+ * it keeps the newest session and offers it every time. Under TLS 1.3 it offers each ticket once, the oldest first, and
+ * waits for the next ticket before it closes. A server that gives none after a resumption (Node) is offered the old
+ * ones again.
  *
  * echo: each client writes BYTES, reads as many, and begins again. upload: it writes BYTES at a time. download: it reads
- * what comes, the first MiB as TLS; of the rest it just counts the bytes of ciphertext, since decrypting it would take a
- * core longer than the server. idle: each client echoes once; when all have, in SECONDS at most, the result is printed,
- * and the connections stay until standard input ends.
+ * the first MiB as TLS, and then only counts bytes of ciphertext, because decrypting them would take longer than the
+ * server needs. idle: each client echoes once. When all have, in at most SECONDS, the result is printed, and the
+ * connections stay until standard input ends.
  *
- * It prints one line of JSON: handshakes, how many of them resumed, failures, exchanges, bytes; seconds; the median and
- * the 99th percentile of what a handshake (from connect() on) or an echo took, in milliseconds, null where not every
- * client had one; the share of a core that it used itself (near 1 it was the limit); the server's CPU seconds meanwhile.
- * Only AES-256-GCM is offered, so that all servers encrypt alike.
+ * It prints one line of JSON: handshakes, resumed ones, failures, exchanges, bytes; seconds; the median and the 99th
+ * percentile of a handshake (from connect() on) or an echo in milliseconds, null if not every client had one; the share
+ * of a core that it used itself (near 1, it was the limit); and the server's CPU seconds. All clients offer only
+ * AES-256-GCM, so that all servers use the same cipher.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -48,9 +48,9 @@ enum {
     PROVED = 1 << 20,  /* bytes of a download that are decrypted */
     TURN = 16,         /* reads or writes of one client before the next one's turn */
     KEPT = 4,          /* sessions of a client */
-    AHEAD = 2,         /* that it has before it begins: the server's store has the older one for sure */
-    PATIENCE = 20,     /* seconds for all clients to collect them */
-    SAMPLES = 4 << 20, /* latencies that are kept, at most */
+    AHEAD = 2,         /* sessions before it begins: the server's store surely has the older one */
+    PATIENCE = 20,     /* seconds for all clients to collect sessions */
+    SAMPLES = 4 << 20, /* highest number of kept latencies */
     SERVERS = 16,      /* processes of a server */
 };
 
@@ -58,7 +58,7 @@ struct client {
     int fd;
     SSL *ssl;
     enum phase phase;
-    int due;      /* bytes that the server has yet to echo */
+    int due;      /* bytes that the server has not echoed yet */
     int seen;     /* bytes of a download that were decrypted */
     int got;      /* tickets of this connection */
     double since; /* when the handshake or echo began; resting: when it ends */
@@ -66,9 +66,9 @@ struct client {
     int kept;
 };
 
-/* Before "resumed" is measured: every client collects sessions, then one tries whether who resumes gets tickets. */
+/* Before "resumed" is measured, every client collects sessions. Then one tests whether a resumption gets tickets. */
 enum preparation { READY, COLLECTING, TRYING };
-static const double WHILE = 0.3; /* seconds that the trial waits for its ticket */
+static const double WHILE = 0.3; /* seconds that the test waits for its ticket */
 
 static enum mode mode;
 static int version = TLS1_3_VERSION, clients = 32, size = 64, alpn, staple, ready, renews = 1;
@@ -105,7 +105,7 @@ static double cpu(void)
     return usage.ru_utime.tv_sec + usage.ru_stime.tv_sec + (usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) * 1e-6;
 }
 
-/* CPU seconds of the server's processes: to the nanosecond, where /proc has clock ticks */
+/* CPU seconds of the server's processes, to the nanosecond; /proc has only clock ticks */
 static double servers_cpu(void)
 {
     double sum = 0;
@@ -140,7 +140,7 @@ static void keep(struct client *client, SSL_SESSION *session)
 static int on_ticket(SSL *ssl, SSL_SESSION *session)
 {
     struct client *client = SSL_get_app_data(ssl);
-    if (SSL_version(ssl) != TLS1_3_VERSION) /* seen to once the handshake is done */
+    if (SSL_version(ssl) != TLS1_3_VERSION) /* handled after the handshake */
         return 0;
     client->got++;
     keep(client, session);
@@ -227,7 +227,7 @@ static void again(struct client *client, int good)
     begin(client);
 }
 
-/* Bulk goes by level and in turns, or the first client would have all of the time; echo by edge, as it began. */
+/* Bulk is level-triggered and in turns; otherwise the first client would take all the time. Echo is edge-triggered. */
 static void start_talking(struct client *client)
 {
     struct epoll_event event = {.events = mode == DOWNLOAD ? EPOLLIN : EPOLLOUT, .data.ptr = client};
@@ -332,13 +332,13 @@ static void step(struct client *client)
         if (!client->got && (renews || !SSL_session_reused(client->ssl)))
             return;
     }
-    if (client->phase == TICKET) { /* there, or not waited for */
+    if (client->phase == TICKET) { /* it is there, or not waited for */
         SSL_shutdown(client->ssl);
         client->phase = CLOSING;
     }
     if (client->phase != CLOSING)
         return;
-    for (;;) { /* until the server has ended it, so that all of its work is done */
+    for (;;) { /* until the server closes, so that all its work is done */
         result = SSL_read(client->ssl, scratch, sizeof scratch);
         if (result > 0)
             continue;
@@ -422,7 +422,7 @@ int main(int count, char **words)
     }
     if (alpn)
         SSL_CTX_set_alpn_protos(context, (const unsigned char *)"\2h2\10http/1.1", 12);
-    if (mode != ECHO && mode != UPLOAD && mode != DOWNLOAD) /* there, buffers are needed again at once */
+    if (mode != ECHO && mode != UPLOAD && mode != DOWNLOAD) /* those modes need buffers again at once */
         SSL_CTX_set_mode(context, SSL_MODE_RELEASE_BUFFERS);
     poller = epoll_create1(0);
     all = calloc(clients, sizeof *all);

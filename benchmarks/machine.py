@@ -1,4 +1,4 @@
-"""The machine: its two cores, what runs on it and what that uses, the versions of everything."""
+"""The machine: its cores, the memory and CPU time of processes, and versions."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 def cores() -> tuple[set[int], set[int], set[int]]:
-    """The server's, the load generator's, and all that this process may use. With one core they are the same."""
+    """Returns the server's core, the load generator's, and all usable ones. With one core they are the same."""
     usable = os.sched_getaffinity(0)
     return {min(usable)}, {max(usable)}, usable
 
 
 def on(core: set[int]) -> Callable[[], None]:
-    """For subprocess: what its child does first. It is pinned, and ends with this process however that ends."""
+    """Returns a preexec_fn for subprocess: it pins the child to a core and ends it when this process ends."""
     libc = ctypes.CDLL(None)
 
     def prepare() -> None:
@@ -36,14 +36,14 @@ def on(core: set[int]) -> Callable[[], None]:
 
 
 def allow_many_files() -> int:
-    """As many descriptors as the system lets us have, for this process and what it starts."""
+    """Raises the limit of descriptors as far as the system allows, for this process and its children."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return hard
 
 
 def family(pid: int) -> list[int]:
-    """The process and its descendants."""
+    """Returns the process and its descendants."""
     found = [pid]
     for parent in found:
         for children in Path(f"/proc/{parent}/task").glob("*/children"):
@@ -52,7 +52,7 @@ def family(pid: int) -> list[int]:
 
 
 def resident(pid: int) -> float:
-    """KiB of a process and its descendants, counted page by page: /proc/PID/statm may lag."""
+    """Returns the resident KiB of a process and its descendants, counted page by page: /proc/PID/statm may lag."""
     total = 0
     for each in family(pid):
         lines = Path(f"/proc/{each}/smaps_rollup").read_text().splitlines()
@@ -61,7 +61,7 @@ def resident(pid: int) -> float:
 
 
 def settle(pid: int) -> None:
-    """Waits, ten seconds at most, until the process has nothing more to do: until what others left is seen to."""
+    """Waits until the process is idle, at most ten seconds, so that earlier work does not count."""
     clock = ~pid << 3 | 2  # its CPU time: clock_getcpuclockid(3) in figures
     end, before = time.monotonic() + 10, -1.0
     while (now := time.clock_gettime(clock)) - before > 0.001 and time.monotonic() < end:
@@ -70,7 +70,7 @@ def settle(pid: int) -> None:
 
 
 def facts() -> dict[str, str]:
-    """What every result is printed with."""
+    """Returns the facts that are printed with every result."""
     model = next(
         (line.split(":", 1)[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
         platform.machine(),

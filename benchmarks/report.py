@@ -1,7 +1,7 @@
-"""Results as tables (Markdown, reStructuredText) and as drawings (SVG, PNG).
+"""Formats results as tables (Markdown, reStructuredText) and drawings (SVG, PNG).
 
-Results are what program.py writes: {"suites": {name: {"measured": {work: {who: [metrics of each round]}}, ...}}, ...}.
-A cell is the median of the rounds, with the least and the greatest of them.
+Results are written by program.py: {"suites": {name: {"measured": {work: {who: [metrics of each round]}}, ...}}, ...}.
+A cell is the median of the rounds, with their lowest and highest value.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from benchmarks.suites import SUITES
 
 Results = dict[str, Any]
 
-OURS = ("greentls", "coroutine", "thread", "prefetch")  # drawn in colour, whatever follows a comma or a colon
+OURS = ("greentls", "coroutine", "thread", "prefetch")  # drawn in colour, also with a comma or a colon after the name
 NEARLY_ALL = 0.95  # of a core
-QUIET = 1.0  # load average before the run; above it somebody else was busy
-NEEDED = "matplotlib is not there to draw with: pip install 'greentls[bench]'"
+QUIET = 1.0  # load average before the run; a higher one means that other programs were busy
+NEEDED = "drawings need matplotlib: pip install 'greentls[bench]'"
 
 
 class Metric(NamedTuple):
@@ -34,15 +34,15 @@ METRICS = {
     "cpu_ns": Metric("CPU of the server, ns per byte", 3),
     "MiB_s": Metric("MiB/s", 0),
     "GB_s": Metric("GB/s", 2),
-    "p50_ms": Metric("half of them within, ms", 2),
-    "p99_ms": Metric("99 of 100 within, ms", 2),
+    "p50_ms": Metric("median, ms", 2),
+    "p99_ms": Metric("99th percentile, ms", 2),
     "KiB": Metric("KiB each", 1),
     "KiB_parked": Metric("KiB each, while waiting", 1),
     "KiB_established": Metric("KiB each, when established", 1),
     "parked": Metric("waiting at once", 0),
     "us": Metric("CPU, µs", 2),
-    "on_top_us": Metric("CPU on top by waiting, µs", 2),
-    "inside_us": Metric("of that, by waiting inside OpenSSL, µs", 2),
+    "on_top_us": Metric("more CPU by waiting, µs", 2),
+    "inside_us": Metric("of that, inside OpenSSL, µs", 2),
     "exponent": Metric("exponent", 2),
     "ns_byte": Metric("ns per byte", 0),
 }
@@ -61,7 +61,7 @@ class Spread(NamedTuple):
 
 
 def spread(rounds: Sequence[dict[str, Any]], metric: str) -> Spread | None:
-    """None if no round has it."""
+    """Returns the spread of a metric, or None if no round has it."""
     values = [each[metric] for each in rounds if each.get(metric) is not None]
     return Spread(statistics.median(values), min(values), max(values)) if values else None
 
@@ -75,12 +75,12 @@ def cell(rounds: Sequence[dict[str, Any]], metric: str) -> str:
 
 
 def names(measured: dict[str, dict[str, Any]]) -> list[str]:
-    """Who took part in any of the works, in order of first appearance."""
+    """Returns the contestants of all works, in order of first appearance."""
     return list(dict.fromkeys(who for by_name in measured.values() for who in by_name))
 
 
 def tables(suite: str, result: Results) -> Iterator[Table]:
-    """One of the metrics for a single work; else one for each metric, with a column for each work."""
+    """Yields one table with a column for each metric; for several works, one per metric with a column per work."""
     measured = result["measured"]
     for works in _alike(measured):
         part = {work: measured[work] for work in works}
@@ -101,7 +101,7 @@ def tables(suite: str, result: Results) -> Iterator[Table]:
 
 
 def _alike(measured: dict[str, dict[str, Any]]) -> list[list[str]]:
-    """The works, those together whose contestants are not wholly different ones."""
+    """Groups the works that have a contestant in common."""
     groups: list[list[str]] = []
     for work, by_name in measured.items():
         for group in groups:
@@ -114,7 +114,7 @@ def _alike(measured: dict[str, dict[str, Any]]) -> list[list[str]]:
 
 
 def notes(result: Results) -> list[str]:
-    """What the tables do not show: who was absent, what failed, what was not as it should be. A sentence each."""
+    """Returns a sentence for each absent contestant, each failure and each suspicious result."""
     said = [f"{who}: absent, {why}" for who, why in result["absent"].items()]
     failed = Counter((each["who"], each["work"]) for each in result["failed"])
     for (who, work), count in failed.items():
@@ -126,17 +126,17 @@ def notes(result: Results) -> list[str]:
             if resumed and "resumed" in work and resumed.median < 0.99:
                 said.append(f"{who}, {work}: only {resumed.median:.0%} resumed")
             if client and client.median > NEARLY_ALL:
-                said.append(f"{who}, {work}: the load generator used {client.median:.0%} of its core, a limit itself")
+                said.append(f"{who}, {work}: the load generator used {client.median:.0%} of its core and was a limit")
     return said
 
 
 def conditions(results: Results) -> list[str]:
-    """Machine and versions, a line each."""
+    """Returns the machine and the versions, one per line."""
     before, after = results["load average"]
     lines = [f"{name}: {value}" for name, value in {**results["machine"], **results["versions"]}.items()]
     lines += [f"load average before and after: {before:.2f}, {after:.2f}", f"taken: {results['when']}"]
     if before > QUIET:
-        lines.append("other programs used the cores meanwhile, so these figures are noise: take them again")
+        lines.append("other programs used the cores meanwhile, so measure again: these figures are noise")
     return lines
 
 
@@ -168,7 +168,7 @@ def markdown_rows(table: Table) -> Iterator[str]:
 
 
 def restructured(suite: str, result: Results) -> str:
-    """What a page includes: the drawing and the tables of a suite."""
+    """Returns the drawing and the tables of a suite, for a page to include."""
     parts = [written_by(suite), _figure(suite)]
     parts += [restructured_table(table) for table in tables(suite, result)]
     parts += [f"- {note}" for note in notes(result)]
@@ -185,11 +185,11 @@ def restructured_table(table: Table) -> str:
 
 
 def _figure(suite: str) -> str:
-    return f".. image:: benchmarks/{suite}.svg\n   :alt: the first of the tables below, drawn\n   :width: 100%"
+    return f".. image:: benchmarks/{suite}.svg\n   :alt: a drawing of the first table below\n   :width: 100%"
 
 
 def write_docs(results: Results, directory: Path, say: Callable[[str], None]) -> None:
-    """SUITE.inc, SUITE.svg and SUITE.png of each suite, and conditions.inc."""
+    """Writes SUITE.inc, SUITE.svg and SUITE.png of each suite, and conditions.inc."""
     directory.mkdir(exist_ok=True)
     for suite, result in results["suites"].items():
         (directory / f"{suite}.inc").write_text(restructured(suite, result), encoding="utf-8")
@@ -210,7 +210,7 @@ def write_docs(results: Results, directory: Path, say: Callable[[str], None]) ->
 
 
 def draw(suite: str, result: Results, directory: Path) -> None:
-    """SUITE.svg and SUITE.png: bars of the suite's first metric, a panel for each work."""
+    """Writes SUITE.svg and SUITE.png: bars of the suite's first metric, one panel for each work."""
     from matplotlib import pyplot
 
     metric = SUITES[suite].metrics[0]

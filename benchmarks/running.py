@@ -1,4 +1,4 @@
-"""Starts servers, memcached and the load generator, each on its core, and ends whatever it started."""
+"""Starts servers, memcached and the load generator, each on its core, and ends them."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ HERE = Path(__file__).parent
 LOAD = HERE / "load"
 BLOCK = 65536  # bytes that uploads and downloads write at a time
 PATIENCE = 30.0  # seconds for a server to listen, to answer or to end
-LONGEST = 150.0  # seconds for the load generator, which ends by itself: after 60 to measure, and 20 before
+LONGEST = 150.0  # seconds for the load generator, which needs at most 20 to begin and 60 to measure
 
 
 class BenchmarkError(Exception):
-    """What went wrong, with what the program said of it."""
+    """A measurement failed. The message includes the program's output."""
 
 
 class Server:
-    """A server that listens. ports: by what is served there."""
+    """A running server. ports: the port of each service."""
 
     def __init__(self, process: subprocess.Popen[str], said: IO[bytes], words: Sequence[str]) -> None:
         self._process, self._said, self._words = process, said, words
@@ -45,7 +45,7 @@ class Server:
         return self._process.pid
 
     def _wait_for(self, port: int) -> None:
-        """A program that is told its port says so before it listens."""
+        """Waits until a port accepts, because a program that is given its port prints it before it listens."""
         end = time.monotonic() + PATIENCE
         while self._process.poll() is None and time.monotonic() < end:
             try:
@@ -56,7 +56,7 @@ class Server:
         raise self.failure("did not listen")
 
     def ask(self, question: str) -> Any:
-        """A line for its standard input, and the JSON that it answers with."""
+        """Writes a line to its standard input, and returns the JSON that it answers."""
         assert self._process.stdin
         try:
             self._process.stdin.write(question + "\n")
@@ -73,7 +73,7 @@ class Server:
 
 @contextlib.contextmanager
 def server(words: Sequence[str], core: set[int], directory: str) -> Iterator[Server]:
-    """Runs a server for the length of the with block. directory: its TMPDIR."""
+    """Runs a server during a with block. directory: its TMPDIR."""
     environment = {
         **os.environ,
         "TMPDIR": directory,
@@ -87,7 +87,7 @@ def server(words: Sequence[str], core: set[int], directory: str) -> Iterator[Ser
             stderr=said,
             text=True,
             env=environment,
-            start_new_session=True,  # Ctrl-C is for us: we end it
+            start_new_session=True,  # so that Ctrl-C reaches only this program, which ends it
             preexec_fn=machine.on(core),
         )
         try:
@@ -101,7 +101,7 @@ def _python_path() -> list[str]:
 
 
 def _line_of(process: subprocess.Popen[str], patience: float) -> str:
-    """A line of its output, "" if none comes in that many seconds."""
+    """Returns a line of its output, or "" if none comes within patience seconds."""
     assert process.stdout
     ready, _, _ = select.select([process.stdout], [], [], patience)
     return process.stdout.readline() if ready else ""
@@ -121,13 +121,13 @@ def _end(process: subprocess.Popen[Any]) -> None:
 
 
 class Load:
-    """The load generator at work. idle: its connections stay until the with block ends."""
+    """The running load generator. In the mode idle, its connections stay until the with block ends."""
 
     def __init__(self, process: subprocess.Popen[str], words: Sequence[str]) -> None:
         self._process, self._words = process, words
 
     def result(self) -> dict[str, Any]:
-        """Waits for what it counted."""
+        """Waits for the result and returns it."""
         line = _line_of(self._process, LONGEST)
         if not line:
             self._process.kill()
@@ -139,7 +139,7 @@ class Load:
 
 @contextlib.contextmanager
 def load(mode: str, port: int, pids: Sequence[int], core: set[int], **options: Any) -> Iterator[Load]:
-    """options: load's letters. pids: of the server."""
+    """Runs the load generator during a with block. options: its letters. pids: the server's processes."""
     words = [str(LOAD), "-p", ",".join(map(str, pids))]
     for letter, value in options.items():
         words += [f"-{letter}"] if value is True else [f"-{letter}", str(value)]
@@ -162,7 +162,7 @@ def load(mode: str, port: int, pids: Sequence[int], core: set[int], **options: A
 
 
 def probe(name: str, core: set[int], *words: str) -> dict[str, Any]:
-    """What a program in probes/ measures of itself."""
+    """Runs a program in probes/ and returns its result."""
     command = [sys.executable, str(HERE / "probes" / name), *words]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parent), *_python_path()])}
     process = subprocess.Popen(

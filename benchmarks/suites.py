@@ -1,7 +1,7 @@
-"""What is measured, and of whom.
+"""What is measured, and on which servers.
 
-A suite has contestants; each is a server (or a probe, which needs none) and does some works. In every round all servers
-are started anew, then each work is done by one contestant after the other, in every other round the other way about.
+A suite has contestants. Each is a server, or a probe without one, and does some works. Every round restarts all
+servers. Then the contestants do each work in turn; every second round reverses their order.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from benchmarks import machine, running
 from benchmarks.peers import HERE as PEERS_DIRECTORY
 from benchmarks.peers import PEERS, Peer
 
-Metrics = dict[str, Any]  # a number by each metric's name (report.METRICS), None where there is none
+Metrics = dict[str, Any]  # metric name (report.METRICS): number or None
 Measure = Callable[["Bench", "running.Server | None"], Metrics]
 
-MILLISECONDS = (0, 1, 5, 20)  # that a lookup takes
+MILLISECONDS = (0, 1, 5, 20)  # durations of lookups
 CLIENTS = 32
-WAITING_CLIENTS = 200  # of lookups that take their time
+WAITING_CLIENTS = 200  # clients of slow lookups
 BLOCKED_CLIENTS = 8
-FEW_CLIENTS = 8  # so that nobody waits for the processor
+FEW_CLIENTS = 8  # so that none waits for the processor
 IDLE = 5000
 PARKED = 1000
 WAYS = ("coroutine", "thread", "prefetch", "suspend", "replay")
@@ -36,24 +36,24 @@ WAYS = ("coroutine", "thread", "prefetch", "suspend", "replay")
 
 @dataclass(frozen=True)
 class Contestant:
-    """measures: by work. A measure gives Metrics, or Metrics by name where one program measures several things."""
+    """A server or a probe. measures: by work; each returns Metrics, or Metrics by name for several results."""
 
     name: str
     measures: dict[str, Measure]
-    words: tuple[str, ...] = ()  # of its server; equal ones are one server
-    everywhere: bool = False  # the server may use all cores, not just its own
-    absent: str = ""  # why it cannot take part
+    words: tuple[str, ...] = ()  # the server's command; equal commands are one server
+    everywhere: bool = False  # the server may use all cores
+    absent: str = ""  # the reason why it cannot take part
 
 
 @dataclass
 class Bench:
-    """What a run has: settings, files, cores."""
+    """The settings, files and cores of a run."""
 
     directory: str
     seconds: float  # of each measurement
-    connections: int = 10**9  # at most, of whatever suite
-    peers: frozenset[str] | None = None  # choices of --peers; None: all
-    memcached: str = ""  # HOST:PORT, "" without
+    connections: int = 10**9  # limit for every suite
+    peers: frozenset[str] | None = None  # chosen by --peers; None: all
+    memcached: str = ""  # HOST:PORT, or ""
     files: dict[str, tuple[str, str]] = field(default_factory=dict)  # certificate and key, by kind
     server_core: set[int] = field(default_factory=set)
     client_core: set[int] = field(default_factory=set)
@@ -79,7 +79,7 @@ class Bench:
         return (sys.executable, str(PEERS_DIRECTORY / name), *self.arguments(kind), *more)
 
     def load(self, mode: str, server: running.Server, port: str, **options: Any) -> Any:
-        """The load generator, as a context. port: what is served there; who does not echo does handshakes."""
+        """Runs the load generator in a with block. port: the service; a server without echo does handshakes."""
         number = server.ports["handshake" if port == "echo" and port not in server.ports else port]
         return running.load(mode, number, machine.family(server.pid), self.client_core, **options)
 
@@ -89,7 +89,7 @@ class Bench:
 
 @contextlib.contextmanager
 def memcached(core: set[int], directory: str) -> Iterator[str]:
-    """HOST:PORT of a memcached on that core, "" where there is none."""
+    """Runs memcached on a core during a with block. Yields HOST:PORT, or "" if it is not installed."""
     if not shutil.which("memcached"):
         yield ""
         return
@@ -101,7 +101,7 @@ def memcached(core: set[int], directory: str) -> Iterator[str]:
 
 
 def counted(load: running.Load, of: str) -> Metrics:
-    """What it counted, of handshakes or exchanges. Raises BenchmarkError if there were none, or if many failed."""
+    """Returns the load generator's counts. Raises BenchmarkError if there were none, or if many failed."""
     counts = load.result()
     if not counts[of] or counts["failures"] > counts[of] / 100:
         raise running.BenchmarkError(f"{counts[of]} {of}, {counts['failures']} failures")
@@ -156,7 +156,7 @@ def echo(bench: Bench, server: running.Server | None) -> Metrics:
 
 
 def idle(bench: Bench, server: running.Server | None) -> Metrics:
-    """Growth from a few connections to many, since the first ones bring code and caches with them."""
+    """Measures the growth from few connections to many, because the first ones also load code and caches."""
     assert server
     count = bench.many(IDLE)
     with bench.load("idle", server, "echo", c=bench.many(50), t=60) as few:
@@ -175,7 +175,7 @@ def all_there(load: running.Load, count: int) -> Metrics:
 
 
 def parked(bench: Bench, server: running.Server | None) -> Metrics:
-    """Many handshakes at once, each waiting in a callback until all do; then as many whose callback does not wait."""
+    """Runs many handshakes that all wait in a callback at once, then as many whose callback does not wait."""
     assert server
     count = bench.many(PARKED)
     with bench.load("idle", server, "certificate 0", c=bench.many(20), t=30) as few:
@@ -200,7 +200,7 @@ def parked(bench: Bench, server: running.Server | None) -> Metrics:
 
 
 def wait_until_parked(server: running.Server, count: int) -> int:
-    """How many there were in the end: a way with few threads parks no more than those."""
+    """Waits until count handshakes wait, or their number stays the same. Returns the number."""
     parked, still = 0, 0
     while parked < count and still < 20:
         time.sleep(0.1)  # asking costs the server time
@@ -211,7 +211,7 @@ def wait_until_parked(server: running.Server, count: int) -> int:
 
 
 def storm(bench: Bench, server: running.Server | None) -> Metrics:
-    """Four connections that echo every 5 ms, while 32 clients do full handshakes as fast as they can."""
+    """Measures four connections that echo every 5 ms while 32 clients do full handshakes as fast as they can."""
     assert server
     calm_options = {"c": bench.many(4), "i": 0.005, "t": bench.seconds, "w": 0.4}
     with (
@@ -244,7 +244,7 @@ def contestant(bench: Bench, peer: Peer, measures: dict[str, Measure]) -> Contes
 
 
 def field_of(bench: Bench, measures: dict[str, Measure], *, talking: bool = True) -> list[Contestant]:
-    """The peers. talking: they have to do more than handshakes."""
+    """Returns the other servers. talking: only those that can do more than handshakes."""
     return [
         contestant(bench, peer, measures) for peer in PEERS if bench.wants(peer.choice) and (peer.echoes or not talking)
     ]
@@ -255,7 +255,7 @@ def greentls(bench: Bench, name: str, measures: dict[str, Measure], *more: str, 
 
 
 def strategy(name: str) -> str:
-    """Why there is no such SSLContext.strategy, or ""."""
+    """Returns "", or the reason why SSLContext.strategy has no such value."""
     import ssl
 
     from greentls import SSLContext
@@ -271,7 +271,7 @@ def strategy(name: str) -> str:
 
 
 def way(bench: Bench, name: str, measures: dict[str, Measure], milliseconds: Iterable[int] = (0,)) -> Contestant:
-    """A server whose lookups take their time."""
+    """Returns a server with slow lookups."""
     numbers = ",".join(map(str, milliseconds))
     if name in ("suspend", "replay"):
         return Contestant(name, measures, bench.python("raw_ways.py", "--way", name, "--milliseconds", numbers))
@@ -319,8 +319,10 @@ def lookup(bench: Bench) -> Sequence[Contestant]:
         return handshakes("resumed", version, port, WAITING_CLIENTS, w=min(0.08, bench.seconds))
 
     def blocked(milliseconds: int, version: str) -> Measure:
-        """Few clients: all of them are served in each turn of the loop, and a measurement has to see several turns.
-        The rate does not hang on their number; what a client has to wait does, and is not told."""
+        """There are few clients, because each turn of the loop serves all, and a measurement needs several turns.
+
+        The rate does not depend on their number. The time that a client waits does, so it is left out.
+        """
         seconds = max(bench.seconds, 30e-3 * milliseconds)
         one = handshakes("resumed", version, f"session {milliseconds}", BLOCKED_CLIENTS, seconds)
         return lambda bench, server: one(bench, server) | {"p50_ms": None, "p99_ms": None}
@@ -352,7 +354,7 @@ def bulk_data(bench: Bench) -> Sequence[Contestant]:
 
 
 def talkers(bench: Bench, measures: dict[str, Measure]) -> list[Contestant]:
-    """With connections that stand, TCP_NODELAY makes no difference where each write is one flight."""
+    """On established connections, TCP_NODELAY makes no difference, because each write is one flight."""
     return [each for each in field_of(bench, measures) if each.name != "gevent.ssl"]
 
 

@@ -1,4 +1,4 @@
-"""The ratios that greentls is to reach, and what a run says of them."""
+"""The ratios that greentls should reach, and a run's results for them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from benchmarks.report import METRICS, Table, spread
 
 
 class Target(NamedTuple):
-    """ours / theirs of a metric's medians is to be at most, or at least, the limit; theirs None: ours itself."""
+    """The ratio ours / theirs of a metric's medians, or ours alone if theirs is None, and its limit."""
 
     suite: str
     work: str
@@ -23,7 +23,7 @@ class Target(NamedTuple):
 NODELAY, NODE = "gevent.ssl, TCP_NODELAY", "Node, memcached"
 TICKETS, MEMORY, STORED = "greentls, tickets", "greentls, memory", "greentls, memcached"
 SLOW = "session, 20 ms"
-# Beside what is measured stands what programs that do nothing else come to against the same: in Python, then in C.
+# The lower bounds, in Python and in C, are shown beside each target.
 LEAN, LEAN_STORED, FLOOR = "lean pump", "lean pump, memory", "C"
 NONE = "—"
 
@@ -50,7 +50,7 @@ TARGETS = [
 
 
 def table(results: dict[str, Any]) -> Table | None:
-    """Those targets whose suites have run; None if there are none."""
+    """Returns the targets whose suites have run, or None."""
     rows = list(_rows(results))
     return Table("targets", ["target", "limit", "measured", "", LEAN, FLOOR], rows) if rows else None
 

@@ -1,4 +1,4 @@
-"""Who else serves TLS: each a program in this directory, started when what it runs on is there."""
+"""The other TLS servers. Each is a program in this directory, which is started if its runtime is installed."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ FLOOR = HERE.parent / "floor"
 
 
 class Peer(NamedTuple):
-    """absent: why it cannot be run, or "". command: what to run, before the arguments that all have."""
+    """A server. absent: the reason why it cannot run, or "". command: the program, before the common arguments."""
 
     name: str
-    choice: str  # of --peers
+    choice: str  # its name for --peers
     absent: Callable[[], str]
-    command: Callable[[str], Sequence[str]]  # from a directory for what is built
-    more: Sequence[str] = ()  # arguments behind those that all have
-    echoes: bool = True  # or it is for handshakes only
+    command: Callable[[str], Sequence[str]]  # takes a directory for built files
+    more: Sequence[str] = ()  # arguments after the common ones
+    echoes: bool = True  # False: for handshakes only
 
 
 def needs_module(name: str) -> Callable[[], str]:

@@ -1,7 +1,7 @@
-"""What the servers in Python share: their arguments, the line that tells where they listen, and their end.
+"""The common parts of the servers in Python: arguments, the line with the ports, and the end.
 
-Each takes the files of a certificate and its key and the bytes of a write, prints one line of JSON, the ports by what
-is served there (echo, upload: reads and drops, download: writes), and serves until standard input ends.
+Each takes the files of a certificate and its key and the size of a write. It prints one line of JSON with the port of
+each service (echo; upload, which reads and discards; download, which writes), and serves until standard input ends.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def arguments(*more: tuple[str, dict]) -> argparse.Namespace:
 
 
 def free_port() -> int:
-    """For a program that must be told its port."""
+    """Returns a free port, for a program that needs to be told one."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return sock.getsockname()[1]
@@ -39,7 +39,7 @@ def announce(ports: dict[str, int]) -> None:
 
 
 def end_with_stdin(answers: dict[str, Callable[[], object]] | None = None) -> None:
-    """Ends the process when standard input ends, also where a handler never lets the loop run.
+    """Ends the process when standard input ends, even if a handler never lets the loop run.
 
     answers: to a line of standard input, what to call; what it returns is printed as JSON. It is called in a thread.
     """

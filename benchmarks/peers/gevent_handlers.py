@@ -29,7 +29,7 @@ def handlers(block: int) -> dict[str, Any]:
 
 
 class Server(StreamServer):
-    """Clients just go when their time is over, which is no news."""
+    """Ignores errors of clients that close when their time is over."""
 
     nodelay = False
 
@@ -41,7 +41,7 @@ class Server(StreamServer):
 
 
 def listen(handle: Any, context: Any, nodelay: bool = False) -> int:
-    """The port."""
+    """Starts a server and returns its port."""
     server = Server(("127.0.0.1", 0), handle, ssl_context=context, backlog=BACKLOG)
     server.nodelay = nodelay
     server.start()

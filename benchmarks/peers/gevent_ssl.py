@@ -1,5 +1,7 @@
-"""gevent.ssl under StreamServer: as people write it, or with TCP_NODELAY, without which a second TLS 1.3 ticket waits
-for the client's delayed ACK."""
+"""gevent.ssl under StreamServer, as people usually write it or with TCP_NODELAY.
+
+Without TCP_NODELAY, the second TLS 1.3 ticket waits for the client's delayed ACK.
+"""
 
 import gevent
 import gevent.ssl

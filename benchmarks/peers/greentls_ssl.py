@@ -1,6 +1,7 @@
-"""greentls under StreamServer, by its public API. --store: where sessions are (open_store()'s URLs), none: in tickets.
+"""greentls under StreamServer, by its public API.
 
---strategy: SSLContext.strategy. --hello: a client_hello_callback, which looks at server_name, at the port "reading".
+--store: the session store (a URL of open_store()); without it sessions are in tickets. --strategy: SSLContext.strategy.
+--hello: at the port "reading", a client_hello_callback that reads server_name.
 """
 
 import ssl

@@ -1,4 +1,4 @@
-"""HAProxy, one process and thread, that answers every request with 200: for handshakes. Its sessions are in tickets."""
+"""HAProxy with one process and thread, which answers every request with 200; for handshakes, with tickets."""
 
 import os
 import sys
@@ -8,7 +8,7 @@ from common import announce, arguments, free_port
 
 given = arguments()
 port = free_port()
-directory = tempfile.mkdtemp(prefix="greentls-bench-haproxy-")  # whoever starts this sets TMPDIR, and removes it
+directory = tempfile.mkdtemp(prefix="greentls-bench-haproxy-")  # the caller sets TMPDIR and removes it
 config, pem = os.path.join(directory, "haproxy.cfg"), os.path.join(directory, "both.pem")
 with open(pem, "w", encoding="utf-8") as both:
     for name in (given.certificate, given.key):

@@ -1,10 +1,9 @@
-"""The floor of Python, which no pump of a TLS server under gevent gets below: what it costs to carry bytes between
-sockets and memory BIOs, and nothing else. It is there to be measured, and never to be used.
+"""The lower bound for a TLS server in Python under gevent: it only moves bytes between sockets and memory BIOs.
 
-OpenSSL, StreamServer and the handlers are the same as greentls has beside it. There are no guards, hooks or deadlines,
-nothing of the ssl module's API, and no errors: clients are trusted. All connections share their buffers.
+It is for measurements only. OpenSSL, StreamServer and the handlers are greentls'. There are no guards, hooks or
+deadlines, no API of the ssl module, and no errors, because clients are trusted. All connections share their buffers.
 
---store: sessions are in memory, as the bytes that a store is given; without it they are in tickets.
+--store: sessions are in memory, as bytes; without it they are in tickets.
 """
 
 from __future__ import annotations
@@ -33,11 +32,11 @@ received_in_c, sealed_in_c, plain = ffi.from_buffer(received), ffi.from_buffer(s
 
 
 class Pump:
-    """What the handlers take for a socket."""
+    """The socket for the handlers."""
 
     def __init__(self, sock: Any) -> None:
         self.sock, self.readable, self.writable = sock._sock, sock._read_event, sock._write_event
-        self.emptied = False  # the last recv_into() got less than it asked for, so the next one would have to wait
+        self.emptied = False  # the last recv_into() got less than it asked for, so the next one would wait
         self.incoming, self.outgoing = lib.BIO_new(MEMORY), lib.BIO_new(MEMORY)
         self.ssl = lib.SSL_new(raw_context)
         lib.SSL_set_bio(self.ssl, self.incoming, self.outgoing)
@@ -54,7 +53,7 @@ class Pump:
             try:
                 data = bytes(data[self.sock.send(data) :])
             except BlockingIOError:
-                data = bytes(data)  # the buffer is everybody's
+                data = bytes(data)  # all connections share the buffer
                 self.wait(self.writable)
 
     def receive(self) -> None:
@@ -116,7 +115,7 @@ def serve(handle: Any, sock: Any, address: Any) -> None:
 
 
 def listen(handle: Any) -> int:
-    """The port."""
+    """Starts a server and returns its port."""
     server = StreamServer(("127.0.0.1", 0), functools.partial(serve, handle), backlog=BACKLOG)
     server.start()
     return server.server_port

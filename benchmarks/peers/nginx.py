@@ -1,4 +1,4 @@
-"""nginx, one process, that answers every request with 200: for handshakes. Its sessions are in tickets."""
+"""nginx with one process, which answers every request with 200; for handshakes, with tickets."""
 
 import os
 import sys
@@ -8,7 +8,7 @@ from common import announce, arguments, free_port
 
 given = arguments()
 port = free_port()
-directory = tempfile.mkdtemp(prefix="greentls-bench-nginx-")  # whoever starts this sets TMPDIR, and removes it
+directory = tempfile.mkdtemp(prefix="greentls-bench-nginx-")  # the caller sets TMPDIR and removes it
 config = os.path.join(directory, "nginx.conf")
 places = "".join(
     f"{kind}_temp_path {directory}/{kind}; " for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")

@@ -1,14 +1,15 @@
-"""Two ways to wait that greentls does without: here to be measured beside its own, in as few lines as they take.
+"""Two ways to wait that greentls does not use, in few lines, to measure them beside its own.
 
---way suspend: OpenSSL's callbacks that may say "later" do, SSL_do_handshake() returns, the answer is fetched, and the
-handshake is entered again. A session is asked for in the ClientHello callback (SSL_CTX_set_client_hello_cb(3)), since
-the session callback itself cannot say so; a certificate in SSL_CTX_set_cert_cb(3).
+--way suspend: those of OpenSSL's callbacks that can say "later" do. SSL_do_handshake() returns, the answer is fetched,
+and SSL_do_handshake() is called again. A session is looked up in the ClientHello callback
+(SSL_CTX_set_client_hello_cb(3)), because the session callback cannot say "later"; a certificate in
+SSL_CTX_set_cert_cb(3).
 
---way replay: the callback notes what is asked for, SSL_do_handshake() is stopped by the same "later", its SSL is freed,
-the answer is fetched, and a new SSL is given the same bytes.
+--way replay: the callback notes the question and stops SSL_do_handshake() by the same "later". The SSL is freed, the
+answer is fetched, and a new SSL gets the same bytes.
 
-Ports as those of ways.py: "session N", "certificate N", "park". There is no guard here, no deadline, and nothing is
-checked: a server for the loopback only.
+The ports are those of ways.py: "session N", "certificate N", "park". There are no guards, deadlines or checks, so this
+is for the loopback only.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ handshakes: dict[Any, Handshake] = {}  # by SSL*
 
 
 def look_up(seconds: float | None) -> None:
-    """None: until standard input says so."""
+    """Waits; None means until standard input says so."""
     if seconds == 0:
         return
     waiting["now"] += 1
@@ -48,7 +49,7 @@ def look_up(seconds: float | None) -> None:
 
 
 class Service:
-    """What one port does. Its SSL_CTX asks for a session, or for a certificate."""
+    """A service on one port. Its SSL_CTX asks for a session or for a certificate."""
 
     def __init__(self, what: str, seconds: float | None) -> None:
         self.what, self.seconds = what, seconds
@@ -71,7 +72,7 @@ class Service:
 
 
 class Handshake:
-    """wanted: what a callback could not answer. answers: by session id, or True for the certificate."""
+    """A handshake. wanted: the question that a callback could not answer. answers: by session id; True: certificate."""
 
     def __init__(self, service: Service) -> None:
         self.service = service
@@ -135,7 +136,7 @@ def on_get_session(ssl: Any, start: Any, length: int, copy: Any) -> Any:
     mine = handshakes[ssl]
     session_id = bytes(ffi.buffer(start, length))
     if session_id not in mine.answers:
-        mine.wanted = session_id  # the certificate callback stops it; suspend has asked before
+        mine.wanted = session_id  # the certificate callback stops it; suspend has looked it up before
         return ffi.NULL
     blob = mine.answers[session_id]
     if blob is None:
@@ -161,7 +162,7 @@ def on_client_hello(ssl: Any, alert: Any, _: Any) -> int:
 
 
 def offered_session(ssl: Any) -> bytes:
-    """The first PSK identity, which for a stateful ticket is the session's id; or TLS 1.2's session id."""
+    """Returns the first PSK identity, which for a stateful ticket is the session's id, or TLS 1.2's session id."""
     start, length = ffi.new("const unsigned char **"), ffi.new("size_t *")
     if lib.SSL_client_hello_get0_ext(ssl, PRE_SHARED_KEY, start, length):
         identities = bytes(ffi.buffer(start[0], length[0]))
@@ -205,7 +206,7 @@ loop = gevent.get_hub().loop
 
 
 def release() -> bool:
-    """Called in a thread."""
+    """Runs in a thread."""
     loop.run_callback_threadsafe(released.set)
     return True
 

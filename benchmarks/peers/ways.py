@@ -1,10 +1,10 @@
-"""greentls whose lookups take their time, by one of its ways to wait, or by none.
+"""greentls with slow lookups, under one of its ways to wait, or blocking.
 
---way blocking: callbacks sleep as they have to without greentls, and everybody with them. Others: SSLContext.strategy.
+--way blocking: callbacks block the thread, as they do without greentls. Other ways are values of SSLContext.strategy.
 
 Ports, for each number N of --milliseconds: "session N", whose session store takes N ms for a get(); "certificate N",
-whose sni_callback takes N ms; "three N", where a handshake asks for a name, a protocol and a staple, N ms each. "park":
-its sni_callback waits until standard input says "release"; "report" tells how many wait.
+whose sni_callback takes N ms; "three N", where a handshake asks for a name, a protocol and a staple, N ms each. At the
+port "park", the sni_callback waits until standard input says "release"; "report" answers with the number that wait.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ loop = gevent.get_hub().loop
 
 
 def release() -> bool:
-    """Called in a thread."""
+    """Runs in a thread."""
     loop.run_callback_threadsafe(released.set)
     return True
 

@@ -1,5 +1,8 @@
-"""AES-256-GCM alone, record by record: peers have the interpreter's OpenSSL, greentls has that of the cryptography
-wheel, and this is the part of bulk data's ratios that is theirs."""
+"""AES-256-GCM alone, record by record.
+
+Other servers use the interpreter's OpenSSL and greentls the cryptography wheel's. This shows which part of the ratios
+of bulk data is due to that.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ TURN = 200  # records
 
 
 def gigabytes(function: Callable[..., Any], seconds: float) -> float:
-    """GB/s through libcrypto's EVP functions, each record with a nonce of its own as in TLS; the best turn's."""
+    """Returns GB/s of the best turn through libcrypto's EVP functions, each record with its own nonce as in TLS."""
     record, out, nonce = bytes(RECORD), ctypes.create_string_buffer(RECORD + 16), bytes(12)
     length = ctypes.byref(ctypes.c_int())
     new = function("EVP_CIPHER_CTX_new", ctypes.c_void_p)
@@ -37,7 +40,7 @@ def gigabytes(function: Callable[..., Any], seconds: float) -> float:
 
 
 def ours(name: str, *types: Any) -> Any:
-    """A function of the OpenSSL that greentls uses, from its name and C types."""
+    """Returns a function of greentls' OpenSSL by its name and C types."""
     from greentls.openssl import symbols
 
     return ctypes.CFUNCTYPE(*types)(symbols.address(name))
@@ -46,7 +49,7 @@ def ours(name: str, *types: Any) -> Any:
 def the_interpreters(name: str, *types: Any) -> Any:
     import _ssl
 
-    return ctypes.CFUNCTYPE(*types)((name, ctypes.CDLL(_ssl.__file__)))  # dlsym() looks in what it is linked against
+    return ctypes.CFUNCTYPE(*types)((name, ctypes.CDLL(_ssl.__file__)))  # dlsym() also searches its dependencies
 
 
 def main() -> None:

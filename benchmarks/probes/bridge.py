@@ -1,9 +1,9 @@
-"""What it costs a callback to wait: handshakes between two connections in memory, whose server asks for a name.
+"""The cost of waiting in a callback: handshakes between two connections in memory, with a servername callback.
 
-In turns the callback answers at once, or only after gevent.sleep(0), which leaves OpenSSL's frames for the hub and
-comes back; or it answers at once, and the same gevent.sleep(0) follows when OpenSSL has been left. Taken is the CPU
-time of the one step of the server's handshake that asks; medians. Beside it stands gevent.sleep(0) again and again,
-which finds gevent in the processor's caches, where a handshake has just driven it out.
+In turns, the callback answers at once; or it calls gevent.sleep(0), which switches to the hub from inside OpenSSL; or
+it answers at once, and gevent.sleep(0) is called outside OpenSSL. The result is the median CPU time of the server's
+step that calls the callback. For comparison, gevent.sleep(0) is also measured in a loop, where its code stays in the
+processor's caches; a handshake evicts it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from greentls.core.connection import WANT_READ, Connection
 from greentls.core.hooks import Hooks
 from tests.support.helpers import Pki
 
-TURN = 20  # handshakes of a kind before the other's
+TURN = 20  # handshakes of one kind in a row
 
 
 def ask(connection: object, name: str | None) -> None:
@@ -50,7 +50,7 @@ def nanoseconds_of(function: Callable[[], object]) -> int:
 
 
 def handshake(server_context: Config, client_context: Config, after: Callable[[], object]) -> int:
-    """Nanoseconds of the server's first step, which takes the ClientHello, and of what is done after it."""
+    """Returns the nanoseconds of the server's first step, which takes the ClientHello, and of the work after it."""
     server, client = Connection(server_context), Connection(client_context, server_hostname="localhost")
     client.step_handshake()
     server.receive_data(client.data_to_send())

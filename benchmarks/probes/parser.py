@@ -1,10 +1,10 @@
-"""How fast ClientHellos are parsed, beside dpkt, scapy, tlslite-ng and tls-parser, and whether time is linear.
+"""Compares greentls.wire with dpkt, scapy, tlslite-ng and tls-parser, and tests whether its time is linear.
 
-Parsers differ in how deep they go, so each row says what it does. Time is taken in rounds: every row's turn takes about
-a millisecond, then the next row's, and so on. Before that all parsers have to agree on what is in the hello.
+Parsers go to different depths, so each row says what it does. In each round, every row gets a turn of about a
+millisecond. Before that, all parsers have to agree on the content of the hello.
 
---curves feeds streams of up to 1 MiB, byte by byte or cut into records of one byte: if time per byte stays the same,
-time is linear, and the exponent of time = a * size ** exponent is near 1.
+--curves feeds streams of up to 1 MiB, byte by byte or cut into records of one byte. If the time is linear, the exponent
+of time = a * size ** exponent is near 1.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ DEPTHS = {
 
 
 class Row(NamedTuple):
-    """One thing that is measured."""
+    """A function of a parser."""
 
     parser: str  # "greentls" or a competitor's name on PyPI
     depth: str  # of DEPTHS
-    words: str  # what is called, and what it decodes
+    words: str  # the called function, and what it decodes
     parse: Callable[[], Any]
-    fields: Callable[[Any], dict[str, Any]]  # what parse() gave, in the words and types of ClientHello
+    fields: Callable[[Any], dict[str, Any]]  # takes the result; returns ClientHello's fields
 
 
 # The parsers --------------------------------------------------------------------------------------------------------
-# Each function takes the hello with its record, and without; and raises ImportError if the parser is not installed.
+# Each function takes the hello with its record and without. It raises ImportError if the parser is not installed.
 
 
 def greentls(stream: bytes, message: bytes) -> list[Row]:
@@ -131,7 +131,7 @@ def dpkt(stream: bytes, message: bytes) -> list[Row]:
 
 def scapy(stream: bytes, message: bytes) -> list[Row]:
     logging.getLogger("scapy").setLevel(logging.ERROR)
-    with warnings.catch_warnings():  # of ciphers that cryptography is about to drop
+    with warnings.catch_warnings():  # about ciphers that cryptography will drop
         warnings.simplefilter("ignore")
         from scapy.layers.tls.handshake import TLSClientHello
 
@@ -198,7 +198,7 @@ def tlslite_ng(stream: bytes, message: bytes) -> list[Row]:
         }
 
     words = "messages.ClientHello().parse(), which decodes eagerly; of Chromium's extensions ECH and ALPS stay bytes"
-    # The type is read before, as tlslite-ng does itself.
+    # The type is read first, as in tlslite-ng.
     return [
         Row("tlslite-ng", "bodies", words, lambda: TlsliteHello().parse(TlsliteParser(bytearray(message[1:]))), fields)
     ]
@@ -223,7 +223,7 @@ COMPETITORS = (dpkt, scapy, tlslite_ng, tls_parser)
 
 
 def rows_for(stream: bytes, message: bytes) -> list[Row]:
-    """Of the parsers that are installed."""
+    """Returns the functions of the installed parsers."""
     rows = greentls(stream, message)
     for make in COMPETITORS:
         try:
@@ -234,7 +234,7 @@ def rows_for(stream: bytes, message: bytes) -> list[Row]:
 
 
 def check(rows: list[Row]) -> dict[str, list[str]]:
-    """Which fields each parser agrees on with greentls; SystemExit where one does not."""
+    """Returns the fields on which each parser agrees with greentls. Raises SystemExit if one does not agree."""
     expected: dict[str, Any] = {}
     agreed: dict[str, set[str]] = {}
     for row in rows:
@@ -257,12 +257,12 @@ def seconds_of(parse: Callable[[], object], calls: int) -> float:
 
 
 def interleaved(functions: list[Callable[[], object]], rounds: int, turn: float) -> list[list[float]]:
-    """For each function the seconds of a call, by round. turn: about how many seconds it gets in each."""
+    """Returns for each function the seconds of a call in each round. turn: about the seconds for its turn."""
     calls = [max(1, round(turn / min(seconds_of(each, 1) for _ in range(5)))) for each in functions]
     times: list[list[float]] = [[] for _ in functions]
     gc.collect()
     gc.freeze()
-    gc.disable()  # as timeit: who makes garbage would make the others pay
+    gc.disable()  # as in timeit: one function's garbage would slow down others
     try:
         for _ in range(rounds):
             for function, count, each in zip(functions, calls, times, strict=True):
@@ -275,7 +275,7 @@ def interleaved(functions: list[Callable[[], object]], rounds: int, turn: float)
 
 
 def side_by_side(options: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Microseconds by "parser: depth"."""
+    """Returns microseconds by "parser: depth"."""
     stream = (HELLOS / f"{options.hello}.bin").read_bytes()
     rows = rows_for(stream, next(RecordReader().feed(stream)))
     check(rows)
@@ -291,7 +291,7 @@ def side_by_side(options: argparse.Namespace) -> dict[str, dict[str, float]]:
 
 
 def handshake_messages(size: int) -> bytes:
-    """size bytes of messages as long as RecordReader and Parser take them: 64 KiB the first, 256 KiB the others."""
+    """Returns size bytes of the longest allowed messages: 64 KiB for the first, 256 KiB for others."""
     data = b""
     while len(data) < size:
         longest = (256 if data else 64) * 1024
@@ -325,7 +325,7 @@ def byte_by_byte(size: int) -> list[bytes]:
 
 
 def tiny_records(size: int) -> list[bytes]:
-    """One message of a byte more than its header, since few records may hold the first; then records of one byte."""
+    """Returns a short first message, which may have few records, then records of one byte."""
     first = message_bytes(HandshakeType.finished, b"x")
     return [in_records(first, 5) + in_records(handshake_messages(size - 5), 1)]
 
@@ -342,7 +342,7 @@ CURVES = {
 
 
 def linear_time(options: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """The exponent of each curve. The longest streams are halved until all fit into the seconds, about."""
+    """Returns the exponent of each curve. Halves the longest streams until all take about the given seconds."""
     results = {}
     for name, (read, cut) in CURVES.items():
         longest = LONGEST
