@@ -239,7 +239,7 @@ def test_what_is_not_as_it_should_be_is_told_beneath_the_table():
     assert report.notes(kept["suites"]["echo"]) == [
         "Go: absent, there is no go",
         "Node, 64 bytes: failed in 2 of 3 rounds, no result",
-        "gevent.ssl, TCP_NODELAY, 64 bytes: the load generator used 99% of its core, a limit itself",
+        "gevent.ssl, TCP_NODELAY, 64 bytes: the load generator used 99% of its core and was a limit",
     ]
     assert report.notes(kept["suites"]["handshake"]) == ["gevent.ssl, TCP_NODELAY, resumed, TLS 1.3: only 25% resumed"]
 
