@@ -79,10 +79,10 @@ def set_signature_algorithms(context: Context, names: str, of_clients: bool = Fa
 
 
 def set_psk_identity_hint(context: Context, hint: bytes) -> None:
-    """A TLS 1.2 server's hint which identity a client should take, at most 128 bytes."""
+    """A TLS 1.2 server's hint which identity a client should take, at most 256 bytes."""
     if lib.SSL_CTX_use_psk_identity_hint(raw(context), hint) != 1:
         lib.ERR_clear_error()
-        raise ConfigurationError("psk_identity_hint", "OpenSSL refuses it", "at most 128 bytes")
+        raise ConfigurationError("psk_identity_hint", "OpenSSL refuses it", "at most 256 bytes")
 
 
 def set_post_handshake_auth(context: Context) -> None:
