@@ -1,4 +1,4 @@
-"""SSL: names, and what a connection tells before there is one. tests/core/test_connection.py has the rest."""
+"""SSL: the names that a connection asks for, and what it tells before its handshake."""
 
 from __future__ import annotations
 
