@@ -84,7 +84,7 @@ class _Elsewhere:
 
     def find(self) -> Callable[..., Any]:
         """The function, which takes this one's place in lib. Raises UnsupportedOpenSSL."""
-        function: Callable[..., Any] = ffi.cast(SIGNATURES[self.name], symbols.address(self.name, _elsewhere))
+        function: Callable[..., Any] = ffi.cast(SIGNATURES[self.name], symbols.address(self.name, hidden))
         setattr(lib, self.name, function)
         return function
 
@@ -95,7 +95,7 @@ def choose(name: str, exported: object) -> Callable[..., Any]:
 
 
 lib.__dict__.update(NUMBERS, **{name: choose(name, _binding.lib) for name in SIGNATURES.keys() | MACROS.keys()})
-_elsewhere = frozenset(name for name in SIGNATURES if isinstance(getattr(lib, name), _Elsewhere))
+hidden = frozenset(name for name in SIGNATURES if isinstance(getattr(lib, name), _Elsewhere))
 
 
 def need(*names: str) -> None:

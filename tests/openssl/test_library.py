@@ -24,6 +24,8 @@ AT_IMPORT = {
     "SSL_get_error", "SSL_read", "SSL_write",
 }  # fmt: skip
 LATER = sorted(set(NAMES) - AT_IMPORT)
+if not library.have("X509_VERIFY_PARAM_set1_host_input_validation"):  # which OpenSSL 4.0 brought, with the need for it
+    LATER.remove("X509_VERIFY_PARAM_set1_host_input_validation")
 # They free, also where nobody would hear of an exception. pyOpenSSL needs them, too.
 FREE = {"BIO_free", "EVP_PKEY_free", "SSL_SESSION_free", "SSL_free", "SSL_set_shutdown"}
 
