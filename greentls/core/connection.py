@@ -157,6 +157,7 @@ class Connection:
             if self.verify_hooks:
                 operation.run(name, verify_resumption, (self._ssl,))
             handshake.finish()
+            connections.forget_keys(self._ssl)
             if not (self.eof or bios.mem_data(self.incoming, bios.start)):
                 self.drained_at = received
             count_messages(self._ssl, self.config.ssl_context)

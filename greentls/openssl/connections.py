@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 from collections.abc import Callable
@@ -11,11 +12,13 @@ from OpenSSL.SSL import Context
 
 from greentls.errors import ConfigurationError, UnsupportedOpenSSL
 from greentls.openssl import bios, contexts, errors, sessions
-from greentls.openssl.library import BIO, NULL, SSL, SSL_CIPHER, SSL_SESSION, Callback, Memory, ffi, lib, text
+from greentls.openssl.library import BIO, NULL, SSL, SSL_CIPHER, SSL_SESSION, Callback, Memory, ffi, have, lib, text
 from greentls.openssl.lifetimes import owned
 from greentls.openssl.stacks import certificate_der, certificates_der, ciphers
 
 _STATUSTYPE_OCSP = 1
+_GET_PEER_TMP_KEY, _GET_TMP_KEY = 109, 133  # cmd of SSL_ctrl(3)
+_X25519 = 1034  # obj_mac.h: an empty key has to be of some type
 _READ_EARLY_DATA_SUCCESS, _EARLY_DATA_ACCEPTED = 1, 2
 _HOSTFLAG_NO_PARTIAL_WILDCARDS, _HOSTFLAG_NEVER_CHECK_SUBJECT = 0x4, 0x20
 
@@ -117,6 +120,27 @@ def set_info_callback(ssl: SSL, context: Context, callback: Callback) -> None:
         lib.SSL_set_info_callback(ssl, callback)
     except UnsupportedOpenSSL:
         lib.SSL_CTX_set_info_callback(contexts.raw(context), callback)
+
+
+def forget_keys(ssl: SSL) -> None:
+    """Destroys the key shares of a handshake that is over: the peer's, and ours with its private key.
+
+    OpenSSL keeps both until the connection is freed, for SSL_get_peer_tmp_key(3), which nobody here calls; those of
+    X25519MLKEM768 take 7 KiB at a server, 8 KiB at a client. It has no function that frees them, but
+    EVP_PKEY_set_type(3) empties a key.
+    """
+    if not _can_forget_keys():
+        return
+    key = ffi.new("EVP_PKEY **")
+    for command in _GET_PEER_TMP_KEY, _GET_TMP_KEY:
+        if lib.SSL_ctrl(ssl, command, 0, key) == 1:
+            lib.EVP_PKEY_set_type(key[0], _X25519)
+            lib.EVP_PKEY_free(key[0])
+
+
+@functools.cache
+def _can_forget_keys() -> bool:
+    return have("SSL_ctrl", "EVP_PKEY_set_type")
 
 
 def received_shutdown(ssl: SSL) -> bool:

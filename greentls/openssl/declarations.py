@@ -37,6 +37,7 @@ int EVP_PKEY_fromdata(void *, void **, int, void *);
 int EVP_PKEY_fromdata_init(void *);
 const char *EVP_PKEY_get0_type_name(const void *);
 int EVP_PKEY_get_size(const void *);
+int EVP_PKEY_set_type(EVP_PKEY *, int);
 int EVP_PKEY_todata(const void *, int, void **);
 int EVP_PKEY_up_ref(void *);
 const EVP_CIPHER *EVP_get_cipherbyname(const char *);
