@@ -31,6 +31,10 @@ coverage: $(VENV)/.installed-test  ## the lines of greentls that tests run; fail
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report
 
+versions:  ## check's tests with older versions of what greentls needs; VERSIONS=oldest PYTHON=python3.10
+	PIP_CONSTRAINT=$(CURDIR)/tests/versions/$(or $(VERSIONS),oldest).txt $(MAKE) --no-print-directory check-tests \
+		VENV=.venv-$(or $(VERSIONS),oldest)-$(notdir $(PYTHON))
+
 test-all:  ## every test, on each Python from 3.10 that is installed
 	sh tests/all_pythons.sh
 

@@ -79,6 +79,8 @@ setup(
     python_requires=">=3.10",
     install_requires=[
         "gevent>=24.2.1",
+        "gevent>=24.10.1; python_version >= '3.13'",  # the first with wheels for it; 25.8.1 is for 3.14
+        "gevent>=25.8.1; python_version >= '3.14'",
         # 3.0.3: frames on 3.12; 3.1: CPython 3.13; 3.2.2: 3.14. Older ones corrupt frames that a callback switches in.
         "greenlet>=3.0.3",
         "greenlet>=3.1; python_version >= '3.13'",
