@@ -1,28 +1,30 @@
-"""TicketKeys: what a server seals its session tickets with, and how a fleet agrees on it.
+"""TicketKeys: the keys that seal a server's session tickets, and how a fleet agrees on them.
 
-A ticket is a session that the client keeps (RFC 5077 section 4, RFC 8446 4.6.1): its secrets, sealed by a key of the
-server's. Whoever has that key opens every ticket under it and, under TLS 1.2, reads the connections; so a key lives for
-hours, and never in clear outside of a process. A ticket that no key opens costs a full handshake, and nothing else.
+A ticket is a session that the client keeps (RFC 5077 section 4, RFC 8446 4.6.1). The server has sealed its secrets with
+a key. That key opens every ticket under it and so, under TLS 1.2, the recorded connections. It lives for hours, and
+never leaves a process in clear. A ticket that no key opens costs a full handshake and nothing else.
 
-Shared keys are one small value in a store: a list of keys, each with the time from which it seals, and the time until
-which it opens. Every process looks at it three times in a minute:
+Shared keys are one small value in a store: a list of keys, each with the time when it begins to seal and the time when
+it ceases to open. Every process looks at it three times a minute:
 
-1. What it finds and what it holds are put together; what has ended is left out.
-2. A minute before the newest key has sealed for a rotation, one more is added: all know it when it begins to seal.
-3. If the list differs from what was found, it is put there by compare-and-swap. Who comes too late begins again.
+1. It merges the keys that it finds with those that it holds, and drops those that have ended.
+2. When the newest key has sealed for a rotation, less a minute, it adds one more. All know that key when it begins.
+3. If the list differs from what it found, it puts the list by compare-and-swap. If that comes too late, it starts
+   again.
 
-All have the same list then, and seal with the same key: the newest that has begun. A store that is down changes
-nothing: the keys that are held are used on. One that forgot everything, or moved to another node, is told again by who
-comes first, so keys are lost with the last process only. A process that starts while it is down makes a key of its own,
-which the others learn once it is back.
+So all processes have the same list, and seal with the newest key that has begun. While the store is down, they use the
+keys that they hold. If the store has lost everything, or moved to another node, the first process puts the list again:
+keys are lost only with the last process. A process that starts while the store is down makes a key of its own; the
+others learn it when the store is back.
 
-Times are the wall clocks' of many machines. One that is wrong by half a minute costs nothing: its machine uses a new
-key when all know it already, an old one when all know it still. One that is minutes early uses a new key while a few
-have not looked yet, which costs some full handshakes at each rotation. Beyond SKEW a clock is wrong. A key that begins
-later than the fastest right clock would announce it is left out, wherever it is found: it would be the newest until
-then, and so the last one. The machine whose clock is wrong seals with keys of its own, which the others may not open.
+Times come from the clocks of many machines. A clock that is wrong by half a minute costs nothing: when its machine
+begins with a new key, all know that key already, and while it uses an old one, all still know it. A clock that is
+minutes early uses a new key before some processes have looked, which costs some full handshakes at each rotation.
+Beyond SKEW a clock is wrong. A key that begins later than the fastest right clock would announce it is dropped wherever
+it is found: otherwise it would count as the newest until then, and no process would add another. The machine whose
+clock is wrong then seals with keys of its own, which the others may not open.
 
-The algorithm is that of h2o's src/ssl.c; but h2o takes what it finds for the whole truth.
+The algorithm is that of h2o's src/ssl.c, except that h2o discards its own keys for those that it finds.
 """
 
 from __future__ import annotations
@@ -40,11 +42,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from greentls import events
 from greentls.errors import ConfigurationError
-from greentls.hub import Deadline, Event, PerHub, here
+from greentls.hub import Deadline, Event, PerHub, Task, here
 from greentls.log_limit import LogLimit
 from greentls.secret_file import read_secret_file, repeats
 from greentls.stores import SharedValues
@@ -55,28 +57,29 @@ log = logging.getLogger("greentls.tickets")
 
 Path = str | os.PathLike[str]
 
-# Seconds for which a shared key opens. With a new one at a quarter of it, what was sealed last has three quarters left:
-# more than the two hours of context.SESSION_LIFETIME. h2o has one hour, HAProxy's manual speaks of twelve.
+# Seconds for which a shared key opens. A new one begins at a quarter of it, so the last ticket under a key has three
+# quarters left: more than the two hours of context.SESSION_LIFETIME. h2o has one hour, HAProxy's manual suggests
+# twelve.
 LIFETIME = 3 * 3600.0
 
-ANNOUNCE = 60.0  # seconds between a key's being told and its first use: h2o's
-REFRESH = 20.0  # seconds between two looks at the store, a quarter more or less: two may fail within ANNOUNCE
-SKEW = 300.0  # seconds by which the fleet's clocks may differ: Kerberos allows as much
-AHEAD = SKEW + ANNOUNCE  # seconds before which a key can be told
-STORE_TIMEOUT = 5.0  # seconds for one such look
-ATTEMPTS = 20  # swaps that may come too late, one after another
-MAX_KEYS = 32  # in the list: five in health, one more for each process that started during an outage
+ANNOUNCE = 60.0  # seconds from a key's announcement to its first use: as h2o
+REFRESH = 20.0  # seconds between two looks at the store, give or take a quarter: two may fail within ANNOUNCE
+SKEW = 300.0  # seconds by which the fleet's clocks may differ: as Kerberos
+AHEAD = SKEW + ANNOUNCE  # seconds by which a key may be announced before it begins, by this machine's clock
+STORE_TIMEOUT = 5.0  # seconds for one look at the store
+ATTEMPTS = 20  # swaps in a row that may come too late
+MAX_KEYS = 32  # in the list: usually five, and one more for each process that started during an outage
 
-FILE_INTERVAL = 1.0  # seconds for which a file is not looked at again
+FILE_INTERVAL = 1.0  # seconds between two looks at a file
 MAX_FILE = 65_536  # bytes
-LOG_INTERVAL = 10.0  # seconds between two lines about the same file
+LOG_INTERVAL = 10.0  # seconds between two log lines about the same file
 
 
 @dataclass(frozen=True)
 class TicketKey:
-    """AES-CBC and HMAC-SHA256, as RFC 5077 section 4 recommends them.
+    """A key for AES-CBC and HMAC-SHA256, as RFC 5077 section 4 recommends.
 
-    name: 16 bytes that stand in the ticket. aes: 16 or 32 bytes. hmac: 16 to 64 bytes. Raises ConfigurationError.
+    name: 16 bytes, which the ticket shows. aes: 16 or 32 bytes. hmac: 16 to 64 bytes. Raises ConfigurationError.
     """
 
     name: bytes
@@ -96,21 +99,22 @@ class TicketKey:
 
 
 class TicketKeys(ABC):
-    """For SSLContext.ticket_keys. Configs, greenlets and threads may share it, and forks inherit it."""
+    """The value of SSLContext.ticket_keys. Contexts, greenlets and threads may share one; forked processes inherit
+    it."""
 
     @staticmethod
     def static(keys: Sequence[TicketKey]) -> TicketKeys:
-        """These keys: the first one seals, all of them open. Raises ConfigurationError if there is none."""
+        """Fixed keys. The first one seals; all of them open. Raises ConfigurationError if there is none."""
         return _StaticKeys(keys)
 
     @staticmethod
     def file(*paths: Path, clock: Callable[[], float] = time.monotonic) -> TicketKeys:
-        """Keys of a file, read again when it changes; a broken one leaves the keys as they were.
+        """Keys from files, which are read again when they change. A broken file leaves the keys as they were.
 
-        Either one file in HAProxy's format (tls-ticket-keys): three lines or more of base64, each the 48 or 80 bytes of
-        a name, an AES and an HMAC key; of the last three the middle one seals, all open. Or files in nginx's format
-        (ssl_session_ticket_key): 48 bytes as above, or 80 with the HMAC key before the AES key; the first file's key
-        seals. Raises ConfigurationError, also for a file to which others have access, and OSError.
+        Either one file in HAProxy's format (tls-ticket-keys): three or more lines of base64, each the 48 or 80 bytes of
+        a name, an AES and an HMAC key. All of the last three open; the middle one seals. Or files in nginx's format
+        (ssl_session_ticket_key): 48 bytes as above, or 80 with the HMAC key before the AES key. The first file's key
+        seals. Raises OSError, and ConfigurationError, also for a file to which others have access.
         """
         return _FileKeys(paths, clock)
 
@@ -121,10 +125,10 @@ class TicketKeys(ABC):
         lifetime: float = LIFETIME,
         clock: Callable[[], float] = time.time,
     ) -> TicketKeys:
-        """Keys on which all agree who use the same store, greentls.open_store()'s.
+        """Keys on which all users of a store of greentls.open_store() agree.
 
         rotation: seconds between two new keys, by default a quarter of lifetime. lifetime: seconds for which a key
-        opens, from its first use; sessions that outlive rotation less than lifetime are not cut short. clock: seconds
+        opens, from its first use. It should be rotation and the lifetime of a session, or more. clock: returns seconds
         since the epoch. Connects at the first use. Raises ConfigurationError, also for a store that would keep the keys
         in clear.
         """
@@ -133,23 +137,22 @@ class TicketKeys(ABC):
     @property
     @abstractmethod
     def keys(self) -> tuple[TicketKey, ...]:
-        """All that open; the first one seals. Asked inside the handshake: does not wait."""
+        """The keys that open; the first one seals. Used inside the handshake, so it does not wait."""
 
     @property
     @abstractmethod
     def age(self) -> float:
-        """Seconds since the file, or the store, was last found in order; math.inf if it never was by today's clock."""
+        """Seconds since the file or the store was last read with success, math.inf if it never was by this clock."""
 
-    def ready(self, timeout: float | None) -> None:  # noqa: B027  most have nothing to wait for
-        """Waits for the first keys, timeout seconds at most: the first use of shared keys does. After it there are
-        some, be they this process's own."""
+    def ready(self, timeout: float | None) -> None:  # noqa: B027  most kinds have nothing to wait for
+        """Waits for the first keys of the fleet, timeout seconds at most. Then there are keys, at least own ones."""
 
-    def refresh(self) -> None:  # noqa: B027  nor anything to look at
-        """Looks at the file or the store at once. Raises what is wrong with it: OSError, ConfigurationError and, for a
-        store, what the store raises. Then the keys are those that they were."""
+    def refresh(self) -> None:  # noqa: B027  most kinds have nothing to read
+        """Reads the file or the store now. May wait. Raises OSError, ConfigurationError, and what the store raises; the
+        keys then stay as they were."""
 
     def opening(self, name: bytes) -> tuple[TicketKey, bool] | None:
-        """(the key of this name; whether it is another one that seals by now), None if it is unknown."""
+        """The key with this name, and whether another one seals by now; None if there is no such key."""
         keys = self.keys
         return next(((each, each is not keys[0]) for each in keys if each.name == name), None)
 
@@ -170,7 +173,7 @@ class _StaticKeys(TicketKeys):
 
 
 class _Changing(TicketKeys):
-    """Keys that may become others: greentls.events is told of it, once for each change, and of what fails."""
+    """Keys that change. Tells greentls.events of each change once, and of failures."""
 
     _source: str
     _told: tuple[TicketKey, ...] = ()
@@ -178,18 +181,18 @@ class _Changing(TicketKeys):
     @property
     @abstractmethod
     def _held_now(self) -> tuple[TicketKey, ...]:
-        """All that open, in any order that changes only when they do. Looks nowhere."""
+        """The keys that open, in an order that changes only with them. Reads nothing."""
 
     @contextmanager
     def _telling(self) -> Iterator[None]:
-        """Round what may change them, or raise."""
+        """A with block for what may change the keys, or raise."""
         try:
             yield
         except Exception as error:
-            # as text: whoever keeps a traceback, or sends it somewhere, has its frames, and the keys that are in them
+            # As text: a traceback has frames, and they have keys.
             self._tell(error=f"{type(error).__name__}: {error}")
             raise
-        # not since the block began: another greenlet may have told of a change meanwhile
+        # The keys before this block may be older than what another greenlet has told meanwhile.
         before, after = self._told, self._held_now
         if after != before:
             self._told = after
@@ -200,7 +203,7 @@ class _Changing(TicketKeys):
 
 
 def _names(keys: tuple[TicketKey, ...], others: tuple[TicketKey, ...]) -> tuple[str, ...]:
-    """Of those that are not among the others."""
+    """The names of the keys that are not among the others."""
     return tuple(each.name.hex() for each in keys if each not in others)
 
 
@@ -245,7 +248,7 @@ class _FileKeys(_Changing):
         self._looked = self._clock()
         with self._telling():
             contents = [read_secret_file(path, _subject(path), MAX_FILE) for path in self._paths]
-            if contents != self._contents:  # not the time of change: two changes may share it
+            if contents != self._contents:  # rather than the file's time, which two changes may share
                 self._keys = _parse_files(self._paths, contents)
                 self._contents = contents
         self._good = self._looked
@@ -299,7 +302,7 @@ _ENTRY = struct.Struct(">16s32s32sQQ")  # name, AES key, HMAC key, begins, ends
 
 
 class _Agreed(NamedTuple):
-    """begins: when it may seal. ends: when it may open no more. Seconds since the epoch."""
+    """A key in the list. begins: when it begins to seal. ends: when it ceases to open. Seconds since the epoch."""
 
     begins: int
     ends: int
@@ -324,7 +327,7 @@ class _SharedKeys(_Changing):
                 f"a rotation takes {2 * ANNOUNCE:.0f} seconds or more, a lifetime two rotations or more",
             )
         self._store, self._rotation, self._lifetime, self._clock = store, rotation, lifetime, clock
-        self._held: tuple[_Agreed, ...] = ()  # the one that begins last comes first; replaced, never changed
+        self._held: tuple[_Agreed, ...] = ()  # the key that begins last is the first; replaced, never changed
         self._source = store.name
         self._agreed = -math.inf
         self._failures = 0
@@ -334,7 +337,7 @@ class _SharedKeys(_Changing):
     @property
     def keys(self) -> tuple[TicketKey, ...]:
         now = self._clock()
-        if not self._held or self._held[-1].begins > now + AHEAD:  # this clock was ahead, and was put right
+        if not self._held or self._held[-1].begins > now + AHEAD:  # this clock was ahead and has been corrected
             with self._telling():
                 self._held = (self._new(now),)
         held = self._held
@@ -348,7 +351,7 @@ class _SharedKeys(_Changing):
     @property
     def age(self) -> float:
         since = self._clock() - self._agreed
-        return max(0.0, since) if since > -SKEW else math.inf  # by another clock than today's
+        return max(0.0, since) if since > -SKEW else math.inf  # or the clock has been corrected since
 
     def ready(self, timeout: float | None) -> None:
         first = self._refreshers.get(self).first
@@ -356,7 +359,7 @@ class _SharedKeys(_Changing):
             first.wait(timeout)
 
     def look(self) -> None:
-        """refresh(), but in time, and what goes wrong is logged."""
+        """As refresh(), but under a deadline, and logs what goes wrong."""
         problem = ""
         deadline = Deadline(STORE_TIMEOUT, "no answer in {} s")
         try:
@@ -430,25 +433,25 @@ def _unpack(value: bytes) -> tuple[_Agreed, ...]:
 
 
 class _Refresher:
-    """Looks at the store now, and then again and again: in one hub of one process, while somebody holds the keys.
+    """Looks at the store again and again, in one hub, for as long as the keys are in use.
 
-    Each look has a greenlet of its own. Between two of them there is a timer, which keeps no program running.
+    Each look has a greenlet of its own. Between two looks there is only a timer, which keeps no program running.
     """
 
     def __init__(self, keys: _SharedKeys) -> None:
-        self.first: Event | None = here().event()  # that it has looked
+        self.first: Event | None = here().event()  # it has looked once
         self._process = os.getpid()
         self._keys = weakref.ref(keys)
         self._cancel: Callable[[], object] = int  # does nothing
         self._start()
 
-    def _start(self) -> None:  # in the hub, but for the first time
+    def _start(self) -> None:  # in the hub, except for the first time
         self._cancel()
         keys = self._keys()
-        if keys is not None and self._process == os.getpid():  # a child inherits its parent's timer
+        if keys is not None and self._process == os.getpid():  # a forked child inherits the timer
             here().spawn(keys.look).rawlink(self._done)
 
-    def _done(self, _: Any) -> None:  # in the hub, however the greenlet ended
+    def _done(self, _: Task) -> None:  # in the hub, however the greenlet has ended
         if self.first is not None:
             self.first.set()
             self.first = None

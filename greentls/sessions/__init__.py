@@ -1,1 +1,1 @@
-"""Where sessions are kept for later: by servers, and by clients."""
+"""Sessions that are kept for later handshakes, by servers and by clients."""

@@ -1,25 +1,24 @@
-"""ClientSessions: what clients have to resume, for programs that never hand a session from one connection to the next.
+"""ClientSessions: sessions that clients resume, for programs that never hand one from a connection to the next.
 
-A client that resumes skips the certificates: what a session says about its peer was found out when it was made. So a
-session is offered only where a full handshake would ask for the same and get the same answer. Its key is a digest of
+A resumption verifies no certificate: the session stands for what was verified when it was made. So a session is offered
+only where a full handshake would verify the same thing in the same way. Its key is a digest of
 
-- the peer's address, as the socket has it, and the server name, and whether the certificate has to be valid for it;
+- the peer's address as the socket has it, the server name, and whether the certificate has to be valid for that name;
 - the Config's session_scope: trust anchors, verify mode and flags, own certificate, ALPN, versions, ciphers, ...
 
-It is not the context itself: programs make a new one for each connection, and a new one of equal settings finds what
-the old one has left.
+The context itself is not part of the key. Programs make a new context for each connection, and a new one of equal
+settings finds what the old one has left.
 
-- With TLS 1.3 sessions are tickets that come behind the handshake, whenever the server likes: OpenSSL calls back inside
-  SSL_read(). A ticket is offered once (RFC 8446 C.4): it is taken out before the handshake begins, so that connections
-  side by side have different ones, and so that nothing has to be forgotten if the handshake fails.
+- Under TLS 1.3 sessions are tickets, which the server may send at any time after the handshake: OpenSSL calls back
+  inside SSL_read(). A ticket is offered once (RFC 8446 C.4). It is taken out before the handshake begins, so parallel
+  connections offer different ones, and a handshake that fails leaves nothing to forget.
 - A TLS 1.2 session stays until it expires, the server declines it, or a handshake that offers it fails.
-- A line of sessions ends where the verdict does: one session_lifetime after the full handshake that it comes from, or
-  when the first certificate of the peer's chain expires, whichever is sooner, however often it was resumed meanwhile.
+- A chain of resumptions ends one session_lifetime after its full handshake, or when the first certificate of the peer's
+  chain expires, whichever is sooner. Resuming does not prolong it.
 
-A store that is shared with other processes has the rest: of each peer's tickets the newest stays in this process, what
-is over goes to the store, and who has none asks there. Each ticket is in one place only; of two processes that take the
-same one out of the store, add() tells which may have it. A store that is down or slow costs a full handshake, as at a
-server.
+A store shares sessions with other processes. The newest ticket of each peer stays in this process, the others go to the
+store, and a process that has none asks there. Each ticket is in one place only. If two processes take the same one out
+of the store, add() tells which of them may have it. A store that is down or slow costs a full handshake.
 """
 
 from __future__ import annotations
@@ -48,32 +47,32 @@ if TYPE_CHECKING:
 
 __all__ = ["ClientSessions"]
 
-MAX_PEERS = 500  # Go keeps 64 of a client's, BoringSSL 1,024; a session with a small certificate in it takes 4 to 7 KB
-PER_PEER = 4  # tickets: a full handshake brings two; a pool that opens some connections at once has use for more
+MAX_PEERS = 500  # Go keeps 64, BoringSSL 1,024; a session with a small certificate in it takes 4 to 7 KB
+PER_PEER = 4  # tickets: a full handshake brings two; a pool that opens several connections at once can use more
 
-_PREFIX = b"client sessions:"  # and 32 bytes: a server's are kept under something shorter, so the two do not meet
+_PREFIX = b"client sessions:"  # and 32 bytes: longer than the keys of a server's sessions, so the two do not meet
 _NO_HOOKS = Hooks()
 
 
 @dataclass(frozen=True)
 class _Key:
-    """Whose sessions, and under which settings. Hooks are compared, and not hashed: a user's need not be hashable."""
+    """The peer and the settings. Hooks are compared and not hashed: those of a user need not be hashable."""
 
     digest: bytes
     hooks: Hooks = field(hash=False)
 
     @property
     def stored(self) -> bytes:
-        """Its name in a store; empty: what a hook had a say in has no meaning in another process."""
+        """Its key in a store. Empty if a hook took part in the verdict: that means nothing in another process."""
         return _PREFIX + self.digest if self.hooks == _NO_HOOKS else b""
 
 
 class ClientSessions:
-    """Sessions of clients; give it to SSLContext.client_sessions, as many contexts as you like.
+    """Sessions of clients, for SSLContext.client_sessions of any number of contexts.
 
-    max_peers: those used last are kept. per_peer: TLS 1.3 tickets of each; None for 4, or for 1 with a store. store:
-    one of open_store()'s, for processes that share their sessions, or for a program that is started again and again,
-    which calls close() at its end.
+    max_peers: the number of peers; those used last are kept. per_peer: TLS 1.3 tickets of each; None means 4, or 1 with
+    a store. store: one of open_store(), for processes that share their sessions, and for a program that is started
+    again and again and calls close() at its end.
 
     May be used by any number of greenlets and threads. A forked process begins with none. Raises ConfigurationError.
     """
@@ -102,10 +101,10 @@ class ClientSessions:
 
     @contextmanager
     def resuming(self, connection: Connection, address: object, timeout: float | None) -> Iterator[None]:
-        """Round a client's handshake: offers a session, and learns what came of it.
+        """A with block for a client's handshake: offers a session, and learns what came of it.
 
-        address: the peer's, None if there is none. timeout: seconds for the store's answer. A session that the
-        connection offers already stays.
+        address: the peer's, None if it has none. timeout: seconds for the store's answer, None for no limit. A session
+        that the connection already offers is kept. May wait for the store.
         """
         if not connection.started:
             self._offer(connection, address, timeout)
@@ -120,21 +119,21 @@ class ClientSessions:
             self._settle(connection)
 
     def collect(self, connection: HookConnection, session: Session) -> None:
-        """Hooks.new_session. Never waits."""
+        """Hooks.new_session. Does not wait."""
         if session.single_use:  # TLS 1.2's are in _settle(), once the handshake is finished
             self._keep(connection, session)
 
     def drain(self, timeout: float | None = None) -> bool:
-        """Waits until the store has what is on its way to it, timeout seconds at most. False if it has not."""
+        """Waits until the store has what is on its way to it, timeout seconds at most. Whether it has."""
         return self._stored.drain(timeout) if self._stored else True
 
     def clear(self) -> None:
-        """Forgets what is in this process."""
+        """Forgets the sessions in this process."""
         with self._lock:
             self._peers.clear()
 
     def close(self) -> None:
-        """Gives the store what is in this process, and closes it."""
+        """Gives the store what is in this process, and closes the store. May wait for it."""
         with self._lock:
             left = list(self._peers.items())
             self._peers.clear()
@@ -146,7 +145,7 @@ class ClientSessions:
     # -- the handshake -------------------------------------------------------------------------------------------------
 
     def _offer(self, connection: Connection, address: object, timeout: float | None) -> None:
-        if connection.config.session_scope is None:  # client_sessions was set since it was made
+        if connection.config.session_scope is None:  # the Config is older than client_sessions
             return
         scope, hooks = connection.config.session_scope
         whom = repr((address, *connection.expected)).encode()
@@ -185,8 +184,9 @@ class ClientSessions:
     # -- this process --------------------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
-        """Also after a fork: a ticket that both processes have would be offered twice, so it is the parent's."""
-        self._peers: OrderedDict[_Key, list[Kept]] = OrderedDict()  # those used last are last, and so are the newest
+        """Also in a forked process: a ticket that both processes had would be offered twice."""
+        # The peer used last is last, and the newest session of each is the last of its list.
+        self._peers: OrderedDict[_Key, list[Kept]] = OrderedDict()
         self._lock = threading.Lock()  # against threads; nothing under it waits
 
     def _take(self, key: _Key) -> Kept | None:
@@ -194,31 +194,31 @@ class ClientSessions:
             kept = self._peers.pop(key, [])
             found = None
             while kept and found is None:
-                ends, session = kept.pop()
-                if ends > time() and session.resumable:
-                    found = ends, session
+                chain_ends, session = kept.pop()
+                if chain_ends > time() and session.resumable:
+                    found = chain_ends, session
             if found is not None and not found[1].single_use:
                 kept.append(found)
             if kept:
-                self._peers[key] = kept  # the last one now
+                self._peers[key] = kept
             return found
 
     def _keep(self, connection: HookConnection, session: Session) -> None:
-        key = connection.handshake.session_key
-        ends = min(session.made + session.lifetime, connection.handshake.chain_ends, session.vouched_until or math.inf)
-        if key is not None and ends > time() and session.resumable:
-            over = self._add(key, (ends, session))
-            for kept in over if session.single_use else [(ends, session)]:
+        key, chain_ends = connection.handshake.session_key, connection.handshake.chain_ends
+        chain_ends = min(chain_ends, session.made + session.lifetime, session.vouched_until or math.inf)
+        if key is not None and chain_ends > time() and session.resumable:
+            over = self._add(key, (chain_ends, session))
+            for kept in over if session.single_use else [(chain_ends, session)]:
                 self._write(key, kept)
 
     def _add(self, key: _Key, new: Kept) -> list[Kept]:
-        """Keeps it in this process. Returns what of this peer's is too much."""
+        """Keeps a session in this process. Returns those of the peer that are over the limit."""
         with self._lock:
             kept = self._peers.pop(key, [])
             if not new[1].single_use:
                 kept.clear()
             kept.append(new)
-            self._peers[key] = kept  # the last one now
+            self._peers[key] = kept
             if len(self._peers) > self.max_peers:
                 self._peers.popitem(last=False)
             return [kept.pop(0)] if len(kept) > self.per_peer else []
@@ -251,11 +251,11 @@ class ClientSessions:
             blob = stored.store.get(key.stored)
             if blob is None:
                 return None
-            ends, session = unpack(blob)
-            left, claim = ends - time(), f"client-ticket.{session.id.hex()}"
+            chain_ends, session = unpack(blob)
+            left, claim = chain_ends - time(), f"client-ticket.{session.id.hex()}"
             if session.single_use and left > 0 and not claims.add(claim, b"", left):
                 return None
-            return ends, session
+            return chain_ends, session
 
         kept, lookup = stored.look_up(timeout, question)
         if kept is not None and kept[1].single_use:
@@ -266,5 +266,5 @@ class ClientSessions:
 
 
 def _expiry(chain: list[bytes]) -> float:
-    """When the first of the certificates expires, seconds since the epoch."""
+    """When the first of the certificates expires, in seconds since the epoch."""
     return min((read_certificate(each).not_valid_after_utc.timestamp() for each in chain), default=0.0)

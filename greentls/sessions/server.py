@@ -3,7 +3,7 @@
 - A session is found only where it may be resumed. What it is bound to (Connection.session_id_context: settings and
   server name) is half of its key, so a session of another name is a miss before anything is unsealed or parsed.
 - The lifetime counts from the full handshake that a chain of resumptions began with. A resumption under TLS 1.3 makes
-  new sessions, each with a lifetime of its own. Otherwise a client that keeps resuming would never show its
+  new sessions, each with a lifetime of its own: without this rule a client that keeps resuming would never show its
   certificate again, nor would the server (RFC 8446 4.6.1).
 """
 
@@ -24,38 +24,41 @@ ID_CONTEXT_SIZE = 8
 
 
 class SessionCache(StoredSessions):
-    """A server's hooks."""
+    """hooks: those of a server Config that keeps its sessions in a store.
+
+    timeout: seconds for each call of the store, None for no limit.
+    """
 
     def __init__(self, store: SessionStore, timeout: float | None = 1.0) -> None:
         super().__init__(store, timeout)
         self.hooks = Hooks(get_session=self.get, new_session=self.put, remove_session=self.remove)
 
     def get(self, connection: HookConnection, session_id: bytes) -> Session | None:
-        """Hooks.get_session."""
+        """Hooks.get_session. Waits for the store."""
         kept, lookup = self.look_up(self.timeout, self._find, session_id, connection.session_id_context)
         connection.handshake.looked_up(lookup)
         if kept is None:
             return None
-        ends, session = kept
-        connection.handshake.resumes_until(ends)
+        chain_ends, session = kept
+        connection.handshake.resumes_until(chain_ends)
         return session
 
     def put(self, connection: HookConnection, session: Session) -> None:
-        """Hooks.new_session. Never waits."""
-        ends: float = session.made + session.lifetime
+        """Hooks.new_session. Does not wait."""
+        chain_ends: float = session.made + session.lifetime
         if connection.session_reused:
-            ends = min(ends, connection.handshake.chain_ends)
-        self.write(_key(session.id, session.id_context), (ends, session))
+            chain_ends = min(chain_ends, connection.handshake.chain_ends)
+        self.write(_key(session.id, session.id_context), (chain_ends, session))
 
     def remove(self, session_id: bytes, id_context: bytes) -> None:
-        """Hooks.remove_session. Never waits, never raises; may be called in the hub and in any thread."""
+        """Hooks.remove_session. In any thread and in the hub; neither waits nor raises."""
         self._remove(_key(session_id, id_context))
 
     def _find(self, session_id: bytes, id_context: bytes) -> Kept | None:
         key = _key(session_id, id_context)
         if not self._at_once:
             waiting = self._waiting(key)
-            if waiting is not NOTHING:  # a client is quicker than the store
+            if waiting is not NOTHING:
                 return cast("Kept | None", waiting)
         blob = self.store.get(key)
         if blob is None:

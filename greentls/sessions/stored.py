@@ -1,19 +1,16 @@
-"""StoredSessions: a store's good manners, whoever keeps sessions in it.
+"""StoredSessions: what a session store may do to a handshake, and what it may not.
 
-What a store does to a handshake, and what it may not:
+- A lookup happens inside the handshake, under a deadline. If the store is down, slow or answers with garbage, that is
+  logged, and the handshake is a full one. It never costs the connection. A kill, or the caller's own timeout, is not
+  the store's failure: it reaches the caller as itself.
+- Puts and removals are queued. A few greenlets of each hub write them, those of one session in order. The peer does not
+  wait for that: its flight is sent before the store is told. A client may then be quicker than the store, so a lookup
+  first asks what is on its way there. A store that takes many changes at a time (BatchStore) has one such greenlet.
+- OpenSSL may ask for a removal under its own lock, or from the garbage collector. Nothing may wait there.
+- A MemoryStore is asked and told at once, without deadline and queue. Only a removal is noted, and done before the next
+  use: the garbage collector may run while this thread holds the store's lock.
 
-- A lookup happens inside the handshake, under a deadline. A store that is down, slow or full of garbage costs the
-  resumption, so a full handshake, and a line in the log: never the connection. What is not the store's doing, a kill or
-  the caller's own gevent.Timeout, is no miss and goes where it was aimed.
-- What is to be put or removed is queued and written by a few greenlets per hub, each session's in order, behind the
-  peer's back: the flight that announces a ticket is on the wire before the store hears of it. So what is on its way
-  there is found here: a client may be quicker than the store. Where the store takes many at a time (BatchStore), one
-  greenlet is enough. A removal may be asked for by the garbage collector or under OpenSSL's lock, where nothing may
-  wait.
-- A MemoryStore needs none of that: it is asked, and told, on the spot. Only a removal is noted, since the garbage
-  collector may run while the store's own lock is held, and done before the store is used next.
-
-A session's bytes in the store follow eight with the time when its chain of resumptions ends.
+In the store, eight bytes precede the bytes of each session: when its chain of resumptions ends.
 """
 
 from __future__ import annotations
@@ -23,7 +20,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from time import perf_counter, time
-from typing import Any
 from weakref import ref
 
 from greentls import events
@@ -39,42 +35,46 @@ __all__ = ["Kept", "SessionLookup", "StoredSessions", "unpack"]
 
 log = logging.getLogger("greentls.sessions")
 
-# Greenlets that write to a store at once, per hub. One would put 50 sessions a second into a store that is 20 ms away.
+# Greenlets of each hub that write to a store. A single one would write 50 sessions a second to a store 20 ms away.
 WRITERS = 8
 
-# Changes that wait for each of them before another put is dropped and logged, which costs a full handshake: some 4 MiB
-# in all. Removals have as much room again, 2 MiB at most: a session that died of a fatal alert must not be resumed. The
-# one writer of a store that takes many at a time has all the room.
+# Changes in the queue of each writer, some 4 MiB in all queues. Beyond that a put is dropped and logged, which costs a
+# full handshake. Removals have as much room again, 2 MiB at most: a session that a fatal alert has ended
+# must not be resumed. The one writer of a BatchStore has the room of all.
 MAX_QUEUED = 1_250
 
-# Puts and removals that such a store takes at a time: 200 KiB, so that its answers come well within the timeout.
+# Changes in one call of a BatchStore: some 200 KiB, which it answers well within the timeout.
 MAX_BATCH = 100
 
 NOTHING = object()
 
-Kept = tuple[float, Session]  # seconds since the epoch when its line of sessions ends
+Kept = tuple[float, Session]  # chain_ends: when its chain of resumptions ends, seconds since the epoch; the session
 
 
 class StoredSessions:
-    """store: may be shared by any number of these and of processes. timeout: seconds for each of its calls, or None."""
+    """Sessions in a store, which any number of these, and of processes, may share.
+
+    timeout: seconds for each call of the store, None for no limit.
+    """
 
     def __init__(self, store: SessionStore, timeout: float | None = 1.0) -> None:
         self.store = store
         self.timeout = timeout
-        # A dict needs neither a deadline nor somebody to write to it later. What is derived from it may wait.
+        # A subclass may wait.
         self._at_once = type(store) is MemoryStore
-        self._noted: deque[bytes] = deque()  # what is to be removed from it
+        self._noted: deque[bytes] = deque()  # keys to remove, if _at_once
         self._batches = store if isinstance(store, BatchStore) else None
         self._writers = PerHub(self._new_writers)
         self._all_writers: list[ref[_Writers]] = []  # of all hubs
         self._troubles: dict[str, LogLimit] = {}
 
     def look_up(
-        self, timeout: float | None, question: Callable[..., Kept | None], *arguments: Any
+        self, timeout: float | None, question: Callable[..., Kept | None], *arguments: object
     ) -> tuple[Kept | None, SessionLookup]:
-        """What a function finds in the store, and how that went: nothing, if it raises an Exception or takes too long.
+        """Asks the store by calling question(*arguments), which may wait.
 
-        timeout: seconds, None for ever.
+        timeout: seconds, None for no limit. Returns what was found, None for nothing, and what became of the lookup. An
+        Exception and a timeout find nothing; they are logged.
         """
         outcome: Outcome
         problem: Exception | None = None
@@ -109,7 +109,7 @@ class StoredSessions:
         return kept if outcome == "hit" else None, SessionLookup(self.store.name, outcome, seconds)
 
     def write(self, key: bytes, kept: Kept | None) -> None:
-        """Puts it under the key, soon, or removes what is there. Never waits. What a key is told stays in order."""
+        """Puts a session under a key, or removes what is there if it is None. Does not wait, and keeps the order."""
         if self._at_once:
             if self._noted:
                 self._remove_noted()
@@ -118,7 +118,7 @@ class StoredSessions:
             self._writers.get().of(key).add(key, kept)
 
     def drain(self, timeout: float | None = None) -> bool:
-        """Waits until this hub's queues are written, timeout seconds at most. False if they are not."""
+        """Waits until this hub's queues are written, timeout seconds at most. Whether they are."""
         self._remove_noted()
         writers = self._writers.get().all
         with suppress(TimeoutError), Deadline(timeout, ""):
@@ -127,16 +127,16 @@ class StoredSessions:
         return not any(writer.busy for writer in writers)
 
     def close(self) -> None:
-        """Writes what is queued, one timeout long at most, and closes the store."""
+        """Writes what is queued, for one timeout at most, and closes the store."""
         self.drain(self.timeout)
         self.store.close()
 
     def _remove(self, key: bytes) -> None:
-        """Removes what is under the key, soon. In any thread; where nothing may wait, be locked or be logged."""
+        """Removes what is under a key. In any thread. Neither waits, nor takes a lock, nor logs."""
         if self._at_once:
             self._noted.append(key)
             return
-        for reference in self._all_writers:  # one hub's as a rule; with several, which one put it is not known
+        for reference in self._all_writers:  # it is not known which hub has put the session
             if (writers := reference()) is not None:
                 writers.of(key).add(key, None, anywhere=True)
 
@@ -149,8 +149,8 @@ class StoredSessions:
             self._write_at_once(key, None)
 
     def _waiting(self, key: bytes) -> Kept | object | None:
-        """What the store is about to be told of a key; NOTHING if nothing."""
-        return self._writers.get().of(key).waiting(key)
+        """What is on its way to the store under a key: a session, None for a removal, or NOTHING."""
+        return self._writers.get().of(key).latest.get(key, NOTHING)
 
     def _new_writers(self) -> _Writers:
         count = 0 if self._at_once else 1 if self._batches is not None else WRITERS
@@ -167,8 +167,8 @@ class StoredSessions:
         self._written(kept, started, problem)
 
     def _write(self, batch: list[tuple[bytes, Kept | None]]) -> None:
-        """Under one deadline, as batches of more than one are a BatchStore's."""
-        unknown = dict(enumerate(kept for _, kept in batch))  # what has become of them
+        """In one call, under one deadline. More than one change is for a BatchStore."""
+        unknown = dict(enumerate(kept for _, kept in batch))  # those whose outcome is not known yet
         deadline = Deadline(self.timeout, "no answer in {} s")
         started, problem = perf_counter(), None
         try:
@@ -218,8 +218,8 @@ class StoredSessions:
 def _change(key: bytes, kept: Kept | None, now: float) -> Change:
     if kept is None:
         return key, None, 0
-    ends, session = kept
-    return key, int(ends).to_bytes(8, "big") + session.to_bytes(), ends - now
+    chain_ends, session = kept
+    return key, int(chain_ends).to_bytes(8, "big") + session.to_bytes(), chain_ends - now
 
 
 def _write(store: SessionStore, key: bytes, session: bytes | None, lifetime: float) -> None:
@@ -230,18 +230,18 @@ def _write(store: SessionStore, key: bytes, session: bytes | None, lifetime: flo
 
 
 def unpack(blob: bytes) -> Kept:
-    """What a store has kept. Raises ConfigurationError, or TypeError if the store gave no bytes."""
+    """A session from a store's bytes. Raises ConfigurationError, or TypeError if they are no bytes."""
     return int.from_bytes(blob[:8], "big"), Session.from_bytes(blob[8:])
 
 
 class _Writers:
-    """One hub's."""
+    """The writers of one hub."""
 
     def __init__(self, cache: StoredSessions, count: int) -> None:
         self.all = tuple(_Writer(cache, MAX_QUEUED * WRITERS // count) for _ in range(count))
 
     def of(self, key: bytes) -> _Writer:
-        """Always the same one, so that what a key is told stays in order."""
+        """Always the same one for a key, so that its changes stay in order."""
         return self.all[0] if len(self.all) == 1 else self.all[sum(key[-1:]) % len(self.all)]
 
 
@@ -253,22 +253,22 @@ class _Writer:
         self._cache = cache
         self._room = room
         self._queue: deque[tuple[bytes, Kept | None]] = deque()
-        self._latest: dict[bytes, Kept | None] = {}  # of what is in the queue or being written
+        self.latest: dict[bytes, Kept | None] = {}  # of each key that is in the queue or being written
         self._greenlet: Task | None = None
         self._starting = False
-        self._lost = 0  # removals that found no room, and of which nothing has been said
+        self._lost = 0  # removals that found no room and are not logged yet
 
     def add(self, key: bytes, kept: Kept | None, anywhere: bool = False) -> None:
-        """anywhere: in any thread and in a finalizer, from which the hub has to be woken up."""
+        """anywhere: may be called in any thread and in a finalizer."""
         waiting = len(self._queue)
         if waiting >= self._room:
             if kept is not None:
                 self._cache._trouble("write", "the queue is full, dropped")
                 return
             if waiting >= 2 * self._room:
-                self._lost += 1  # a removal may come from where not even a log line is safe
+                self._lost += 1  # it may come from a place where logging is not safe
                 return
-        self._latest[key] = kept
+        self.latest[key] = kept
         self._queue.append((key, kept))
         if self._greenlet is None and not self._starting:
             self._starting = True
@@ -292,14 +292,10 @@ class _Writer:
                     self._cache._write(batch)
                 finally:
                     for key, kept in batch:
-                        if self._latest.get(key, NOTHING) is kept:
-                            del self._latest[key]
+                        if self.latest.get(key, NOTHING) is kept:
+                            del self.latest[key]
         finally:
             self._greenlet = None
-
-    def waiting(self, key: bytes) -> Kept | object | None:
-        """What the store is about to be told of it, NOTHING if nothing."""
-        return self._latest.get(key, NOTHING)
 
     @property
     def busy(self) -> bool:

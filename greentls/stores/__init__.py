@@ -1,11 +1,10 @@
 """Where sessions live, so that another worker, or the same one after a restart, can resume them.
 
-A store knows nothing of TLS: opaque bytes in, the same bytes out. What those bytes are is a master secret: whoever has
-them can stand in for either side of a resumption and, under TLS 1.2, read every connection of that session, recorded
-ones too. A store that sends them out of the process is therefore wrapped in a SealedStore, and open_store() refuses to
-do without unless it is told ``insecure=1``.
+A store knows nothing of TLS: it returns the bytes that it was given. Those bytes are a master secret. They let anybody
+impersonate either side of a resumption and, under TLS 1.2, read every connection of that session, recorded ones too. So
+a store that sends them out of the process is wrapped in a SealedStore; open_store() insists, except for ``insecure=1``.
 
-Beside sessions a store keeps shared values: few and small, by name, on which all that use the store agree.
+A store also keeps shared values: a few small ones, by name, on which all its users agree.
 """
 
 from greentls.stores.contract import BatchStore, Change, SessionStore, SharedValues, Store, check_value

@@ -1,15 +1,15 @@
-"""MemcachedStore: sessions and shared values in memcached, one node or many, through pymemcache over gevent's sockets.
+"""MemcachedStore: sessions and shared values in memcached, on one node or many.
 
-pymemcache's Client speaks to a node. Its pools and its HashClient are not used:
+pymemcache's Client speaks to a node, over a socket that waits in the hub. Its pools and its HashClient are not used:
 
-- A greenlet that is killed, or runs out of time, while it waits for an answer must not leave a connection behind that
-  answers the next one with this one's data. pymemcache 4.0's ObjectPool.get_and_release() looks for Exception, which
-  GreenletExit and gevent.Timeout are not, and would count that connection as in use for ever.
-- HashClient chooses a node by a hash in Python, for one node too: it took a third of a resumption's bytecode.
-  Here a key belongs to the node whose BLAKE2 digest with it is the highest (rendezvous hashing): while that one is
-  down to the next, and no other key moves.
+- If a greenlet is killed, or its deadline passes, while it waits for an answer, its connection must be closed:
+  otherwise that answer would be the next greenlet's. pymemcache 4.0's ObjectPool.get_and_release() catches Exception
+  only, which a kill is not, and would count the connection as in use for ever.
+- HashClient hashes in Python, for a single node too: that took a third of a resumption's bytecode. Here a key belongs
+  to the node whose BLAKE2 digest with it is the highest (rendezvous hashing). If that node is down, the key moves to
+  the next one; no other key moves.
 
-What is to be put and removed goes out many at a time, for one wait (write_many).
+Puts and removals are sent many at a time, for one wait (write_many).
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ from greentls.stores.contract import Change, check_value
 __all__ = ["MemcachedStore"]
 
 PORT = 11211
-CONNECT_TIMEOUT = 0.25  # seconds: a handshake in the same data centre is a millisecond; a lost SYN is given up
-IO_TIMEOUT = 0.5  # seconds for each answer: both together stay below the callback's own deadline of 1 s
-DEAD_SECONDS = 2.0  # for which a node that failed is left out: lookups miss at once instead of waiting for it
-MAX_VALUE = 1 << 20  # bytes: memcached's own limit for an item (-I) unless it is told another. Ours have some 100 KiB
+CONNECT_TIMEOUT = 0.25  # seconds: connecting takes a millisecond in one data centre; after a lost SYN it fails
+IO_TIMEOUT = 0.5  # seconds for each answer: with the above, less than the callback's own deadline of 1 s
+DEAD_SECONDS = 2.0  # for which a node that failed is not used: lookups miss at once instead of waiting for it
+MAX_VALUE = 1 << 20  # bytes of an item: memcached's default limit (-I). Ours have at most some 100 KiB
 MAX_LINE = 512  # bytes: a key has 250
-MAX_ANSWER = MAX_VALUE + 4 * MAX_LINE  # bytes, whatever is in them: an answer is read no further
-POOL = 32  # connections to a node per process: 20 workers stay below memcached's default limit of 1,024
+MAX_ANSWER = MAX_VALUE + 4 * MAX_LINE  # bytes of any answer: it is read no further
+POOL = 32  # connections of a process to a node: 20 workers stay below memcached's default limit of 1,024
 
-# memcached takes a longer relative time for a date in 1970: https://github.com/memcached/memcached/wiki/Programming
+# memcached takes a longer lifetime for a date in 1970: https://github.com/memcached/memcached/wiki/Programming
 RELATIVE_LIMIT = 30 * 86400
 
-_WRITTEN = {b"STORED", b"DELETED", b"NOT_FOUND"}  # answers to a set or a delete that has done what it should
+_WRITTEN = {b"STORED", b"DELETED", b"NOT_FOUND"}  # answers to a set or a delete that has succeeded
 
 _CONTEXT = re.compile(r"[A-Za-z0-9._-]{1,64}")  # a key is 250 bytes at most, without blanks
 
@@ -53,9 +53,9 @@ _CONTEXT = re.compile(r"[A-Za-z0-9._-]{1,64}")  # a key is 250 bytes at most, wi
 class MemcachedStore:
     """Sessions under the keys ``greentls:1:<context>:s:<hex session id>``, values ``greentls:1:<context>:v:<name>``.
 
-    nodes: (host, port) each; all servers of a fleet must name the same ones. context: keeps apart what shares a
-    memcached. connect_timeout, timeout: seconds, for a connection and for each answer. pool: connections per node.
-    Raises OSError and pymemcache's errors where memcached does not do its part.
+    nodes: (host, port) of each; all servers of a fleet must name the same ones. context: separates users of one
+    memcached. connect_timeout, timeout: seconds, for a connection and for each answer. pool: connections to each node.
+    Methods wait, and raise OSError and pymemcache's errors.
     """
 
     name = "memcached"
@@ -124,7 +124,8 @@ class MemcachedStore:
         found: tuple[bytes | None, bytes | None] = self._cluster().node(key).run(_Client.gets, key)
         return found
 
-    # Repeated after a connection broke, these two may meet their own work and answer with no: never twice with yes.
+    # After a broken connection these two are repeated. They may then find their own change and return False, but True
+    # is never returned twice.
 
     def cas(self, name: str, value: bytes, token: bytes | None, lifetime: float) -> bool:
         key = self._value_key(name, lifetime)
@@ -138,7 +139,7 @@ class MemcachedStore:
         return bool(self._cluster().home(key).run(_Client.add, key, value, _expiry(lifetime), False))
 
     def close(self) -> None:
-        """Ends this hub's connections; another thread's hub has its own, which end with it."""
+        """Closes this hub's connections. Those of another thread's hub end with that thread."""
         self._cluster().close()
 
     def _write(self, change: Change) -> None:
@@ -158,18 +159,18 @@ class MemcachedStore:
 
 
 def _expiry(lifetime: float) -> int:
-    seconds = math.ceil(lifetime)  # 0 would mean "for ever" to memcached
+    seconds = math.ceil(lifetime)  # to memcached 0 means for ever
     return seconds if seconds <= RELATIVE_LIMIT else int(time.time()) + seconds
 
 
 class _Cluster:
-    """The nodes. One that failed is left out for a while."""
+    """The nodes, as one hub sees them. One that failed is not used for a while."""
 
     def __init__(self, nodes: Sequence[tuple[str, int]], options: dict[str, Any]) -> None:
         self._nodes = [_Node(node, **options) for node in nodes]
 
     def node(self, key: bytes) -> _Node:
-        """The key's home, or while that one is down the next best. Raises ConnectionError if all are down."""
+        """The key's home; if that is down, the next node. Raises ConnectionError if all are down."""
         home = _home(key, self._nodes)
         if not home.down:
             return home
@@ -179,7 +180,7 @@ class _Cluster:
         return _home(key, up)
 
     def home(self, key: bytes) -> _Node:
-        """The node that has the key while all are well. Raises ConnectionError if it is down."""
+        """The node that has the key if all are up. Raises ConnectionError if it is down."""
         home = _home(key, self._nodes)
         if home.down:
             raise ConnectionError(f"{home} failed less than {DEAD_SECONDS} s ago")
@@ -215,14 +216,14 @@ class _Node:
         return self._down_until > 0 and time.monotonic() < self._down_until
 
     def run(self, command: Any, *arguments: Any) -> Any:
-        """What a _Client's method answers. An OSError takes the node out of use."""
+        """Calls a method of _Client on a connection. After an OSError the node is down for DEAD_SECONDS."""
         try:
             with self._places:
                 if self._idle:
                     try:
                         return self._run_on(self._idle.pop(), command, *arguments)
                     except (ConnectionError, MemcacheUnexpectedCloseError):
-                        self.close()  # memcached was started anew: the others are as dead as this one
+                        self.close()  # memcached has been restarted: the other connections are dead, too
                 try:
                     return self._run_on(self._connected(), command, *arguments)
                 except MemcacheUnexpectedCloseError as error:
@@ -238,14 +239,14 @@ class _Node:
     def _run_on(self, client: _Client, command: Any, *arguments: Any) -> Any:
         try:
             result = command(client, *arguments)
-        except BaseException:  # an answer may still be on its way
+        except BaseException:  # its answer may still come
             client.close()
             raise
         self._idle.append(client)
         return result
 
     def _connected(self) -> _Client:
-        # Client's own connect looks at a name's first address only, and keeps its socket open when it is killed.
+        # Not by Client: it tries a name's first address only, and leaves its socket open if it is killed.
         client = _Client(self._server)
         client.sock = _Wire(self._connect(), self._timeout)
         return client
@@ -270,13 +271,15 @@ class _Node:
         raise ConnectionError(f"{self}: {problem}") from problem
 
 
-_sockets: WeakSet[Any] = WeakSet()  # all of this process, also while they connect
+_sockets: WeakSet[Any] = WeakSet()  # all of this process, those that connect included. Any: each hub's own
 
 
 def _part() -> None:
-    """In a forked child: takes the parent's connections away from it. Greenlets that wait for an answer are there too,
-    as copies, and so are connections that lie idle. What they hold is from now on a pipe that nobody writes to: it is
-    no socket, which is an OSError to whoever goes on. A descriptor that was closed could become another file."""
+    """Separates a forked child from its parent's connections.
+
+    The child has copies of idle connections, and of greenlets that wait for answers. Their descriptors become a pipe
+    that nobody writes to: to go on with it is an OSError. A closed descriptor could become another file instead.
+    """
     if _sockets:
         reading, writing = os.pipe()
         os.close(writing)
@@ -291,10 +294,10 @@ os.register_at_fork(after_in_child=_part)
 
 
 class _Client(Client):  # type: ignore[misc]
-    """pymemcache's, with what it has no method for: sets of different lifetimes, and deletes, for one wait."""
+    """pymemcache's Client, with many sets and deletes for one wait, and limits for what memcached answers."""
 
     def check_key(self, key: bytes, key_prefix: bytes) -> bytes:
-        return key  # a session's is hexadecimal, and a value's has been checked
+        return key  # that of a session is hexadecimal, that of a value has been checked
 
     def _extract_value(self, expect_cas: bool, line: bytes, *others: Any) -> Any:
         if len(line) > MAX_LINE or int(line.split(b" ", 4)[3]) > MAX_VALUE:
@@ -305,7 +308,7 @@ class _Client(Client):  # type: ignore[misc]
         super()._raise_errors(line[:MAX_LINE], name)
 
     def write(self, commands: list[bytes]) -> list[Exception | None]:
-        """What went wrong with each. Raises if what memcached says leaves in doubt which command it is of."""
+        """What went wrong with each command. Raises if an answer does not tell which command it belongs to."""
         self.sock.sendall(b"".join(commands))
         answers, most = b"", MAX_LINE * len(commands)
         while answers.count(b"\r\n") < len(commands):
@@ -323,17 +326,17 @@ class _Client(Client):  # type: ignore[misc]
 
 
 def _too_long() -> OSError:
-    """Not a ConnectionError: the node would be asked once more."""
+    """Not a ConnectionError, after which the node would be asked once more."""
     return OSError(errno.EMSGSIZE, "memcached answers with more than it can have been told to keep")
 
 
 class _Wire:
-    """The part of a socket that Client uses, each answer MAX_ANSWER bytes at most.
+    """The part of a socket that Client uses. Limits each answer to MAX_ANSWER bytes.
 
-    It waits before it receives, not after having received nothing: the answer is never there yet.
+    Waits before the first recv(): the answer is never there yet.
     """
 
-    def __init__(self, sock: Any, timeout: float) -> None:
+    def __init__(self, sock: Any, timeout: float) -> None:  # Any: a socket of this hub
         self._sock = sock
         self._sock.settimeout(timeout)
         self._readable = here().readable(sock, timeout)

@@ -1,4 +1,4 @@
-"""MemoryStore: sessions and shared values of one process. The embedded default."""
+"""MemoryStore: sessions and shared values of one process."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ __all__ = ["MemoryStore"]
 # nginx keeps some 4,000 sessions per megabyte of ssl_session_cache, and OpenSSL's own cache 20,480 sessions.
 MAX_ENTRIES = 20_480
 MAX_BYTES = 32 << 20
-ENTRY_OVERHEAD = 300  # bytes that CPython takes for an entry besides the session's own
+ENTRY_OVERHEAD = 300  # bytes that CPython needs for an entry besides the session
 
 
 class MemoryStore:
-    """The sessions used last: max_entries and max_bytes at most, whichever is met first.
+    """Keeps the sessions used last, and shared values, in this process. Does not wait.
 
-    And max_entries shared values. A session that is pushed out costs a full handshake; a value that is pushed out would
-    let a second add() succeed, so with no room left a new one is refused: MemoryError.
+    max_entries: the number of sessions, and of shared values. max_bytes: the memory of the sessions. If there is no
+    room, the session used least recently is dropped, which costs a full handshake. A shared value is never dropped,
+    since a second add() would then succeed: putting a new one raises MemoryError instead.
     """
 
     name = "memory"
@@ -37,7 +38,7 @@ class MemoryStore:
         self._bytes = 0
         self._values: dict[str, tuple[bytes, float, int]] = {}  # name -> (value, when it expires, its token)
         self._changes = 0
-        self._lock = threading.Lock()  # against threads; nothing under it waits
+        self._lock = threading.Lock()  # between threads; nothing waits while it is held
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -96,7 +97,7 @@ class MemoryStore:
 
     def _keep(self, name: str, value: bytes, lifetime: float) -> None:
         now = time.monotonic()
-        self._values.pop(name, None)  # so that the oldest stand first
+        self._values.pop(name, None)  # so that the oldest are first
         while self._values and next(iter(self._values.values()))[1] <= now:
             del self._values[next(iter(self._values))]
         if len(self._values) >= self.max_entries:

@@ -1,17 +1,18 @@
-"""SealedStore: what leaves the process is sealed. The value of a session *is* the master secret.
+"""SealedStore: seals what leaves the process. A session's bytes are its master secret.
 
 A sealed session is
 
     1 octet   1, the format
-    8 octets  key id: which secret sealed it
+    8 octets  key id: tells which secret sealed it
     12 octets nonce, random
     n octets  AES-256-GCM ciphertext, and its tag of 16 octets
 
-Every session id has an AES key of its own, HMAC-SHA256(the secret's root key, session id), so the 2^32 messages that a
-key may seal under random nonces (NIST SP 800-38D 8.3) do not limit the fleet. The associated data are the context's
-name and the session id: a blob that is put under another id, or in another context, does not open.
+Every session id has an AES key of its own, HMAC-SHA256(the secret's root key, session id). So the limit of 2^32
+messages for one key with random nonces (NIST SP 800-38D 8.3) does not limit the fleet. The associated data are the
+context's name and the session id: a blob that is moved to another id, or to another context, does not open.
 
-A shared value is sealed likewise, its name in place of the id, under another root key: neither opens as the other.
+A shared value is sealed in the same way, with its name in place of the id and another root key. So a session does not
+open as a value, nor a value as a session.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ __all__ = ["SealedStore", "secret_problem"]
 
 log = logging.getLogger("greentls.stores")
 
-MIN_SECRET = 32  # bytes: what AES-256 has of security
+MIN_SECRET = 32  # bytes: the security of AES-256
 
 Kind = Literal["session", "value"]
 
@@ -45,17 +46,19 @@ _KEY_ID, _NONCE, _TAG = 8, 12, 16
 
 
 def secret_problem(secret: bytes) -> str:
-    """What is wrong with it; empty if nothing is."""
+    """What is wrong with a secret; empty if nothing is."""
     if len(secret) < MIN_SECRET:
         return f"{len(secret)} bytes"
     return f"{len(secret)} bytes that are nearly all the same" if repeats(secret) else ""
 
 
 class SealedStore:
-    """store, with every session and shared value sealed on its way in.
+    """Another store, whose sessions and shared values it seals.
 
-    secrets: 32 bytes or more each, the newest first: it seals, all of them open. To rotate, put a new one behind the
-    old one everywhere, then in front everywhere, then take the old one away. context: sessions do not open in another.
+    secrets: 32 bytes or more each. The first one seals; all of them open. To rotate them, add the new one as the second
+    everywhere, then make it the first everywhere, then remove the old one. context: what is sealed in one context does
+    not open in another. Methods wait and raise as those of the other store; get() raises SealError for what does not
+    open.
     """
 
     def __init__(self, store: SessionStore, secrets: Sequence[bytes], context: str = "") -> None:
@@ -71,10 +74,10 @@ class SealedStore:
         self.rotate(secrets)
 
     def rotate(self, secrets: Sequence[bytes]) -> None:
-        """Other secrets, from now on. Raises ConfigurationError."""
+        """Uses these secrets from now on. Raises ConfigurationError."""
         if not secrets:
             raise ConfigurationError("sealed store", "no secret", "give one of 32 random bytes or more")
-        self._roots: dict[bytes, tuple[bytes, bytes]] = {}  # key id -> (sessions', values' root), the sealing one first
+        self._roots: dict[bytes, tuple[bytes, bytes]] = {}  # by key id: the roots of sessions and values
         for secret in secrets:
             if problem := secret_problem(secret):
                 raise ConfigurationError(

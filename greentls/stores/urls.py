@@ -1,4 +1,4 @@
-"""open_store(): a session store by its URL, so that a configuration file can name it."""
+"""open_store(): opens a session store by a URL, which a configuration file can name."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def open_store(url: str) -> Store:
 
 
 def _shown(url: str) -> str:
-    """As much of it as may be logged: before an @ may be a password, and in the query another one."""
+    """The part of a URL that may be logged: a password may be before an @, or in the query."""
     return f"{url[: url.find(':') + 1]}..." if "@" in url else url.partition("?")[0]
 
 
 class _Options:
-    """A URL's query: every option is taken once, and none may be left over."""
+    """The query of a URL. Every option is taken once; finish() refuses what is left."""
 
     def __init__(self, url: str, query: str) -> None:
         self.subject = f"session store {_shown(url)!r}"
