@@ -71,7 +71,7 @@ class StoredSessions:
     def look_up(
         self, timeout: float | None, question: Callable[..., Kept | None], *arguments: object
     ) -> tuple[Kept | None, SessionLookup]:
-        """Asks the store by calling question(*arguments), which may wait.
+        """Asks the store by calling the question with the arguments; it may wait.
 
         timeout: seconds, None for no limit. Returns what was found, None for nothing, and what became of the lookup. An
         Exception and a timeout find nothing; they are logged.
