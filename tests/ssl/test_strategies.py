@@ -17,6 +17,7 @@ import pytest
 from gevent.event import Event
 
 import greentls.ssl
+import greentls.strategy.thread
 from greentls.core.bridge import Operation
 from greentls.errors import ConfigurationError
 from greentls.hub import PerHub
@@ -111,8 +112,8 @@ class TestThread:
 
     def test_one_that_stands_in_line_and_is_killed_leaves_it(self, pki, version, monkeypatch):
         """hazard: a deadline that passes in line is heeded when the line has moved on."""
-        monkeypatch.setattr(greentls.strategy, "THREADS", 1)
-        monkeypatch.setattr(greentls.strategy, "_pools", PerHub(greentls.strategy._pool))
+        monkeypatch.setattr(greentls.strategy.thread, "THREADS", 1)
+        monkeypatch.setattr(greentls.strategy.thread, "_pools", PerHub(greentls.strategy.thread._pool))
         client, server = contexts(pki, version)
         server.strategy = "thread"
         server.callback_timeout = PATIENCE
@@ -128,8 +129,8 @@ class TestThread:
         assert inside.wait(PATIENCE)
         pair = gevent.socket.socketpair()
         in_line = Event()
-        spawn = greentls.strategy._spawn
-        monkeypatch.setattr(greentls.strategy, "_spawn", lambda step: in_line.set() or spawn(step))
+        spawn = greentls.strategy.thread._spawn
+        monkeypatch.setattr(greentls.strategy.thread, "_spawn", lambda step: in_line.set() or spawn(step))
         second = gevent.spawn(outcome_of, server.wrap_socket, pair[1], server_side=True)
         second_client = gevent.spawn(outcome, client.wrap_socket, pair[0], server_hostname="localhost")
         assert in_line.wait(PATIENCE)
@@ -193,11 +194,11 @@ class TestThread:
                 handshake.kill(block=False)  # which comes to pass before what is spawned here has its first turn
             return spawn(function, *arguments)
 
-        greentls.strategy.gevent.spawn = spawn_and_kill
+        greentls.strategy.thread.gevent.spawn = spawn_and_kill
         try:
             assert isinstance(handshake.get(timeout=PATIENCE), gevent.GreenletExit)
         finally:
-            greentls.strategy.gevent.spawn = spawn
+            greentls.strategy.thread.gevent.spawn = spawn
         assert len(killed) == 1 and not called
         assert isinstance(client_job.get(timeout=PATIENCE), ssl.SSLError)
 
@@ -211,7 +212,7 @@ class TestTheThreadsOfThread:
 
     @pytest.fixture(autouse=True)
     def soon_idle(self, monkeypatch):
-        monkeypatch.setattr(greentls.strategy, "IDLE", 0.05)
+        monkeypatch.setattr(greentls.strategy.thread, "IDLE", 0.05)
 
     def with_a_hub(self, pki):
         """Three handshakes at once, so by three native threads. Returns the hub, weakly."""

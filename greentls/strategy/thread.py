@@ -1,14 +1,11 @@
-"""Strategies: ways for a handshake to wait for the answer to one of OpenSSL's questions.
+"""Thread: each step of a handshake in a native thread.
 
-**Coroutine** waits in place: the callback switches to the hub with OpenSSL's frames on its stack. It needs no code
-here or in the stream, and is the standard that the others are compared with.
-
-**Thread** does each step of a handshake in a native thread, so that private-key operations leave the loop and use other
-cores. User code never runs there. A question is posted to the hub, a greenlet answers it, and the native thread sleeps
-meanwhile. So there is a pool of threads, and a lookup of 20 ms occupies one of them for that time. The greenlet that
-does the handshake waits for the thread. If it is killed or times out meanwhile, the exception is thrown into the
-greenlet that answers, leaves the hook there, and the bridge carries it as always. A thread that computes cannot be
-interrupted. It finishes its step within a millisecond or two, and only then does the caller continue.
+Private-key operations leave the loop and use other cores. User code never runs there. A question is posted to the hub,
+a greenlet answers it, and the native thread sleeps meanwhile. So there is a pool of threads, and a lookup of 20 ms
+occupies one of them for that time. The greenlet that does the handshake waits for the thread. If it is killed or times
+out meanwhile, the exception is thrown into the greenlet that answers, leaves the hook there, and the bridge carries it
+as always. A thread that computes cannot be interrupted. It finishes its step within a millisecond or two, and only then
+does the caller continue.
 
 With gevent 26.9 and later, an idle native thread ends, because it holds its hub. So application threads that come and
 go, each destroying its own hub, leave nothing behind. If a hub is destroyed while a hook waits, the answer never comes:
@@ -16,40 +13,25 @@ the native thread that waits for it stays, with the hub and the connection.
 
 After the handshake, records are handled on the loop: encrypting one takes a few microseconds, a trip to a thread and
 back fifty.
-
-**Prefetch** reads the ClientHello first. Before OpenSSL sees a byte, it asks the questions that OpenSSL is going to
-ask, each in its own greenlet, and the callbacks then find the answers ready. Three lookups take as long as the longest
-one. If the servername hook switches to another Config, that Config's session, protocol and staple are asked for again.
-Questions that a hello does not foretell (which of several certificates is chosen, the peer's chain) wait as under
-coroutine.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 from weakref import ref
 
 import gevent
 from gevent import get_hub
 from gevent.monkey import get_original
+from gevent.threadpool import ThreadPool
 from greenlet import getcurrent
 
 from greentls.core.bridge import Operation
-from greentls.core.callbacks import MAX_SESSION_LOOKUPS, question
 from greentls.core.connection import Connection
-from greentls.errors import WireError
 from greentls.hub import PerHub
-from greentls.wire import ClientHello
 
-if TYPE_CHECKING:
-    from gevent.threadpool import ThreadPool
-
-__all__ = ["STRATEGIES", "Strategy"]
-
-TLS13 = 0x0304
-SESSION_ID_SIZE = 32  # bytes of OpenSSL's session ids and stateful tickets
+__all__ = ["call"]
 
 # Native threads for a hub's handshakes. A thread that waits for an answer does nothing else. 64 concurrent lookups of
 # 20 ms allow 3,200 handshakes a second, about what two cores can compute.
@@ -58,26 +40,10 @@ THREADS = 64
 # ends.
 IDLE = 10.0 if tuple(map(int, gevent.__version__.split(".")[:2])) >= (26, 9) else -1
 
-
-class Strategy(NamedTuple):
-    """How a stream does the steps of its handshake."""
-
-    name: str
-    #: (connection, step): does the step, with its result and exceptions. None: the stream does the step itself.
-    call: Callable[[Connection, Callable[[], int]], int] | None = None
-    #: (connection, hello), called before a server's OpenSSL sees the hello. It may wait. Exceptions from hooks are
-    #: raised when OpenSSL asks. None: the hello need not be read.
-    client_hello: Callable[[Connection, ClientHello], None] | None = None
-
-
-# -- thread ------------------------------------------------------------------------------------------------------------
-
 _allocate_lock = get_original("_thread", "allocate_lock")
 
 
 def _pool() -> ThreadPool:
-    from gevent.threadpool import ThreadPool
-
     return ThreadPool(THREADS, idle_task_timeout=IDLE)
 
 
@@ -202,84 +168,6 @@ def _outcome(step: Callable[[], Any]) -> tuple[Any, BaseException | None]:
         return None, error
 
 
-def _in_a_thread(connection: Connection, step: Callable[[], int]) -> int:
+def call(connection: Connection, step: Callable[[], int]) -> int:
+    """Strategy.call."""
     return _Errand(connection.operation, step).run()
-
-
-# -- prefetch ----------------------------------------------------------------------------------------------------------
-
-
-def _prefetch(connection: Connection, hello: ClientHello) -> None:
-    try:
-        name = hello.server_name
-        foreseen = _foreseen(connection, hello)
-    except WireError:
-        return  # OpenSSL refuses it too, with the right alert
-    asked: dict[Any, gevent.Greenlet] = {}
-    answers: dict[object, Callable[[], Any]] = {}
-    connection.handshake.foretell(name)
-    try:
-        before = connection.config
-        choose = connection.session_hooks.servername
-        if choose is not None:
-            asked[question(connection, choose, (name,), bound=False)] = _ask(connection, choose, name)
-        _ask_all(connection, foreseen, asked)
-        if choose is not None:
-            next(iter(asked.values())).join()
-            if connection.config is not before:
-                foreseen = _foreseen(connection, hello)
-                stale = list(asked)[1:]
-                gevent.killall([asked.pop(key) for key in stale])
-                _ask_all(connection, foreseen, asked)
-        gevent.joinall(list(asked.values()))
-        answers = {key: partial(_answer, each.value) for key, each in asked.items()}
-    except BaseException:
-        gevent.killall(list(asked.values()), block=False)
-        raise
-    finally:
-        connection.handshake.foretold(answers)
-
-
-def _ask_all(connection: Connection, foreseen: list[tuple[Any, ...]], asked: dict[Any, gevent.Greenlet]) -> None:
-    for hook, *arguments in foreseen:
-        key = question(connection, hook, tuple(arguments))
-        asked[key] = _ask(connection, hook, *arguments)
-
-
-def _foreseen(connection: Connection, hello: ClientHello) -> list[tuple[Any, ...]]:
-    """Returns (hook, arguments) of the questions that OpenSSL will ask under the present Config. Raises WireError."""
-    questions: list[tuple[Any, ...]] = []
-    config, hooks = connection.config, connection.hooks
-    tls13 = TLS13 in hello.supported_versions and config.maximum_version in (0, TLS13)
-    sessions = [each.identity for each in hello.psk_identities] if tls13 else [hello.legacy_session_id]
-    sessions = [each for each in sessions if len(each) == SESSION_ID_SIZE][:MAX_SESSION_LOOKUPS]
-    if (get := connection.session_hooks.get_session) is not None:
-        questions += [(get, each) for each in sessions]
-    if hooks.alpn is not None and hello.alpn_protocols and getattr(hooks.alpn, "waits", True):
-        offered = (each.encode("ascii", "surrogateescape") for each in hello.alpn_protocols)
-        questions.append((hooks.alpn, tuple(offered)))
-    resuming = bool(sessions) or (tls13 and bool(hello.psk_identities))
-    if hooks.ocsp is not None and hello.status_request is not None and len(config.certificates) == 1 and not resuming:
-        questions.append((hooks.ocsp, None))
-    return questions
-
-
-def _ask(connection: Connection, hook: Callable[..., Any], *arguments: Any) -> Any:
-    return gevent.spawn(_outcome, partial(hook, connection, *arguments))
-
-
-def _answer(outcome: Any) -> Any:
-    value, error = outcome
-    if error is None:
-        return value
-    raise error
-
-
-STRATEGIES = {
-    each.name: each
-    for each in (
-        Strategy("coroutine"),
-        Strategy("thread", call=_in_a_thread),
-        Strategy("prefetch", client_hello=_prefetch),
-    )
-}
