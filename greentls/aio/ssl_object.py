@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from greentls.core.connection import WANT_READ, Connection
 from greentls.errors import TLSError, WireError
 from greentls.hub import Deadline
 from greentls.ssl.client_hello import ReadsClientHello
 from greentls.ssl.compiled import make_connection
-from greentls.ssl.plain_socket import PlainSocket
+from greentls.ssl.context import PassedThrough
 from greentls.wire import NotTLS
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class SSLObject(ReadsClientHello):
         self._tls.data_to_send()
         self._transport.send(answer)
 
-    def _passed_through(self, plain: PlainSocket) -> PlainSocket:
+    def _passed_through(self, plain: PassedThrough) -> NoReturn:
         raise TypeError("client_hello_callback answered with a PlainSocket: under asyncio there is nothing to pass on")
 
     # -- what ssl.SSLObject has besides --------------------------------------------------------------------------------

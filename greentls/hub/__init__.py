@@ -8,7 +8,19 @@ limits a block that waits. ``PerHub`` holds what there is one of in each hub.
 from greentls.hub.coroutines import as_function
 from greentls.hub.deadline import Deadline
 from greentls.hub.finding import here
-from greentls.hub.per_hub import PerHub, ThreadLocal, after_fork
+from greentls.hub.per_hub import PerHub, ThreadLocal, after_fork, unpatched
 from greentls.hub.protocol import Event, Hub, Readable, Task
 
-__all__ = ["Deadline", "Event", "Hub", "PerHub", "Readable", "Task", "ThreadLocal", "after_fork", "as_function", "here"]
+__all__ = [
+    "Deadline",
+    "Event",
+    "Hub",
+    "PerHub",
+    "Readable",
+    "Task",
+    "ThreadLocal",
+    "after_fork",
+    "as_function",
+    "here",
+    "unpatched",
+]

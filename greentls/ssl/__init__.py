@@ -14,17 +14,18 @@ import sys
 import types
 from typing import TYPE_CHECKING, Any
 
-import gevent.monkey
-from gevent.socket import create_connection as create_connection
-
 from greentls.core.session import Session as SSLSession
+from greentls.hub import unpatched
+from greentls.lazy import at_first_use
 from greentls.ssl import compiled
 from greentls.ssl.common import CHANNEL_BINDING_TYPES as CHANNEL_BINDING_TYPES
 from greentls.ssl.context import SSLContext as SSLContext
-from greentls.ssl.socket import SSLSocket as SSLSocket
 
 if TYPE_CHECKING:
+    from gevent.socket import create_connection as create_connection
+
     from greentls.ssl.memorybio import BIOConnection
+    from greentls.ssl.socket import SSLSocket as SSLSocket
 
     def create_default_context(
         purpose: _stdlib_ssl.Purpose = ...,
@@ -55,18 +56,37 @@ def _wrap_bio(
     return BIOConnection(context, incoming, outgoing, server_side, server_hostname, owner, session)
 
 
+class _SocketClass:
+    """SSLContext.sslsocket_class, until it is asked for: a program under asyncio has no gevent."""
+
+    def __get__(self, context: SSLContext | None, owner: type[SSLContext]) -> type[SSLSocket]:
+        from greentls.ssl.socket import SSLSocket
+
+        SSLContext.sslsocket_class = SSLSocket
+        return owner.sslsocket_class  # type: ignore[no-any-return]  # a user's subclass may have another
+
+
 # What an SSLContext makes is defined above it.
 SSLContext.compile = compiled.compile
-SSLContext.sslsocket_class = SSLSocket
+SSLContext.sslsocket_class = _SocketClass()
 SSLContext._wrap_bio = _wrap_bio
+
+if not TYPE_CHECKING:
+
+    def create_connection(*arguments, **options):
+        """socket.create_connection(): gevent's, which waits in the hub."""
+        from gevent.socket import create_connection
+
+        return create_connection(*arguments, **options)
+
 
 OURS = {
     "CHANNEL_BINDING_TYPES": CHANNEL_BINDING_TYPES,
     "SSLContext": SSLContext,
     "SSLSession": SSLSession,
-    "SSLSocket": SSLSocket,
     "create_connection": create_connection,
 }
+AT_FIRST_USE = {"SSLSocket": "socket"}
 
 
 def _names() -> dict[str, object]:
@@ -75,8 +95,10 @@ def _names() -> dict[str, object]:
     for name in vars(_stdlib_ssl):
         if name.startswith("__") or f"{__name__}.{name}" in sys.modules:
             continue
+        if name in AT_FIRST_USE:
+            continue
         # not gevent's, if gevent has patched ssl
-        value = OURS[name] if name in OURS else gevent.monkey.get_original("ssl", name)
+        value = OURS[name] if name in OURS else unpatched("ssl", name)
         if isinstance(value, types.FunctionType) and _MAKERS & {value.__name__, *value.__code__.co_names}:
             value = _over_here(value)
         names[name] = value
@@ -96,3 +118,5 @@ def _over_here(function: types.FunctionType) -> types.FunctionType:
 
 
 globals().update(_names())
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = at_first_use(__name__, AT_FIRST_USE)

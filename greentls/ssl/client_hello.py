@@ -14,11 +14,10 @@ from greentls.errors import ConcurrentUseError, ConfigurationError, TLSError, Un
 from greentls.hub import as_function
 from greentls.openssl import client_hello
 from greentls.ssl.common import Common
-from greentls.ssl.context import ClientHelloCallback, SSLContext
+from greentls.ssl.context import ClientHelloCallback, PassedThrough, SSLContext
 from greentls.ssl.errors import configuration_error
 from greentls.ssl.hooks.callbacks import alert
 from greentls.ssl.hooks.deadline import HookDeadline
-from greentls.ssl.plain_socket import PlainSocket
 from greentls.strategy import STRATEGIES
 from greentls.wire import ClientHello, RecordReader
 
@@ -97,9 +96,9 @@ class ReadsClientHello(Common):
 
     # -- the handshake -------------------------------------------------------------------------------------------------
 
-    def _begin(self) -> PlainSocket | None:
-        """A server's steps before OpenSSL is entered for the first time. Returns the PlainSocket of a connection that a
-        callback has passed through, else None."""
+    def _begin(self) -> PassedThrough | None:
+        """A server's steps before OpenSSL is entered for the first time. Returns the answer of a callback that passes the
+        connection through, else None."""
         if self._connection.handshake.dead:
             return None  # entering OpenSSL raises what is wrong
         if self._before_handshake:
@@ -110,7 +109,7 @@ class ReadsClientHello(Common):
             hello = self.read_client_hello()
             with self._refusing("client_hello_callback"):
                 answer = self._ask(callback, hello)
-                if isinstance(answer, PlainSocket):
+                if isinstance(answer, PassedThrough):
                     return self._passed_through(answer)
                 if isinstance(answer, int):
                     self._refuse(answer, f"client_hello_callback refused with alert {answer}")
@@ -123,7 +122,7 @@ class ReadsClientHello(Common):
                 foretell(self._connection, hello)
         return None
 
-    def _ask(self, callback: ClientHelloCallback, hello: ClientHello) -> SSLContext | PlainSocket | int | None:
+    def _ask(self, callback: ClientHelloCallback, hello: ClientHello) -> SSLContext | PassedThrough | int | None:
         """The answer of the client_hello_callback, which may wait.
 
         Raises whatever it raises; TimeoutError if it is late, TypeError for an answer of another type.
@@ -132,11 +131,11 @@ class ReadsClientHello(Common):
         client_hello.need()
         with HookDeadline(self._connection, "client_hello_callback", self._context.callback_timeout):
             answer = as_function(callback)(self._connection.owner(), hello)
-        if answer is None or issubclass(type(answer), SSLContext | PlainSocket):
+        if answer is None or issubclass(type(answer), SSLContext | PassedThrough):
             return answer
         return alert(answer, "client_hello_callback")
 
-    def _passed_through(self, plain: PlainSocket) -> PlainSocket:
+    def _passed_through(self, plain: PassedThrough) -> PassedThrough:
         return plain
 
     @contextmanager

@@ -41,7 +41,6 @@ from greentls.sessions.client import ClientSessions
 from greentls.sessions.server import SessionCache
 from greentls.ssl.errors import configuration_error, ssl_error
 from greentls.ssl.peercert import peer_certificate
-from greentls.ssl.plain_socket import PlainSocket
 from greentls.ssl.replacement import STDLIB_CONTEXT, Replacement, hide_unknown, through_c
 from greentls.stores import SessionStore, SharedValues
 from greentls.strategy import STRATEGIES
@@ -51,13 +50,13 @@ from greentls.wire import ClientHello
 if TYPE_CHECKING:
     from greentls.ocsp.client_check import Mode
 
-__all__ = ["SSLContext", "Sock"]
+__all__ = ["PassedThrough", "SSLContext", "Sock"]
 
 Path = str | bytes | os.PathLike[str]
 #: What callbacks are called with: an SSLSocket, or an ssl.SSLObject. Any: a user's callback names the one that it gets.
 Sock = Any
 SNICallback = Callable[[Sock, str | None, "SSLContext"], int | None]
-ClientHelloCallback = Callable[[Sock, ClientHello], "SSLContext | PlainSocket | int | None"]
+ClientHelloCallback = Callable[[Sock, ClientHello], "SSLContext | PassedThrough | int | None"]
 
 CALLBACK_TIMEOUT = 1.0  # seconds: longer than any healthy store or database takes, shorter than a person waits
 HANDSHAKE_TIMEOUT = 60.0  # seconds for a whole handshake, as in nginx: no peer holds a greenlet for ever
@@ -86,6 +85,12 @@ INHERITED = {
     "sslobject_class": "the base's wrap_bio() makes one of what _wrap_bio() gives",
     "wrap_bio": "calls _wrap_bio()",
 }
+
+
+class PassedThrough:
+    """A connection whose TLS ends somewhere else: a client_hello_callback's answer, by SSLSocket.pass_through()."""
+
+    __slots__ = ()
 
 
 class SSLContext(STDLIB_CONTEXT, metaclass=Replacement):  # type: ignore[misc]  # its base is found at run time

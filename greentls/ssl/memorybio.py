@@ -16,9 +16,8 @@ from greentls.errors import ConcurrentUseError, TLSError, WantRead
 from greentls.openssl import bios
 from greentls.ssl.client_hello import ReadsClientHello
 from greentls.ssl.compiled import make_connection
-from greentls.ssl.context import SSLContext
+from greentls.ssl.context import PassedThrough, SSLContext
 from greentls.ssl.errors import want_read
-from greentls.ssl.plain_socket import PlainSocket
 from greentls.wire.record import MAX_HELLO_RECORDS, RECORD_HEADER_SIZE
 from greentls.wire.registry import AlertDescription
 
@@ -150,7 +149,7 @@ class BIOConnection(ReadsClientHello):
                 if mine and _SEND not in self._free:
                     self._free.append(_SEND)
 
-    def _passed_through(self, plain: PlainSocket) -> NoReturn:
+    def _passed_through(self, plain: PassedThrough) -> NoReturn:
         raise TypeError(
             "client_hello_callback answered with a PlainSocket: over wrap_bio() there is nothing to pass on"
         )

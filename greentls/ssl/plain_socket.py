@@ -9,12 +9,13 @@ from typing import NoReturn
 from gevent import socket
 
 from greentls.core.connection import Connection
+from greentls.ssl.context import PassedThrough
 from greentls.wire import ClientHello
 
 __all__ = ["Closed", "InClear", "PlainSocket"]
 
 
-class PlainSocket(socket.socket):  # type: ignore[misc]  # gevent is untyped
+class PlainSocket(PassedThrough, socket.socket):  # type: ignore[misc]  # gevent is untyped
     """A gevent socket whose ``recv()`` gives the bytes of ``ahead`` first. There are such bytes in three cases:
 
     - TLS has ended, and the connection goes on in plaintext (FTP's CCC, LDAP). Bytes that the peer sent behind its

@@ -12,7 +12,7 @@ import ssl as _stdlib_ssl
 from collections.abc import Callable, Collection
 from typing import Any, NoReturn, TypeVar
 
-import gevent.monkey
+from greentls.hub import unpatched
 
 __all__ = ["STDLIB_CONTEXT", "STDLIB_SOCKET", "Replacement", "hide_unknown", "through_c"]
 
@@ -21,7 +21,7 @@ Value = TypeVar("Value")
 # gevent replaces ssl.SSLContext when it patches, and so does monkey.patch(). These are the standard library's own.
 # Any: mypy cannot use a class that is found at run time as a base class.
 STDLIB_CONTEXT: Any = next(each for each in _stdlib_ssl.SSLContext.__mro__ if each.__module__ == "ssl")
-STDLIB_SOCKET: Any = gevent.monkey.get_original("ssl", "SSLSocket")  # Any: as above
+STDLIB_SOCKET: Any = unpatched("ssl", "SSLSocket")  # Any: as above
 
 
 class Replacement(type):

@@ -17,7 +17,7 @@ from greentls.errors import TLSError, UnexpectedEOF, WireError, WouldBlock
 from greentls.hub import Deadline
 from greentls.ssl.client_hello import ReadsClientHello
 from greentls.ssl.compiled import has_side, make_connection
-from greentls.ssl.context import SSLContext
+from greentls.ssl.context import PassedThrough, SSLContext
 from greentls.ssl.peercert import PeerCertificate
 from greentls.ssl.plain_socket import InClear, PlainSocket
 from greentls.ssl.refused_handshakes import mark
@@ -66,7 +66,7 @@ class SSLSocket(SocketMethods, ReadsClientHello, metaclass=Replacement):
         server_hostname: str | bytes | None,
         context: SSLContext,
         session: Session | None,
-    ) -> SSLSocket | PlainSocket:
+    ) -> SSLSocket | PassedThrough:
         family, kind, proto = sock.family, sock.type, sock.proto
         if kind != _stdlib_socket.SOCK_STREAM:
             raise NotImplementedError("only stream sockets are supported")
@@ -186,7 +186,7 @@ class SSLSocket(SocketMethods, ReadsClientHello, metaclass=Replacement):
                 "client_hello_callback passed the connection through: leave the handshake to wrap_socket()"
             )
 
-    def _handshake(self) -> PlainSocket | None:
+    def _handshake(self) -> PassedThrough | None:
         stream = self._stream
         try:
             with Deadline(self._context.handshake_timeout, "The handshake operation timed out"):

@@ -18,6 +18,7 @@ ABSENT = {
     "greentls": ["cryptography", "gevent", "OpenSSL", "ssl", "greentls.errors", "greentls.ssl", "greentls.wire"],
     "greentls.wire": ["cryptography", "gevent", "OpenSSL", "ssl", "greentls.wire.hello", "greentls.wire.registry"],
     "greentls.ocsp": ["cryptography", "gevent", "http.client", "greentls.ocsp.fetch", "greentls.ocsp.response"],
+    "greentls.aio": ["gevent", "uvloop", "greentls.stream", "greentls.ssl.socket", "greentls.strategy.thread"],
     "greentls.ssl": [
         "gevent.select",
         "gevent.selectors",
