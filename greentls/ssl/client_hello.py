@@ -97,8 +97,8 @@ class ReadsClientHello(Common):
     # -- the handshake -------------------------------------------------------------------------------------------------
 
     def _begin(self) -> PassedThrough | None:
-        """A server's steps before OpenSSL is entered for the first time. Returns the answer of a callback that passes the
-        connection through, else None."""
+        """A server's steps before OpenSSL is entered for the first time. Returns the answer of a callback that passes
+        the connection through, else None."""
         if self._connection.handshake.dead:
             return None  # entering OpenSSL raises what is wrong
         if self._before_handshake:
