@@ -20,7 +20,7 @@ from benchmarks import machine
 HERE = Path(__file__).parent
 LOAD = HERE / "load"
 BLOCK = 65536  # bytes that uploads and downloads write at a time
-PATIENCE = 30.0  # seconds for a server to listen, to answer or to end
+PATIENCE = 60.0  # seconds for a server to listen, to answer or to end
 LONGEST = 150.0  # seconds for the load generator, which needs at most 20 to begin and 60 to measure
 
 

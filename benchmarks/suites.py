@@ -202,7 +202,7 @@ def parked(bench: Bench, server: running.Server | None) -> Metrics:
 def wait_until_parked(server: running.Server, count: int) -> int:
     """Waits until count handshakes wait, or their number stays the same. Returns the number."""
     parked, still = 0, 0
-    while parked < count and still < 20:
+    while parked < count and still < 50:
         time.sleep(0.1)  # asking costs the server time
         now = server.ask("report")["now"]
         still = still + 1 if now == parked else 0

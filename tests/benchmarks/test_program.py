@@ -19,7 +19,8 @@ import pytest
 from benchmarks import peers, program, report, running, suites, targets
 from tests.support.helpers import PATIENCE, ROOT, wait_until
 
-TINY = ("--rounds", "1", "--seconds", "0.1", "--connections", "4")
+TINY = ("--rounds", "1", "--connections", "4")
+ENOUGH = 20  # handshakes, of which some are resumed
 
 
 def command(*words):
@@ -27,19 +28,31 @@ def command(*words):
 
 
 def run(*words, **options):
-    return subprocess.run(command(*words), capture_output=True, text=True, timeout=120, cwd=ROOT, **options)
+    return subprocess.run(command(*words), capture_output=True, text=True, timeout=600, cwd=ROOT, **options)
 
 
 @pytest.fixture(scope="module")
 def everything():
     """All suites, as small as can be; handshakes with every peer that is here."""
-    suites_measured = {}
     others = [name for name in suites.SUITES if name != "handshake"]
-    for words in (["handshake"], [*others, "--peers", "lean,floor"]):
-        done = run(*words, *TINY, "--json")
-        assert done.returncode == 0, done.stdout[-3000:] + done.stderr
-        suites_measured |= json.loads(done.stdout)["suites"]
-    return suites_measured
+    return measured(["handshake"]) | measured(others, "--peers", "lean,floor")
+
+
+def measured(names, *words):
+    """The suites' results. Where a tenth of a second is too short, on a machine that is busy, they have more."""
+    found = {}
+    for seconds in (0.1, 1, 5):
+        done = run(*(name for name in names if name not in found), *words, *TINY, "--seconds", str(seconds), "--json")
+        results = json.loads(done.stdout)["suites"]
+        found |= {name: result for name, result in results.items() if is_enough(name, result, seconds)}
+        if len(found) == len(names):
+            return {name: found[name] for name in names}
+    raise AssertionError(f"{results}\n{done.stderr}")
+
+
+def is_enough(name, result, seconds):
+    rates = [each["rate"] for by_name in result["measured"].values() for (each,) in by_name.values() if "rate" in each]
+    return not result["failed"] and (name != "handshake" or min(rates) * seconds >= ENOUGH)
 
 
 def test_every_suite_measures_what_it_says(everything):
