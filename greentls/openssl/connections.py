@@ -17,7 +17,8 @@ from greentls.openssl.lifetimes import owned
 from greentls.openssl.stacks import certificate_der, certificates_der, ciphers
 
 _STATUSTYPE_OCSP = 1
-_GET_PEER_TMP_KEY, _GET_TMP_KEY = 109, 133  # cmd of SSL_ctrl(3)
+_GET_PEER_TMP_KEY, _GET_TMP_KEY, _GET_NEGOTIATED_GROUP = 109, 133, 134  # cmd of SSL_ctrl(3)
+_GROUP_OF_A_PROVIDER = 1 << 24  # TLSEXT_nid_unknown, in the numbers of groups that OpenSSL itself does not implement
 _X25519 = 1034  # obj_mac.h: an empty key has to be of some type
 _READ_EARLY_DATA_SUCCESS, _EARLY_DATA_ACCEPTED = 1, 2
 _HOSTFLAG_NO_PARTIAL_WILDCARDS, _HOSTFLAG_NEVER_CHECK_SUBJECT = 0x4, 0x20
@@ -123,19 +124,18 @@ def set_info_callback(ssl: SSL, context: Context, callback: Callback) -> None:
 
 
 def forget_keys(ssl: SSL) -> None:
-    """Destroys the key shares of a handshake that is over: the peer's, and ours with its private key.
+    """Destroys the large key of a post-quantum handshake that is over: the client's, which either side has.
 
-    OpenSSL keeps both until the connection is freed, for SSL_get_peer_tmp_key(3), which nobody here calls; those of
-    X25519MLKEM768 take 7 KiB at a server, 8 KiB at a client. It has no function that frees them, but
-    EVP_PKEY_set_type(3) empties a key.
+    OpenSSL keeps it until the connection is freed, for SSL_get_peer_tmp_key(3), which nobody here calls. That of
+    X25519MLKEM768 takes 7 KiB at a server and, being private, 8 KiB at a client. No function frees it, but
+    EVP_PKEY_set_type(3) empties a key. Keys of other groups are small, and destroying them costs a handshake 1 %.
     """
-    if not _can_forget_keys():
+    if not _can_forget_keys() or lib.SSL_ctrl(ssl, _GET_NEGOTIATED_GROUP, 0, NULL) < _GROUP_OF_A_PROVIDER:
         return
     key = ffi.new("EVP_PKEY **")
-    for command in _GET_PEER_TMP_KEY, _GET_TMP_KEY:
-        if lib.SSL_ctrl(ssl, command, 0, key) == 1:
-            lib.EVP_PKEY_set_type(key[0], _X25519)
-            lib.EVP_PKEY_free(key[0])
+    if lib.SSL_ctrl(ssl, _GET_PEER_TMP_KEY, 0, key) == 1 or lib.SSL_ctrl(ssl, _GET_TMP_KEY, 0, key) == 1:
+        lib.EVP_PKEY_set_type(key[0], _X25519)
+        lib.EVP_PKEY_free(key[0])
 
 
 @functools.cache
