@@ -1,7 +1,7 @@
-"""Certificates: chains with their keys, and the sources that have one for each server name.
+"""Certificate chains with their keys, and sources that have one for each server name.
 
-A source is asked in the handshake, before anything is decided, and may wait. Directory and Callback are
-imported at their first use.
+A source is asked in the handshake, before anything is decided, and may wait. Directory and Callback are imported at
+their first use.
 """
 
 from __future__ import annotations
@@ -45,14 +45,13 @@ _WHERE = {"Callback": "callback", "Directory": "directory"}
 
 
 class CertificateSource(Protocol):
-    """The contract: what SSLContext.certificates may be."""
+    """The value of SSLContext.certificates."""
 
     def get(self, server_name: str | None) -> Sequence[CertificateChain] | None:
-        """The chains for a server name, one for each kind of key; None if it is not known.
+        """The chains for a server name, one for each kind of key; None if the name is not known.
 
-        server_name: what the client sent, any text, in lower case; None if it sent none. May wait; what it raises
-        refuses the handshake. The same chains should be the same objects: what is compiled for them is found again by
-        them.
+        server_name: what the client sent, in lower case and unchecked; None if it sent none. May wait. What it raises
+        refuses the handshake. The same chains should be the same objects: they are compiled only once then.
         """
 
 

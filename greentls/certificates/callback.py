@@ -1,15 +1,14 @@
-"""Callback: certificates that a function knows, or gets: from a database, from an ACME server, on demand.
+"""Callback: certificates from a function, which has them from a database, an ACME server, or the like.
 
-Whoever connects chooses the name, so names are the attacker's to invent. What he gets for them:
+The client chooses the name, so an attacker can invent any number of names. Therefore:
 
-- What is no DNS name is not asked about.
-- A name is asked about once, however many wait for it. The call is a greenlet of its own: a handshake that is killed,
-  or out of time, leaves it running for the others, and for the next one to find.
-- Calls have a rate. What is over it is refused at once, and not remembered; names that are known cost no call.
-- Unknown names are remembered too, for a shorter time and in a place of their own: however many there are, they push
-  out each other, and no certificate.
-- An exception refuses the handshakes that wait for the call. For FAILURE_LIFETIME the name is not asked about again,
-  so that the trouble with one does not use up the calls of all.
+- The function gets DNS names only.
+- It is called once for a name, however many handshakes wait. The call has a greenlet of its own: if a handshake is
+  killed, or its deadline passes, the call continues for the others, and for the next handshake.
+- Calls are limited to a rate. A name above it is refused at once and not remembered. Known names need no call.
+- Unknown names are remembered, too, for a shorter time and apart: they displace one another, and no certificate.
+- If the function raises, the handshakes that wait are refused, and the name is not asked about again for
+  FAILURE_LIFETIME. So one bad name does not use up the calls of all.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from time import monotonic
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from greentls.certificates.chain import CertificateChain
 from greentls.certificates.names import normalised
@@ -30,11 +29,11 @@ __all__ = ["Callback"]
 
 log = logging.getLogger("greentls.certificates")
 
-LIFETIME = 3600.0  # seconds for which an answer is good
-UNKNOWN_LIFETIME = 60.0  # and that there is no certificate: who has just set up a name does not want to wait longer
-FAILURE_LIFETIME = 1.0  # and that the function failed
-MAX_NAMES = 10_000  # known, and as many unknown: some 10 KiB for each with a certificate
-CALLS = 100  # for each PERIOD, and at once: what a database takes. An ACME server takes a few in a minute
+LIFETIME = 3600.0  # seconds for which an answer is remembered
+UNKNOWN_LIFETIME = 60.0  # seconds for an unknown name: a new certificate should be found soon
+FAILURE_LIFETIME = 1.0  # seconds for a failure
+MAX_NAMES = 10_000  # known ones, and as many unknown ones: a certificate takes some 10 KiB
+CALLS = 100  # in each PERIOD, and at once: fit for a database. An ACME server allows a few in a minute
 PERIOD = 1.0  # seconds
 TIMEOUT = 60.0  # seconds for a call: an ACME order takes some ten
 
@@ -45,18 +44,18 @@ T = TypeVar("T")
 class Callback:
     """A source of certificates: function(server_name), which may wait.
 
-    The function answers with a CertificateChain, a sequence of them (one for each kind of key), a pair of files
-    (certificates, key), or None: there is none for this name. It gets DNS names only, in lower case, without a dot at
-    the end; nobody checks whether they are yours. What it raises refuses the handshakes that wait for it.
+    The function returns a CertificateChain, a sequence of them (one for each kind of key), a pair of files
+    (certificates, key), or None if there is none for the name. It gets any DNS name, in lower case and without a dot at
+    the end. What it raises refuses the handshakes that wait for it.
 
-    calls, period: calls of the function at most in so many seconds, and as many at once. timeout: seconds for one of
-    them. lifetime, unknown_lifetime: seconds for which an answer is good, a certificate's no longer than itself.
-    max_names: how many known ones are remembered, and how many unknown ones.
+    calls, period: the number of calls in so many seconds, and at once. timeout: seconds for one call. lifetime,
+    unknown_lifetime: seconds for which an answer is remembered, a certificate no longer than it is valid. max_names:
+    the number of known names, and of unknown names, that are remembered.
     """
 
     def __init__(
         self,
-        function: Callable[[str], Any],
+        function: Callable[[str], object],
         *,
         lifetime: float = LIFETIME,
         unknown_lifetime: float = UNKNOWN_LIFETIME,
@@ -68,13 +67,14 @@ class Callback:
         self._function = as_function(function)
         self._lifetime, self._unknown_lifetime, self._timeout = lifetime, unknown_lifetime, timeout
         self._known: _Memory[Chains] = _Memory(max_names)
-        self._unknown: _Memory[bool] = _Memory(max_names)  # whether that is because the function failed
-        self._flights: dict[tuple[Hub, str], _Flight] = {}  # each hub has its own
+        self._unknown: _Memory[bool] = _Memory(max_names)  # the value: whether the function has failed
+        self._flights: dict[tuple[Hub, str], _Flight] = {}  # of each hub
         self._calls, self._period = calls, period
         self._tokens, self._filled = float(calls), monotonic()
 
     def get(self, server_name: str | None) -> Chains | None:
-        """Waits for the function, if it has to be asked. Raises what it raises, TimeoutError, TooManyCalls."""
+        """The chains for a name, None if there are none. May wait for the function, and raises what that raises;
+        TimeoutError, TooManyCalls."""
         name = normalised(server_name)
         if name is None:
             return None
@@ -87,7 +87,7 @@ class Callback:
         return self._flight(name).result()
 
     def forget(self, server_name: str) -> None:
-        """The next handshake asks about this name again."""
+        """Calls the function again when the name is next asked for."""
         name = normalised(server_name)
         if name is not None:
             self._known.forget(name)
@@ -138,7 +138,7 @@ class _Flight:
         self.failure: BaseException | None = None
 
     def result(self) -> Chains | None:
-        """Waits for it."""
+        """Waits for the answer."""
         try:
             self.landed.wait()
             if self.failure is not None:
@@ -148,7 +148,7 @@ class _Flight:
             del self  # the failure's traceback holds this frame
 
 
-def _chains(answer: Any) -> Chains | None:
+def _chains(answer: object) -> Chains | None:
     if answer is None:
         return None
     if isinstance(answer, CertificateChain):
@@ -158,22 +158,22 @@ def _chains(answer: Any) -> Chains | None:
             return tuple(answer)
         if len(answer) == 2 and not any(isinstance(each, CertificateChain) for each in answer):
             return (CertificateChain.load(*answer),)
-    kind = type(answer).__name__  # not the answer: it may be a private key
+    kind = type(answer).__name__  # the answer itself may be a private key
     raise TypeError(f"certificates: the answer is a {kind}: neither None, nor CertificateChains, nor a pair of files")
 
 
 def _remaining(chains: Chains) -> float:
-    """Seconds until the first of them ends; one that has ended already is asked about again soon."""
+    """Seconds until the first of the chains expires, and a short time if one has."""
     ends = min(chain.certificate.not_valid_after_utc for chain in chains)
     return max((ends - datetime.now(timezone.utc)).total_seconds(), FAILURE_LIFETIME)
 
 
 class _Memory(Generic[T]):
-    """Values with lifetimes; those used last are kept."""
+    """Keeps the values used last, each for its lifetime."""
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._kept: OrderedDict[str, tuple[float, T]] = OrderedDict()  # when it ends
+        self._kept: OrderedDict[str, tuple[float, T]] = OrderedDict()  # (when it ends, the value)
 
     def get(self, name: str) -> tuple[T] | None:
         ends, value = self._kept.get(name, (0.0, None))

@@ -1,4 +1,4 @@
-"""Certificate chains with their private keys, read and checked before OpenSSL sees them."""
+"""Certificate chains with their private keys: read, and checked before OpenSSL sees them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -24,7 +24,7 @@ from greentls.openssl.provider import PrivateKey
 __all__ = ["CertificateChain", "demands_staple", "is_path", "load_crls", "parse_certificates", "read_certificate"]
 
 Password = str | bytes | bytearray | Callable[[], str | bytes | bytearray] | None
-# cryptography does not always tell the one from the other.
+# cryptography does not always distinguish the two.
 _UNREADABLE = "the key is damaged, or of a kind that cryptography does not know", "a newer cryptography may know it"
 Source = str | bytes | os.PathLike[str]  # a path, or PEM, or DER
 Certificates = Source | x509.Certificate | Iterable[x509.Certificate]
@@ -32,19 +32,20 @@ Certificates = Source | x509.Certificate | Iterable[x509.Certificate]
 
 @dataclass(frozen=True)
 class CertificateChain:
-    """A certificate, its private key, and the intermediate certificates that are sent behind it (RFC 8446 4.4.2)."""
+    """A certificate, its private key, and the intermediate certificates that are sent after it (RFC 8446 4.4.2)."""
 
     certificate: x509.Certificate
-    key: Any = field(compare=False)  # one of cryptography's private keys, or a SigningKey; it fits the certificate
+    key: Any = field(compare=False)  # fits the certificate. Any: cryptography's classes of keys have no common base
     intermediates: tuple[x509.Certificate, ...] = ()
 
     @classmethod
     def load(cls, certfile: Certificates, keyfile: Source | Any = None, password: Password = None) -> CertificateChain:
-        """From files, text or bytes in PEM or DER, or cryptography's objects; the leaf certificate comes first.
+        """Loads a chain from files, from text or bytes in PEM or DER, or from cryptography's objects.
 
-        Without keyfile the key is beside the certificates. It may be a greentls.keys.SigningKey, or a KeySource that
-        has it. password: of an encrypted key, or a function that is called for it. Raises ConfigurationError that names
-        the file and what is wrong with it; OSError if it cannot be read; what a KeySource raises.
+        certfile: the certificates, the server's own first. keyfile: the key, None if it is beside the certificates; it
+        may be a greentls.keys.SigningKey, or a KeySource that has one. password: that of an encrypted key, or a
+        function that returns it. Raises ConfigurationError that names the file and what is wrong with it, OSError for a
+        file that cannot be read, and what a KeySource raises.
         """
         data, name = None, "certificate"
         if isinstance(certfile, x509.Certificate):
@@ -82,8 +83,8 @@ class CertificateChain:
         return chain
 
     def check(self, name: str, **ciphers: str) -> None:
-        """Raises ConfigurationError about name unless OpenSSL can use this pair; by the security level of the ciphers,
-        if there are any."""
+        """Raises ConfigurationError unless OpenSSL can use this pair. name: names it in the error. ciphers: settings
+        whose security level counts."""
         try:
             contexts.check_certificate(self.der, self.private_key, **ciphers)
         except ConfigurationError as error:
@@ -91,12 +92,12 @@ class CertificateChain:
 
     @cached_property
     def der(self) -> bytes:
-        """The certificate."""
+        """DER of the certificate."""
         return self.certificate.public_bytes(serialization.Encoding.DER)
 
     @cached_property
     def signer(self) -> Signer | None:
-        """Of a SigningKey."""
+        """What asks the SigningKey, None for a key in this process."""
         return Signer(self.key) if is_signing_key(self.key) else None
 
     @property
@@ -115,12 +116,12 @@ class CertificateChain:
 
     @cached_property
     def must_staple(self) -> bool:
-        """The certificate is worthless to a client that gets no OCSP response with it."""
+        """Whether the certificate demands an OCSP response: without one it is worthless to a client."""
         return demands_staple(self.certificate)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The DNS names and IP addresses that it is valid for; the common name if there are none. Sorted."""
+        """The DNS names and IP addresses of the certificate, sorted; its common name if there are none."""
         try:
             san = self.certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         except (x509.ExtensionNotFound, ValueError):
@@ -131,7 +132,7 @@ class CertificateChain:
 
 
 def demands_staple(certificate: x509.Certificate) -> bool:
-    """RFC 7633: the TLS feature status_request."""
+    """Whether a certificate has the TLS feature status_request (RFC 7633)."""
     try:
         features = certificate.extensions.get_extension_for_class(x509.TLSFeature).value
     except (x509.ExtensionNotFound, ValueError):
@@ -140,28 +141,31 @@ def demands_staple(certificate: x509.Certificate) -> bool:
 
 
 def is_path(thing: object) -> bool:
-    """Whether it names a file, rather than being PEM or DER itself."""
+    """Whether something names a file, rather than being PEM or DER itself."""
     if isinstance(thing, str):
         return "-----BEGIN" not in thing
     if isinstance(thing, bytes):
-        # DER begins with a SEQUENCE of more than 127 bytes; no path goes on like this
+        # DER begins with a SEQUENCE of more than 127 bytes, and no path does
         return b"-----BEGIN" not in thing and not (thing[:1] == b"0" and thing[1:2] >= b"\x80")
     return isinstance(thing, os.PathLike)
 
 
 def read_certificate(der: bytes) -> x509.Certificate:
-    """Raises ValueError."""
+    """The certificate in DER. Raises ValueError."""
     _take_in_silence()
     return x509.load_der_x509_certificate(der)
 
 
-_silent: Any = None  # the filter
+_silent: object = None  # the filter
 
 
 def _take_in_silence() -> None:
-    """cryptography warns of what it may refuse one day, as of serial numbers that are not positive, and the standard
-    library takes such certificates without a word. Not by catch_warnings(): it is not for threads, and makes Python
-    forget which warnings it has shown. The filter is about warnings in greentls only, and stays."""
+    """Hides the warnings of cryptography in greentls.
+
+    cryptography warns of what it may refuse one day, such as serial numbers that are not positive; the standard library
+    accepts such certificates silently. catch_warnings() is not safe with threads, and makes Python forget which
+    warnings it has shown. So there is one filter, which stays.
+    """
     global _silent
     if not warnings.filters or warnings.filters[0] is not _silent:
         warnings.filterwarnings("ignore", category=CryptographyDeprecationWarning, module=r"greentls\.")
@@ -169,7 +173,7 @@ def _take_in_silence() -> None:
 
 
 def parse_certificates(data: str | bytes) -> list[x509.Certificate]:
-    """All that are in PEM, or in DER one behind the other. Raises ValueError."""
+    """All certificates in PEM, or in DER one after the other. Raises ValueError."""
     content = data.encode("ascii") if isinstance(data, str) else bytes(data)
     if b"-----BEGIN" in content:
         _take_in_silence()
@@ -182,20 +186,20 @@ def parse_certificates(data: str | bytes) -> list[x509.Certificate]:
     return certificates
 
 
-CRLs = Source | x509.CertificateRevocationList | Iterable[Any] | None
+CRLs = Source | x509.CertificateRevocationList | Iterable[Any] | None  # Any: of CRLs, which has no recursive type
 
 
 def load_crls(source: CRLs) -> tuple[x509.CertificateRevocationList, ...]:
-    """Certificate revocation lists of a path, PEM, DER, cryptography's objects, or several of them; none of None.
+    """Loads certificate revocation lists: from a path, PEM, DER, cryptography's objects, or several of these.
 
-    Raises ConfigurationError that names what is none; OSError for a file that cannot be read.
+    Raises ConfigurationError for something else, and OSError for a file that cannot be read.
     """
     if source is None:
         return ()
     if isinstance(source, x509.CertificateRevocationList):
         return (source,)
     if not isinstance(source, str | bytes | os.PathLike):
-        several: Iterable[Any] = source
+        several = cast("Iterable[CRLs]", source)
         return tuple(crl for each in several for crl in load_crls(each))
     data = _contents(source)
     try:
@@ -210,15 +214,15 @@ def load_crls(source: CRLs) -> tuple[x509.CertificateRevocationList, ...]:
 
 
 def _der_length(data: bytes) -> int:
-    """Bytes of the DER element that data begins with (X.690 8.1.3)."""
+    """The length of the DER element that data begins with (X.690 8.1.3)."""
     if len(data) < 2 or data[1] < 0x80:
         return 2 + data[1] if len(data) > 1 else len(data)
     octets = data[1] & 0x7F
     return 2 + octets + int.from_bytes(data[2 : 2 + octets], "big")
 
 
-def _name(kind: str, source: Any) -> str:
-    return f"{kind} file {os.fsdecode(source)}" if is_path(source) else kind
+def _name(kind: str, source: object) -> str:
+    return f"{kind} file {os.fsdecode(cast(Source, source))}" if is_path(source) else kind
 
 
 def _contents(source: Source) -> bytes:
@@ -227,7 +231,7 @@ def _contents(source: Source) -> bytes:
             return file.read()
     if isinstance(source, str):
         return source.encode()
-    assert isinstance(source, bytes)  # whatever else there is names a file
+    assert isinstance(source, bytes)  # everything else names a file
     return source
 
 
@@ -242,12 +246,12 @@ def _read_certificates(data: bytes, name: str) -> list[x509.Certificate]:
 
 def _read_key(data: bytes, password: Password, name: str) -> Any:
     loader = serialization.load_pem_private_key if b"-----BEGIN" in data else serialization.load_der_private_key
-    # What is skipped is whether an RSA key's factors are primes: 10 to 40 ms for each key of one's own. OpenSSL's own
-    # way to load a key does not look either, and that the key fits its certificate is looked at.
+    # This skips the check that the factors of an RSA key are primes, which takes 10 to 40 ms. OpenSSL does not check it
+    # either when it loads a key, and load() checks that the key fits the certificate.
     load: Callable[..., Any] = functools.partial(loader, unsafe_skip_rsa_key_validation=True)
     try:
         return load(data, None)
-    except TypeError:  # cryptography's way to say that it is encrypted
+    except TypeError:  # the key is encrypted
         pass
     except UnsupportedAlgorithm:
         raise ConfigurationError(name, *_UNREADABLE) from None
@@ -261,5 +265,5 @@ def _read_key(data: bytes, password: Password, name: str) -> Any:
         return load(data, given.encode() if isinstance(given, str) else bytes(given))
     except UnsupportedAlgorithm:
         raise ConfigurationError(name, *_UNREADABLE) from None
-    except (TypeError, ValueError):  # TypeError: an empty one counts as none
+    except (TypeError, ValueError):  # TypeError: an empty password counts as none
         raise ConfigurationError(name, "the password does not open the key") from None

@@ -1,14 +1,14 @@
-"""Directory: a directory's certificates, by the names in them, as they are now.
+"""Directory: the certificates in a directory, found by the names in them, and read again when they change.
 
-A look at the directory compares each file's stamp (inode, size, times) with that of the look before, reads what has
-changed, and puts a whole new state in the place of the old one: a handshake sees all of a change, or nothing of it.
+A look at the directory compares the stamp of each file (inode, size, times) with that of the last look, reads what has
+changed, and replaces the whole state. A handshake sees all of a change, or nothing of it.
 
-Certificates are renewed while others look. A pair that cannot be read, or whose key does not fit (certbot replaces one
-link after the other), stays what it was until it is whole again; it is logged once. One that is gone is used until a
-second look has missed it too, for certbot removes a link before it makes the new one.
+A look may come while certificates are renewed. A pair that cannot be read, or whose key does not fit, since certbot
+replaces one link after the other, stays what it was until it is whole again. That is logged once. A pair that is gone
+is used until a second look misses it, too: certbot removes a link before it makes the new one.
 
-The watching is one greenlet for each hub that asks, begun by the first handshake, so that a forked worker watches for
-itself. The files are read in one of the hub's native threads.
+One greenlet of each hub watches. The first handshake begins it, so a forked worker watches for itself. The files are
+read in a native thread.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import weakref
 from collections.abc import Iterator
 from datetime import datetime, timezone
 from itertools import count
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from greentls.certificates.chain import CertificateChain
 from greentls.certificates.names import find, normalised
@@ -33,9 +33,7 @@ __all__ = ["Directory"]
 
 log = logging.getLogger("greentls.certificates")
 
-INTERVAL = (
-    10.0  # seconds between two looks: 2,000 stat() calls for 1,000 names, some ten milliseconds in another thread
-)
+INTERVAL = 10.0  # seconds between two looks: 2,000 stat() calls for 1,000 names take some 10 ms, in another thread
 
 _CERTIFICATES = (".pem", ".crt", ".cer")
 _KEY = ".key"
@@ -43,31 +41,33 @@ _FULL_CHAIN, _PRIVATE_KEY = "fullchain.pem", "privkey.pem"  # certbot's
 
 
 class _Pair(NamedTuple):
-    stamp: tuple[Any, ...]  # of its files at the last look; empty if it was not there
+    stamp: tuple[object, ...]  # of its files at the last look; empty if they were missing
     chain: CertificateChain | None  # the last good one
     names: tuple[str, ...] = ()
 
 
 class _State(NamedTuple):
-    number: int  # of the look that made it
+    number: int  # of the look that has made it
     pairs: dict[str, _Pair]  # by the certificate's path
     names: dict[str, tuple[CertificateChain, ...]]
-    ends: datetime  # when one of the certificates becomes valid or invalid, so that another may be the better one
+    ends: datetime  # when a certificate becomes valid or invalid, so that another one may be better
 
 
 _NEVER = datetime.max.replace(tzinfo=timezone.utc)
 
 
 class Directory:
-    """A source of certificates: NAME.pem with NAME.key beside it or the key in it (also .crt and .cer), and
-    directories with fullchain.pem and privkey.pem, as in certbot's live/. File names do not matter. A certificate
-    without such a file has its key from keys, a greentls.keys.KeySource, if there is one.
+    """A source of certificates: the files of a directory.
 
-    An exact name goes before a wildcard, which stands for one label. Of several certificates for a name there is one
-    for each kind of key: one that is valid now goes before one that is not, then the one that is valid longest.
+    A pair is NAME.pem (or .crt, .cer) with the key in it or in NAME.key, or a directory with fullchain.pem and
+    privkey.pem, as in certbot's live/. File names do not matter.
 
-    default: a name; its certificates are for clients that send no name, or one that is not known. interval: seconds
-    between two looks. Raises ConfigurationError if there is no such directory.
+    An exact name is preferred to a wildcard, which stands for one label. If a name has several certificates, one for
+    each kind of key is used: one that is valid now is preferred, then the one that expires last.
+
+    default: the name whose certificates are for clients that send no name or an unknown one. interval: seconds between
+    two looks. keys: a greentls.keys.KeySource with the keys of certificates that have no such file. Raises
+    ConfigurationError if there is no such directory.
     """
 
     def __init__(
@@ -87,12 +87,12 @@ class Directory:
             raise ConfigurationError(f"certificate directory {self.path}", "there is none")
         self._numbers = count(1)
         self._state = _State(0, {}, {}, _NEVER)
-        self._trouble = ""  # with the directory as a whole, as it was logged
+        self._trouble = ""  # with the directory itself, as it was logged
         self._watches = PerHub(_watch)
         self._tell(self._look(patient=False))
 
     def get(self, server_name: str | None) -> tuple[CertificateChain, ...] | None:
-        """Does not wait."""
+        """The chains for a name, one for each kind of key; None if there are none. Does not wait."""
         self._watches.get(self)
         names = self._state.names
         name = normalised(server_name)
@@ -103,11 +103,11 @@ class Directory:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All that certificates are here for, wildcards as they stand there. Sorted."""
+        """The names in the certificates, sorted."""
         return tuple(sorted(self._state.names))
 
     def reload(self) -> None:
-        """Looks at the directory now, and takes what is gone for gone. Waits for the disk."""
+        """Looks at the directory now. What is missing is gone at once. Waits for the disk."""
         self._tell(here().in_thread(self._look, False))
 
     def _tell(self, troubles: list[str]) -> None:
@@ -117,8 +117,7 @@ class Directory:
     # -- a look, in a native thread ------------------------------------------------------------------------------------
 
     def _look(self, patient: bool = True) -> list[str]:
-        """patient: what is gone may only just be replaced. What is wrong, and was not at the last look; raises
-        nothing."""
+        """Returns what is newly wrong; raises nothing. patient: a pair that is missing may just be being replaced."""
         number, old = next(self._numbers), self._state
         try:
             found = dict(_files(self.path, self.keys is not None))
@@ -136,7 +135,7 @@ class Directory:
         state = old._replace(number=number, pairs=pairs)
         if now >= old.ends or [*map(_chain, pairs.values())] != [*map(_chain, old.pairs.values())]:
             state = _State(number, pairs, _by_name(pairs, now), _next_change(pairs, now))
-        if number > self._state.number:  # or another look has overtaken this one
+        if number > self._state.number:  # otherwise a later look has overtaken this one
             self._state = state
         return troubles
 
@@ -149,17 +148,17 @@ def _look_again(reference: weakref.ref[Directory]) -> None:
     process = os.getpid()
     while (directory := reference()) is not None:
         interval = directory.interval
-        del directory  # which may go while this sleeps
+        del directory  # this keeps none alive while it sleeps
         here().sleep(interval)
         if os.getpid() != process:
-            return  # a copy, in a forked worker
+            return  # this is the copy in a forked worker
         if (directory := reference()) is not None:
             directory._tell(here().in_thread(directory._look))
             del directory
 
 
 def _files(path: str, without_keys: bool) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """(certificate's path, the files that make a pair) of each pair in a directory. Raises OSError."""
+    """The path of the certificate and the files of each pair in a directory. Raises OSError."""
     with os.scandir(path) as listing:
         entries = sorted(listing, key=lambda entry: entry.name)
     names = {entry.name for entry in entries}
@@ -179,8 +178,8 @@ def _files(path: str, without_keys: bool) -> Iterator[tuple[str, tuple[str, ...]
 
 
 def _pair(old: _Pair | None, files: tuple[str, ...], keys: KeySource | None, troubles: list[str]) -> _Pair:
-    """What is in the files, or what was there before."""
-    stamp: tuple[Any, ...] = ()
+    """The pair in the files, or the old one if they are not whole."""
+    stamp: tuple[object, ...] = ()
     trouble: Exception
     try:
         stamp = tuple(map(_stamp, files))
@@ -189,8 +188,8 @@ def _pair(old: _Pair | None, files: tuple[str, ...], keys: KeySource | None, tro
         chain = CertificateChain.load(files[0], files[1] if len(files) > 1 else keys)
         return _Pair(stamp, chain, tuple(name.lower() for name in chain.names))
     except OSError as error:
-        stamp, trouble = (*files, error.errno), error  # read again at each look
-    except Exception as error:  # whatever a parser makes of it
+        stamp, trouble = (*files, error.errno), error  # so that it is read again at each look
+    except Exception as error:  # whatever a parser raises
         trouble = error
     if old is None or old.stamp != stamp:
         rest = "left out" if old is None or old.chain is None else "the old certificate is used on"
@@ -199,7 +198,7 @@ def _pair(old: _Pair | None, files: tuple[str, ...], keys: KeySource | None, tro
 
 
 def _stamp(path: str) -> tuple[int, ...]:
-    """Another one if the file was written, replaced, or made readable, or if a link leads somewhere else."""
+    """Changes if the file is written, replaced or made readable, or if a link points to another file."""
     found = os.stat(path)
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 

@@ -1,4 +1,4 @@
-"""Server names: what a client may ask for, and which certificate's name it means."""
+"""Server names: which ones a client may ask for, and how a certificate's name matches them."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ __all__ = ["find", "normalised"]
 T = TypeVar("T")
 
 MAX_NAME = 253  # characters (RFC 1035 2.3.4, less the root's)
-_LABEL = "[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"  # RFC 1035's, and the underscore that some have all the same
+_LABEL = "[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"  # RFC 1035's, and the underscore, which some names have
 _NAME = re.compile(rf"(?:{_LABEL}\.)*{_LABEL}")
 
 
 def normalised(server_name: str | None) -> str | None:
-    """In lower case and without a dot at its end; None for what is no DNS name (an address is none: RFC 6066 3)."""
+    """The name in lower case, without a dot at its end; None if it is no DNS name, or an address (RFC 6066 3)."""
     if server_name is None or len(server_name) > MAX_NAME + 1 or not server_name.isascii():
         return None
     name = server_name.lower().removesuffix(".")
@@ -26,7 +26,7 @@ def normalised(server_name: str | None) -> str | None:
 
 
 def find(names: Mapping[str, T], name: str) -> T | None:
-    """What stands under a normalised name, or else under the wildcard for its first label (RFC 9525 6.3)."""
+    """The value of a normalised name, or else of the wildcard for its first label (RFC 9525 6.3), or None."""
     found = names.get(name)
     if found is None:
         _, dot, parent = name.partition(".")

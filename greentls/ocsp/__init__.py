@@ -1,6 +1,7 @@
-"""OCSP (RFC 6960): whether a certificate was revoked, by its issuer's responder, and stapled into the handshake.
+"""OCSP (RFC 6960): whether a certificate's issuer has revoked it.
 
-response: what a response says, and whether to believe it. fetch: asking a responder. stapler: having the answer ready.
+response: reads and verifies a response. fetch: asks a responder. stapler: has a server's responses ready for the
+handshake. client_check: checks the certificate that a server has shown.
 """
 
 from __future__ import annotations

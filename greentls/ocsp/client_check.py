@@ -1,13 +1,12 @@
-"""A client's view: was the certificate that the server has just shown revoked?
+"""A client's check: whether the certificate that the server has just shown is revoked.
 
-The server staples the answer (RFC 6066 8, RFC 8446 4.4.2.1). "require" wants it so; nothing else is asked, and nothing
-else is accepted. "check" takes what there is: without a staple it asks the responder itself while the handshake waits,
-and where nobody has an answer it goes on, as browsers do, because an attacker who holds a stolen key can also keep the
-responder's answers away: "check" is for those who want to learn of revocations when they can, "require" for those who
-must not be fooled.
+A server may staple the response (RFC 6066 8, RFC 8446 4.4.2.1). In the mode "require" it must; the client asks nobody
+else. In the mode "check" the client asks the responder itself if there is no staple, while the handshake waits. If
+there is no answer at all, it continues, as browsers do. So "check" finds revocations when it can, but not against an
+attacker: an attacker who holds a stolen key may also block the responder's answers. "require" withstands that.
 
-What is refused under either: a certificate that is revoked, one that the responder does not know, a response that does
-not hold. A certificate that demands a staple (RFC 7633) makes "require" of "check".
+Both modes refuse a certificate that is revoked or that the responder does not know, and a response that does not
+verify. A certificate that demands a staple (RFC 7633) turns "check" into "require".
 """
 
 from __future__ import annotations
@@ -35,10 +34,11 @@ _REVOKED, _NEEDED, _FAILED, _UNKNOWN = 23, 73, 74, 75
 
 
 def vouched_until(mode: Mode, chain: Sequence[x509.Certificate], staple: bytes | None, timeout: float | None) -> float:
-    """When the response ends that says "good" of the first certificate of a verified chain, seconds since the epoch.
+    """Checks the first certificate of a verified chain. Waits if it asks the responder.
 
-    timeout: seconds for the responder, if it has to be asked. Raises CertificateError to refuse the server, and only
-    with "check" ResponderUnavailable: nobody has said anything.
+    staple: the server's OCSP response, DER, or None. timeout: seconds for the responder, None for no limit. Returns
+    when the response expires that calls the certificate good, in seconds since the epoch. Raises CertificateError to
+    refuse the server; only with "check" ResponderUnavailable, if there is no answer.
     """
     if not chain:
         raise _refusal(_NEEDED, "the server has shown no certificate")
@@ -49,7 +49,7 @@ def vouched_until(mode: Mode, chain: Sequence[x509.Certificate], staple: bytes |
     if staple is not None:
         try:
             return _good_until(_checked(staple, certificate, issuer))
-        except ResponderUnavailable:  # Apache staples "try later" while its responder is down
+        except ResponderUnavailable:  # while its responder is down, Apache staples "try later"
             pass
     url = responder_url(certificate)
     if url is None:
@@ -66,8 +66,10 @@ def vouched_until(mode: Mode, chain: Sequence[x509.Certificate], staple: bytes |
 
 
 def _stapled(certificate: x509.Certificate, issuer: x509.Certificate, staple: bytes | None) -> float:
-    """As vouched_until(), where nothing but a good staple counts: the holder of a stolen key chooses what is stapled,
-    and an OCSP error such as "try later" is not even signed. Raises CertificateError, never ResponderUnavailable."""
+    """As vouched_until(), but only a good staple counts. Raises CertificateError, never ResponderUnavailable.
+
+    An attacker who holds a stolen key chooses the staple, and OCSP errors such as "try later" are not signed.
+    """
     if staple is None:
         demanded = ", which its certificate demands" if demands_staple(certificate) else ""
         raise _refusal(_NEEDED, f"the server has sent no OCSP response{demanded}")
@@ -101,7 +103,7 @@ def _checked(der: bytes, certificate: x509.Certificate, issuer: x509.Certificate
 
 def _check_issued(certificate: x509.Certificate, issuer: x509.Certificate) -> None:
     if certificate.issuer != issuer.subject:
-        raise ResponderUnavailable("its certificate is trusted itself, and who issued it is not known")
+        raise ResponderUnavailable("its certificate is a trust anchor, and its issuer is not known")
 
 
 def _good_until(response: CheckedResponse) -> float:

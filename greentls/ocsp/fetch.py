@@ -1,4 +1,4 @@
-"""One question to an OCSP responder, by HTTP (RFC 6960 A.1)."""
+"""Asks an OCSP responder by HTTP (RFC 6960 A.1)."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ __all__ = ["fetch"]
 
 
 def fetch(url: str, request: bytes, timeout: float | None) -> bytes:
-    """The body of the responder's answer to a DER request, unchecked; MAX_RESPONSE + 1 bytes at most.
+    """Sends a DER request to a responder. Returns the body of its answer, unchecked, MAX_RESPONSE + 1 bytes at most.
 
-    timeout: seconds for all of it, None for ever. Follows no redirect, knows no proxy. Raises ResponderUnavailable.
+    timeout: seconds for all of it, None for no limit. Follows no redirect and uses no proxy. Waits. Raises
+    ResponderUnavailable.
     """
     try:
         with Deadline(timeout, "no answer in {} s"):
@@ -28,7 +29,7 @@ def fetch(url: str, request: bytes, timeout: float | None) -> bytes:
 def _post(url: str, request: bytes, timeout: float | None) -> bytes:
     parts = urlsplit(url)
     if parts.scheme.lower() != "http" or not parts.hostname:
-        # with https its certificate would have to be checked first, perhaps at the same responder (RFC 5280 8)
+        # https would need a check of the responder's certificate, perhaps by the same responder (RFC 5280 8)
         raise ResponderUnavailable(f"{url}: not an http:// URL")
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     connection = _Connection(parts.hostname, parts.port or 80, timeout=timeout)

@@ -1,4 +1,4 @@
-"""A directory of responses, so that a server that is started anew staples from its first handshake on."""
+"""Keeps OCSP responses in a directory, so that a restarted server staples from its first handshake on."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ __all__ = ["ResponseFiles"]
 
 
 class ResponseFiles:
-    """A SessionStore of one file for each response. They are public; who may write here can withhold news for as long
-    as an old response is good, and no more than that, since what is read is checked."""
+    """A SessionStore with one file for each response, made at the first put().
+
+    Responses are public, and verified when they are read. Somebody who can write to the directory can at most hide a
+    newer response until the old one expires.
+    """
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         self.directory = Path(directory)
@@ -28,7 +31,7 @@ class ResponseFiles:
             return None
 
     def put(self, session_id: bytes, session: bytes, lifetime: float) -> None:
-        """Whole or not at all, whoever reads or writes meanwhile. The response itself says how long it is good."""
+        """Writes the whole file or none, also beside other writers. lifetime: ignored, the response has its own."""
         self.directory.mkdir(parents=True, exist_ok=True)
         descriptor, path = tempfile.mkstemp(dir=self.directory, prefix=".new-")
         try:
@@ -46,7 +49,7 @@ class ResponseFiles:
             self._path(session_id).unlink()
 
     def close(self) -> None:
-        """Holds nothing."""
+        """Nothing is open."""
 
     def _path(self, session_id: bytes) -> Path:
         return self.directory / f"{session_id.hex()}.ocsp"

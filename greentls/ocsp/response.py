@@ -1,15 +1,15 @@
-"""An OCSP response, checked: RFC 6960, and what RFC 5019 makes of it for servers with many clients.
+"""Reads and verifies an OCSP response (RFC 6960, and RFC 5019 for servers with many clients).
 
-A response is a signed sentence: "the certificate with this serial number, of the issuer with this name and this key, is
-good (revoked, unknown), as of thisUpdate, and there will be news by nextUpdate". Whoever hands it over, a responder
-over plain HTTP, a store, a file, a TLS server, need not be believed: all that counts is the signature and what it is
-about. So there is one function for all of them, and each of its refusals says what is wrong.
+A response is a signed statement: the certificate with this serial number, from the issuer with this name and this key,
+is good (revoked, unknown) as of thisUpdate, and there will be a newer response by nextUpdate. Only the signature and
+the subject count, wherever the response comes from: a responder over plain HTTP, a store, a file or a TLS server. So
+one function verifies them all, and each refusal says what is wrong.
 
     check_response(der, certificate, issuer, now) -> CheckedResponse, or raises OCSPError
 
-The signature is the issuer's own, or that of a *delegate*: a certificate in the response which the issuer itself has
-signed for this purpose (id-kp-OCSPSigning, RFC 6960 4.2.2.2). Whether the delegate was revoked nobody asks: its issuer
-limits that by its lifetime.
+The issuer has signed the response itself, or a *delegate* has: a certificate in the response that the issuer has signed
+for this purpose (id-kp-OCSPSigning, RFC 6960 4.2.2.2). Whether a delegate is revoked is not checked: its issuer gives
+it a short lifetime instead.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Literal, TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -31,25 +31,25 @@ from greentls.errors import OCSPError, ResponderUnavailable
 
 __all__ = ["CheckedResponse", "build_request", "check_response", "is_short_lived", "issuer_of", "responder_url"]
 
-# Bytes of a response. Those of public CAs have 500 to 2,500, the longest with a delegate's certificate in them.
+# Bytes of a response. Those of public CAs have 500 to 2,500; the longest include a delegate's certificate.
 MAX_RESPONSE = 64 << 10
 
-# Seconds that the responder's clock may be ahead of ours, or ours of the responder's. OpenSSL's tools allow 300,
-# mozilla::pkix a day.
+# Seconds by which the responder's clock and ours may differ. OpenSSL's tools allow 300, mozilla::pkix a day.
 CLOCK_SKEW = 300
 
-# Seconds after thisUpdate for which a response without nextUpdate is good: "newer information is available all the
-# time" (RFC 6960 4.2.2.1), which says nothing of the old one. nginx and s2n take an hour, mod_md 12, mozilla::pkix a
-# day, GnuTLS 15 days; to Envoy it has expired at once. A server must not staple what browsers would refuse.
+# Seconds after thisUpdate for which a response without nextUpdate is good. "Newer information is available all the
+# time" (RFC 6960 4.2.2.1) does not say when the old one expires. nginx and s2n allow an hour, mod_md 12 hours,
+# mozilla::pkix a day, GnuTLS 15 days, Envoy nothing. A server must not staple what browsers refuse.
 WITHOUT_NEXT_UPDATE = 86_400
 
-# A certificate that lives no longer needs no revocation (CA/Browser Forum, Baseline Requirements 1.6.1, from
+# A certificate with this lifetime or less needs no revocation (CA/Browser Forum, Baseline Requirements 1.6.1, from
 # 2026-03-15 on; 10 days before that).
 SHORT_LIFE = timedelta(days=7)
 
 Status = Literal["good", "revoked", "unknown"]
+Extension = TypeVar("Extension", bound=x509.ExtensionType)
 
-_STATUS: dict[Any, Status] = {
+_STATUS: dict[ocsp.OCSPCertStatus, Status] = {
     ocsp.OCSPCertStatus.GOOD: "good",
     ocsp.OCSPCertStatus.REVOKED: "revoked",
     ocsp.OCSPCertStatus.UNKNOWN: "unknown",
@@ -60,10 +60,10 @@ _WEAK = (hashes.MD5, hashes.SHA1)  # CAs may not sign responses with SHA-1 since
 
 @dataclass(frozen=True)
 class CheckedResponse:
-    """What a response says of a certificate, once it is known who says it. Times are seconds since the epoch.
+    """What a verified response says of a certificate. Times are seconds since the epoch.
 
-    der: the whole response. responder: who signed it, as a name. good_until: next_update, or one day after this_update
-    if there is none. revoked_at, reason: only if it is revoked; the reason is one of RFC 5280 5.3.1 or None.
+    der: the whole response. responder: the name of its signer. good_until: next_update, or one day after this_update if
+    there is none. revoked_at, reason: only of a revoked certificate; the reason is one of RFC 5280 5.3.1, or None.
     """
 
     der: bytes = field(repr=False)
@@ -81,7 +81,7 @@ class CheckedResponse:
 
 
 def responder_url(certificate: x509.Certificate) -> str | None:
-    """The first HTTP responder that the certificate names (RFC 5280 4.2.2.1)."""
+    """The URL of the first HTTP responder in the certificate (RFC 5280 4.2.2.1), None if there is none."""
     try:
         access = certificate.extensions.get_extension_for_class(x509.AuthorityInformationAccess).value
     except (x509.ExtensionNotFound, ValueError):
@@ -92,23 +92,26 @@ def responder_url(certificate: x509.Certificate) -> str | None:
 
 
 def is_short_lived(certificate: x509.Certificate) -> bool:
-    """Expires before revoking it would help: seven days at most."""
+    """Whether the certificate lives for seven days at most: it expires before a revocation would help."""
     return certificate.not_valid_after_utc - certificate.not_valid_before_utc <= SHORT_LIFE
 
 
 def build_request(certificate: x509.Certificate, issuer: x509.Certificate) -> bytes:
-    """DER. With SHA-1 in the certID, the only hash that every responder knows (RFC 5019 2.1.1; it protects nothing),
-    and without a nonce, so that a response may be prepared and cached."""
+    """A request about a certificate, DER.
+
+    Its certID has SHA-1, the only hash that every responder knows (RFC 5019 2.1.1); it protects nothing. There is no
+    nonce, so the responder may answer from its cache.
+    """
     builder = ocsp.OCSPRequestBuilder().add_certificate(certificate, issuer, hashes.SHA1())
     return builder.build().public_bytes(Encoding.DER)
 
 
 def check_response(der: bytes, certificate: x509.Certificate, issuer: x509.Certificate, now: float) -> CheckedResponse:
-    """What an OCSP response says of certificate, which issuer has issued. now: seconds since the epoch.
+    """Verifies an OCSP response about a certificate. now: seconds since the epoch.
 
-    Raises ResponderUnavailable if its responseStatus says that there is no answer, or else OCSPError that names what is
-    wrong: it is malformed or too long; who signed it may not, or has not; it is about other certificates, or not of
-    this time. Several answers about the same certificate: the worst one counts.
+    Raises ResponderUnavailable if its responseStatus says that there is no answer. Otherwise raises OCSPError for a
+    response that is malformed or too long, has the wrong signer or a wrong signature, is about other certificates, or
+    is not valid now. If it has several answers about the certificate, the worst one counts.
     """
     if len(der) > MAX_RESPONSE:
         raise OCSPError(f"it has {len(der)} bytes, {MAX_RESPONSE} are allowed")
@@ -126,15 +129,15 @@ def check_response(der: bytes, certificate: x509.Certificate, issuer: x509.Certi
         raise
     except UnsupportedAlgorithm as error:
         raise OCSPError(f"unknown here: {error}") from error
-    except Exception as error:  # cryptography reads most fields when they are used, and has a KeyError for some
+    except Exception as error:  # cryptography reads most fields at their first use, and raises KeyError for some
         raise OCSPError(f"malformed: {error!r}") from error
 
 
-# -- who says it -------------------------------------------------------------------------------------------------------
+# -- the signer --------------------------------------------------------------------------------------------------------
 
 
 def _check_signature(response: ocsp.OCSPResponse, issuer: x509.Certificate, now: float) -> str:
-    """The name of who signed it. Raises OCSPError unless that is the issuer, or its delegate."""
+    """The name of the signer. Raises OCSPError unless that is the issuer or its delegate."""
     by_name, by_key = response.responder_name, response.responder_key_hash
     who = by_name.rfc4514_string() if by_name is not None else f"key {(by_key or b'').hex()}"
 
@@ -179,7 +182,7 @@ def _check_delegate(signer: x509.Certificate, issuer: x509.Certificate, now: flo
         )
 
 
-def _verify(response: ocsp.OCSPResponse, key: Any) -> None:
+def _verify(response: ocsp.OCSPResponse, key: object) -> None:
     signature, data = response.signature, response.tbs_response_bytes
     try:
         if isinstance(key, ed25519.Ed25519PublicKey | ed448.Ed448PublicKey):
@@ -206,14 +209,14 @@ def _key_hash(certificate: x509.Certificate) -> bytes:
     return x509.SubjectKeyIdentifier.from_public_key(certificate.public_key()).digest
 
 
-def _extension(certificate: x509.Certificate, kind: Any) -> Any:
+def _extension(certificate: x509.Certificate, kind: type[Extension]) -> Extension | None:
     try:
         return certificate.extensions.get_extension_for_class(kind).value
     except x509.ExtensionNotFound:
         return None
 
 
-# -- what it says ------------------------------------------------------------------------------------------------------
+# -- the answer --------------------------------------------------------------------------------------------------------
 
 
 def _answer(
@@ -249,7 +252,7 @@ def _answer(
 
 
 def _is_about(single: ocsp.OCSPSingleResponse, certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
-    """Its certID is the certificate's: a serial number alone is unique to its issuer only."""
+    """Whether the certID is the certificate's. A serial number is unique only together with the issuer."""
     if single.serial_number != certificate.serial_number:
         return False
     builder = ocsp.OCSPRequestBuilder().add_certificate(certificate, issuer, single.hash_algorithm)
@@ -274,7 +277,7 @@ def _timestamp(when: datetime | None) -> float | None:
 
 
 def issuer_of(certificate: x509.Certificate, candidates: Iterable[x509.Certificate]) -> x509.Certificate | None:
-    """The first of the candidates that has signed the certificate."""
+    """The first of the candidates that has signed the certificate, None if none has."""
     for candidate in candidates:
         try:
             certificate.verify_directly_issued_by(candidate)

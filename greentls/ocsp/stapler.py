@@ -1,16 +1,15 @@
-"""Stapler: an ocsp_callback that has the answer before it is asked.
+"""Stapler: an ocsp_callback that has fetched the response before it is asked.
 
-- A response is fetched in the background, by one greenlet for each certificate. It sleeps until half of the response's
-  life is over and somewhat longer, for each certificate and each worker another while, so that a fleet does not ask as
-  one. Whoever is first shares what it has got, and everybody looks there before he asks.
-- A handshake takes what is there. It waits for a fetch only if it is a certificate's first one, and nobody is served
-  without: the certificate says so, the policy says so, or wait_for_first does.
-- What counts is the newest response that could be checked, wherever it comes from. A responder that is down, slow or
-  talks nonsense changes nothing until the last response's time is over; a "revoked" is news like others, and from then
-  on nothing is stapled.
-- A certificate that no handshake has used for two days is forgotten: it was replaced. Those that were add()ed stay.
+- One greenlet for each certificate fetches its response in the background. It sleeps for a random 50 to 60 % of the
+  response's lifetime, so that workers do not all ask at once. The first worker shares the response in the store, where
+  the others look before they ask the responder.
+- A handshake uses the response that is there. It waits for a fetch only if there has been none yet for the certificate
+  and it would be refused without, by the certificate or the policy, or if wait_for_first is set.
+- The newest response that verifies counts, wherever it comes from. A responder that is down, slow or answers nonsense
+  changes nothing until the last response expires. After a "revoked" nothing is stapled.
+- A certificate that no handshake has used for two days has been replaced, and is forgotten. Those given to add() stay.
 
-All of it is each hub's own, and each process's: a forked worker begins anew, with what was shared.
+Each hub in each process has its own. A forked worker begins anew, with the responses in the store.
 """
 
 from __future__ import annotations
@@ -53,11 +52,11 @@ log = logging.getLogger("greentls.ocsp")
 Policy = Literal["lenient", "strict", "must"]
 POLICIES = ("lenient", "strict", "must")
 
-# Seconds. A responder is asked behind the handshakes' backs and may take its time.
-FETCH_TIMEOUT = 10.0
+# Seconds
+FETCH_TIMEOUT = 10.0  # no handshake waits for it, as a rule
 STORE_TIMEOUT = 1.0
-SHORTEST_PAUSE = 60.0  # between two questions, however short a response lives
-FIRST_RETRY = 60.0  # after a failure, then twice as long each time
+SHORTEST_PAUSE = 60.0  # between two fetches, however short the lifetime of a response is
+FIRST_RETRY = 60.0  # after a failure; twice as long each time
 LONGEST_RETRY = 3600.0
 FORGOTTEN_AFTER = 2 * 86_400.0
 
@@ -65,9 +64,9 @@ FORGOTTEN_AFTER = 2 * 86_400.0
 class StapleFacts(NamedTuple):
     """What a Stapler has for a certificate.
 
-    names: the certificate's. responder: its URL, None if it has none. status: of the newest response, None if there is
-    none. age: seconds since its thisUpdate; good_until, next_refresh: seconds since the epoch. error: what went wrong
-    last, empty if nothing did.
+    names: the certificate's. responder: the URL, None if there is none. status: of the newest response, None if there
+    is none. age: seconds since its thisUpdate. good_until, next_refresh: seconds since the epoch. error: what went
+    wrong last, empty if nothing did.
     """
 
     names: tuple[str, ...]
@@ -80,20 +79,18 @@ class StapleFacts(NamedTuple):
 
 
 class Stapler:
-    """For SSLContext.ocsp_callback; one may serve any number of contexts.
+    """The value of SSLContext.ocsp_callback, for any number of contexts.
 
-    policy says when the handshake of a client that asks for a staple is refused. "lenient": if the certificate itself
-    demands a staple (RFC 7633) and there is none. "strict": also if the certificate was revoked, or the last good
-    response has run out. "must": also if there is none for any other reason. Exempt, unless they demand it themselves,
-    are certificates that name no HTTP responder and those that live for seven days at most.
+    policy: when to refuse the handshake of a client that asks for a staple. "lenient": if the certificate demands a
+    staple (RFC 7633) and there is none. "strict": also if the certificate is revoked, or the last good response has
+    expired. "must": also if there is none for another reason. Certificates that name no HTTP responder, and those that
+    live for seven days at most, are exempt unless they demand a staple.
 
-    wait_for_first: the first handshake with a certificate waits for its response (as long as callback_timeout allows);
-    it always does where it would be refused otherwise. store: a SessionStore that other workers share; directory: kept
-    there for the next start; what comes from either is checked like what the responder says. issuers: certificates of
-    CAs that are not among a chain's intermediates. fetch(url, DER request, seconds): bytes; clock(): seconds since the
-    epoch.
-
-    Raises ConfigurationError for another policy.
+    wait_for_first: whether the first handshake with a certificate waits for its response, as long as callback_timeout
+    allows. It always waits if it would be refused otherwise. store: a SessionStore that workers share. directory: keeps
+    responses for the next start. Responses from either are verified like those of the responder. issuers: certificates
+    of CAs that are not among a chain's intermediates. fetch(url, DER request, seconds): returns bytes. clock(): returns
+    seconds since the epoch. Raises ConfigurationError for another policy.
     """
 
     def __init__(
@@ -118,8 +115,8 @@ class Stapler:
         self._staples: PerHub[[], dict[bytes, _Staple]] = PerHub(dict)  # by the certificate's DER
 
     def __call__(self, sock: Any) -> bytes | None:
-        """The response for the certificate that the handshake has chosen. Raises StapleRequired."""
-        # the standard library's SSLObject, of wrap_bio(), hides what we know behind its _sslobj
+        """The response for the certificate that the handshake has chosen, or None. May wait. Raises StapleRequired."""
+        # The standard library's SSLObject, of wrap_bio(), has what we need in its _sslobj.
         facts = sock if hasattr(sock, "certificate_chain") else sock._sslobj
         chain = facts.certificate_chain
         if chain is None:
@@ -137,16 +134,16 @@ class Stapler:
         return None
 
     def add(self, chain: CertificateChain) -> None:
-        """Looks after its certificate from now on, before there is a handshake with it, and for good."""
+        """Fetches responses for the chain's certificate from now on, whether or not a handshake uses it."""
         self._staple(chain).kept = True
 
     def facts(self) -> list[StapleFacts]:
-        """One for each certificate that is looked after in this hub."""
+        """The facts of each certificate in this hub."""
         now = self._clock()
         return [each.facts(now) for each in self._staples.get().values()]
 
     def close(self) -> None:
-        """Ends this hub's greenlets."""
+        """Ends the greenlets of this hub."""
         staples = self._staples.get()
         for staple in staples.values():
             if staple.keeper is not None:
@@ -162,7 +159,7 @@ class Stapler:
                 self._recall(staple, self._files)
             elif staple.error:
                 log.warning("%s", str(staple))
-        if staple.request and (staple.keeper is None or staple.keeper.dead):  # somebody may have killed it
+        if staple.request and (staple.keeper is None or staple.keeper.dead):  # it may have been killed
             staple.keeper = here().spawn(_look_after, weakref.ref(self), staple)
         return staple
 
@@ -178,14 +175,14 @@ class Stapler:
         return staple.der in staples
 
     def _refresh(self, staple: _Staple) -> float:
-        """Gets a newer response, if it is time and there is one. Returns the seconds until it will be time again."""
+        """Gets a newer response if it is time. Returns the seconds until it is time again."""
         for store in (self._files, self._store):
             self._recall(staple, store)
         asks, problem = staple.half_life <= self._clock(), None
         try:
             if asks:
                 self._ask(staple)
-        except Exception as error:  # a fetch() of somebody else's may raise anything
+        except Exception as error:  # a user's fetch() may raise anything
             problem = error
             staple.error = str(error)
             staple.failures += 1
@@ -195,7 +192,7 @@ class Stapler:
             staple.error, staple.failures = "", 0
             now = self._clock()
             pause = staple.half_life - now
-            if pause <= 0 and staple.response:  # an old one still: the responder makes new ones late
+            if pause <= 0 and staple.response:  # the responder still has the old one only
                 pause = (staple.response.good_until - now) * random.uniform(0.2, 0.3)
             pause = max(SHORTEST_PAUSE, pause)
         staple.next_refresh = self._clock() + pause
@@ -210,7 +207,7 @@ class Stapler:
                 next_refresh=staple.next_refresh,
                 error=problem,
             )
-        del problem  # its traceback has this frame, and that the Stapler
+        del problem  # its traceback has this frame, and so the Stapler
         return pause
 
     def _ask(self, staple: _Staple) -> None:
@@ -226,7 +223,7 @@ class Stapler:
                     self._call(store, "put", staple.key, der, response.good_until - self._clock())
 
     def _recall(self, staple: _Staple, store: SessionStore | None) -> None:
-        """What another worker, or the one before, has left there."""
+        """Takes the response that another worker, or an earlier process, has put there."""
         der = self._call(store, "get", staple.key) if store is not None else None
         if der is not None:
             try:
@@ -235,12 +232,12 @@ class Stapler:
                 log.info("%s: from %s: %s", ", ".join(staple.names), store.name if store else "", str(error))
 
     def _adopt(self, staple: _Staple, der: bytes) -> CheckedResponse | None:
-        """It, if it is the newest. Raises OCSPError if it is none that counts."""
+        """Takes a response if it is the newest, and returns it then. Raises OCSPError if it does not verify."""
         now = self._clock()
         response = check_response(der, staple.certificate, staple.issuer, now)
         if response.status == "unknown":
             raise OCSPError(f"{response.responder} does not know the certificate")
-        if response.good_until <= now:  # by less than the tolerance for clocks, which a client need not have
+        if response.good_until <= now:  # it verifies within CLOCK_SKEW, which a client need not allow
             raise OCSPError("expired")
         if staple.response is not None and response.this_update <= staple.response.this_update:
             return None
@@ -252,7 +249,7 @@ class Stapler:
 
     @staticmethod
     def _call(store: SessionStore, method: str, *arguments: Any) -> Any:
-        """What the store's method returns; None if it fails."""
+        """Returns what a method of the store returns, None if it fails. Any: that is the method's."""
         deadline = Deadline(STORE_TIMEOUT, "no answer in {} s")
         try:
             with deadline:
@@ -263,7 +260,7 @@ class Stapler:
 
 
 def _look_after(reference: weakref.ref[Stapler], staple: _Staple) -> None:
-    """The greenlet of one certificate. Does not keep the Stapler alive while it sleeps."""
+    """Runs in the greenlet of one certificate. Keeps no Stapler alive while it sleeps."""
     while True:
         stapler = reference()
         if stapler is None or not stapler._wants(staple):
@@ -274,7 +271,7 @@ def _look_after(reference: weakref.ref[Stapler], staple: _Staple) -> None:
 
 
 class _Staple:
-    """A certificate that is looked after."""
+    """A certificate and its newest response."""
 
     def __init__(self, chain: CertificateChain, issuers: Iterable[x509.Certificate]) -> None:
         self.der = chain.der
@@ -282,21 +279,21 @@ class _Staple:
         self.names = chain.names
         self.must_staple = chain.must_staple
         self.key = hashlib.sha256(b"greentls OCSP response 1" + chain.der).digest()  # in stores
-        self.response: CheckedResponse | None = None  # the newest, whatever it says and however old
+        self.response: CheckedResponse | None = None  # the newest, whatever it says and however old it is
         self.error = ""
         self.failures = 0  # since the last success
-        self.seconds = 0.0  # that the last fetch took
-        self.tried = here().event()  # there is a response, or there has been a failure
+        self.seconds = 0.0  # of the last fetch
+        self.tried = here().event()  # there is a response, or a fetch has failed
         self.next_refresh: float | None = None
-        self.used = 0.0  # by a handshake, seconds since the epoch
-        self.kept = False
-        self.keeper: Task | None = None  # the greenlet
+        self.used = 0.0  # when a handshake last used it, seconds since the epoch
+        self.kept = False  # by add()
+        self.keeper: Task | None = None  # the greenlet that fetches
         self._jitter = random.uniform(0.5, 0.6)
         url = responder_url(chain.certificate)
         issuer = issuer_of(chain.certificate, (*chain.intermediates, *issuers))
         self.exempt = not self.must_staple and (url is None or is_short_lived(chain.certificate))
         self.url = url or ""
-        self.request = b""  # empty: there is nobody to ask
+        self.request = b""  # empty: there is no responder to ask
         if self.exempt:
             pass
         elif url is None:
@@ -310,7 +307,7 @@ class _Staple:
 
     @property
     def half_life(self) -> float:
-        """When a newer one is wanted, seconds since the epoch."""
+        """When to fetch a newer response, in seconds since the epoch."""
         if self.response is None:
             return 0.0
         begins = self.response.this_update
@@ -318,7 +315,7 @@ class _Staple:
 
     @property
     def problem(self) -> str:
-        """Why there is nothing to staple."""
+        """The reason why there is nothing to staple."""
         response = self.response
         if response is not None and response.status == "revoked":
             when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(response.revoked_at))
