@@ -53,7 +53,7 @@ EVENTS = {
 _trouble = LogLimit()
 
 
-def emit(event: str, **facts: Any) -> None:
+def emit(event: str, **facts: object) -> None:
     """Calls the handler. If the facts are expensive, check ``handler`` first."""
     if handler is None:
         return

@@ -120,7 +120,7 @@ def _watch() -> Iterator[_Place]:
         yield _put(kind, "select", polling.seeing(vars(kind)["select"]))
 
 
-def _put(owner: Any, name: str, now: Any) -> _Place:
+def _put(owner: object, name: str, now: Any) -> _Place:
     place = _Place(owner, name, vars(owner)[name], now)
     setattr(owner, name, now)
     return place

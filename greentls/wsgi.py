@@ -16,18 +16,20 @@ import gevent.pywsgi
 
 __all__ = ["WSGIHandler"]
 
+Environ = dict[str, Any]  # Any: as WSGI has it (PEP 3333)
+
 
 class WSGIHandler(gevent.pywsgi.WSGIHandler):  # type: ignore[misc]  # gevent has no types
     """gevent's handler. environ["greentls.socket"] is the request's SSLSocket."""
 
-    def get_environ(self) -> dict[str, Any]:
-        environ: dict[str, Any] = super().get_environ()
+    def get_environ(self) -> Environ:
+        environ: Environ = super().get_environ()
         environ["greentls.socket"] = self.socket
         if self._unfinished or "HTTP_EARLY_DATA" in environ:
             environ["HTTP_EARLY_DATA"] = "1"  # RFC 8470 5.1: repeated headers and other values mean the same
         return environ
 
-    def handle_one_request(self) -> Any:
+    def handle_one_request(self) -> object:
         """Handles a request, then finishes the handshake.
 
         Otherwise the client's Finished could meet a closed socket, and the reset could destroy the answer.

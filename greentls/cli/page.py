@@ -11,7 +11,9 @@ import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
-__all__ = ["page"]
+__all__ = ["Environ", "page"]
+
+Environ = dict[str, Any]  # Any: as WSGI has it (PEP 3333)
 
 _STYLE = """
 :root { color-scheme: light dark }
@@ -41,7 +43,7 @@ _RESUMED = "The client offered a session and the server found it, so no certific
 _FULL = "No session was resumed: there was a certificate, a key exchange and a signature."
 
 
-def page(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+def page(environ: Environ, start_response: Callable[..., object]) -> Iterable[bytes]:
     """Answers GET /. The server has put the connection into environ as "greentls.socket"."""
     if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
         return _answer(environ, start_response, "405 Method Not Allowed", "text/plain", "GET or HEAD\n")
@@ -53,9 +55,7 @@ def page(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterabl
     return _answer(environ, start_response, "200 OK", "text/html", _html(facts))
 
 
-def _answer(
-    environ: dict[str, Any], start_response: Callable[..., Any], status: str, kind: str, text: str
-) -> list[bytes]:
+def _answer(environ: Environ, start_response: Callable[..., object], status: str, kind: str, text: str) -> list[bytes]:
     body = text.encode("utf-8", "backslashreplace")  # a server_name may contain bytes that are not text
     headers = [
         ("Content-Type", f"{kind}; charset=utf-8"),

@@ -15,12 +15,13 @@ from gevent.pool import Pool
 from gevent.pywsgi import WSGIHandler, WSGIServer
 
 from greentls.cli.options import written
+from greentls.cli.page import Environ
 from greentls.cli.prefork import Parent
 from greentls.ssl import SSLContext
 
 __all__ = ["SESSIONS_SECONDS", "run"]
 
-Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+Application = Callable[[Environ, Callable[..., object]], Iterable[bytes]]
 
 log = logging.getLogger("greentls.serve")
 
@@ -70,7 +71,7 @@ class _Server(WSGIServer):  # type: ignore[misc]  # gevent is untyped
 
     draining = False
 
-    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+    def __init__(self, *arguments: object, **keywords: object) -> None:
         super().__init__(*arguments, **keywords)
         self.idle: set[Any] = set()  # greenlets that wait for another request on a connection
 
@@ -100,8 +101,8 @@ class _Handler(WSGIHandler):  # type: ignore[misc]  # gevent is untyped
     requests = 0
     close_connection = False
 
-    def get_environ(self) -> dict[str, Any]:
-        environ: dict[str, Any] = super().get_environ()
+    def get_environ(self) -> Environ:
+        environ: Environ = super().get_environ()
         environ["greentls.socket"] = self.socket
         return environ
 

@@ -9,7 +9,6 @@ that a hello does not foretell (which of several certificates is chosen, the pee
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
 
 from greenlet import GreenletExit
 
@@ -25,12 +24,15 @@ TLS13 = 0x0304
 SESSION_ID_SIZE = 32  # bytes of OpenSSL's session ids and stateful tickets
 
 
+Foreseen = tuple[Callable[..., object], object]  # a hook, and what it is asked
+
+
 class _Asked:
     """A question that a greenlet of its own asks."""
 
-    def __init__(self, connection: Connection, hook: Callable[..., Any], *arguments: Any) -> None:
+    def __init__(self, connection: Connection, hook: Callable[..., object], *arguments: object) -> None:
         self._hook, self._arguments = hook, (connection, *arguments)
-        self._value: Any = None
+        self._value: object = None
         self._error: BaseException | None = GreenletExit()
         self.task = here().spawn(self._ask)
 
@@ -40,7 +42,7 @@ class _Asked:
         except BaseException as error:
             self._error = error
 
-    def answer(self) -> Any:
+    def answer(self) -> object:
         """What the hook returned; raises what it raised."""
         if self._error is None:
             return self._value
@@ -55,7 +57,7 @@ def client_hello(connection: Connection, hello: ClientHello) -> None:
     except WireError:
         return  # OpenSSL refuses it too, with the right alert
     asked: dict[object, _Asked] = {}
-    answers: dict[object, Callable[[], Any]] = {}
+    answers: dict[object, Callable[[], object]] = {}
     connection.handshake.foretell(name)
     try:
         before = connection.config
@@ -83,9 +85,9 @@ def client_hello(connection: Connection, hello: ClientHello) -> None:
         connection.handshake.foretold(answers)
 
 
-def _ask_all(connection: Connection, foreseen: list[tuple[Any, ...]], asked: dict[object, _Asked]) -> None:
-    for hook, *arguments in foreseen:
-        asked[question(connection, hook, tuple(arguments))] = _Asked(connection, hook, *arguments)
+def _ask_all(connection: Connection, foreseen: list[Foreseen], asked: dict[object, _Asked]) -> None:
+    for hook, argument in foreseen:
+        asked[question(connection, hook, (argument,))] = _Asked(connection, hook, argument)
 
 
 def _kill(asked: Iterable[_Asked]) -> None:
@@ -93,9 +95,9 @@ def _kill(asked: Iterable[_Asked]) -> None:
         each.task.kill(block=False)
 
 
-def _foreseen(connection: Connection, hello: ClientHello) -> list[tuple[Any, ...]]:
+def _foreseen(connection: Connection, hello: ClientHello) -> list[Foreseen]:
     """Returns (hook, arguments) of the questions that OpenSSL will ask under the present Config. Raises WireError."""
-    questions: list[tuple[Any, ...]] = []
+    questions: list[Foreseen] = []
     config, hooks = connection.config, connection.hooks
     tls13 = TLS13 in hello.supported_versions and config.maximum_version in (0, TLS13)
     sessions = [each.identity for each in hello.psk_identities] if tls13 else [hello.legacy_session_id]

@@ -18,7 +18,7 @@ back fifty.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 from weakref import ref
 
 import gevent
@@ -32,6 +32,8 @@ from greentls.core.connection import Connection
 from greentls.hub import PerHub
 
 __all__ = ["call"]
+
+Result = TypeVar("Result")
 
 # Native threads for a hub's handshakes. A thread that waits for an answer does nothing else. 64 concurrent lookups of
 # 20 ms allow 3,200 handshakes a second, about what two cores can compute.
@@ -101,7 +103,7 @@ class _Errand:
         if self._question is not None:
             self._question.interrupt(interrupt)
 
-    def _ask(self, body: Callable[..., Any], *arguments: Any) -> Any:
+    def _ask(self, body: Callable[..., object], *arguments: object) -> object:
         """Runs in the native thread: lets the hub's thread run a callback's body, and waits for the result."""
         question = _Question(self._operation, body, arguments)
         self._hub.loop.run_callback_threadsafe(self._answer, question)
@@ -122,9 +124,9 @@ class _Errand:
 class _Question:
     """A callback's body, which a greenlet runs. The native thread waits for answered."""
 
-    def __init__(self, operation: Operation, body: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    def __init__(self, operation: Operation, body: Callable[..., object], arguments: tuple[object, ...]) -> None:
         self._operation, self._body, self._arguments = operation, body, arguments
-        self.value: Any = None
+        self.value: object = None
         self.error: BaseException | None = None
         self.answered = _allocate_lock()
         self.answered.acquire()
@@ -160,7 +162,7 @@ class _Question:
         self.answered.release()
 
 
-def _outcome(step: Callable[[], Any]) -> tuple[Any, BaseException | None]:
+def _outcome(step: Callable[[], Result]) -> tuple[Result | None, BaseException | None]:
     """Returns the step's result and exception. gevent would print an exception that leaves a thread or greenlet."""
     try:
         return step(), None
