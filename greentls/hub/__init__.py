@@ -1,8 +1,8 @@
-"""What waiting needs, once: whoever waits finds its hub here, and knows no loop.
+"""What waiting needs: the rooms that wait use this and know no loop.
 
-A hub is the greenlet that runs a thread's loop: a greenlet that has to wait switches to it, and is switched back when
-what it waits for has come. ``here()`` is the hub of the running greenlet; ``Hub`` says what it offers. ``Deadline``
-limits a block that waits. ``PerHub`` holds what there is one of in each hub.
+A greenlet that has to wait switches to its hub, which runs the thread's loop and switches back when the wait is over.
+``here()`` returns the hub of the running greenlet, gevent's or an event loop's; ``Hub`` says what it offers.
+``Deadline`` limits a block that waits. ``PerHub`` holds one object for each hub.
 """
 
 from greentls.hub.coroutines import as_function

@@ -1,20 +1,18 @@
-"""asyncio's hub, and that of every loop with asyncio's interface: greenlets that wait in an event loop.
+"""The hub of asyncio, and of every loop with asyncio's interface: greenlets that wait in an event loop.
 
-A coroutine can wait only where all that called it are coroutines, which OpenSSL's callbacks are not. A greenlet can
-wait anywhere, and that needs no gevent. Its parent is the greenlet in which the loop runs. To wait it switches there,
-as if its first function had returned, and the loop goes on with whatever comes next. What the greenlet waits for is a
-callback of the loop, which switches back.
+A coroutine can wait only if all its callers are coroutines, and OpenSSL's callbacks are not. A greenlet can wait
+anywhere; that needs no gevent. Its parent is the greenlet in which the loop runs. To wait, it switches there, as if its
+function had returned, and the loop goes on. A callback of the loop ends the wait: it switches back.
 
-- A greenlet is resumed by the loop only, from the loop's own greenlet: it then has the loop to go back to. So what one
-  greenlet does for another, as Event.set(), is a callback at the loop's next turn.
-- It is resumed once for each wait. Whatever ends the wait, an answer, a deadline or a kill, is the end of it for the
-  others (_Wait).
-- The loop's own greenlet never waits. What would wait in there, in a plain callback or a coroutine, raises
-  WrongThreadError. ``await hub.run(function)`` gives the function a greenlet to wait in.
-- A coroutine that a greenlet waits for is a task of its own (AsyncioHub.result).
+- Only the loop's own greenlet resumes a greenlet: that is where it returns to at its next wait. So what one greenlet
+  does for another, such as Event.set(), happens in a callback at the loop's next turn.
+- A wait ends once, by an answer, a deadline or a kill. What comes later finds nobody (_Wait).
+- The loop's own greenlet never waits. What would wait there, in a callback or a coroutine, raises WrongThreadError.
+  ``await hub.run(function)`` gives the function a greenlet to wait in.
+- A coroutine that a greenlet waits for runs in an asyncio task of its own (AsyncioHub.result).
 
-here() finds this hub in a thread where an event loop runs. If the loop runs in one of gevent's greenlets, which a
-patched program can do, it finds it only in the greenlets that this hub has made. All others there are gevent's.
+here() returns this hub in a thread where an event loop runs. A patched program may run the loop in one of gevent's
+greenlets: then this hub is found only in the greenlets that it has made, and all other greenlets are gevent's.
 """
 
 from __future__ import annotations
@@ -39,7 +37,7 @@ __all__ = ["AsyncioHub", "Task", "hub_of"]
 
 T = TypeVar("T")
 
-_ATTRIBUTE = "_greentls_hub"  # of a loop: its hub, which goes with it
+_ATTRIBUTE = "_greentls_hub"  # of a loop, which holds its hub
 
 
 def hub_of(loop: AbstractEventLoop) -> AsyncioHub:
@@ -73,17 +71,17 @@ find_first(_find)
 
 
 class AsyncioHub:
-    """greentls.hub.Hub, and the two ways between coroutines and greenlets: run() and result()."""
+    """A greentls.hub.Hub. run() leads from coroutines to greenlets, result() back."""
 
     def __init__(self, loop: AbstractEventLoop) -> None:
         self.loop = loop
 
     # -- between coroutines and greenlets ------------------------------------------------------------------------------
 
-    async def run(self, function: Callable[..., T], *arguments: Any) -> T:
-        """What the function returns, or raises: it runs in a greenlet, begun at once, and may wait there.
+    async def run(self, function: Callable[..., T], *arguments: object) -> T:
+        """Calls a function that may wait, in a greenlet that begins at once. Returns, or raises, what it does.
 
-        What is raised in the coroutine meanwhile, as CancelledError, is raised where the function waits.
+        What is raised in this coroutine meanwhile, such as CancelledError, is raised where the function waits.
         """
         task = Task(self, function, arguments)
         task.start()
@@ -99,7 +97,6 @@ class AsyncioHub:
         return result
 
     def result(self, awaitable: Awaitable[T]) -> T:
-        """What the awaitable returns, or raises. Waits; if something is raised here meanwhile, it is cancelled."""
         future = asyncio.ensure_future(awaitable, loop=self.loop)
         try:
             if not future.done():
@@ -118,7 +115,7 @@ class AsyncioHub:
 
     socket: Any = asyncio_sockets.module
 
-    def spawn(self, function: Callable[..., object], *arguments: Any) -> Task:
+    def spawn(self, function: Callable[..., object], *arguments: object) -> Task:
         task = Task(self, function, arguments)
         task.rawlink(Task.report)
         self.call_soon(task.start)
@@ -139,34 +136,34 @@ class AsyncioHub:
         return _Semaphore(self, places)
 
     def later(
-        self, seconds: float, function: Callable[..., object], *arguments: Any, ref: bool = True
+        self, seconds: float, function: Callable[..., object], *arguments: object, ref: bool = True
     ) -> Callable[[], object]:
         return _Timer(self.loop, seconds, function, arguments).cancel
 
-    def call_soon(self, function: Callable[..., object], *arguments: Any) -> None:
-        if not self.loop.is_closed():  # a greenlet ends with its loop, too
+    def call_soon(self, function: Callable[..., object], *arguments: object) -> None:
+        if not self.loop.is_closed():  # a greenlet may end after its loop
             self.loop.call_soon(function, *arguments)
 
-    def call_from_thread(self, function: Callable[..., object], *arguments: Any) -> None:
-        with suppress(RuntimeError):  # the loop has been closed
+    def call_from_thread(self, function: Callable[..., object], *arguments: object) -> None:
+        with suppress(RuntimeError):  # the loop is closed
             self.loop.call_soon_threadsafe(function, *arguments)
 
-    def in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
+    def in_thread(self, function: Callable[..., T], *arguments: object) -> T:
         return self.result(self.loop.run_in_executor(None, function, *arguments))
 
-    def readable(self, sock: Any, timeout: float) -> _Readable:
-        return _Readable(self, sock, timeout)
+    def readable(self, descriptor: int, timeout: float) -> _Readable:
+        return _Readable(self, descriptor, timeout)
 
     # -- its sockets' hub: greentls.hub.asyncio_sockets.SocketHub -----------------------------------------------------
 
     def getaddrinfo(self, host: Any, port: Any, **options: int) -> list[Any]:
         return self.result(self.loop.getaddrinfo(host, port, **options))
 
-    def until_ready(self, sock: Any, writing: bool, timeout: float | None) -> None:
+    def until_ready(self, descriptor: int, writing: bool, timeout: float | None) -> None:
         add, remove = self.loop.add_reader, self.loop.remove_reader
         if writing:
             add, remove = self.loop.add_writer, self.loop.remove_writer
-        wait, descriptor = _Wait(self), sock.fileno()
+        wait = _Wait(self)
         add(descriptor, wait.end_now)
         try:
             if timeout is None:
@@ -184,7 +181,7 @@ class AsyncioHub:
 class Task(greenlet):  # type: ignore[misc]  # greenlet is untyped
     """greentls.hub.Task."""
 
-    def __init__(self, hub: AsyncioHub, function: Callable[..., object], arguments: tuple[Any, ...]) -> None:
+    def __init__(self, hub: AsyncioHub, function: Callable[..., object], arguments: tuple[object, ...]) -> None:
         super().__init__()
         self.hub = hub
         self.gr_context = copy_context()
@@ -195,7 +192,7 @@ class Task(greenlet):  # type: ignore[misc]  # greenlet is untyped
     def start(self) -> None:
         """Runs it until it waits or ends. In the loop's greenlet."""
         if not self.dead:
-            self.parent = getcurrent()  # that of the loop, which need not be that of whoever has made this
+            self.parent = getcurrent()  # the loop's; this may have been made in another greenlet
             self.switch()
 
     def run(self) -> None:
@@ -214,12 +211,12 @@ class Task(greenlet):  # type: ignore[misc]  # greenlet is untyped
             self.throw(error)
         elif not self.dead:
             self.parent = getcurrent()
-            self.throw(GreenletExit)  # before its first turn: it never has one
+            self.throw(GreenletExit)  # before its first turn, which then never comes
             self._outcome = None, error
             self._end()
 
     def outcome(self) -> Any:
-        """What the function returned, or raised. Once, when this is dead."""
+        """Returns, or raises, what the function did. To be called once, when this is dead."""
         value, error = self._outcome
         self._outcome = None, None
         if error is None:
@@ -230,7 +227,7 @@ class Task(greenlet):  # type: ignore[misc]  # greenlet is untyped
             del error, self  # the traceback has this frame
 
     def report(self) -> None:
-        """Tells the loop's exception handler what nobody else asks for."""
+        """Gives the loop's exception handler what the function raised."""
         try:
             self.outcome()
         except GreenletExit:
@@ -260,14 +257,14 @@ class Task(greenlet):  # type: ignore[misc]  # greenlet is untyped
 
 
 class _Wait:
-    """One wait of one greenlet. However many end it: it ends once, or it is interrupted."""
+    """One wait of one greenlet. It ends once, whoever ends it, or is interrupted once."""
 
     __slots__ = ("_ended", "_greenlet", "_hub")
 
     def __init__(self, hub: AsyncioHub) -> None:
         self._hub = hub
         self._ended = False
-        self._greenlet: Any = None  # that waits
+        self._greenlet: greenlet | None = None  # that waits
 
     def __call__(self) -> None:
         me = task = getcurrent()
@@ -296,16 +293,16 @@ class _Wait:
 
 
 class _Timer:
-    """A call at some time.
+    """A call at some time, which can be cancelled.
 
-    An answer that came in time goes first, however late the loop is. libuv looks at its timers before it looks at its
-    sockets, so the call is two turns later than the time.
+    An answer that comes in time must go first, however late the loop is. But libuv may look at its timers before it
+    looks at its sockets. So the call is made two turns after its time.
     """
 
     __slots__ = ("_call", "_handle", "_loop")
 
     def __init__(
-        self, loop: AbstractEventLoop, seconds: float, function: Callable[..., object], arguments: tuple[Any, ...]
+        self, loop: AbstractEventLoop, seconds: float, function: Callable[..., object], arguments: tuple[object, ...]
     ) -> None:
         self._loop = loop
         self._call = function, arguments
@@ -359,7 +356,7 @@ class _Semaphore:
             try:
                 wait()
             except BaseException:
-                self._next()  # this may have been the one that was let in
+                self._next()  # it may have been this one's turn
                 raise
             finally:
                 with suppress(ValueError):
@@ -376,11 +373,11 @@ class _Semaphore:
 
 
 class _Readable:
-    def __init__(self, hub: AsyncioHub, sock: Any, timeout: float) -> None:
-        self._hub, self._sock, self._timeout = hub, sock, timeout
+    def __init__(self, hub: AsyncioHub, descriptor: int, timeout: float) -> None:
+        self._hub, self._descriptor, self._timeout = hub, descriptor, timeout
 
     def wait(self) -> None:
-        self._hub.until_ready(self._sock, False, self._timeout)
+        self._hub.until_ready(self._descriptor, False, self._timeout)
 
     def close(self) -> None:
-        """Holds nothing between two waits."""
+        """Between two waits nothing is held."""

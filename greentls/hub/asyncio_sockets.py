@@ -15,14 +15,14 @@ __all__ = ["SocketHub", "module"]
 
 T = TypeVar("T")
 
-_Address = Any  # socket's own: a tuple, or a path
+_Address = Any  # as in typeshed: a tuple, or a path
 
 
 class SocketHub(Protocol):
-    """What these sockets want of their hub."""
+    """What these sockets need of their hub."""
 
-    def until_ready(self, sock: Any, writing: bool, timeout: float | None) -> None:
-        """Waits until a socket can be read, or written. Raises TimeoutError after timeout seconds."""
+    def until_ready(self, descriptor: int, writing: bool, timeout: float | None) -> None:
+        """Waits until a descriptor can be read, or written. Raises TimeoutError after timeout seconds."""
 
     def getaddrinfo(self, host: Any, port: Any, **options: int) -> list[Any]:
         """As socket.getaddrinfo()."""
@@ -35,7 +35,7 @@ else:
 
 
 class Socket(_Socket):
-    """A client's. Each call waits as long as settimeout() says; TimeoutError after that."""
+    """A client's socket. Each call waits for the seconds of settimeout() at most, and raises TimeoutError then."""
 
     def __init__(self, family: int = -1, type: int = -1, proto: int = -1, fileno: int | None = None) -> None:
         super().__init__(family, type, proto, fileno)
@@ -52,21 +52,21 @@ class Socket(_Socket):
         self._patience = None if blocking else 0.0
 
     def connect(self, address: _Address) -> None:
-        """address: no name that would have to be looked up."""
+        """address: has no name that must be looked up."""
         code = self.connect_ex(address)
         if code == errno.EINPROGRESS:
-            _hub().until_ready(self, True, self._patience)
+            _hub().until_ready(self.fileno(), True, self._patience)
             code = self.getsockopt(module.SOL_SOCKET, module.SO_ERROR)
         if code:
             raise OSError(code, os.strerror(code))
 
-    def recv(self, *arguments: Any) -> bytes:
+    def recv(self, *arguments: object) -> bytes:
         return self._wait(super().recv, False, *arguments)
 
-    def recv_into(self, *arguments: Any) -> int:
+    def recv_into(self, *arguments: object) -> int:
         return self._wait(super().recv_into, False, *arguments)
 
-    def send(self, *arguments: Any) -> int:
+    def send(self, *arguments: object) -> int:
         return self._wait(super().send, True, *arguments)
 
     def sendall(self, data: Any, flags: int = 0) -> None:
@@ -75,14 +75,14 @@ class Socket(_Socket):
             while sent < len(octets):
                 sent += self.send(octets[sent:], flags)
 
-    def _wait(self, call: Callable[..., T], writing: bool, *arguments: Any) -> T:
+    def _wait(self, call: Callable[..., T], writing: bool, *arguments: object) -> T:
         while True:
             try:
                 return call(*arguments)
             except BlockingIOError:
                 if self._patience == 0:
                     raise
-            _hub().until_ready(self, writing, self._patience)
+            _hub().until_ready(self.fileno(), writing, self._patience)
 
 
 def getaddrinfo(host: Any, port: Any, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0) -> list[Any]:
@@ -91,7 +91,7 @@ def getaddrinfo(host: Any, port: Any, family: int = 0, type: int = 0, proto: int
 
 
 def create_connection(address: tuple[str, int], timeout: float | None = None) -> Socket:
-    """A connected socket: the first of the host's addresses that answers. timeout: seconds, for each of them."""
+    """A socket that is connected to the first address of a host that answers. timeout: seconds for each address."""
     problem: OSError | None = None
     for family, kind, protocol, _, resolved in getaddrinfo(*address, type=module.SOCK_STREAM):
         sock = Socket(family, kind, protocol)

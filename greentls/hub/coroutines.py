@@ -29,5 +29,5 @@ def as_function(function: Function) -> Function:
 class _Waiting:
     function: Callable[..., Any]
 
-    def __call__(self, *arguments: Any, **options: Any) -> Any:
+    def __call__(self, *arguments: object, **options: Any) -> Any:
         return here().result(self.function(*arguments, **options))

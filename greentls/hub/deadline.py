@@ -15,8 +15,8 @@ __all__ = ["Deadline"]
 class Deadline:
     """A with block that raises TimeoutError once it has taken too long.
 
-    Inside of the block it is a BaseException: an ``except Exception`` in there, a store's or a user's, cannot mistake
-    it for a failure of its own and go on.
+    Inside the block it is a BaseException. So an ``except Exception`` there, in a store or in a user's function, cannot
+    mistake it for a failure of its own and go on.
 
     seconds: None for no limit. sentence: the TimeoutError's text; a {} in it becomes the seconds.
     """

@@ -17,7 +17,7 @@ def here() -> Hub:
 
 
 def find_first(find: Callable[[], Hub | None]) -> None:
-    """A second kind of hub: find() returns the running greenlet's, or None if that is under gevent."""
+    """Adds a kind of hub. find: returns the hub of the running greenlet, None if that is gevent's."""
     global _find
     _find = find
 
@@ -30,5 +30,5 @@ def _import_gevent() -> Hub:
     return _gevents()
 
 
-_find: Callable[[], Hub | None] | None = None  # of greentls.hub.asyncio, once that is imported
-_gevents: Callable[[], Hub] = _import_gevent  # a program under asyncio need not have gevent
+_find: Callable[[], Hub | None] | None = None  # set when greentls.hub.asyncio is imported
+_gevents: Callable[[], Hub] = _import_gevent  # at the first use: a program under asyncio needs no gevent

@@ -1,4 +1,4 @@
-"""gevent's hub."""
+"""The hub of gevent."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 def here() -> Hub:
-    """This thread's."""
+    """This thread's hub."""
     hub = get_hub()
     try:
         found: Hub = hub.greentls
@@ -36,42 +36,42 @@ class _GeventHub:
     event = Event
     semaphore = BoundedSemaphore
 
-    def __init__(self, hub: Any) -> None:
+    def __init__(self, hub: Any) -> None:  # Any: gevent is untyped
         self._loop = hub.loop
         self.call_soon = hub.loop.run_callback
         self.call_from_thread = hub.loop.run_callback_threadsafe
 
     def later(
-        self, seconds: float, function: Callable[..., object], *arguments: Any, ref: bool = True
+        self, seconds: float, function: Callable[..., object], *arguments: object, ref: bool = True
     ) -> Callable[[], object]:
         timer = self._loop.timer(seconds, ref=ref, priority=-1)
-        # update: the clock is not that of the loop's last turn
+        # update: the loop's own clock is as old as its last turn
         timer.start(function, *arguments, update=True)
         cancel: Callable[[], object] = timer.close
         return cancel
 
-    def in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
+    def in_thread(self, function: Callable[..., T], *arguments: object) -> T:
         result: T = get_hub().threadpool.apply(function, arguments)
         return result
 
     def result(self, awaitable: Awaitable[T]) -> T:
         if isinstance(awaitable, Coroutine):
-            awaitable.close()  # or it would be said that it was never awaited
-        raise TypeError("a coroutine function answers under asyncio only (greentls.aio): gevent runs functions")
+            awaitable.close()  # otherwise Python warns that it was never awaited
+        raise TypeError("a coroutine function needs asyncio (greentls.aio): gevent runs functions only")
 
-    def readable(self, sock: Any, timeout: float) -> _Readable:
-        return _Readable(self._loop, sock, timeout)
+    def readable(self, descriptor: int, timeout: float) -> _Readable:
+        return _Readable(self._loop, descriptor, timeout)
 
 
 class _Readable:
-    """One timer serves all the waits: a gevent.Timeout for each took as long as its system calls."""
+    """One timer serves all waits: a gevent.Timeout for each took as long as the system calls."""
 
-    def __init__(self, loop: Any, sock: Any, timeout: float) -> None:
-        self._watcher = loop.io(sock.fileno(), 1)
+    def __init__(self, loop: Any, descriptor: int, timeout: float) -> None:  # Any: gevent is untyped
+        self._watcher = loop.io(descriptor, 1)
         self._timer = loop.timer(timeout, timeout, priority=-1)
 
     def wait(self) -> None:
-        # Not start(): in libev a timer that was stopped goes on with what time it had left.
+        # Not start(): a timer of libev that was stopped continues with the time that it had left.
         self._timer.again(getcurrent().throw, TimeoutError, "timed out", update=True)
         try:
             get_hub().wait(self._watcher)

@@ -1,4 +1,4 @@
-"""What belongs to a hub belongs to a thread and to a process, too: sockets, timers and greenlets work nowhere else."""
+"""PerHub: one object for each hub. Sockets, timers and greenlets work in one thread of one process only."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 from weakref import WeakMethod
 
 from greentls.hub.finding import here
+from greentls.hub.protocol import Hub
 
 __all__ = ["PerHub", "ThreadLocal", "after_fork", "unpatched"]
 
@@ -18,7 +19,7 @@ T = TypeVar("T")
 
 
 def unpatched(module: str, name: str) -> Any:
-    """What a module has under a name, whether gevent has patched it or not. Any: as found at run time."""
+    """What a module has under a name if gevent does not patch it. Any: found at run time."""
     monkey = sys.modules.get("gevent.monkey")
     return monkey.get_original(module, name) if monkey else getattr(import_module(module), name)
 
@@ -26,29 +27,29 @@ def unpatched(module: str, name: str) -> Any:
 if TYPE_CHECKING:
     from threading import local as ThreadLocal
 else:
-    # Of each native thread. gevent replaces the standard library's by one of each greenlet.
+    # One for each native thread. In a patched program threading.local is one for each greenlet.
     ThreadLocal = unpatched("_thread", "_local")
 
 
 class PerHub(ThreadLocal, Generic[P, T]):
-    """One object for each hub: made by a function at the first get() under a hub, and anew in a forked process.
+    """One object for each hub, made by a function at the first get() in that hub, and anew in a forked process.
 
-    It ends with the thread, or with this PerHub. With one thread for each hub that needs no lock, and no weak key: the
-    object may refer to its hub.
+    The object goes with its thread, and with this PerHub. A hub has one thread, so neither a lock nor a weak key is
+    needed, and the object may refer to its hub.
     """
 
-    _hub: Any = None  # any object that is here() for as long as the hub lives
+    _hub: Hub | None = None
 
     def __init__(self, make: Callable[P, T]) -> None:  # once in each thread
         self._make = make
         after_fork(self._forget)
 
     def get(self, *arguments: P.args, **options: P.kwargs) -> T:
-        """This hub's. The arguments are the function's, if there is none yet."""
+        """This hub's object. The arguments are for the function, if it is called."""
         hub = here()
         if self._hub is not hub:
             made = self._make(*arguments, **options)
-            if self._hub is not hub:  # a finalizer or a signal handler may have come between
+            if self._hub is not hub:  # or else a finalizer or a signal handler has made one meanwhile
                 self._made, self._hub = made, hub
         return self._made
 

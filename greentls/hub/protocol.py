@@ -16,78 +16,84 @@ class Task(Protocol):
 
     @property
     def dead(self) -> bool:
-        """It has ended, or will never begin."""
+        """Whether it has ended, or was killed before its first turn."""
 
     def join(self) -> object:
-        """Waits until it has ended. Raises nothing of what it raised."""
+        """Waits until it has ended. Does not raise what it raised."""
 
     def kill(self, *, block: bool) -> object:
         """Raises GreenletExit in it, at the hub's next turn. block: waits until it has ended."""
 
-    def rawlink(self, function: Callable[[Any], object]) -> object:
-        """Calls the function in the hub once the task has ended, however it did: it gets the task."""
+    def rawlink(self, function: Callable[[Any], object]) -> object:  # Any: each hub's own kind of task
+        """Calls the function with this task, in the hub, when the task has ended in whatever way."""
 
 
 class Event(Protocol):
-    """Something that happens once. In one thread."""
+    """Something that happens once, for the greenlets of one hub."""
 
     def set(self) -> object: ...
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Waits until it has happened, timeout seconds at most. Whether it has."""
+        """Waits until it has happened, timeout seconds at most. Returns whether it has."""
 
 
 class Readable(Protocol):
-    """A connected socket's readiness."""
+    """Waits for data on a descriptor."""
 
     def wait(self) -> object:
-        """Waits until there is something to read. Raises TimeoutError after the seconds that it was made with."""
+        """Waits until there is something to read. Raises TimeoutError after the timeout that readable() was given."""
 
     def close(self) -> object:
-        """Before the socket is closed."""
+        """Must be called before the descriptor is closed."""
 
 
 class Hub(Protocol):
-    """One thread's loop, and the greenlets that wait for it. But for call_from_thread(), only for that thread.
+    """A thread's loop, for the greenlets of that thread. Only call_from_thread() may be called in other threads.
 
-    While a hub lives, here() answers with the same object in each of its greenlets. What waits must not be called in
-    the hub itself.
+    For as long as the hub lives, here() returns the same object in all its greenlets. The methods that wait must not be
+    called in the hub itself, that is, in a callback of the loop.
     """
 
     @property
     def socket(self) -> Any:
-        """Has what clients use of the module ``socket``: socket(), getaddrinfo(), create_connection(), constants. Its
-        sockets wait in the hub. Any: a module."""
+        """What clients use of the module ``socket``: socket(), getaddrinfo(), create_connection(), constants.
 
-    def spawn(self, function: Callable[..., object], *arguments: Any) -> Task:
-        """Calls the function in a greenlet of its own, from the hub's next turn on. What it raises is reported."""
+        Its sockets wait in the hub. Any: a module.
+        """
+
+    def spawn(self, function: Callable[..., object], *arguments: object) -> Task:
+        """Calls the function in a greenlet of its own, at the hub's next turn. What it raises is reported."""
 
     def sleep(self, seconds: float) -> object: ...
 
     def event(self) -> Event: ...
 
-    def semaphore(self, places: int) -> AbstractContextManager[Any]:
-        """Lets so many greenlets in at once; another one waits at the door."""
+    def semaphore(self, places: int) -> AbstractContextManager[object]:
+        """A with block for so many greenlets at a time; the others wait for a place."""
 
     def later(
-        self, seconds: float, function: Callable[..., object], *arguments: Any, ref: bool = True
+        self, seconds: float, function: Callable[..., object], *arguments: object, ref: bool = True
     ) -> Callable[[], object]:
-        """Calls the function in the hub. Returns what cancels that; to be called in any case, and may be called twice.
+        """Calls the function in the hub after so many seconds. Returns a function that cancels the call.
 
-        What came in time goes before. ref: False if a program that has nothing else to do may end before.
+        That must be called in the end, also after the call. An answer that comes in time goes first. ref: False if a
+        program that has nothing else to do may end earlier.
         """
 
-    def call_soon(self, function: Callable[..., object], *arguments: Any) -> object:
-        """Calls the function in the hub, at its next turn."""
+    def call_soon(self, function: Callable[..., object], *arguments: object) -> object:
+        """Calls the function in the hub at its next turn."""
 
-    def call_from_thread(self, function: Callable[..., object], *arguments: Any) -> object:
-        """The same, from any thread and from a finalizer: takes no lock that its thread may hold."""
+    def call_from_thread(self, function: Callable[..., object], *arguments: object) -> object:
+        """As call_soon(), in any thread and in a finalizer: it takes no lock that its thread may hold."""
 
-    def in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
-        """What the function returns in a native thread. Waits. For what blocks, as files do; it must not raise."""
+    def in_thread(self, function: Callable[..., T], *arguments: object) -> T:
+        """Calls a function that would block the hub in a native thread. Waits for it. It must not raise."""
 
-    def readable(self, sock: Any, timeout: float) -> Readable: ...
+    def readable(self, descriptor: int, timeout: float) -> Readable:
+        """timeout: seconds for each wait."""
 
     def result(self, awaitable: Awaitable[T]) -> T:
-        """What the awaitable returns, or raises. Waits; if something is raised here meanwhile, it is cancelled. Raises
-        TypeError where no event loop runs."""
+        """Waits for an awaitable. Returns, or raises, what it does; if this wait is interrupted, it is cancelled.
+
+        Raises TypeError under gevent.
+        """

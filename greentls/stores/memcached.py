@@ -339,7 +339,7 @@ class _Wire:
     def __init__(self, sock: Any, timeout: float) -> None:  # Any: a socket of this hub
         self._sock = sock
         self._sock.settimeout(timeout)
-        self._readable = here().readable(sock, timeout)
+        self._readable = here().readable(sock.fileno(), timeout)
 
     def sendall(self, data: bytes) -> None:
         self._room = MAX_ANSWER

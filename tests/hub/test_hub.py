@@ -168,7 +168,7 @@ class TestDeadline:
         ours, theirs = socket.socketpair()
         here_too, there_too = socket.socketpair()
         with ours, theirs, here_too, there_too:
-            answer, start = here().readable(ours, PATIENCE), here().readable(here_too, PATIENCE)
+            answer, start = here().readable(ours.fileno(), PATIENCE), here().readable(here_too.fileno(), PATIENCE)
 
             def wait():
                 with Deadline(0.05, "late"):
@@ -345,7 +345,7 @@ class TestWaiting:
     def test_readable_waits_and_gives_up(self):
         ours, theirs = socket.socketpair()
         with ours, theirs:
-            readable = here().readable(ours, 0.01)
+            readable = here().readable(ours.fileno(), 0.01)
             with pytest.raises(TimeoutError):
                 readable.wait()
             theirs.send(b"x")
