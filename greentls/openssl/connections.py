@@ -205,7 +205,8 @@ def check_host(ssl: SSL, name: str, common_name: bool) -> None:
         flags = _HOSTFLAG_NO_PARTIAL_WILDCARDS | (0 if common_name else _HOSTFLAG_NEVER_CHECK_SUBJECT)
         lib.X509_VERIFY_PARAM_set_hostflags(parameters, flags)
         done = lib.X509_VERIFY_PARAM_set1_host(parameters, encoded, len(encoded))
-        if done != 1:  # OpenSSL 4.0 refuses what is not a proper name; before that it compared whatever it was given
+        # OpenSSL 4.0 refuses what is not a proper name; before that it compared whatever it was given.
+        if done != 1 and have("X509_VERIFY_PARAM_set1_host_input_validation"):
             accept = lib.X509_VERIFY_PARAM_set1_host_input_validation
             accept(parameters, _any_name)
             done = lib.X509_VERIFY_PARAM_set1_host(parameters, encoded, len(encoded))

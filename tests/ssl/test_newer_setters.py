@@ -111,6 +111,13 @@ def test_a_curve_and_groups_are_one_setting(pki):
         assert agree(client, server) is good
 
 
+def test_a_server_may_leave_post_quantum_groups_out(pki):
+    client, server = contexts(pki, "1.3")
+    server.set_groups("X25519:P-256:P-384")
+    with connected(client, server) as ends:
+        assert {end.group() for end in ends} <= {"x25519", None}  # None before OpenSSL 3.2
+
+
 def test_an_option_above_32_bits(pki):
     """OpenSSL 3 has 64."""
     _, server = contexts(pki)
