@@ -57,7 +57,7 @@ class _GeventHub:
     def result(self, awaitable: Awaitable[T]) -> T:
         if isinstance(awaitable, Coroutine):
             awaitable.close()  # otherwise Python warns that it was never awaited
-        raise TypeError("a coroutine function needs asyncio (greentls.aio): gevent runs functions only")
+        raise TypeError("a coroutine function answers under asyncio only (greentls.aio): gevent runs functions")
 
     def readable(self, descriptor: int, timeout: float) -> _Readable:
         return _Readable(self._loop, descriptor, timeout)
