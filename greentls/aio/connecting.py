@@ -138,13 +138,13 @@ async def _over(plain: Any, protocol: asyncio.BaseProtocol, context: SSLContext,
         if plain.get_extra_info("ssl_object") is None and plain.get_extra_info("socket") is not None:
             plain.pause_reading()
             plain.set_protocol(_StandBy())
-            sock = own_socket(plain.get_extra_info("socket"))
+            sock, under = own_socket(plain.get_extra_info("socket")), plain
         else:
-            sock, other = socket.socketpair()
+            (sock, other), under = socket.socketpair(), None  # _Relay closes what is under it
             sock.setblocking(False)
             await loop.create_connection(lambda: _Relay(plain), sock=other)
         try:
-            transport = TLSTransport(sock, context, protocol, under=plain, **settings)
+            transport = TLSTransport(sock, context, protocol, under=under, **settings)
         except BaseException:
             sock.close()
             raise

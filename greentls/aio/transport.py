@@ -149,7 +149,7 @@ class TLSTransport(transports._FlowControlMixin, asyncio.Transport):
             await connected
         except asyncio.CancelledError as cancelled:
             self.kill(cancelled)
-            self.abort()
+            self._end(None)  # now: the loop may end with the task
             raise
 
     # -- steps ---------------------------------------------------------------------------------------------------------
@@ -523,6 +523,8 @@ class TLSTransport(transports._FlowControlMixin, asyncio.Transport):
         if self._told:
             self.kill(ConnectionAbortedError("the transport was closed"))
         self._settle(error or ConnectionAbortedError("the transport was closed"))
+        if self._under is not None:
+            self._under.abort()  # type: ignore[attr-defined]  # a Transport has it
         self._loop.call_soon(self._close, error)
 
     def _close(self, error: BaseException | None) -> None:
@@ -531,8 +533,6 @@ class TLSTransport(transports._FlowControlMixin, asyncio.Transport):
                 self._protocol.connection_lost(error if isinstance(error, Exception) else None)
         finally:
             self._sock.close()
-            if self._under is not None:
-                self._under.abort()  # type: ignore[attr-defined]  # a Transport has it
             if self._ended is not None:
                 self._ended(self)
 

@@ -2,9 +2,9 @@
 
     python -m tests.cpython.run_test_ssl greentls [TEST ...]
 
-IMPLEMENTATION is greentls or gevent, both over gevent.monkey.patch_all(), or stdlib, over nothing. Prints one JSON
-object: for each test "ok", "skipped: ...", "failed: ..." or "hung". A test that does not end takes its process with it;
-the next one goes on in another.
+IMPLEMENTATION is greentls or gevent, both over gevent.monkey.patch_all(); stdlib, over nothing; or aio, which runs
+asyncio's tests of TLS over greentls.aio (over_aio.py). Prints one JSON object: for each test "ok", "skipped: ...",
+"failed: ..." or "hung". A test that does not end takes its process with it; the next one goes on in another.
 """
 
 from __future__ import annotations
@@ -12,15 +12,24 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
+import unittest
+from pathlib import Path
 
+ROOT = Path(__file__).parents[2]
 LIMIT = 20  # seconds for one test: the longest takes three
+
+
+def flat(suite):
+    for each in suite:
+        yield from flat(each) if isinstance(each, unittest.TestSuite) else [each]
 
 
 def child(implementation):
     """Takes tests' names from standard input, tells on a pipe what became of each."""
-    if implementation != "stdlib":
+    if implementation in ("greentls", "gevent"):
         import gevent.monkey
 
         gevent.monkey.patch_all()
@@ -29,11 +38,18 @@ def child(implementation):
 
         patch()
     import faulthandler
-    import unittest
 
-    from test import support, test_ssl
+    from test import support
 
     support.verbose = 0
+    if implementation == "aio":
+        from tests.cpython import over_aio
+
+        tests = over_aio.tests()
+    else:
+        from test import test_ssl
+
+        tests = flat(unittest.defaultTestLoader.loadTestsFromModule(test_ssl))
     report = os.fdopen(int(os.environ["REPORT"]), "w", buffering=1)
 
     class Result(unittest.TestResult):
@@ -63,13 +79,8 @@ def child(implementation):
                 self._problem(test, error)
 
     def name(test):
-        return test.id().removeprefix(f"{test_ssl.__name__}.")
+        return re.sub(r"^test\.(test_ssl\.|test_asyncio\.)", "", test.id())
 
-    def flat(suite):
-        for each in suite:
-            yield from flat(each) if isinstance(each, unittest.TestSuite) else [each]
-
-    tests = flat(unittest.defaultTestLoader.loadTestsFromModule(test_ssl))
     wanted = sys.stdin.read().split()
     if not wanted:
         for test in tests:
@@ -84,7 +95,8 @@ def some(implementation, names):
     reading, writing = os.pipe()
     environment = {**os.environ, "REPORT": str(writing)}
     process = subprocess.Popen(
-        [sys.executable, __file__, implementation, "--child"],
+        [sys.executable, "-m", "tests.cpython.run_test_ssl", implementation, "--child"],
+        cwd=ROOT,
         stdin=subprocess.PIPE,
         text=True,
         pass_fds=[writing],
@@ -131,7 +143,7 @@ def _run(implementation, left, say):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("implementation", choices=("greentls", "gevent", "stdlib"))
+    parser.add_argument("implementation", choices=("greentls", "gevent", "stdlib", "aio"))
     parser.add_argument("tests", nargs="*", metavar="TEST", help="part of a name; default: all tests")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
