@@ -16,12 +16,14 @@ from typing import Any
 
 from greentls.log_limit import LogLimit
 
-__all__ = ["EVENTS", "emit", "handler"]
+__all__ = ["EVENTS", "Event", "emit", "handler"]
 
 log = logging.getLogger("greentls.events")
 
+Event = dict[str, Any]  # Any: each event has its own keys and types (EVENTS)
+
 #: None, or a callable that gets each event.
-handler: Callable[[dict[str, Any]], object] | None = None
+handler: Callable[[Event], object] | None = None
 
 #: The events, and the keys of each besides its name.
 EVENTS = {

@@ -43,10 +43,10 @@ __all__ = ["patch", "unpatch"]
 
 
 class _Place(NamedTuple):
-    module: Any  # or one of the standard library's classes
+    module: types.ModuleType | type
     name: str
-    was: Any
-    now: Any
+    was: object
+    now: object
 
     def __str__(self) -> str:
         return f"{self.module.__name__}.{self.name}"
@@ -120,7 +120,7 @@ def _watch() -> Iterator[_Place]:
         yield _put(kind, "select", polling.seeing(vars(kind)["select"]))
 
 
-def _put(owner: object, name: str, now: Any) -> _Place:
+def _put(owner: type, name: str, now: object) -> _Place:
     place = _Place(owner, name, vars(owner)[name], now)
     setattr(owner, name, now)
     return place
@@ -128,7 +128,7 @@ def _put(owner: object, name: str, now: Any) -> _Place:
 
 def _found() -> Iterator[_Place]:
     """Yields each name of an object of the standard library's, or of its replacement by gevent or truststore."""
-    ours: dict[int, Any] = {id(old): new for old, new in polling.replacements()}
+    ours: dict[int, object] = {id(old): new for old, new in polling.replacements()}
     for name in _NAMES:
         new = getattr(greentls.ssl, name)
         for old in (
@@ -174,7 +174,7 @@ def _guard() -> Iterator[_Place]:
                 yield _put(kind, name, now)
 
 
-def _over(member: Any, names: dict[str, Any]) -> Any:
+def _over(member: Any, names: dict[str, object]) -> Any:  # Any: members of every type
     """Returns a member of a class with other globals."""
     if isinstance(member, types.FunctionType):
         code, defaults, closure = member.__code__, member.__defaults__, member.__closure__

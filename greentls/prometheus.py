@@ -7,9 +7,9 @@ Labels have a bounded number of values. None is a name, address or text that a p
 
 from __future__ import annotations
 
-from typing import Any
-
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
+
+from greentls.events import Event
 
 __all__ = ["Metrics"]
 
@@ -45,7 +45,7 @@ class Metrics:
         self._signatures = counter("signatures", "Requests to signing keys", "side", "algorithm", "outcome")
         self._keys = counter("ticket_key_refreshes", "Ticket key refreshes with changes or errors", "source", "outcome")
 
-    def __call__(self, event: dict[str, Any]) -> None:
+    def __call__(self, event: Event) -> None:
         if event["event"] == "handshake":
             side = event["side"]
             if event["error"] is None:

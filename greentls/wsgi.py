@@ -16,7 +16,7 @@ import gevent.pywsgi
 
 __all__ = ["WSGIHandler"]
 
-Environ = dict[str, Any]  # Any: as WSGI has it (PEP 3333)
+Environ = dict[str, Any]  # Any: PEP 3333 lets a server add values of any type
 
 
 class WSGIHandler(gevent.pywsgi.WSGIHandler):  # type: ignore[misc]  # gevent has no types

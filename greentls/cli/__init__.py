@@ -5,25 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn
 
 import greentls.cli.hello as hello
 import greentls.cli.keys as keys
 import greentls.cli.serve as serve
 from greentls._version import __version__
+from greentls.cli.options import INTERRUPTED, USAGE_ERROR, Parser
 from greentls.errors import GreenTLSError
 
 __all__ = ["Parser", "main", "status_of"]
-
-USAGE_ERROR = 2  # argparse's too
-INTERRUPTED = 130  # 128 + SIGINT, as in shells
-
-
-class Parser(argparse.ArgumentParser):
-    """An ArgumentParser that reports an error in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(USAGE_ERROR, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

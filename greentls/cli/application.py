@@ -7,14 +7,19 @@ import os
 import sys
 import traceback
 import warnings
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from greentls.errors import ConfigurationError
 
-__all__ = ["load"]
+__all__ = ["Application", "Environ", "StartResponse", "load"]
+
+Environ = dict[str, Any]  # Any: PEP 3333 lets a server add values of any type
+StartResponse = Callable[..., object]
+Application = Callable[[Environ, StartResponse], Iterable[bytes]]
 
 
-def load(name: str) -> Any:
+def load(name: str) -> Application:
     """Patches by gevent, then imports. The current directory is on the import path, as with gunicorn and uWSGI.
 
     Raises ConfigurationError for any exception from the import.
@@ -25,7 +30,7 @@ def load(name: str) -> Any:
     _patch()
     sys.path.insert(0, os.getcwd())
     try:
-        application = getattr(importlib.import_module(module), attribute)
+        application: Application = getattr(importlib.import_module(module), attribute)
     except Exception as error:
         problem = f"{type(error).__name__}: {error}{_place(error)}"
         raise ConfigurationError(f"--app {name}", problem, "name what can be imported from here") from None

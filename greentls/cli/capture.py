@@ -17,7 +17,7 @@ import struct
 from collections import OrderedDict
 from collections.abc import Iterator
 from heapq import heappop, heappush
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import dpkt
 
@@ -146,7 +146,7 @@ class Capture:
 
     # Packets ---------------------------------------------------------------------------------------------------------
 
-    def _segment(self, link_type: int, packet: bytes) -> tuple[Direction, Any] | None:
+    def _segment(self, link_type: int, packet: bytes) -> tuple[Direction, dpkt.tcp.TCP] | None:
         """Returns the TCP segment in a packet, inside any tags and tunnels that dpkt knows."""
         if link_type not in _LINKS:
             self.unread.add(link_type)
@@ -166,7 +166,7 @@ class Capture:
 
     # Streams ---------------------------------------------------------------------------------------------------------
 
-    def _pieces(self, direction: Direction, segment: Any) -> Iterator[tuple[Stream, bytes]]:
+    def _pieces(self, direction: Direction, segment: dpkt.tcp.TCP) -> Iterator[tuple[Stream, bytes]]:
         sequence, data = segment.seq, segment.data
         stream = self._open.get(direction)
         if segment.flags & dpkt.tcp.TH_SYN:
@@ -219,7 +219,7 @@ class _File:
         return head + self._file.read(size - len(head))
 
 
-def _raw(packet: bytes) -> Any:
+def _raw(packet: bytes) -> dpkt.ip.IP | dpkt.ip6.IP6:
     return dpkt.ip6.IP6(packet) if packet[0] >> 4 == 6 else dpkt.ip.IP(packet)
 
 
@@ -247,7 +247,7 @@ _BIG = {
 }
 
 
-def _interface(description: Any, order: str) -> tuple[int, int, float]:
+def _interface(description: dpkt.pcapng.InterfaceDescriptionBlock, order: str) -> tuple[int, int, float]:
     """Returns the link type, the offset of times in seconds, and their units per second."""
     options = {option.code: option.data for option in description.opts}
     [resolution] = options.get(_RESOLUTION, b"\6")  # a power of 10, or of 2

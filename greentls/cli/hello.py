@@ -10,11 +10,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from greentls.cli import hello_forms as forms
 from greentls.cli.hello_forms import Found, Where
-from greentls.cli.options import count, listen, seconds, written
+from greentls.cli.options import Commands, count, listen, seconds, written
 from greentls.errors import ConfigurationError, WireError
 from greentls.wire.hello import ClientHello
 from greentls.wire.messages import Alert
@@ -55,7 +55,7 @@ input: a malformed hello, no hello, a broken file; 130 after Ctrl-C.
 """
 
 
-def add_parser(commands: Any) -> None:
+def add_parser(commands: Commands) -> None:
     """Adds the command to argparse's sub-parsers."""
     parser = commands.add_parser(
         "hello",
@@ -236,7 +236,7 @@ def _read_capture(shown: str, file: BinaryIO, head: bytes, verbose: bool, show: 
     count, status = 0, 0
     try:
         for stream, when, data in capture.streams():
-            where = Where(when, written(stream.source), written(stream.destination))
+            where = Where(when, written(*stream.source), written(*stream.destination))
             if stream not in readers:
                 readers[stream] = HelloReader()
             reader = readers[stream]
@@ -272,11 +272,11 @@ def _listen(bind: str, count: int, timeout: float, show: Show) -> int:
     status = 0
     with listener:
         listener.setblocking(True)
-        print(f"greentls hello: listening on {written(listener.getsockname())}", file=sys.stderr, flush=True)
+        print(f"greentls hello: listening on {written(*listener.getsockname())}", file=sys.stderr, flush=True)
         for _ in range(count):
             sock, peer = listener.accept()
             with sock:
-                where = Where(time.time(), written(peer), written(sock.getsockname()))
+                where = Where(time.time(), written(*peer), written(*sock.getsockname()))
                 status |= _meet(sock, where, timeout, show)
     return status
 

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from enum import IntEnum
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from greentls.errors import WireError
 from greentls.wire.fingerprint import ja3, ja3_string, ja4, ja4_r
@@ -53,7 +53,7 @@ class Where(NamedTuple):
 
 def show(form: Callable[..., str], found: Found, where: Where | None) -> list[WireError]:
     """Prints a hello, and returns the errors in its extensions."""
-    values: dict[int, Any] = {}
+    values: dict[int, object] = {}
     faults: dict[int, WireError] = {}
     for extension_type in found.hello.extensions.types:
         try:
@@ -64,7 +64,7 @@ def show(form: Callable[..., str], found: Found, where: Where | None) -> list[Wi
     return list(faults.values())
 
 
-def _parsed(hello: ClientHello, extension_type: int) -> Any:
+def _parsed(hello: ClientHello, extension_type: int) -> object:
     """Returns an extension's parsed body, or None if its format is unknown. Raises WireError."""
     if extension_type == ExtensionType.application_layer_protocol_negotiation:
         return hello.alpn_protocols
@@ -121,7 +121,7 @@ _ENUMS: dict[str, type[IntEnum]] = {
 # As JSON
 
 
-def document(found: Found, where: Where | None, values: dict[int, Any], faults: dict[int, WireError]) -> str:
+def document(found: Found, where: Where | None, values: dict[int, object], faults: dict[int, WireError]) -> str:
     hello = found.hello
     outline = {
         field: _plain(field, getattr(hello, field))
@@ -141,7 +141,7 @@ def document(found: Found, where: Where | None, values: dict[int, Any], faults: 
     return json.dumps(document)
 
 
-def _plain(field: str, value: Any) -> Any:
+def _plain(field: str, value: object) -> object:
     """Returns a parsed value in JSON's types."""
     if isinstance(value, bytes):
         return value.hex()
@@ -153,17 +153,18 @@ def _plain(field: str, value: Any) -> Any:
         return {"value": value, "name": name(_ENUMS[field], value)} if field in _ENUMS else value
     if hasattr(value, "_asdict"):  # a named tuple
         return {each: _plain(each, part) for each, part in value._asdict().items()}
+    assert isinstance(value, tuple)
     return [_plain(field, each) for each in value]
 
 
 # As a table
 
 
-def table(found: Found, where: Where | None, values: dict[int, Any], faults: dict[int, WireError]) -> str:
+def table(found: Found, where: Where | None, values: dict[int, object], faults: dict[int, WireError]) -> str:
     hello = found.hello
-    shares = values.get(ExtensionType.key_share, ())
-    psks = values.get(ExtensionType.pre_shared_key)
-    sizes = [_bytes(len(each.identity)) for each in psks.identities] if psks else []
+    shares = hello.key_share if ExtensionType.key_share in values else ()
+    psks = hello.psk_identities if ExtensionType.pre_shared_key in values else ()
+    sizes = [_bytes(len(each.identity)) for each in psks]
     records = f"{found.records} record{'s' if found.records > 1 else ''}" if found.records else "no record"
     lines = [
         *([f"{where}  {_time(where.time)}"] if where else []),
@@ -192,9 +193,9 @@ def table(found: Found, where: Where | None, values: dict[int, Any], faults: dic
     return "\n".join(lines) + "\n"
 
 
-def _items(values: dict[int, Any], extension_type: ExtensionType) -> list[str]:
+def _items(values: dict[int, object], extension_type: ExtensionType) -> list[str]:
     value = values.get(extension_type) or ()
-    return [_text(extension_type.name, each) for each in ([value] if isinstance(value, str) else value)]
+    return [_text(extension_type.name, each) for each in (value if isinstance(value, tuple) else (value,))]
 
 
 def _row(label: str, items: list[str]) -> str:
@@ -205,7 +206,7 @@ def _row(label: str, items: list[str]) -> str:
     return folded.replace("\xa0", " ")
 
 
-def _text(field: str, value: Any) -> str:
+def _text(field: str, value: object) -> str:
     """Returns a parsed value as text: the number of bytes, and nothing for a flag."""
     if isinstance(value, bytes):
         return _bytes(len(value))
@@ -218,6 +219,7 @@ def _text(field: str, value: Any) -> str:
     if hasattr(value, "_asdict"):  # a named tuple
         parts = {each: _text(each, part) for each, part in value._asdict().items()}
         return ", ".join(f"{each} ({part})" if "," in part else f"{each} {part}" for each, part in parts.items())
+    assert isinstance(value, tuple)
     return ("; " if value and hasattr(value[0], "_asdict") else ", ").join(_text(field, each) for each in value) or "-"
 
 

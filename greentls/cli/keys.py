@@ -9,10 +9,10 @@ import os
 import signal
 import socket
 import stat
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
 
 from greentls.cli import hardening
+from greentls.cli.options import Commands
 from greentls.errors import ConfigurationError
 
 __all__ = ["add_parser", "hold", "listen"]
@@ -32,7 +32,7 @@ Whoever may connect may have anything signed, for as long as this runs. SIGTERM 
 """
 
 
-def add_parser(commands: Any) -> None:
+def add_parser(commands: Commands) -> None:
     """Adds the command to argparse's sub-parsers."""
     parser = commands.add_parser("keys", help="a process that holds private keys", allow_abbrev=False)
     parser.set_defaults(parser=parser)
@@ -115,7 +115,7 @@ def hold(
     allowed: int,
     *,
     user: str | None = None,
-    started: Any,
+    started: Callable[[], None],
     parent_gone: int | None = None,
 ) -> int:
     """Reads keys, gives up what is not needed for them, and signs until SIGTERM. Returns the exit status.

@@ -1,15 +1,18 @@
-"""What options mean: HOST:PORT, numbers and seconds. Errors say what to write instead."""
+"""Parses options: HOST:PORT, numbers and seconds. Errors say what to write instead."""
 
 from __future__ import annotations
 
 import argparse
 import errno
 import socket
-from typing import Any
+from typing import NoReturn, TypeAlias
 
 from greentls.errors import ConfigurationError
 
-__all__ = ["count", "listen", "seconds", "written"]
+__all__ = ["INTERRUPTED", "USAGE_ERROR", "Commands", "Parser", "count", "listen", "seconds", "written"]
+
+USAGE_ERROR = 2  # argparse's too
+INTERRUPTED = 130  # 128 + SIGINT, as in shells
 
 BACKLOG = 1024  # connections that wait for accept(); Linux caps it at net.core.somaxconn
 
@@ -17,6 +20,16 @@ _REMEDIES: dict[int | None, str] = {
     errno.EADDRINUSE: "choose another port, or stop what listens there",
     errno.EACCES: "choose a port above 1023, or start as root",
 }
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser that reports an error in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(USAGE_ERROR, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+Commands: TypeAlias = "argparse._SubParsersAction[Parser]"  # where each command adds its parser
 
 
 def listen(bind: str) -> tuple[str, socket.socket]:
@@ -34,28 +47,23 @@ def listen(bind: str) -> tuple[str, socket.socket]:
     try:
         found = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         found.sort(key=lambda each: each[0] != socket.AF_INET)  # localhost is 127.0.0.1 to most people and programs
-        return host, _first(found)
+        for family, kind, protocol, _, address in found:  # the first one that this machine has
+            listener = socket.socket(family, kind, protocol)
+            try:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                listener.bind(address)
+                listener.listen(BACKLOG)
+                listener.setblocking(False)  # a worker that is too late for a connection must not wait for the next one
+                return host, listener
+            except OSError as error:
+                listener.close()
+                # A machine without IPv6 may still have an IPv6 localhost in /etc/hosts.
+                if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT) or address == found[-1][4]:
+                    raise
     except (OSError, UnicodeError) as error:  # UnicodeError: this cannot be a host name
         problem = getattr(error, "strerror", None) or "not a host name"
         remedy = _REMEDIES.get(getattr(error, "errno", None), "give a name or an address of this machine")
         raise ConfigurationError(f"--bind {bind}", problem, remedy) from None
-
-
-def _first(found: list[Any]) -> socket.socket:
-    """A listener on the first address that this machine has."""
-    for family, kind, protocol, _, address in found:
-        listener = socket.socket(family, kind, protocol)
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
-            listener.listen(BACKLOG)
-            listener.setblocking(False)  # a worker that is too late for a connection must not wait for the next one
-            return listener
-        except OSError as error:
-            listener.close()
-            # A machine without IPv6 may still have an IPv6 localhost in /etc/hosts.
-            if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT) or address == found[-1][4]:
-                raise
     raise AssertionError("getaddrinfo() answers or raises")
 
 
@@ -77,7 +85,6 @@ def seconds(text: str) -> float:
     return number
 
 
-def written(address: tuple[Any, ...]) -> str:
+def written(host: str, port: int, *_: object) -> str:
     """Returns a socket's address as HOST:PORT."""
-    host, port = address[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

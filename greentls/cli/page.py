@@ -8,12 +8,17 @@ from __future__ import annotations
 import html
 import json
 import os
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["Environ", "page"]
+from greentls.cli.application import Environ, StartResponse
 
-Environ = dict[str, Any]  # Any: as WSGI has it (PEP 3333)
+if TYPE_CHECKING:
+    from greentls.ssl import SSLSocket
+
+__all__ = ["page"]
+
+Facts = dict[str, Any]  # Any: values of JSON
 
 _STYLE = """
 :root { color-scheme: light dark }
@@ -43,7 +48,7 @@ _RESUMED = "The client offered a session and the server found it, so no certific
 _FULL = "No session was resumed: there was a certificate, a key exchange and a signature."
 
 
-def page(environ: Environ, start_response: Callable[..., object]) -> Iterable[bytes]:
+def page(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     """Answers GET /. The server has put the connection into environ as "greentls.socket"."""
     if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
         return _answer(environ, start_response, "405 Method Not Allowed", "text/plain", "GET or HEAD\n")
@@ -55,7 +60,7 @@ def page(environ: Environ, start_response: Callable[..., object]) -> Iterable[by
     return _answer(environ, start_response, "200 OK", "text/html", _html(facts))
 
 
-def _answer(environ: Environ, start_response: Callable[..., object], status: str, kind: str, text: str) -> list[bytes]:
+def _answer(environ: Environ, start_response: StartResponse, status: str, kind: str, text: str) -> list[bytes]:
     body = text.encode("utf-8", "backslashreplace")  # a server_name may contain bytes that are not text
     headers = [
         ("Content-Type", f"{kind}; charset=utf-8"),
@@ -69,11 +74,11 @@ def _answer(environ: Environ, start_response: Callable[..., object], status: str
     return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
 
 
-def _facts(sock: Any) -> dict[str, Any]:
-    lookup = sock.session_lookup
+def _facts(sock: SSLSocket) -> Facts:
+    lookup, cipher = sock.session_lookup, sock.cipher()
     return {
         "protocol": sock.version(),
-        "cipher": sock.cipher()[0],
+        "cipher": cipher[0] if cipher else None,
         "group": sock.group(),
         "server_name": sock.server_name,
         "alpn": sock.selected_alpn_protocol(),
@@ -85,7 +90,7 @@ def _facts(sock: Any) -> dict[str, Any]:
     }
 
 
-def _html(facts: dict[str, Any]) -> str:
+def _html(facts: Facts) -> str:
     lookup = facts["lookup"]
     rows = {
         "Protocol": facts["protocol"],

@@ -12,13 +12,16 @@ import ssl as _stdlib_ssl
 import tempfile
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from greentls.cli import keys, pki
 from greentls.cli.application import load
-from greentls.cli.options import count, listen, seconds, written
+from greentls.cli.options import Commands, count, listen, seconds, written
 from greentls.cli.prefork import Parent, Supervisor
 from greentls.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from greentls.ssl import SSLContext
 
 __all__ = ["add_parser"]
 
@@ -49,7 +52,7 @@ then 0, or 130 after Ctrl-C. A second Ctrl-C ends it at once. An unusable settin
 """
 
 
-def add_parser(commands: Any) -> None:
+def add_parser(commands: Commands) -> None:
     """Adds the command to argparse's sub-parsers."""
     parser = commands.add_parser(
         "serve",
@@ -107,7 +110,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _greet(arguments: argparse.Namespace, host: str, port: int) -> None:
     """Prints the address, and commands that show a resumption."""
     shown = "localhost" if host in _EVERY_ADDRESS else host
-    place = written((shown, port))
+    place = written(shown, port)
     url = shlex.quote(f"https://{place}/")
     home = Path(arguments.ca_dir if arguments.cert is None else ".")
     trust = shlex.quote(str(home / pki.CA_FILE) if arguments.cert is None else arguments.cert)
@@ -160,7 +163,7 @@ def _work(arguments: argparse.Namespace, host: str, listener: socket.socket, par
     )
 
 
-def _context(arguments: argparse.Namespace, host: str) -> Any:
+def _context(arguments: argparse.Namespace, host: str) -> SSLContext:
     """Returns the worker's SSLContext. Raises ConfigurationError, OSError, UnsupportedOpenSSL."""
     from greentls.certificates import CertificateChain
     from greentls.keys import Agent

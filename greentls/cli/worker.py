@@ -6,22 +6,18 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterable
-from typing import Any
 
 import gevent
 from gevent.event import Event
 from gevent.pool import Pool
 from gevent.pywsgi import WSGIHandler, WSGIServer
 
+from greentls.cli.application import Application, Environ
 from greentls.cli.options import written
-from greentls.cli.page import Environ
 from greentls.cli.prefork import Parent
 from greentls.ssl import SSLContext
 
 __all__ = ["SESSIONS_SECONDS", "run"]
-
-Application = Callable[[Environ, Callable[..., object]], Iterable[bytes]]
 
 log = logging.getLogger("greentls.serve")
 
@@ -73,13 +69,13 @@ class _Server(WSGIServer):  # type: ignore[misc]  # gevent is untyped
 
     def __init__(self, *arguments: object, **keywords: object) -> None:
         super().__init__(*arguments, **keywords)
-        self.idle: set[Any] = set()  # greenlets that wait for another request on a connection
+        self.idle: set[gevent.Greenlet] = set()  # greenlets that wait for another request on a connection
 
-    def wrap_socket_and_handle(self, client_socket: Any, address: Any) -> None:
+    def wrap_socket_and_handle(self, client_socket: socket.socket, address: tuple[str, int]) -> None:
         try:
             tls = self.wrap_socket(client_socket, **self.ssl_args)
         except OSError as error:  # ssl.SSLError and TimeoutError are subclasses
-            log.warning("%s: no handshake: %s", written(address), error)
+            log.warning("%s: no handshake: %s", written(*address), error)
             return
         with tls:
             self.handle(tls, address)
@@ -130,11 +126,11 @@ class _Handler(WSGIHandler):  # type: ignore[misc]  # gevent is untyped
         try:
             super().handle()
         except OSError as error:
-            log.warning("%s: %s", written(self.client_address), error)
+            log.warning("%s: %s", written(*self.client_address), error)
         finally:
             file.close()  # gevent does not, and a traceback that holds it would keep the socket open
 
-    def _handle_client_error(self, error: Exception) -> Any:
+    def _handle_client_error(self, error: Exception) -> object:
         if isinstance(error, OSError):  # the connection is gone: gevent would print a traceback, then answer 400
             raise error
         return super()._handle_client_error(error)

@@ -135,7 +135,7 @@ class ClientHello:
 
     @property
     def psk_identities(self) -> tuple[body.PskIdentity, ...]:
-        """What pre_shared_key offers to resume, best first: all of it; see MAX_PSK_LOOKUPS."""
+        """All identities that pre_shared_key offers, the best first; see MAX_PSK_LOOKUPS."""
         psks = self.pre_shared_key
         return psks.identities if psks else ()
 

@@ -249,7 +249,7 @@ class Parser:
         if self.on_handshake_end:
             self.on_handshake_end(msg_type)
 
-    def _event(self, msg_type: int) -> Callable[[Any], object] | None:
+    def _event(self, msg_type: int) -> Callable[[Any], object] | None:  # Any: each handler takes its own type
         """The handler that takes whole messages of this type."""
         return getattr(self, f"on_{name(HandshakeType, msg_type)}") if msg_type in _PARSE else None
 
@@ -260,7 +260,7 @@ _HIDDEN = (ContentType.change_cipher_spec, ContentType.alert, ContentType.heartb
 
 _SIZES_IN_CLEAR: dict[int, int] = {ContentType.change_cipher_spec: 1, ContentType.alert: 2}  # ciphertext is longer
 
-_PARSE: dict[int, Callable[[bytes], Any]] = {
+_PARSE: dict[int, Callable[[bytes], object]] = {
     HandshakeType.client_hello: ClientHello.parse,
     HandshakeType.server_hello: ServerHello.parse,
     HandshakeType.new_session_ticket: NewSessionTicket.parse,
