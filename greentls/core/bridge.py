@@ -47,9 +47,9 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
-from greenlet import getcurrent
+from greenlet import getcurrent, greenlet
 
 from greentls.core.hooks import HookConnection
 from greentls.errors import (
@@ -60,10 +60,16 @@ from greentls.errors import (
     UnsupportedOpenSSL,
     WrongThreadError,
 )
+from greentls.hub.protocol import Event
 from greentls.openssl import bios, connections, errors
+from greentls.openssl.library import BIO, SSL
 from greentls.wire.registry import AlertDescription
 
 __all__ = ["CLOSED", "WANT_READ", "Operation", "guarded", "nobody", "running", "second_net", "tls_error"]
+
+Answer = TypeVar("Answer")
+Fatal = TypeVar("Fatal")
+Entrant = Callable[[], object]  # a weak reference to a greenlet, or nobody
 
 # What Operation.run() answers besides SSL_*'s own positive results.
 WANT_READ = 0
@@ -79,7 +85,7 @@ def nobody() -> None:
     """A weak reference to nobody."""
 
 
-def _thread() -> Any:
+def _thread() -> weakref.ref[greenlet]:
     """What tells threads apart, without a system call: a weak reference to the greenlet that this one has begun with.
 
     Weak, and no frame that may become part of a traceback keeps that greenlet: greenlet (3.5.6 and before) frees the
@@ -98,16 +104,16 @@ class Operation:
     messages = 0  # and answers, post-handshake, since there was application data
     chores = 0  # the same, since the pump has looked
     alert = AlertDescription.internal_error  # what the peer is told if a callback fails where OpenSSL cannot be told
-    thread: Any = None  # that of the first operation
-    # Runs a callback's function, if that is not to run in the thread that OpenSSL runs in.
+    thread: weakref.ref[greenlet] | None = None  # that of the first operation
+    # Runs a callback's function, if that is not to run in the thread that OpenSSL runs in. Any: what that returns.
     ask: Callable[..., Any] | None = None
     # The thread that waits for another one's operation, from before that begins until it is back.
-    waits: Any = None
+    waits: weakref.ref[greenlet] | None = None
     # A greenlet that must not wait, and so must not enter. It may say close_notify, which asks no hook.
-    hub: Any = None
-    left: Any = None  # an event that is set once nobody is inside any more
+    hub: greenlet | None = None
+    left: Event | None = None  # an event that is set once nobody is inside any more
 
-    def __init__(self, ssl: Any, incoming: Any, connection: HookConnection) -> None:
+    def __init__(self, ssl: SSL, incoming: BIO, connection: HookConnection) -> None:
         self.ssl = ssl
         self.incoming = incoming  # the BIO that OpenSSL reads ciphertext from
         self.connection = weakref.ref(connection)
@@ -115,9 +121,9 @@ class Operation:
         self.failure: BaseException | None = None  # what a callback raised
         # The greenlet that entered last, which has one thread. A weak reference, and run() keeps no other: otherwise a
         # greenlet that waits for ever in a hook could not be collected, which ends the operation with its GreenletExit.
-        self.entrant: Callable[[], Any] = nobody
+        self.entrant: Entrant = nobody
 
-    def run(self, name: str, function: Any, arguments: tuple[Any, ...]) -> int:
+    def run(self, name: str, function: Callable[..., int], arguments: tuple[object, ...]) -> int:
         """Calls an SSL_* function with the arguments, of which SSL* is the first; its callbacks may wait.
 
         Returns the function's positive result, WANT_READ, or CLOSED. Raises what a callback raised, as itself; TLSError
@@ -137,7 +143,7 @@ class Operation:
             self.entrant = me
             if errors.peek():
                 found = errors.save()
-            result: int = function(*arguments)
+            result = function(*arguments)
             if result > 0 and self.failure is None:
                 return result
             error = connections.get_error(ssl, result)
@@ -170,7 +176,7 @@ class Operation:
         alert, which sets the same flag, has left an error."""
         return connections.received_shutdown(self.ssl) and not errors.peek()
 
-    def admit(self, name: str) -> Any:
+    def admit(self, name: str) -> Entrant:
         """Raises what run() raises before OpenSSL is entered. Returns a weak reference to the running greenlet."""
         if self.busy:
             raise self._occupied(name)
@@ -213,11 +219,11 @@ class Operation:
         """Somebody is inside, or this thread waits for another one's operation."""
         return self.busy or self.waits is not None
 
-    def keep_out(self, hub: Any) -> None:
+    def keep_out(self, hub: greenlet) -> None:
         """That greenlet must not wait: it may enter for a close_notify only."""
         self.hub = hub
 
-    def go_elsewhere(self, ask: Callable[..., Any]) -> None:
+    def go_elsewhere(self, ask: Callable[..., object]) -> None:
         """The next operation comes from another thread, and this thread's come again after come_back(). Both are called
         between operations only. ask: runs the functions of callbacks meanwhile."""
         self.ask, self.thread, self.entrant, self.waits = ask, None, nobody, _thread()
@@ -226,14 +232,15 @@ class Operation:
         self.ask, self.thread, self.entrant, self.waits = None, None, nobody, None
         self.tell_those_who_wait()
 
-    def stand_in(self, entrant: Any) -> Any:
+    def stand_in(self, entrant: Entrant) -> Entrant:
         """Inside of an operation: a weak reference to the greenlet that runs its callback. Returns the one before."""
         before, self.entrant = self.entrant, entrant
         return before
 
-    def when_left(self, event: Any) -> Any:
+    def when_left(self, event: Event) -> Event:
         """The event that is set once nobody is inside any more: this one, unless there is one already."""
-        return self.__dict__.setdefault("left", event)
+        left: Event = self.__dict__.setdefault("left", event)
+        return left
 
     def take_chores(self) -> int:
         chores, self.chores = self.chores, 0
@@ -292,19 +299,19 @@ def tls_error(name: str, codes: list[int]) -> TLSError:
 # -- the guard ---------------------------------------------------------------------------------------------------------
 
 #: Who is inside which SSL*. cffi pointers are equal, and hash alike, if their addresses are.
-running: dict[Any, tuple[Operation, Any, str]] = {}
-NOBODY: tuple[Operation | None, Any, str] = None, None, "an operation"
+running: dict[SSL, tuple[Operation, Entrant, str]] = {}
+NOBODY: tuple[Operation | None, Entrant, str] = None, nobody, "an operation"
 
 
-def guarded(fatal: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def guarded(fatal: Fatal) -> Callable[[Callable[..., Answer]], Callable[..., Answer | Fatal]]:
     """Decorator: of a function(operation, connection, *arguments) it makes a function(SSL*, *arguments).
 
     What the function raises is kept for the operation's caller, and the result is fatal. It is so at once where the
     operation has failed already, and where there is none.
     """
 
-    def guard(function: Callable[..., Any]) -> Callable[..., Any]:
-        def ask(ssl: Any, *arguments: Any) -> Any:
+    def guard(function: Callable[..., Answer]) -> Callable[..., Answer | Fatal]:
+        def ask(ssl: SSL, *arguments: object) -> Answer | Fatal:
             operation = running.get(ssl, NOBODY)[0]
             if operation is None or operation.failure is not None:
                 return fatal
@@ -315,7 +322,8 @@ def guarded(fatal: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
                     raise ConnectionDead(operation.name, reason="the connection is garbage, and has no hooks any more")
                 if operation.ask is None:
                     return function(operation, connection, *arguments)
-                return operation.ask(function, operation, connection, *arguments)
+                answer: Answer = operation.ask(function, operation, connection, *arguments)
+                return answer
             except BaseException as failure:
                 operation.failure = failure
                 return fatal
@@ -328,7 +336,7 @@ def guarded(fatal: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     return guard
 
 
-def second_net(kind: type[BaseException], failure: BaseException, traceback: Any) -> None:
+def second_net(kind: type[BaseException], failure: BaseException, traceback: object) -> None:
     """For cffi: what escaped the guard (a KeyboardInterrupt in its first line), or a result that C cannot take."""
     for operation, *_ in reversed(list(running.values())):
         if operation.inside:

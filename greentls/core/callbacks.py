@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 from greenlet import getcurrent
+from OpenSSL.SSL import Context
 
 from greentls.core.bridge import NOBODY, Operation, guarded, running, second_net
 from greentls.core.handshake import UNREAD, Unread
@@ -27,7 +28,7 @@ from greentls.errors import TLSError, UnsupportedOpenSSL, WireError
 from greentls.keys.signer import Signer
 from greentls.openssl import client_hello, connections, contexts, library, provider, stacks
 from greentls.openssl import sessions as ssl_sessions
-from greentls.openssl.library import ffi, lib
+from greentls.openssl.library import SSL, SSL_CTX, SSL_SESSION, Callback, ffi, lib
 from greentls.wire.hello import ClientHello
 from greentls.wire.registry import AlertDescription, ExtensionType
 from greentls.wire.retry import changed_field
@@ -59,26 +60,29 @@ _TLS13 = 0x0304
 _TICKET_IV = 16  # bytes, EVP_MAX_IV_LENGTH: what AES-CBC has
 
 
-def _callback(signature: str, fatal: Any = None) -> Callable[[Callable[..., Any]], Any]:
+Pointer = Any  # into C's memory, which is read or written here; cffi has no types
+
+
+def _callback(signature: str, fatal: object = None) -> Callable[[Callable[..., object]], Callback]:
     """Decorator: a C function pointer. fatal: what C gets where the function's result cannot be converted."""
     return lambda function: library.callback(signature, function, fatal, second_net)
 
 
-def _hook(signature: str, fatal: Any = None) -> Callable[[Callable[..., Any]], Any]:
+def _hook(signature: str, fatal: object = None) -> Callable[[Callable[..., object]], Callback]:
     """Decorator: a C function pointer to a guarded function. The signature begins with the SSL*, in whose place the
     function has its Operation and its connection. fatal: the answer by which OpenSSL ends the handshake."""
     return lambda function: _callback(signature, fatal)(guarded(fatal)(function))
 
 
 def question(
-    connection: HookConnection, hook: Callable[..., Any], arguments: tuple[object, ...], bound: bool = True
+    connection: HookConnection, hook: Callable[..., object], arguments: tuple[object, ...], bound: bool = True
 ) -> object:
     """A key of Handshake.answers. bound: an answer holds for the Config, and the server name, that are chosen now."""
     return id(hook), arguments, connection.session_id_context if bound else b""
 
 
 def _asked(connection: HookConnection, hook: Callable[..., Any], *arguments: object, bound: bool = True) -> Any:
-    """What the hook answers, or has answered before OpenSSL was entered."""
+    """What the hook answers, or has answered before OpenSSL was entered. Any: each kind of hook has its own answer."""
     answers = connection.handshake.answers
     ready = answers.pop(question(connection, hook, arguments, bound), None) if answers else None
     return hook(connection, *arguments) if ready is None else ready()
@@ -88,7 +92,7 @@ def _asked(connection: HookConnection, hook: Callable[..., Any], *arguments: obj
 
 
 @_hook("int(SSL *, int *, void *)", _REFUSE)  # the alert is internal_error, unless another one is written
-def _on_client_hello(operation: Operation, connection: HookConnection, alert: Any, _: Any) -> int:
+def _on_client_hello(operation: Operation, connection: HookConnection, alert: Pointer, _: Pointer) -> int:
     handshake = operation.handshake
     if connection.hooks.psk_server:
         handshake.offered_psks = client_hello.extension(operation.ssl, ExtensionType.pre_shared_key)
@@ -134,7 +138,7 @@ def _server_name(extension: bytes) -> str | Unread:
 
 
 @_callback("int(SSL *, int *, void *)", _ALERT_FATAL)
-def _on_servername(ssl: Any, alert: Any, _: Any) -> Any:
+def _on_servername(ssl: SSL, alert: Pointer, _: Pointer) -> int:
     """Acknowledges the name for which the hook has been asked; else this is a tripwire."""
     operation = running.get(ssl, NOBODY)[0]
     if operation is not None and operation.failure is None and (name := operation.handshake.server_name) is not UNREAD:
@@ -159,7 +163,13 @@ def _resumes(operation: Operation) -> bool:
 
 @_hook("int(SSL *, unsigned char **, unsigned char *, unsigned char *, unsigned int, void *)", _ALERT_FATAL)
 def _on_alpn(
-    operation: Operation, connection: HookConnection, out: Any, out_length: Any, offered: Any, length: int, _: Any
+    operation: Operation,
+    connection: HookConnection,
+    out: Pointer,
+    out_length: Pointer,
+    offered: Pointer,
+    length: int,
+    _: Pointer,
 ) -> int:
     hook = connection.hooks.alpn
     if hook is None:
@@ -182,7 +192,9 @@ def _on_alpn(
 
 
 @_hook("SSL_SESSION *(SSL *, const unsigned char *, int, int *)", ffi.NULL)
-def _on_get_session(operation: Operation, connection: HookConnection, start: Any, length: int, copy: Any) -> Any:
+def _on_get_session(
+    operation: Operation, connection: HookConnection, start: Pointer, length: int, copy: Pointer
+) -> Pointer:
     hook = connection.session_hooks.get_session
     operation.handshake.lookups += 1
     if hook is None or operation.handshake.lookups > MAX_SESSION_LOOKUPS:
@@ -197,7 +209,7 @@ def _on_get_session(operation: Operation, connection: HookConnection, start: Any
 
 
 @_hook("int(SSL *, SSL_SESSION *)", 0)
-def _on_new_session(operation: Operation, connection: HookConnection, session: Any) -> int:
+def _on_new_session(operation: Operation, connection: HookConnection, session: SSL_SESSION) -> int:
     hook = connection.session_hooks.new_session
     if hook is not None:
         hook(connection, Session.sharing(session, connection.vouched_until))
@@ -205,7 +217,7 @@ def _on_new_session(operation: Operation, connection: HookConnection, session: A
 
 
 @_callback("void(SSL_CTX *, SSL_SESSION *)")
-def _on_remove_session(context: Any, session: Any) -> None:
+def _on_remove_session(context: SSL_CTX, session: SSL_SESSION) -> None:
     _, hook = _removers.get(library.pointer(context), (None, None))
     if hook is not None:
         hook(ssl_sessions.session_id(session), ssl_sessions.id_context(session))
@@ -213,7 +225,13 @@ def _on_remove_session(context: Any, session: Any) -> None:
 
 @_hook("int(SSL *, unsigned char *, unsigned char *, void *, void *, int)", -1)
 def _on_ticket_key(
-    operation: Operation, connection: HookConnection, name: Any, iv: Any, cipher: Any, mac: Any, seal: int
+    operation: Operation,
+    connection: HookConnection,
+    name: Pointer,
+    iv: Pointer,
+    cipher: Pointer,
+    mac: Pointer,
+    seal: int,
 ) -> int:
     hook = connection.session_hooks.ticket_key
     asked = None if seal else bytes(ffi.buffer(name, contexts.TICKET_KEY_NAME))
@@ -230,7 +248,7 @@ def _on_ticket_key(
 
 
 @_hook("int(SSL *, void *)", 0)
-def _on_early_data(operation: Operation, connection: HookConnection, _: Any) -> int:
+def _on_early_data(operation: Operation, connection: HookConnection, _: Pointer) -> int:
     hook = connection.session_hooks.early_data  # SSL_new() has copied the callback, as it has max_early_data
     if hook is None or connections.verify_mode(operation.ssl):  # the Config that a name has chosen may verify
         return 0
@@ -244,7 +262,7 @@ def _on_early_data(operation: Operation, connection: HookConnection, _: Any) -> 
 
 
 @_hook("int(SSL *, void *)", 0)
-def _on_certificate(operation: Operation, connection: HookConnection, _: Any) -> int:
+def _on_certificate(operation: Operation, connection: HookConnection, _: Pointer) -> int:
     hook = connection.hooks.certificate
     if hook is not None:
         hook(connection)
@@ -252,7 +270,7 @@ def _on_certificate(operation: Operation, connection: HookConnection, _: Any) ->
 
 
 @_hook("int(SSL *, void *)", -1)
-def _on_ocsp_at_a_server(operation: Operation, connection: HookConnection, _: Any) -> int:
+def _on_ocsp_at_a_server(operation: Operation, connection: HookConnection, _: Pointer) -> int:
     hook = connection.hooks.ocsp
     staple = _asked(connection, hook, None) if hook else None
     if staple is None:
@@ -262,7 +280,7 @@ def _on_ocsp_at_a_server(operation: Operation, connection: HookConnection, _: An
 
 
 @_hook("int(SSL *, void *)", 0)  # which makes the alert bad_certificate_status_response
-def _on_ocsp_at_a_client(operation: Operation, connection: HookConnection, _: Any) -> int:
+def _on_ocsp_at_a_client(operation: Operation, connection: HookConnection, _: Pointer) -> int:
     hook = connection.hooks.ocsp
     if hook and not connections.session_reused(operation.ssl):  # where OpenSSL asks under TLS 1.3, too: no staple
         hook(connection, connections.ocsp_response(operation.ssl))
@@ -270,7 +288,7 @@ def _on_ocsp_at_a_client(operation: Operation, connection: HookConnection, _: An
 
 
 @_callback("int(X509_STORE_CTX *, void *)", 0)
-def _on_verify(store: Any, _: Any) -> int:
+def _on_verify(store: Pointer, _: Pointer) -> int:
     # Replaces OpenSSL's verification, so that the hook comes after the whole of it. SSL_CTX_set_verify(3)'s callback
     # comes in the middle: name constraints and policies are checked after its last call.
     ssl = lib.X509_STORE_CTX_get_ex_data(store, lib.SSL_get_ex_data_X509_STORE_CTX_idx())
@@ -286,7 +304,7 @@ def _on_verify(store: Any, _: Any) -> int:
 
 
 @guarded(0)
-def _verify(operation: Operation, connection: HookConnection, store: Any) -> int:
+def _verify(operation: Operation, connection: HookConnection, store: Pointer) -> int:
     sent = store is None
     for hook in connection.verify_hooks:
         ssl = operation.ssl
@@ -295,7 +313,7 @@ def _verify(operation: Operation, connection: HookConnection, store: Any) -> int
     return 1
 
 
-def verify_resumption(ssl: Any) -> int:
+def verify_resumption(ssl: SSL) -> int:
     """For Operation.run(), after the handshake: a resumption verifies nothing, so the verify hooks are asked again."""
     if connections.session_reused(ssl):
         _verify_again(ssl)  # what it raises ends the operation
@@ -319,10 +337,10 @@ def _verify_again(operation: Operation, connection: HookConnection) -> None:
 def _on_psk_client(
     operation: Operation,
     connection: HookConnection,
-    hint: Any,
-    identity: Any,
+    hint: Pointer,
+    identity: Pointer,
     max_identity: int,
-    key: Any,
+    key: Pointer,
     max_key: int,
 ) -> int:
     hook = connection.hooks.psk_client
@@ -337,7 +355,9 @@ def _on_psk_client(
 
 
 @_hook("unsigned int(SSL *, const char *, unsigned char *, unsigned int)", 0)
-def _on_psk_server(operation: Operation, connection: HookConnection, identity: Any, key: Any, max_key: int) -> int:
+def _on_psk_server(
+    operation: Operation, connection: HookConnection, identity: Pointer, key: Pointer, max_key: int
+) -> int:
     hook = connection.hooks.psk_server
     name = _identity(operation, ffi.string(identity))
     if hook is None or name is None:
@@ -360,11 +380,11 @@ def _identity(operation: Operation, identity: bytes) -> str | None:
         return None
 
 
-def _text(string: Any) -> str | None:
+def _text(string: Pointer) -> str | None:
     return None if string == ffi.NULL else ffi.string(string).decode("utf-8", "surrogateescape")
 
 
-def _give_key(who: str, given: bytes, key: Any, max_key: int) -> int:
+def _give_key(who: str, given: bytes, key: Pointer, max_key: int) -> int:
     if len(given) > max_key:
         raise ValueError(f"{who}: a key of {len(given)} bytes; {max_key} are allowed")
     ffi.memmove(key, given, len(given))
@@ -401,14 +421,14 @@ provider.answer_with(_on_sign, second_net)
 
 
 @_hook("void(SSL *, char *)")
-def _on_keylog(operation: Operation, connection: HookConnection, line: Any) -> None:
+def _on_keylog(operation: Operation, connection: HookConnection, line: Pointer) -> None:
     hook = connection.hooks.keylog
     if hook is not None:
         hook(connection, ffi.string(line))
 
 
 @_callback("void(int, int, int, void *, size_t, SSL *, void *)")
-def _on_message(sent: int, version: int, content_type: int, start: Any, length: int, ssl: Any, _: Any) -> None:
+def _on_message(sent: int, version: int, content_type: int, start: Pointer, length: int, ssl: SSL, _: Pointer) -> None:
     _message(ssl, bool(sent), version, content_type, start, length)
 
 
@@ -419,7 +439,7 @@ def _message(
     sent: bool,
     version: int,
     content_type: int,
-    start: Any,
+    start: Pointer,
     length: int,
 ) -> None:
     hook = connection.hooks.message
@@ -428,7 +448,7 @@ def _message(
 
 
 @_callback("void(SSL *, int, int)")
-def _on_info(ssl: Any, where: int, result: int) -> None:
+def _on_info(ssl: SSL, where: int, result: int) -> None:
     if result != 1 or where not in _MESSAGE_DONE:
         return
     operation = running.get(ssl, NOBODY)[0]
@@ -442,7 +462,7 @@ def _on_info(ssl: Any, where: int, result: int) -> None:
         operation.failure = TLSError(operation.name, reason="too many post-handshake messages without application data")
 
 
-def count_messages(ssl: Any, context: Any) -> None:
+def count_messages(ssl: SSL, context: Context) -> None:
     """From the end of the handshake on: within it OpenSSL would call forty times. context: the SSL.Context."""
     connections.set_info_callback(ssl, context, _on_info)
 
@@ -450,10 +470,10 @@ def count_messages(ssl: Any, context: Any) -> None:
 # -- installing them ---------------------------------------------------------------------------------------------------
 
 _NONE = Hooks()
-_removers: dict[int, tuple[Any, Callable[[bytes, bytes], None]]] = {}  # by SSL_CTX*, since a removal has no operation
+_removers: dict[int, tuple[SSL_CTX, Callable[[bytes, bytes], None]]] = {}  # by SSL_CTX*: a removal has no operation
 
 
-def install(owner: Any, context: Any, hooks: Hooks, server_side: bool, verify_mode: int) -> None:
+def install(owner: object, context: SSL_CTX, hooks: Hooks, server_side: bool, verify_mode: int) -> None:
     """Points an SSL_CTX's callbacks here, except those for which there is no hook.
 
     owner: the Python object that lives as long as the context is used. Raises UnsupportedOpenSSL if this OpenSSL hides

@@ -11,7 +11,7 @@ there is none, by a key that this Config's SSL_CTX has made for itself.
 
 A resumption asks a peer for nothing but the session's secret. So a session is bound to every setting that decides
 whether the peer would have been accepted in a full handshake. Settings that do not bind it are listed below, each with
-its reason (NOT_IN_IDENTITY, NOT_IN_SCOPE); a setting that nobody has thought about binds it. Trust anchors in files
+its reason (NOT_IN_IDENTITY, NOT_IN_SCOPE); a setting that is listed nowhere binds it. Trust anchors in files
 count by content, directories by path.
 
 - A server's sessions are bound by the session-id context, a digest: OpenSSL refuses a session of another one. Instead
@@ -29,7 +29,7 @@ import hashlib
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import NoReturn
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -72,7 +72,7 @@ class TrustAnchors:
     directories: tuple[str, ...] = ()
     certificates: tuple[x509.Certificate, ...] = ()
 
-    def feed(self, digest: Any) -> None:
+    def feed(self, digest: hashlib._Hash) -> None:
         """To a hash: files by what is in them, directories not at all."""
         for path in self.files:
             with open(path, "rb") as file:
@@ -115,7 +115,7 @@ class Config:
     max_early_data: int = 0  # a server's, bytes (RFC 8446 2.3); 0: none is taken. Hooks.early_data decides
     ssl_context: SSL.Context = field(init=False, repr=False)
     session_scope: tuple[bytes, Hooks] | None = field(init=False, repr=False, default=None)
-    _held: Any = field(init=False, repr=False)
+    _held: object = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         context = SSL.Context(SSL.TLS_METHOD)
@@ -251,27 +251,26 @@ class Config:
         return contexts.ca_certificates(self.ssl_context)
 
     def _identity(self) -> bytes:
-        names: Any = sorted(chain.names for chain in self.certificates)
+        names = sorted(chain.names for chain in self.certificates)
         digest = self._digest(b"greentls session-id context 3", NOT_IN_IDENTITY)
         digest.update(_canonical(self.session_id_context or names))
         hooks = (each.name for each in fields(self.hooks) if each.name not in HOOKS_NOT_IN_IDENTITY)
         digest.update(_canonical([name for name in hooks if getattr(self.hooks, name) is not None]))
-        identity: bytes = digest.digest()  # 32 bytes: SSL_MAX_SID_CTX_LENGTH
-        return identity
+        return digest.digest()  # 32 bytes: SSL_MAX_SID_CTX_LENGTH
 
     def _scope(self) -> tuple[bytes, Hooks]:
         digest = self._digest(b"greentls session scope 2", NOT_IN_SCOPE)
         silent = dict.fromkeys(("get_session", "new_session", "remove_session", "keylog", "message", "sign"))
         return digest.digest(), replace(self.hooks, **silent)
 
-    def _digest(self, purpose: bytes, without: Collection[str]) -> Any:
+    def _digest(self, purpose: bytes, without: Collection[str]) -> hashlib._Hash:
         digest = hashlib.sha256(purpose)
         for each in fields(self):
             if each.name not in without:
                 digest.update(each.name.encode() + b"=" + _canonical(getattr(self, each.name)) + b"\n")
         return digest
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> NoReturn:
         raise TypeError("a Config holds keys and C pointers: make it anew in the other process")
 
 
@@ -318,7 +317,7 @@ NOT_IN_SCOPE = {
 }
 
 
-def _canonical(value: Any) -> bytes:
+def _canonical(value: object) -> bytes:
     """Bytes that are equal if the values mean the same, in any process."""
     if isinstance(value, int):  # an enum too, whose repr() is another one in each Python
         return b"%d" % value
@@ -334,4 +333,4 @@ def _canonical(value: Any) -> bytes:
         return digest.hexdigest().encode()
     if isinstance(value, x509.Certificate | x509.CertificateRevocationList):
         return hashlib.sha256(value.public_bytes(Encoding.DER)).hexdigest().encode()
-    return os.urandom(32).hex().encode()  # nobody can tell: equal to nothing else
+    return os.urandom(32).hex().encode()  # its meaning is unknown: equal to nothing else

@@ -20,7 +20,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
 
 from OpenSSL import SSL
 
@@ -29,10 +28,11 @@ from greentls.core.bridge import CLOSED, WANT_READ, Operation, nobody, tls_error
 from greentls.core.callbacks import count_messages, verify_resumption
 from greentls.core.config import VERIFY_POST_HANDSHAKE, Config
 from greentls.core.handshake import Handshake, State, Unread
-from greentls.core.hooks import Hooks
+from greentls.core.hooks import Hooks, Owner
 from greentls.core.session import Session
 from greentls.errors import ConfigurationError, TLSError, UnexpectedEOF, WantRead
 from greentls.openssl import bios, connections
+from greentls.openssl.library import Memory
 
 __all__ = ["CLOSED", "WANT_READ", "Connection"]
 
@@ -48,13 +48,13 @@ class Connection:
 
     early_data = b""  # a client's to send, before its handshake; at a server what came (early_data.EarlyConnection)
     eof = False  # the peer's ciphertext has ended
-    _encrypt: Any = connections.write
+    _encrypt: Callable[..., int] = connections.write  # SSL_write(3), or SSL_write_early_data(3)
 
     def __init__(
         self,
         config: Config,
         *,
-        owner: Callable[[], Any] = nobody,
+        owner: Owner = nobody,
         server_hostname: str | None = None,
         verify_hostname: bool = True,
         session: Session | None = None,
@@ -94,7 +94,7 @@ class Connection:
             self.eof = True
         self.received += 1
 
-    def receive(self, pointer: Any, length: int) -> None:
+    def receive(self, pointer: Memory, length: int) -> None:
         """receive_data() for a pump that has its ciphertext in a bios.Buffer: length bytes at its pointer."""
         if not length:
             self.eof = True
@@ -150,7 +150,7 @@ class Connection:
             self.operation.run("do_handshake", connections.write_early_data, early)
         return self._enter_handshake("do_handshake", connections.do_handshake, (self._ssl,))
 
-    def _enter_handshake(self, name: str, function: Any, arguments: tuple[Any, ...]) -> int:
+    def _enter_handshake(self, name: str, function: Callable[..., int], arguments: tuple[object, ...]) -> int:
         operation, handshake, received = self.operation, self.handshake, self.received
         result = operation.run(name, function, arguments)
         if result == 1:
@@ -194,7 +194,7 @@ class Connection:
             return TLSError(name, "SSL routines", "protocol is shutdown")
         return TLSError(name, reason="the handshake is not finished")
 
-    def step_read(self, buffer: Any, room: int) -> int:
+    def step_read(self, buffer: Memory, room: int) -> int:
         """Into one of bios' buffers, room bytes at most: the number of bytes, WANT_READ, or CLOSED.
 
         The buffer is this caller's alone until its content is copied.

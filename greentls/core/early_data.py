@@ -14,13 +14,13 @@ everything is as in Connection.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from typing import Any
 
 from greentls.core.bridge import WANT_READ, nobody
 from greentls.core.config import Config
 from greentls.core.connection import Connection
+from greentls.core.hooks import Owner
 from greentls.openssl import bios, connections
+from greentls.openssl.library import SSL, Memory
 
 __all__ = ["EarlyConnection", "server_connection"]
 
@@ -28,7 +28,7 @@ __all__ = ["EarlyConnection", "server_connection"]
 class EarlyConnection(Connection):
     """early_data: what has come of it so far; Config.max_early_data bytes at most."""
 
-    def __init__(self, config: Config, *, owner: Callable[[], Any] = nobody) -> None:
+    def __init__(self, config: Config, *, owner: Owner = nobody) -> None:
         super().__init__(config, owner=owner)
         self._kept: deque[bytes] = deque()  # early data that do_handshake() received, and read() has not given yet
         self._more_early_data = True
@@ -47,7 +47,7 @@ class EarlyConnection(Connection):
                 self._kept.append(bios.read_bytes(buffer, length - 1))
         return 1
 
-    def step_read(self, buffer: Any, room: int) -> int:
+    def step_read(self, buffer: Memory, room: int) -> int:
         handshake = self.handshake
         if not handshake.finished and handshake.established and not self._kept:
             length = self._step_early("read", buffer, room)
@@ -61,14 +61,14 @@ class EarlyConnection(Connection):
             self._kept.appendleft(data[room:])
         return bios.fill(buffer, data[:room])
 
-    def _step_early(self, name: str, buffer: Any, room: int) -> int:
+    def _step_early(self, name: str, buffer: Memory, room: int) -> int:
         """1 + n: n bytes of early data are in the buffer. 1: the handshake is finished. WANT_READ."""
         length = self._enter_handshake(name, self._accept, (self._ssl, buffer, room))
         if length > 1:
             self.early_data += bios.read_bytes(buffer, length - 1)
         return length
 
-    def _accept(self, ssl: Any, buffer: Any, room: int) -> int:
+    def _accept(self, ssl: SSL, buffer: Memory, room: int) -> int:
         if self._more_early_data:
             length = connections.read_early_data(ssl, buffer, room)
             if length > 0:
@@ -88,6 +88,6 @@ class EarlyConnection(Connection):
         return sum(map(len, self._kept)) or super().pending
 
 
-def server_connection(config: Config, owner: Callable[[], Any], early_data: bool) -> Connection:
+def server_connection(config: Config, owner: Owner, early_data: bool) -> Connection:
     """early_data: it may be accepted, as whoever reads from the connection can tell what may be a replay."""
     return (EarlyConnection if early_data and config.max_early_data else Connection)(config, owner=owner)

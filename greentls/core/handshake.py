@@ -69,6 +69,9 @@ class Unread(Enum):
 
 UNREAD = Unread.UNREAD
 
+# By greentls.core.callbacks.question(). Any: each kind of hook has its own answer.
+Answers = dict[object, Callable[[], Any]]
+
 Outcome = Literal["hit", "miss", "expired", "unsealable", "timeout", "error"]
 
 
@@ -101,8 +104,7 @@ class Handshake:
     lookups: int = 0  # of sessions
     psk_lookups: int = 0
     kept: object = None  # memory that OpenSSL reads after a callback has returned
-    # What hooks have answered before OpenSSL was entered. Any: the answers of each kind of hook.
-    answers: dict[object, Callable[[], Any]] | None = None
+    answers: Answers | None = None  # what hooks have answered before OpenSSL was entered
 
     # What it leaves behind.
     server_name: str | Unread | None = UNREAD  # at a server, from the client's hello
@@ -129,8 +131,8 @@ class Handshake:
         self._enter(HELLO)
         self.server_name = server_name
 
-    def foretold(self, answers: dict[object, Callable[[], Any]]) -> None:
-        """answers: by greentls.core.callbacks.question(). OpenSSL reads the hello next."""
+    def foretold(self, answers: Answers) -> None:
+        """OpenSSL reads the hello next, and asks the hooks that have not answered."""
         self.server_name, self.answers = UNREAD, answers
 
     def begin(self) -> bool:

@@ -17,15 +17,17 @@ if TYPE_CHECKING:
     from greentls.keys.signer import Signer
     from greentls.tickets import TicketKey
 
-__all__ = ["HookConnection", "Hooks"]
+__all__ = ["HookConnection", "Hooks", "Owner"]
+
+
+Owner = Callable[[], Any]  # returns what a connection belongs to, None if that is gone. Any: core does not know it
 
 
 class HookConnection(Protocol):
     """A connection as its hooks, and the bridge, see it."""
 
     server_side: bool
-    #: Returns what the connection belongs to, None if that is gone. Any: core does not know what it is.
-    owner: Callable[[], Any]
+    owner: Owner
     #: What this handshake has found out so far, and what the hooks add to it.
     handshake: Handshake
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 from greentls.errors import ConfigurationError
 from greentls.openssl import sessions
+from greentls.openssl.library import SSL_SESSION
 
 __all__ = ["Session"]
 
@@ -21,7 +21,7 @@ class Session:
 
     __slots__ = ("__weakref__", "id", "pointer", "vouched_until")
 
-    def __init__(self, pointer: Any, vouched_until: float | None = None) -> None:
+    def __init__(self, pointer: SSL_SESSION, vouched_until: float | None = None) -> None:
         self.pointer = pointer  # cffi, owned: only the bridge and openssl/ may look inside
         self.id = sessions.session_id(pointer)
         #: Expiry of the OCSP response that confirmed the peer's certificate, seconds since the epoch; None if there was
@@ -32,7 +32,8 @@ class Session:
     def from_bytes(cls, data: bytes, vouched_until: float | None = None) -> Session:
         """The inverse of to_bytes(). Raises ConfigurationError if the bytes are not a session.
 
-        Whoever wrote the bytes knows the secret in it and says whose certificate it was: take them from nobody else.
+        The writer of the bytes knows the secret in them, and chose the certificate in them: take them only from a store
+        that nobody else can write to.
         """
         pointer = sessions.from_bytes(data)
         if pointer is None:
@@ -40,7 +41,7 @@ class Session:
         return cls(pointer, vouched_until)
 
     @classmethod
-    def sharing(cls, pointer: Any, vouched_until: float | None = None) -> Session:
+    def sharing(cls, pointer: SSL_SESSION, vouched_until: float | None = None) -> Session:
         """A Session with a reference of its own to what OpenSSL holds."""
         return cls(sessions.shared(pointer), vouched_until)
 
@@ -115,7 +116,7 @@ class Session:
 
     @property
     def single_use(self) -> bool:
-        """A TLS 1.3 ticket: who offers it twice can be recognised by whoever listens (RFC 8446 C.4)."""
+        """A TLS 1.3 ticket: an eavesdropper recognises a client that offers it twice (RFC 8446 C.4)."""
         return sessions.version(self.pointer) >= TLS13
 
     @property
@@ -125,5 +126,5 @@ class Session:
 
     @property
     def resumable(self) -> bool:
-        """False for a TLS 1.3 session that no ticket has come for."""
+        """False for a TLS 1.3 session before its ticket has come."""
         return sessions.resumable(self.pointer)
