@@ -1,4 +1,4 @@
-"""What a process that holds keys gives up: another user's rights, swap space, core dumps, being looked into."""
+"""Hardens a process that holds keys: no other user's rights, no swap space, no core dumps, no debuggers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MCL_CURRENT, _MCL_FUTURE = 1, 2  # mlockall(2)
 
 
 def user_id(name: str) -> int:
-    """Of a user's name, or of a number. Raises ConfigurationError."""
+    """Returns the id of a user, given by name or number. Raises ConfigurationError."""
     try:
         return int(name) if name.isdecimal() else pwd.getpwnam(name).pw_uid
     except KeyError:
@@ -24,27 +24,27 @@ def user_id(name: str) -> int:
 
 
 def _call(function: str, *arguments: int) -> None:
-    """Of the C library. Raises OSError."""
+    """Calls a function of the C library. Raises OSError."""
     library = ctypes.CDLL(None, use_errno=True)
     if getattr(library, function)(*map(ctypes.c_ulong, arguments)) != 0:
         raise OSError(ctypes.get_errno(), f"{function}: {os.strerror(ctypes.get_errno())}")
 
 
 def lock_memory() -> None:
-    """Keeps what is in memory out of swap space, and what will be. Raises OSError if this process may not.
+    """Keeps present and future memory out of swap space. Raises OSError if this process may not.
 
-    Without root's rights, or RLIMIT_MEMLOCK without a limit, it locks what is there now.
+    Without root's rights and without an unlimited RLIMIT_MEMLOCK, it locks only the present memory.
     """
     future = _MCL_FUTURE
     try:
         resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     except (OSError, ValueError):
-        future = 0  # what grows beyond the limit would find no memory at all
+        future = 0  # memory beyond the limit could not be allocated
     _call("mlockall", _MCL_CURRENT | future)
 
 
 def become(name: str) -> None:
-    """Another user, for good, with that one's groups. Raises ConfigurationError, OSError."""
+    """Changes permanently to another user with its groups. Raises ConfigurationError, OSError."""
     uid = user_id(name)
     try:
         entry = pwd.getpwuid(uid)
@@ -56,7 +56,7 @@ def become(name: str) -> None:
 
 
 def forbid_looking_in() -> None:
-    """No core dumps, and no debugger or /proc/PID/mem for processes of the same user; no rights by other programs."""
+    """Forbids core dumps, debuggers and /proc/PID/mem of the same user, and programs that grant rights."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _call("prctl", _PR_SET_DUMPABLE, 0, 0, 0, 0)
     _call("prctl", _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)

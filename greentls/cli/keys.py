@@ -1,4 +1,4 @@
-"""greentls keys serve: a key process. It holds private keys, and signs for those that may ask."""
+"""greentls keys serve: a key process, which holds private keys and signs for allowed users."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ __all__ = ["add_parser", "hold", "listen"]
 log = logging.getLogger("greentls.keys")
 
 DESCRIPTION = """\
-Holds private keys and signs with them, over a Unix socket, for greentls.keys.Agent(PATH). No request gives a key away.
+Holds private keys and signs with them, over a Unix socket, for greentls.keys.Agent(PATH). No request returns a key.
 """
 
 EPILOG = """\
 example:
   greentls keys serve --socket /run/keys.sock --key privkey.pem --user keys --allow www-data
-      started by root: reads the key, which only root can read, and goes on as the user keys; www-data may connect
+      started by root, it reads a key that only root can read and continues as the user keys; www-data may connect
 
-Whoever may connect may have anything signed, for as long as this runs. SIGTERM and Ctrl-C end it.
+A user that may connect can have anything signed while this runs. SIGTERM and Ctrl-C end it.
 """
 
 
 def add_parser(commands: Commands) -> None:
     """Adds the command to argparse's sub-parsers."""
-    parser = commands.add_parser("keys", help="a process that holds private keys", allow_abbrev=False)
+    parser = commands.add_parser("keys", help="run a process that holds private keys", allow_abbrev=False)
     parser.set_defaults(parser=parser)
     actions = parser.add_subparsers(title="commands", metavar="COMMAND", dest="action", required=True)
     parser = actions.add_parser(
@@ -46,15 +46,15 @@ def add_parser(commands: Commands) -> None:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--socket", metavar="PATH", required=True, help="where to listen; the file is for the allowed user only")
+    add("--socket", metavar="PATH", required=True, help="where to listen; only the allowed user can use the file")
     add("--key", metavar="FILE", required=True, nargs="+", help="private keys in PEM, not encrypted")
-    add("--user", metavar="USER", help="whom to go on as, when the keys are read; needs root")
-    add("--allow", metavar="USER", help="who may connect; default: who has started this")
+    add("--user", metavar="USER", help="user to continue as after reading the keys; needs root")
+    add("--allow", metavar="USER", help="user that may connect; default: the user that starts this")
     parser.set_defaults(run=run, parser=parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """The command."""
+    """Runs the command."""
     logging.basicConfig(format="greentls keys [%(process)d]: %(message)s")
     allowed = os.getuid() if arguments.allow is None else hardening.user_id(arguments.allow)
     with listen(arguments.socket, allowed) as listener:
@@ -71,14 +71,16 @@ def _greet(arguments: argparse.Namespace) -> None:
 def _remove(path: str) -> None:
     try:
         os.unlink(path)
-    except OSError as error:  # of a directory that is not the new user's
+    except OSError as error:  # the directory does not belong to the new user
         if error.errno not in (errno.ENOENT, errno.EACCES, errno.EPERM):
             raise
 
 
 def listen(path: str, owner: int) -> socket.socket:
-    """A listener in a file that only the owner can connect to. A file that nobody listens at is replaced. Raises
-    ConfigurationError."""
+    """Returns a listener at a file that only the owner can connect to. Replaces the file of a dead process.
+
+    Raises ConfigurationError.
+    """
     listener = socket.socket(socket.AF_UNIX)
     mask = os.umask(0o177)
     try:
@@ -104,9 +106,9 @@ def _remove_if_dead(path: str) -> None:
         try:
             probe.connect(path)
         except ConnectionRefusedError:
-            os.unlink(path)  # of a process that was killed
+            os.unlink(path)  # left by a killed process
         except BlockingIOError:
-            pass  # somebody listens, and has much to do; bind() says so
+            pass  # a busy process listens there, and bind() fails
 
 
 def hold(
@@ -118,7 +120,7 @@ def hold(
     started: Callable[[], None],
     parent_gone: int | None = None,
 ) -> int:
-    """Reads keys, gives up what is not needed for them, and signs until SIGTERM. Returns the exit status.
+    """Reads keys, gives up rights, and signs until SIGTERM. Returns the exit status.
 
     started: called when it listens. parent_gone: a descriptor that becomes readable when this has to end. Raises
     ConfigurationError, OSError.
@@ -130,7 +132,7 @@ def hold(
     from greentls.keys.process import KeyProcess, read_key
 
     process = KeyProcess([read_key(file) for file in files], {allowed, os.getuid()})
-    # All that is imported has been imported from here on: another user may not be able to read the files.
+    # Nothing is imported after this: another user may not be able to read the files.
     stop = Event()
     gevent.signal_handler(signal.SIGTERM, stop.set)
     if parent_gone is not None:
@@ -141,7 +143,7 @@ def hold(
     try:
         hardening.lock_memory()
     except OSError as error:
-        log.warning("keys may come to swap space: %s; allow it (ulimit -l unlimited, LimitMEMLOCK=infinity)", error)
+        log.warning("keys may be swapped: %s; raise the limit (ulimit -l unlimited, LimitMEMLOCK=infinity)", error)
     if user is not None:
         hardening.become(user)
     hardening.forbid_looking_in()
