@@ -95,13 +95,11 @@ def a_key_of_another_certificate(pki):
 
 
 def names_of_servers(pki):
-    for name in ("192.0.2.1", "localhost", "-no-dns-name-"):
-        here = client(client_context(pki), name=name)
-        if name == "localhost":
-            handshake(here, Connection(server_context(pki)))
-        else:
-            with pytest.raises(TLSError):
-                handshake(here, Connection(server_context(pki)))
+    handshake(client(client_context(pki), name="localhost"), Connection(server_context(pki)))
+    with pytest.raises(TLSError):
+        handshake(client(client_context(pki), name="192.0.2.1"), Connection(server_context(pki)))
+    with pytest.raises((TLSError, ConfigurationError)):  # where OpenSSL compares such a name, and where it does not
+        handshake(client(client_context(pki), name="-no-dns-name-"), Connection(server_context(pki)))
 
 
 def sessions(pki):
