@@ -12,6 +12,7 @@ here = pathlib.Path(__file__).parent
 version: dict[str, str] = {}
 exec((here / "greentls" / "_version.py").read_text(encoding="utf-8"), version)
 
+pkcs11 = ["python-pkcs11>=0.8"]
 prometheus = ["prometheus-client>=0.20"]
 capture = ["dpkt>=1.9.8"]
 bench = [
@@ -47,6 +48,7 @@ test = [
     "pyelftools>=0.31",  # the independent oracle for openssl/symbols.py
     "atheris>=3; python_version == '3.11'",  # coverage-guided fuzzing; wheels for few Pythons
     *capture,
+    *pkcs11,
     *prometheus,
 ]
 
@@ -91,10 +93,11 @@ setup(
     ],
     extras_require={
         "capture": capture,
+        "pkcs11": pkcs11,
         "prometheus": prometheus,
         "test": test,
         "lint": ["ruff==0.17.6", "mypy==2.4.1"],
-        "docs": ["sphinx>=7", *prometheus],  # autodoc imports every public module
+        "docs": ["sphinx>=7", *pkcs11, *prometheus],  # autodoc imports every public module
         "bench": bench,
     },
     entry_points={"console_scripts": ["greentls = greentls.cli:main"]},

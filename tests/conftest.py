@@ -33,7 +33,10 @@ HERE = Path(__file__).parent
 
 # Directories, files and fixtures whose tests have a mark; single tests have it by a decorator.
 MARKED = {
-    "programs": {"benchmarks", "examples", "interop", "programs", "cli/test_resumption.py", "memcached", "memcacheds"},
+    "programs": {
+        *("benchmarks", "examples", "interop", "programs", "cli/test_resumption.py"),
+        *("memcached", "memcacheds", "softhsm"),
+    },
     "long": {
         *("adversary", "benchmarks", "cli", "cpython", "soak", "test_monkey.py", "wire/test_fuzz.py"),
         *("ssl/test_collector.py", "ssl/hooks/test_every_hook.py", "ssl/test_oracle.py"),

@@ -51,8 +51,13 @@ class _GeventHub:
         return cancel
 
     def in_thread(self, function: Callable[..., T], *arguments: object) -> T:
-        result: T = get_hub().threadpool.apply(function, arguments)
-        return result
+        result, error = get_hub().threadpool.apply(_outcome, (function, arguments))
+        if error is None:
+            return result  # type: ignore[no-any-return]  # gevent is untyped
+        try:
+            raise error
+        finally:
+            del error  # its traceback holds this frame
 
     def result(self, awaitable: Awaitable[T]) -> T:
         if isinstance(awaitable, Coroutine):
@@ -61,6 +66,14 @@ class _GeventHub:
 
     def readable(self, descriptor: int, timeout: float) -> _Readable:
         return _Readable(self._loop, descriptor, timeout)
+
+
+def _outcome(function: Callable[..., T], arguments: tuple[object, ...]) -> tuple[T | None, BaseException | None]:
+    """gevent would print what a function raises in a thread."""
+    try:
+        return function(*arguments), None
+    except BaseException as error:
+        return None, error
 
 
 class _Readable:

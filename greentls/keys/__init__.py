@@ -17,9 +17,11 @@ from greentls.lazy import at_first_use
 if TYPE_CHECKING:
     from greentls.keys.agent import Agent as Agent
     from greentls.keys.callback import Callback as Callback
+    from greentls.keys.pkcs11 import PKCS11 as PKCS11
 
 __all__ = [
     "MAX_WAITING",
+    "PKCS11",
     "Agent",
     "Callback",
     "KeySource",
@@ -31,7 +33,7 @@ __all__ = [
     "is_signing_key",
 ]
 
-_WHERE = {"Agent": "agent", "Callback": "callback"}
+_WHERE = {"Agent": "agent", "Callback": "callback", "PKCS11": "pkcs11"}
 
 
 __getattr__, __dir__ = at_first_use(__name__, _WHERE)

@@ -342,6 +342,16 @@ class TestWaiting:
         os.close(reading)
         os.close(writing)
 
+    def test_what_is_raised_in_a_thread_is_raised_here_and_not_printed(self):
+        expected = ValueError("in a thread")
+
+        def fail():
+            raise expected
+
+        with pytest.raises(ValueError, match="in a thread") as caught:
+            here().in_thread(fail)
+        assert caught.value is expected
+
     def test_readable_waits_and_gives_up(self):
         ours, theirs = socket.socketpair()
         with ours, theirs:

@@ -1,0 +1,259 @@
+"""PKCS11: keys in a hardware module (HSM, TPM, smart card), by the standard that they have in common.
+
+PKCS #11 blocks its thread, so every call is made in one of the hub's native threads. A session of the token does one
+thing at a time, and whoever waits for it may be killed while the token still computes. So a session belongs to the
+thread that uses it: the thread gives it back, not the greenlet.
+
+A key is found by what it does. Tokens need not tell which public key belongs to a private one; so each private key that
+fits the URI signs a message, and the one whose signature the public key confirms is it.
+
+After a fork a library has to be initialised again (PKCS #11 3.0, 5.6.1); sessions from before are forgotten.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, NamedTuple
+from urllib.parse import unquote_to_bytes
+
+import pkcs11
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from pkcs11 import MGF, Attribute, Mechanism, ObjectClass
+
+from greentls.errors import ConfigurationError, SigningError
+from greentls.hub import PerHub, here
+from greentls.keys.algorithms import PublicKey, algorithms_of, check, digest
+from greentls.keys.signer import MAX_WAITING
+from greentls.secret_file import read_secret_file
+
+__all__ = ["PKCS11"]
+
+# Sessions of a key, and native threads that wait for it. Tokens sign one after the other, or a few at once; and the
+# hub's ten threads are for names' addresses and files, too.
+SESSIONS = 4
+
+_WHICH = b"greentls: which key is this?"
+
+_PATH = {"token", "serial", "manufacturer", "model", "object", "id", "type"}
+_QUERY = {"module-path", "pin-value", "pin-source"}
+_PIN_FILE = 256  # bytes
+
+# (the mechanism, its parameter): the token makes the digest, or there is none
+_MECHANISMS: dict[str, tuple[Mechanism, Any]] = {
+    "ed25519": (Mechanism.EDDSA, None),
+    "ecdsa_secp256r1_sha256": (Mechanism.ECDSA, None),
+    "ecdsa_secp384r1_sha384": (Mechanism.ECDSA, None),
+    "rsa_pkcs1_sha256": (Mechanism.SHA256_RSA_PKCS, None),
+    "rsa_pkcs1_sha384": (Mechanism.SHA384_RSA_PKCS, None),
+    "rsa_pkcs1_sha512": (Mechanism.SHA512_RSA_PKCS, None),
+    "rsa_pss_rsae_sha256": (Mechanism.SHA256_RSA_PKCS_PSS, (Mechanism.SHA256, MGF.SHA256, 32)),
+    "rsa_pss_rsae_sha384": (Mechanism.SHA384_RSA_PKCS_PSS, (Mechanism.SHA384, MGF.SHA384, 48)),
+    "rsa_pss_rsae_sha512": (Mechanism.SHA512_RSA_PKCS_PSS, (Mechanism.SHA512, MGF.SHA512, 64)),
+}
+
+
+def parse_uri(uri: str) -> dict[str, bytes]:
+    """The attributes of a PKCS #11 URI (RFC 7512), decoded. Raises ConfigurationError, which shows none of them."""
+    scheme, _, rest = uri.partition(":")
+    path, _, query = rest.partition("?")
+    if scheme.lower() != "pkcs11":
+        raise ConfigurationError("PKCS #11 URI", "it does not begin with pkcs11:", "see RFC 7512")
+    attributes: dict[str, bytes] = {}
+    for part, separator, known in ((path, ";", _PATH), (query, "&", _QUERY)):
+        for each in filter(None, part.split(separator)):
+            name, equals, value = each.partition("=")
+            if not equals or name not in known:
+                problem, remedy = f"unknown attribute {name!r}", f"known are {', '.join(sorted(_PATH | _QUERY))}"
+                raise ConfigurationError("PKCS #11 URI", problem, remedy)
+            if name in attributes:
+                raise ConfigurationError("PKCS #11 URI", f"{name} stands there twice", "leave one out")
+            attributes[name] = unquote_to_bytes(value)
+    if attributes.get("type", b"private") != b"private":
+        raise ConfigurationError("PKCS #11 URI", "type is not private", "leave it out")
+    if "module-path" not in attributes:
+        problem, remedy = "there is no module-path", "add ?module-path=/usr/lib/softhsm/libsofthsm2.so, say"
+        raise ConfigurationError("PKCS #11 URI", problem, remedy)
+    if {"pin-value", "pin-source"} <= attributes.keys():
+        raise ConfigurationError("PKCS #11 URI", "both pin-value and pin-source", "leave one out")
+    return attributes
+
+
+class PKCS11:
+    """A KeySource: the private keys of a token, by a URI such as
+
+        pkcs11:token=web;object=site?module-path=/usr/lib/softhsm/libsofthsm2.so&pin-source=/etc/web.pin
+
+    uri: RFC 7512, with token, serial, manufacturer, model, object, id, and module-path, pin-value, pin-source (a file
+    that others cannot read). max_waiting: signatures of one key that may be waited for at once. Needs python-pkcs11:
+    pip install greentls[pkcs11]. What the token refuses is a SigningError. Raises ConfigurationError.
+    """
+
+    def __init__(self, uri: str, *, max_waiting: int = MAX_WAITING) -> None:
+        self._attributes = parse_uri(uri)
+        self.max_waiting = max_waiting
+
+    def get(self, public_key: PublicKey) -> _TokenKey | None:
+        """Waits for the token. Raises SigningError, ConfigurationError, OSError."""
+        key = _TokenKey(self, public_key)
+        return key if here().in_thread(key.find) else None
+
+    def open(self) -> Any:
+        """A session of the token. In a native thread."""
+        attributes, pin = self._attributes, self._attributes.get("pin-value")
+        if "pin-source" in attributes:
+            path = os.fsdecode(attributes["pin-source"]).removeprefix("file:")
+            pin = read_secret_file(path, f"PIN file {path}", _PIN_FILE).rstrip(b"\r\n")
+        token = self._token()
+        if pin is None:
+            return token.open()
+        try:
+            return token.open(user_pin=pin.decode("utf-8", "replace"))
+        except pkcs11.UserAlreadyLoggedIn:  # by another session: a login is the process's
+            return token.open()
+
+    def private_keys(self, session: Any) -> list[Any]:
+        """Those that fit the URI."""
+        wanted: dict[Attribute, Any] = {Attribute.CLASS: ObjectClass.PRIVATE_KEY}
+        if "object" in self._attributes:
+            wanted[Attribute.LABEL] = self._attributes["object"].decode("utf-8", "replace")
+        if "id" in self._attributes:
+            wanted[Attribute.ID] = self._attributes["id"]
+        return list(session.get_objects(wanted))
+
+    def _token(self) -> Any:
+        path = os.fsdecode(self._attributes["module-path"])
+        for token in _library(path).get_tokens():
+            facts = {"token": token.label, "serial": token.serial}
+            facts |= {"manufacturer": token.manufacturer_id, "model": token.model}
+            if all(self._attributes.get(name, _octets(fact)) == _octets(fact) for name, fact in facts.items()):
+                return token
+        raise ConfigurationError(
+            "PKCS #11 URI", "no such token", f"see those of {path}: pkcs11-tool --list-token-slots"
+        )
+
+    def __repr__(self) -> str:
+        return f"<PKCS11 {self._attributes.get('token', b'').decode('utf-8', 'replace')}>"  # the PIN is nobody's
+
+
+def _octets(fact: str | bytes) -> bytes:
+    return fact.encode() if isinstance(fact, str) else fact
+
+
+_processes: dict[str, int] = {}  # by a library's path: where it was initialised
+
+
+def _library(path: str) -> Any:
+    try:
+        library = pkcs11.lib(path)
+    except pkcs11.PKCS11Error as error:
+        remedy = "give the path of the token's library"
+        raise ConfigurationError(f"PKCS #11 module {path}", str(error), remedy) from None
+    if _processes.setdefault(path, os.getpid()) != os.getpid():
+        library.reinitialize()
+        _processes[path] = os.getpid()
+    return library
+
+
+class _Use(NamedTuple):
+    """A session with the key in it."""
+
+    session: Any
+    key: Any
+    process: int
+
+
+class _Turns:
+    """What one hub has of a key: at most so many greenlets that wait for it, and so many native threads.
+
+    busy: those threads, also the ones whose greenlet does not wait any more.
+    """
+
+    def __init__(self) -> None:
+        self.places = here().semaphore(SESSIONS)
+        self.busy: set[object] = set()
+
+
+class _TokenKey:
+    """A SigningKey."""
+
+    def __init__(self, source: PKCS11, public_key: PublicKey) -> None:
+        self.public_key, self.algorithms = public_key, algorithms_of(public_key)
+        self.max_waiting = source.max_waiting
+        self._source, self._turns = source, PerHub(_Turns)
+        self._idle: list[_Use] = []
+
+    def sign(self, data: bytes, algorithm: str) -> bytes:
+        turns, me = self._turns.get(), object()
+        with turns.places:
+            if len(turns.busy) >= SESSIONS:
+                raise SigningError(algorithm, "the token has not answered those before")
+            turns.busy.add(me)
+            return here().in_thread(self._sign, data, algorithm, turns.busy, me)
+
+    # -- in a native thread --------------------------------------------------------------------------------------------
+
+    def find(self) -> bool:
+        """Whether the token has it."""
+        use = self._open("find")
+        if use is not None:
+            self._idle.append(use)
+        return use is not None
+
+    def _sign(self, data: bytes, algorithm: str, busy: set[object], me: object) -> bytes:
+        try:
+            use = self._take(algorithm)
+            try:
+                signature = _signed(use.key, data, algorithm)
+            except pkcs11.PKCS11Error as error:
+                _close(use.session)  # the next one gets another
+                raise _error(algorithm, error) from error
+            self._idle.append(use)
+            return signature
+        finally:
+            busy.discard(me)
+
+    def _take(self, algorithm: str) -> _Use:
+        while self._idle:
+            use = self._idle.pop()
+            if use.process == os.getpid():
+                return use
+        opened = self._open(algorithm)
+        if opened is None:
+            raise SigningError(algorithm, "the token does not have the key any more")
+        return opened
+
+    def _open(self, what: str) -> _Use | None:
+        name = self.algorithms[-1]
+        try:
+            session = self._source.open()
+            for key in self._source.private_keys(session):
+                try:
+                    check(self.public_key, _signed(key, _WHICH, name), _WHICH, name)
+                    return _Use(session, key, os.getpid())
+                except (pkcs11.PKCS11Error, SigningError):
+                    pass  # it is of another kind, or another one
+        except pkcs11.PKCS11Error as error:
+            raise _error(what, error) from error
+        _close(session)
+        return None
+
+
+def _signed(key: Any, data: bytes, algorithm: str) -> bytes:
+    mechanism, parameter = _MECHANISMS[algorithm]
+    if mechanism is not Mechanism.ECDSA:
+        signature: bytes = key.sign(data, mechanism=mechanism, mechanism_param=parameter)
+        return signature
+    numbers = key.sign(digest(data, algorithm), mechanism=mechanism)
+    half = len(numbers) // 2
+    return encode_dss_signature(int.from_bytes(numbers[:half], "big"), int.from_bytes(numbers[half:], "big"))
+
+
+def _error(what: str, error: Exception) -> SigningError:
+    return SigningError(what, f"the token: {type(error).__name__} {error}".rstrip())
+
+
+def _close(session: Any) -> None:
+    try:
+        session.close()
+    except pkcs11.PKCS11Error:
+        pass  # it is gone

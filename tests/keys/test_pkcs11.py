@@ -1,0 +1,286 @@
+"""Keys in a token, by PKCS #11: SoftHSM's, and one that hangs."""
+
+from __future__ import annotations
+
+import os
+import ssl
+
+import gevent
+import gevent.monkey
+import pkcs11
+import pytest
+
+from greentls import keys
+from greentls.certificates import Directory
+from greentls.errors import ConfigurationError, SigningError
+from greentls.keys import pkcs11 as module
+from tests.keys.signing import KINDS, private_key
+from tests.support.helpers import PATIENCE
+from tests.support.softhsm import MODULE, PIN, SoftHSM
+from tests.support.ssl_pairs import both_versions, connected, contexts, failure, handshakes
+
+
+@pytest.fixture(scope="module")
+def softhsm(tmp_path_factory):
+    """For this process: a library is initialised once, and reads then where its token is."""
+    token = SoftHSM(tmp_path_factory.mktemp("softhsm"))
+    os.environ.update(token.environment)
+    return token
+
+
+@pytest.fixture(scope="module")
+def issued(pki, softhsm):
+    """{kind: (certificate, key)}, whose keys are in the token."""
+    pairs = {kind: pki.issue("localhost", kind=kind) for kind in KINDS}
+    for kind, (_, key) in pairs.items():
+        softhsm.add(key, kind)
+    return pairs
+
+
+@pytest.fixture
+def served(pki, softhsm, issued):
+    def make(version="1.3", kind="ec", **attributes):
+        client, server = contexts(pki, version)
+        server._chains = []
+        server.load_cert_chain(issued[kind][0], keys.PKCS11(softhsm.uri(**attributes)))
+        return client, server
+
+    return make
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@both_versions
+def test_it_signs(served, version, kind):
+    client, server = served(version, kind)
+    for _ in range(2):
+        with connected(client, server) as (_, there):
+            assert "sign" in there.hook_seconds
+    assert len(server._chains[0].key._idle) == 1
+
+
+@pytest.mark.parametrize("algorithm", [name for name in module._MECHANISMS if name.startswith("rsa")])
+def test_every_algorithm_of_rsa(softhsm, issued, algorithm):
+    public = private_key(issued["rsa"][1]).public_key()
+    signature = keys.PKCS11(softhsm.uri()).get(public).sign(b"message" * 1000, algorithm)
+    keys.algorithms.check(public, signature, b"message" * 1000, algorithm)
+
+
+def test_several_at_once(served):
+    client, server = served(kind="rsa")
+    server.callback_timeout = None
+    jobs = [gevent.spawn(handshakes, client, server) for _ in range(30)]
+    for job in jobs:
+        for end in job.get(timeout=PATIENCE):
+            end.close()
+    assert 1 <= len(server._chains[0].key._idle) <= module.SESSIONS
+
+
+def test_the_uri_chooses(served, softhsm, issued):
+    served(object="ec"), served(id="%01"), served(object="ec", id="%01", type="private")
+    public = private_key(issued["ec"][1]).public_key()
+    for other in ({"object": "rsa"}, {"id": "%77"}, {"object": "rsa", "id": "%01"}):
+        assert keys.PKCS11(softhsm.uri(**other)).get(public) is None
+    with pytest.raises(ssl.SSLError, match="does not have it"):
+        served(object="rsa")
+
+
+def test_a_certificate_whose_key_is_not_there(pki, softhsm):
+    public = private_key(pki.key_file).public_key()
+    assert keys.PKCS11(softhsm.uri()).get(public) is None
+
+
+def test_a_token_that_is_not_there(softhsm, issued):
+    public = private_key(issued["ec"][1]).public_key()
+    for attributes in ({"token": "other"}, {"serial": "1"}, {"model": "x"}, {"manufacturer": "x"}):
+        with pytest.raises(ConfigurationError, match="no such token"):
+            keys.PKCS11(softhsm.uri(**attributes)).get(public)
+
+
+def test_a_directory_of_certificates(pki, softhsm, issued, tmp_path):
+    (tmp_path / "site.pem").symlink_to(issued["ec"][0])
+    client, server = contexts(pki)
+    server._chains = []
+    directory = server.certificates = Directory(tmp_path, keys=keys.PKCS11(softhsm.uri()))
+    directory.reload()
+    with connected(client, server):
+        pass
+
+
+def test_a_forked_process_has_sessions_of_its_own(served):
+    client, server = served()
+    with connected(client, server):
+        pass
+    key = server._chains[0].key
+    before = key._idle[0].session
+    pid = os.fork()
+    if not pid:
+        status = 1
+        try:
+            gevent.reinit()
+            with connected(client, server):
+                pass
+            status = 0 if key._idle[0].session is not before else 2
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    with connected(client, server):
+        pass
+    assert key._idle[0].session is before
+
+
+def test_a_session_that_was_lost_costs_one_handshake(served):
+    client, server = served()
+    key = server._chains[0].key
+    key._idle[0].session.close()
+    assert isinstance(failure(client, server)[1], SigningError)
+    with connected(client, server):
+        pass
+
+
+# -- one that hangs ----------------------------------------------------------------------------------------------------
+
+
+class Hanging:
+    """In a session's key's place: waits in a native thread, as a token does."""
+
+    def __init__(self, key):
+        self.key, self.go_on = key, gevent.monkey.get_original("threading", "Event")()
+        self.inside = 0
+
+    def sign(self, data, **options):
+        self.inside += 1
+        assert self.go_on.wait(PATIENCE)
+        return self.key.sign(data, **options)
+
+
+@pytest.fixture
+def hanging(served, monkeypatch):
+    """(a client's context, a server's, what its token's keys are): each call waits for go_on."""
+    client, server = served()
+    key = server._chains[0].key
+    [use] = key._idle
+    hung = Hanging(use.key)
+    key._idle[:] = [use._replace(key=hung)]
+    monkeypatch.setattr(key, "_open", lambda what: use._replace(key=hung))
+    yield client, server, hung
+    hung.go_on.set()
+    while key._turns.get().busy:
+        gevent.sleep(0.001)
+
+
+def test_the_loop_goes_on_while_the_token_signs(hanging):
+    client, server, hung = hanging
+    server.callback_timeout = None
+    job = gevent.spawn(handshakes, client, server)
+    while not hung.inside:
+        gevent.sleep(0.001)
+    ordinary, plain = hanging_free(client)
+    with connected(ordinary, plain):
+        pass
+    assert not job.ready()
+    hung.go_on.set()
+    for end in job.get(timeout=PATIENCE):
+        end.close()
+
+
+def hanging_free(client):
+    """A pair of contexts without a token: the client, and a server with a key of its own."""
+    return client, hanging_free.server
+
+
+@pytest.fixture(autouse=True)
+def ordinary_server(pki):
+    hanging_free.server = contexts(pki)[1]
+
+
+def test_a_token_that_hangs_holds_so_many_threads_and_no_more(hanging):
+    client, server, hung = hanging
+    server.callback_timeout = 0.05
+    for _ in range(module.SESSIONS):
+        assert isinstance(failure(client, server)[1], TimeoutError)
+    _, refused = failure(client, server)
+    assert isinstance(refused, SigningError)
+    assert "has not answered" in str(refused)
+    assert hung.inside == module.SESSIONS
+    hung.go_on.set()
+    while server._chains[0].key._turns.get().busy:
+        gevent.sleep(0.001)
+    server.callback_timeout = PATIENCE
+    with connected(client, server):
+        pass
+
+
+def test_an_answer_that_comes_too_late_is_nobody_elses(hanging):
+    client, server, hung = hanging
+    server.callback_timeout = 0.05
+    assert isinstance(failure(client, server)[1], TimeoutError)
+    assert server._chains[0].key._idle == []  # the native thread has the session
+    hung.go_on.set()
+    server.callback_timeout = PATIENCE
+    for _ in range(3):
+        with connected(client, server):
+            pass
+
+
+# -- what it is told ---------------------------------------------------------------------------------------------------
+
+BAD_URIS = {
+    "https://localhost": "does not begin with pkcs11:",
+    "pkcs11:token=web": "no module-path",
+    f"pkcs11:tokn=web?module-path={MODULE}": "unknown attribute 'tokn'",
+    f"pkcs11:token?module-path={MODULE}": "unknown attribute 'token'",
+    f"pkcs11:token=a;token=b?module-path={MODULE}": "token stands there twice",
+    f"pkcs11:type=cert?module-path={MODULE}": "type is not private",
+    f"pkcs11:token=web?module-path={MODULE}&pin-value=1&pin-source=x": "both pin-value and pin-source",
+    f"pkcs11:token=web?module-path={MODULE}&pin=1": "unknown attribute 'pin'",
+}
+
+
+@pytest.mark.parametrize("uri", BAD_URIS)
+def test_uris_that_are_none(uri):
+    with pytest.raises(ConfigurationError, match=BAD_URIS[uri]):
+        keys.PKCS11(uri)
+
+
+def test_a_uri_is_decoded():
+    told = module.parse_uri("PKCS11:token=my%20token;id=%00%ff?module-path=/a%3Bb.so&pin-value=%31%32")
+    assert told == {"token": b"my token", "id": b"\0\xff", "module-path": b"/a;b.so", "pin-value": b"12"}
+
+
+def test_a_module_that_is_none(pki):
+    source = keys.PKCS11("pkcs11:?module-path=/nowhere.so")
+    with pytest.raises(ConfigurationError, match=r"PKCS #11 module /nowhere\.so"):
+        source.get(private_key(pki.key_file).public_key())
+
+
+def test_a_pin_is_not_shown_and_its_file_is_nobody_elses(pki, softhsm, tmp_path):
+    source = keys.PKCS11(f"pkcs11:token=web?module-path={MODULE}&pin-value={PIN}")
+    assert PIN not in repr(source)
+    path = tmp_path / "pin"
+    path.write_text(PIN)
+    path.chmod(0o644)
+    with pytest.raises(ConfigurationError, match="others can read it"):
+        keys.PKCS11(f"pkcs11:token=web?module-path={MODULE}&pin-source=file:{path}").get(
+            private_key(pki.key_file).public_key()
+        )
+
+
+def test_a_pin_that_is_wrong(softhsm, issued, tmp_path):
+    """In a process of its own: a login is good for all of it."""
+    path = tmp_path / "pin"
+    path.touch(0o600)
+    path.write_text("wrong")
+    pid = os.fork()
+    if not pid:
+        status = 1
+        try:
+            gevent.reinit()
+            pkcs11.lib(MODULE).reinitialize()
+            source = keys.PKCS11(f"pkcs11:token=web?module-path={MODULE}&pin-source={path}")
+            try:
+                source.get(private_key(issued["ec"][1]).public_key())
+            except SigningError as error:
+                status = 0 if "PinIncorrect" in str(error) else 3
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
