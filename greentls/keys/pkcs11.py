@@ -1,8 +1,9 @@
 """PKCS11: keys in a hardware module (HSM, TPM, smart card), by the standard that they have in common.
 
-PKCS #11 blocks its thread, so every call is made in one of the hub's native threads. A session of the token does one
-thing at a time, and whoever waits for it may be killed while the token still computes. So a session belongs to the
-thread that uses it: the thread gives it back, not the greenlet.
+PKCS #11 blocks its thread, so every call is made in one of the hub's native threads. python-pkcs11 initialises a
+library for programs of one thread (C_Initialize(NULL), PKCS #11 3.0, 5.4), so there is one call at a time for each
+library. The lock for that is taken in the native thread, and given back there: whoever waits for the thread may be
+killed while the token still computes.
 
 A key is found by what it does. Tokens need not tell which public key belongs to a private one; so each private key that
 fits the URI signs a message, and the one whose signature the public key confirms is it.
@@ -12,7 +13,9 @@ After a fork a library has to be initialised again (PKCS #11 3.0, 5.6.1); sessio
 
 from __future__ import annotations
 
+import _thread
 import os
+import sys
 from typing import Any, NamedTuple
 from urllib.parse import unquote_to_bytes
 
@@ -28,9 +31,12 @@ from greentls.secret_file import read_secret_file
 
 __all__ = ["PKCS11"]
 
-# Sessions of a key, and native threads that wait for it. Tokens sign one after the other, or a few at once; and the
-# hub's ten threads are for names' addresses and files, too.
-SESSIONS = 4
+# gevent replaces the standard library's by one of greenlets. This one is of native threads.
+_monkey = sys.modules.get("gevent.monkey")
+allocate_lock: Any = _monkey.get_original("_thread", "allocate_lock") if _monkey else _thread.allocate_lock
+
+# Native threads that wait for a token, of each hub. The hub has ten, for names' addresses and files, too.
+THREADS = 4
 
 _WHICH = b"greentls: which key is this?"
 
@@ -90,7 +96,8 @@ class PKCS11:
 
     def __init__(self, uri: str, *, max_waiting: int = MAX_WAITING) -> None:
         self._attributes = parse_uri(uri)
-        self.max_waiting = max_waiting
+        self.path = os.fsdecode(self._attributes["module-path"])
+        self.max_waiting, self.turns = max_waiting, PerHub(_Turns)
 
     def get(self, public_key: PublicKey) -> _TokenKey | None:
         """Waits for the token. Raises SigningError, ConfigurationError, OSError."""
@@ -121,14 +128,13 @@ class PKCS11:
         return list(session.get_objects(wanted))
 
     def _token(self) -> Any:
-        path = os.fsdecode(self._attributes["module-path"])
-        for token in _library(path).get_tokens():
+        for token in _library(self.path).get_tokens():
             facts = {"token": token.label, "serial": token.serial}
             facts |= {"manufacturer": token.manufacturer_id, "model": token.model}
             if all(self._attributes.get(name, _octets(fact)) == _octets(fact) for name, fact in facts.items()):
                 return token
         raise ConfigurationError(
-            "PKCS #11 URI", "no such token", f"see those of {path}: pkcs11-tool --list-token-slots"
+            "PKCS #11 URI", "no such token", f"see those of {self.path}: pkcs11-tool --list-token-slots"
         )
 
     def __repr__(self) -> str:
@@ -154,6 +160,25 @@ def _library(path: str) -> Any:
     return library
 
 
+def _one_at_a_time(path: str) -> Any:
+    """The lock of a library. A forked process has others: there, nobody will release one that was taken."""
+    return _locks.setdefault((path, os.getpid()), allocate_lock())
+
+
+_locks: dict[tuple[str, int], Any] = {}
+
+
+class _Turns:
+    """What one hub has of a token: at most so many greenlets that wait for it, and so many native threads.
+
+    busy: those threads, also the ones whose greenlet does not wait any more.
+    """
+
+    def __init__(self) -> None:
+        self.places = here().semaphore(THREADS)
+        self.busy: set[object] = set()
+
+
 class _Use(NamedTuple):
     """A session with the key in it."""
 
@@ -162,30 +187,19 @@ class _Use(NamedTuple):
     process: int
 
 
-class _Turns:
-    """What one hub has of a key: at most so many greenlets that wait for it, and so many native threads.
-
-    busy: those threads, also the ones whose greenlet does not wait any more.
-    """
-
-    def __init__(self) -> None:
-        self.places = here().semaphore(SESSIONS)
-        self.busy: set[object] = set()
-
-
 class _TokenKey:
     """A SigningKey."""
 
     def __init__(self, source: PKCS11, public_key: PublicKey) -> None:
         self.public_key, self.algorithms = public_key, algorithms_of(public_key)
         self.max_waiting = source.max_waiting
-        self._source, self._turns = source, PerHub(_Turns)
-        self._idle: list[_Use] = []
+        self._source = source
+        self._use: _Use | None = None
 
     def sign(self, data: bytes, algorithm: str) -> bytes:
-        turns, me = self._turns.get(), object()
+        turns, me = self._source.turns.get(), object()
         with turns.places:
-            if len(turns.busy) >= SESSIONS:
+            if len(turns.busy) >= THREADS:
                 raise SigningError(algorithm, "the token has not answered those before")
             turns.busy.add(me)
             return here().in_thread(self._sign, data, algorithm, turns.busy, me)
@@ -194,33 +208,28 @@ class _TokenKey:
 
     def find(self) -> bool:
         """Whether the token has it."""
-        use = self._open("find")
-        if use is not None:
-            self._idle.append(use)
-        return use is not None
+        with _one_at_a_time(self._source.path):
+            self._use = self._open("find")
+            return self._use is not None
 
     def _sign(self, data: bytes, algorithm: str, busy: set[object], me: object) -> bytes:
         try:
-            use = self._take(algorithm)
-            try:
-                signature = _signed(use.key, data, algorithm)
-            except pkcs11.PKCS11Error as error:
-                _close(use.session)  # the next one gets another
-                raise _error(algorithm, error) from error
-            self._idle.append(use)
-            return signature
+            with _one_at_a_time(self._source.path):
+                use = self._use
+                if use is None or use.process != os.getpid():
+                    use = self._open(algorithm)
+                if use is None:
+                    raise SigningError(algorithm, "the token does not have the key any more")
+                self._use = None
+                try:
+                    signature = _signed(use.key, data, algorithm)
+                except pkcs11.PKCS11Error as error:
+                    _close(use.session)  # the next one gets another
+                    raise _error(algorithm, error) from error
+                self._use = use
+                return signature
         finally:
             busy.discard(me)
-
-    def _take(self, algorithm: str) -> _Use:
-        while self._idle:
-            use = self._idle.pop()
-            if use.process == os.getpid():
-                return use
-        opened = self._open(algorithm)
-        if opened is None:
-            raise SigningError(algorithm, "the token does not have the key any more")
-        return opened
 
     def _open(self, what: str) -> _Use | None:
         name = self.algorithms[-1]

@@ -55,7 +55,6 @@ def test_it_signs(served, version, kind):
     for _ in range(2):
         with connected(client, server) as (_, there):
             assert "sign" in there.hook_seconds
-    assert len(server._chains[0].key._idle) == 1
 
 
 @pytest.mark.parametrize("algorithm", [name for name in module._MECHANISMS if name.startswith("rsa")])
@@ -72,7 +71,6 @@ def test_several_at_once(served):
     for job in jobs:
         for end in job.get(timeout=PATIENCE):
             end.close()
-    assert 1 <= len(server._chains[0].key._idle) <= module.SESSIONS
 
 
 def test_the_uri_chooses(served, softhsm, issued):
@@ -111,7 +109,7 @@ def test_a_forked_process_has_sessions_of_its_own(served):
     with connected(client, server):
         pass
     key = server._chains[0].key
-    before = key._idle[0].session
+    before = key._use.session
     pid = os.fork()
     if not pid:
         status = 1
@@ -119,19 +117,19 @@ def test_a_forked_process_has_sessions_of_its_own(served):
             gevent.reinit()
             with connected(client, server):
                 pass
-            status = 0 if key._idle[0].session is not before else 2
+            status = 0 if key._use.session is not before else 2
         finally:
             os._exit(status)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     with connected(client, server):
         pass
-    assert key._idle[0].session is before
+    assert key._use.session is before
 
 
 def test_a_session_that_was_lost_costs_one_handshake(served):
     client, server = served()
     key = server._chains[0].key
-    key._idle[0].session.close()
+    key._use.session.close()
     assert isinstance(failure(client, server)[1], SigningError)
     with connected(client, server):
         pass
@@ -158,24 +156,23 @@ def hanging(served, monkeypatch):
     """(a client's context, a server's, what its token's keys are): each call waits for go_on."""
     client, server = served()
     key = server._chains[0].key
-    [use] = key._idle
+    use = key._use
     hung = Hanging(use.key)
-    key._idle[:] = [use._replace(key=hung)]
+    key._use = use._replace(key=hung)
     monkeypatch.setattr(key, "_open", lambda what: use._replace(key=hung))
     yield client, server, hung
     hung.go_on.set()
-    while key._turns.get().busy:
+    while key._source.turns.get().busy:
         gevent.sleep(0.001)
 
 
-def test_the_loop_goes_on_while_the_token_signs(hanging):
+def test_the_loop_goes_on_while_the_token_signs(pki, hanging):
     client, server, hung = hanging
     server.callback_timeout = None
     job = gevent.spawn(handshakes, client, server)
     while not hung.inside:
         gevent.sleep(0.001)
-    ordinary, plain = hanging_free(client)
-    with connected(ordinary, plain):
+    with connected(client, contexts(pki)[1]):
         pass
     assert not job.ready()
     hung.go_on.set()
@@ -183,27 +180,17 @@ def test_the_loop_goes_on_while_the_token_signs(hanging):
         end.close()
 
 
-def hanging_free(client):
-    """A pair of contexts without a token: the client, and a server with a key of its own."""
-    return client, hanging_free.server
-
-
-@pytest.fixture(autouse=True)
-def ordinary_server(pki):
-    hanging_free.server = contexts(pki)[1]
-
-
 def test_a_token_that_hangs_holds_so_many_threads_and_no_more(hanging):
     client, server, hung = hanging
     server.callback_timeout = 0.05
-    for _ in range(module.SESSIONS):
+    for _ in range(module.THREADS):
         assert isinstance(failure(client, server)[1], TimeoutError)
     _, refused = failure(client, server)
     assert isinstance(refused, SigningError)
     assert "has not answered" in str(refused)
-    assert hung.inside == module.SESSIONS
+    assert hung.inside == 1
     hung.go_on.set()
-    while server._chains[0].key._turns.get().busy:
+    while server._chains[0].key._source.turns.get().busy:
         gevent.sleep(0.001)
     server.callback_timeout = PATIENCE
     with connected(client, server):
@@ -214,7 +201,7 @@ def test_an_answer_that_comes_too_late_is_nobody_elses(hanging):
     client, server, hung = hanging
     server.callback_timeout = 0.05
     assert isinstance(failure(client, server)[1], TimeoutError)
-    assert server._chains[0].key._idle == []  # the native thread has the session
+    assert server._chains[0].key._use is None  # the native thread has the session
     hung.go_on.set()
     server.callback_timeout = PATIENCE
     for _ in range(3):
