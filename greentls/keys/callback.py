@@ -8,7 +8,6 @@ from typing import cast
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 
 from greentls.errors import ConfigurationError
-from greentls.hub.coroutines import as_function
 from greentls.hub import as_function
 from greentls.keys.algorithms import PublicKey, algorithms_of
 from greentls.keys.signer import MAX_WAITING

@@ -22,6 +22,7 @@ from urllib.parse import unquote_to_bytes
 import pkcs11
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from pkcs11 import MGF, Attribute, Mechanism, ObjectClass
+from pkcs11 import lib as load
 
 from greentls.errors import ConfigurationError, SigningError
 from greentls.hub import PerHub, here
@@ -150,7 +151,7 @@ _processes: dict[str, int] = {}  # by a library's path: where it was initialised
 
 def _library(path: str) -> Any:
     try:
-        library = pkcs11.lib(path)
+        library = load(path)
     except pkcs11.PKCS11Error as error:
         remedy = "give the path of the token's library"
         raise ConfigurationError(f"PKCS #11 module {path}", str(error), remedy) from None
