@@ -2,18 +2,17 @@
 
 The pump has three rules. Enter OpenSSL once. Send what it has for the peer before receiving. Then loop or leave.
 
-Several greenlets may use one stream, typically one that reads and one that writes. One does the handshake, and others
-that come meanwhile wait for it. After it three things can be done by one of them at a time, and none of the three holds
-back the other two:
+Several greenlets may use one stream, typically one that reads and one that writes. One does the handshake, and the
+others wait for it. After it there are three turns, each for one greenlet at a time. None of them holds up the others:
 
-- being inside OpenSSL: others wait only while the occupant waits in a hook, since nothing else in there switches;
-- sending: whoever sends goes on until the outgoing BIO is empty, so a reader with a key update to send leaves it to a
-  writer that is blocked in send(), while a second writer waits for its turn: that is its back-pressure;
-- receiving: a second receiver waits for the first, then looks again.
+- being inside OpenSSL: others wait only while the occupant waits in a hook, because nothing else in there switches;
+- sending: a sender continues until the outgoing BIO is empty. So a reader with a key update to send leaves it to a
+  writer that is blocked in send(). A second writer waits for its turn, which is its back-pressure;
+- receiving: a second receiver waits for the first, then checks again.
 
-Sockets are tried before they are waited for, unless the last try has emptied them. What a send() did not take is kept
-and goes first next time, whoever interrupted it, so that a timeout or a kill never tears a record. A peer that is
-always faster does not get the hub to itself: the work between two looks at it is bounded (TURN).
+A socket is tried before it is waited for, unless the last try has emptied it. Bytes that a send() did not take are kept
+and go first next time, even if the sender was interrupted, so that a timeout or a kill never cuts a record in two. A
+peer that is always faster does not block the hub: the work before the hub runs again is bounded (TURN).
 
 Somebody else may run between any two bytecodes here: a signal handler, or a finalizer that the collector calls. Either
 may use another stream, or this one, and may switch to greenlets that do. So
@@ -332,10 +331,11 @@ class TLSStream:
         return length
 
     def shutdown(self) -> None:
-        """Sends close_notify, receives until the peer's has come.
+        """Sends close_notify and receives until the peer's arrives.
 
-        Raises UnexpectedEOF if it does not, TLSError if there is data before it: who goes on in clear must not take the
-        one for an end, nor miss the other. OSError, TimeoutError, or what a hook raised.
+        Raises UnexpectedEOF if it does not arrive, and TLSError if there is data before it: a caller that continues in
+        plaintext must not mistake truncation for close_notify, or lose data. Raises OSError, TimeoutError, and any
+        exception from a hook.
         """
         if self.connection.unfinished:
             self.do_handshake()
@@ -496,7 +496,7 @@ class TLSStream:
             del late  # it may be what is raised, and the traceback holds this frame
 
     def _send(self) -> bool:
-        """True: all that there is was sent. False: the socket takes no more for now. For whoever has the turn."""
+        """Returns True if everything was sent, False if the socket is full. Only the holder of the turn calls this."""
         unsent, spare = self._unsent, self._spare.outgoing
         if unsent is not None:
             try:
