@@ -42,11 +42,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 from greentls import events
 from greentls.errors import ConfigurationError
-from greentls.hub import Deadline, Event, PerHub, Task, here
+from greentls.hub import Deadline, Event, PerHub, Task, Timer, here
 from greentls.log_limit import LogLimit
 from greentls.secret_file import read_secret_file, repeats
 from greentls.stores import SharedValues
@@ -332,7 +333,7 @@ class _SharedKeys(_Changing):
         self._agreed = -math.inf
         self._failures = 0
         self._wrong_clock = LogLimit()
-        self._refreshers = PerHub(_Refresher)
+        self._refreshers = PerHub(partial(_Refresher, weakref.ref(self)))
 
     @property
     def keys(self) -> tuple[TicketKey, ...]:
@@ -354,7 +355,7 @@ class _SharedKeys(_Changing):
         return max(0.0, since) if since > -SKEW else math.inf  # or the clock has been corrected since
 
     def ready(self, timeout: float | None) -> None:
-        first = self._refreshers.get(self).first
+        first = self._refreshers.get().first
         if not self._held and first is not None:
             first.wait(timeout)
 
@@ -438,15 +439,16 @@ class _Refresher:
     Each look has a greenlet of its own. Between two looks there is only a timer, which keeps no program running.
     """
 
-    def __init__(self, keys: _SharedKeys) -> None:
+    def __init__(self, keys: weakref.ref[_SharedKeys]) -> None:
         self.first: Event | None = here().event()  # it has looked once
         self._process = os.getpid()
-        self._keys = weakref.ref(keys)
-        self._cancel: Callable[[], object] = int  # does nothing
+        self._keys = keys
+        self._timer: Timer | None = None
         self._start()
 
     def _start(self) -> None:  # in the hub, except for the first time
-        self._cancel()
+        if self._timer is not None:
+            self._timer.close()
         keys = self._keys()
         if keys is not None and self._process == os.getpid():  # a forked child inherits the timer
             here().spawn(keys.look).rawlink(self._done)
@@ -455,4 +457,5 @@ class _Refresher:
         if self.first is not None:
             self.first.set()
             self.first = None
-        self._cancel = here().later(REFRESH * random.uniform(0.75, 1.25), self._start, ref=False)
+        self._timer = here().timer(REFRESH * random.uniform(0.75, 1.25), ref=False)
+        self._timer.start(self._start, update=True)

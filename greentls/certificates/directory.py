@@ -18,6 +18,7 @@ import os
 import weakref
 from collections.abc import Iterator
 from datetime import datetime, timezone
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -88,12 +89,12 @@ class Directory:
         self._numbers = count(1)
         self._state = _State(0, {}, {}, _NEVER)
         self._trouble = ""  # with the directory itself, as it was logged
-        self._watches = PerHub(_watch)
+        self._watches = PerHub(partial(_watch, weakref.ref(self)))
         self._tell(self._look(patient=False))
 
     def get(self, server_name: str | None) -> tuple[CertificateChain, ...] | None:
         """The chains for a name, one for each kind of key; None if there are none. Does not wait."""
-        self._watches.get(self)
+        self._watches.get()
         names = self._state.names
         name = normalised(server_name)
         found = find(names, name) if name is not None else None
@@ -140,8 +141,8 @@ class Directory:
         return troubles
 
 
-def _watch(directory: Directory) -> Task:
-    return here().spawn(_look_again, weakref.ref(directory))
+def _watch(directory: weakref.ref[Directory]) -> Task:
+    return here().spawn(_look_again, directory)
 
 
 def _look_again(reference: weakref.ref[Directory]) -> None:

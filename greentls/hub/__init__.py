@@ -9,7 +9,7 @@ from greentls.hub.coroutines import as_function
 from greentls.hub.deadline import Deadline
 from greentls.hub.finding import here
 from greentls.hub.per_hub import PerHub, ThreadLocal, after_fork, unpatched
-from greentls.hub.protocol import Event, Hub, Readable, Task
+from greentls.hub.protocol import Event, Hub, Readable, Task, Timer
 
 __all__ = [
     "Deadline",
@@ -19,6 +19,7 @@ __all__ = [
     "Readable",
     "Task",
     "ThreadLocal",
+    "Timer",
     "after_fork",
     "as_function",
     "here",

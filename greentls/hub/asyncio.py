@@ -135,10 +135,8 @@ class AsyncioHub:
     def semaphore(self, places: int) -> AbstractContextManager[None]:
         return _Semaphore(self, places)
 
-    def later(
-        self, seconds: float, function: Callable[..., object], *arguments: object, ref: bool = True
-    ) -> Callable[[], object]:
-        return _Timer(self.loop, seconds, function, arguments).cancel
+    def timer(self, seconds: float, *, ref: bool = True) -> _Timer:
+        return _Timer(self.loop, seconds)
 
     def call_soon(self, function: Callable[..., object], *arguments: object) -> None:
         if not self.loop.is_closed():  # a greenlet may end after its loop
@@ -169,11 +167,12 @@ class AsyncioHub:
             if timeout is None:
                 wait()
                 return
-            cancel = self.later(timeout, getcurrent().throw, TimeoutError, "timed out")
+            timer = self.timer(timeout)
+            timer.start(getcurrent().throw, TimeoutError, "timed out", update=True)
             try:
                 wait()
             finally:
-                cancel()
+                timer.close()
         finally:
             remove(descriptor)
 
@@ -293,20 +292,19 @@ class _Wait:
 
 
 class _Timer:
-    """A call at some time, which can be cancelled.
-
-    An answer that comes in time must go first, however late the loop is. But libuv may look at its timers before it
+    """An answer that comes in time must go first, however late the loop is. But libuv may look at its timers before it
     looks at its sockets. So the call is made two turns after its time.
     """
 
-    __slots__ = ("_call", "_handle", "_loop")
+    __slots__ = ("_call", "_handle", "_loop", "_seconds")
 
-    def __init__(
-        self, loop: AbstractEventLoop, seconds: float, function: Callable[..., object], arguments: tuple[object, ...]
-    ) -> None:
-        self._loop = loop
+    def __init__(self, loop: AbstractEventLoop, seconds: float) -> None:
+        self._loop, self._seconds = loop, seconds
+        self._handle: Handle | None = None
+
+    def start(self, function: Callable[..., object], *arguments: object, update: bool) -> None:
         self._call = function, arguments
-        self._handle: Handle = loop.call_later(seconds, self._due, 2)
+        self._handle = self._loop.call_later(self._seconds, self._due, 2)
 
     def _due(self, turns: int) -> None:
         if turns:
@@ -315,8 +313,9 @@ class _Timer:
             function, arguments = self._call
             function(*arguments)
 
-    def cancel(self) -> None:
-        self._handle.cancel()
+    def close(self) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
 
 
 class _Event:

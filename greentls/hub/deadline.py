@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from types import TracebackType
 
 from greenlet import getcurrent
 
 from greentls.hub.finding import here
+from greentls.hub.protocol import Timer
 
 __all__ = ["Deadline"]
 
@@ -21,7 +21,7 @@ class Deadline:
     seconds: None for no limit. sentence: the TimeoutError's text; a {} in it becomes the seconds.
     """
 
-    __slots__ = ("_cancel", "_seconds", "_sentence", "passed")
+    __slots__ = ("_seconds", "_sentence", "_timer", "passed")
 
     def __init__(self, seconds: float | None, sentence: str) -> None:
         self._seconds, self._sentence = seconds, sentence
@@ -29,13 +29,14 @@ class Deadline:
         self.passed = False
 
     def __enter__(self) -> None:
-        self._cancel: Callable[[], object] | None = None
+        self._timer: Timer | None = None
         if self._seconds is not None:
-            self._cancel = here().later(self._seconds, getcurrent().throw, _Expired, self)
+            self._timer = timer = here().timer(self._seconds)
+            timer.start(getcurrent().throw, _Expired, self, update=True)
 
     def __exit__(self, _: object, error: BaseException | None, __: TracebackType | None) -> None:
-        if self._cancel is not None:
-            self._cancel()
+        if self._timer is not None:
+            self._timer.close()
         if isinstance(error, _Expired) and error.args[0] is self:
             self.passed = True
             raise TimeoutError(self._sentence.format(self._seconds)) from error.__cause__

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from greentls.hub.protocol import Hub
 
@@ -13,7 +14,10 @@ def here() -> Hub:
     """The hub of the running greenlet."""
     if _find is not None and (hub := _find()) is not None:
         return hub
-    return _gevents()
+    try:
+        return _get_hub().greentls  # type: ignore[no-any-return]  # gevent is untyped
+    except AttributeError:
+        return _first()
 
 
 def find_first(find: Callable[[], Hub | None]) -> None:
@@ -22,13 +26,16 @@ def find_first(find: Callable[[], Hub | None]) -> None:
     _find = find
 
 
-def _import_gevent() -> Hub:
-    global _gevents
-    from greentls.hub import gevent
+def _first() -> Hub:
+    """That of a hub of gevent's which has none yet. Imports gevent, which a program under asyncio does not need."""
+    global _get_hub
+    from greentls.hub.gevent import GeventHub, get_hub
 
-    _gevents = gevent.here
-    return _gevents()
+    _get_hub = get_hub
+    hub = get_hub()
+    hub.greentls = found = GeventHub(hub)
+    return found
 
 
 _find: Callable[[], Hub | None] | None = None  # set when greentls.hub.asyncio is imported
-_gevents: Callable[[], Hub] = _import_gevent  # at the first use: a program under asyncio needs no gevent
+_get_hub: Callable[[], Any] = object  # gevent's, from the first use on. Any: gevent is untyped

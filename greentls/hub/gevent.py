@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from typing import Any, TypeVar
 
 import gevent
@@ -12,24 +13,12 @@ from gevent.event import Event
 from gevent.lock import BoundedSemaphore
 from greenlet import getcurrent
 
-from greentls.hub.protocol import Hub
-
-__all__ = ["here"]
+__all__ = ["GeventHub", "get_hub"]
 
 T = TypeVar("T")
 
 
-def here() -> Hub:
-    """This thread's hub."""
-    hub = get_hub()
-    try:
-        found: Hub = hub.greentls
-    except AttributeError:
-        found = hub.greentls = _GeventHub(hub)
-    return found
-
-
-class _GeventHub:
+class GeventHub:
     socket: Any = gevent.socket
     spawn = staticmethod(gevent.spawn)
     sleep = staticmethod(gevent.sleep)
@@ -38,17 +27,9 @@ class _GeventHub:
 
     def __init__(self, hub: Any) -> None:  # Any: gevent is untyped
         self._loop = hub.loop
+        self.timer = partial(hub.loop.timer, priority=-1)
         self.call_soon = hub.loop.run_callback
         self.call_from_thread = hub.loop.run_callback_threadsafe
-
-    def later(
-        self, seconds: float, function: Callable[..., object], *arguments: object, ref: bool = True
-    ) -> Callable[[], object]:
-        timer = self._loop.timer(seconds, ref=ref, priority=-1)
-        # update: the loop's own clock is as old as its last turn
-        timer.start(function, *arguments, update=True)
-        cancel: Callable[[], object] = timer.close
-        return cancel
 
     def in_thread(self, function: Callable[..., T], *arguments: object) -> T:
         result, error = get_hub().threadpool.apply(_outcome, (function, arguments))

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from weakref import WeakMethod
 
 from greentls.hub.finding import here
@@ -14,7 +14,6 @@ from greentls.hub.protocol import Hub
 
 __all__ = ["PerHub", "ThreadLocal", "after_fork", "unpatched"]
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -31,30 +30,31 @@ else:
     ThreadLocal = unpatched("_thread", "_local")
 
 
-class PerHub(ThreadLocal, Generic[P, T]):
+class PerHub(ThreadLocal, Generic[T]):
     """One object for each hub, made by a function at the first get() in that hub, and anew in a forked process.
 
     The object goes with its thread, and with this PerHub. A hub has one thread, so neither a lock nor a weak key is
     needed, and the object may refer to its hub.
     """
 
-    _hub: Hub | None = None
+    _kept: tuple[Hub | None, Any] = None, None  # the hub and its object. Any: T, if there is a hub
 
-    def __init__(self, make: Callable[P, T]) -> None:  # once in each thread
+    def __init__(self, make: Callable[[], T]) -> None:  # once in each thread
         self._make = make
         after_fork(self._forget)
 
-    def get(self, *arguments: P.args, **options: P.kwargs) -> T:
-        """This hub's object. The arguments are for the function, if it is called."""
-        hub = here()
-        if self._hub is not hub:
-            made = self._make(*arguments, **options)
-            if self._hub is not hub:  # or else a finalizer or a signal handler has made one meanwhile
-                self._made, self._hub = made, hub
-        return self._made
+    def get(self) -> T:
+        """This hub's object."""
+        hub, kept = here(), self._kept
+        if kept[0] is not hub:
+            made, kept = self._make(), self._kept
+            if kept[0] is not hub:  # or else a finalizer or a signal handler has made one meanwhile
+                self._kept = kept = hub, made
+        found: T = kept[1]
+        return found
 
     def _forget(self) -> None:
-        self._hub = None
+        self._kept = None, None
 
 
 _after_fork: set[WeakMethod[Callable[[], object]]] = set()

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar
 
-__all__ = ["Event", "Hub", "Readable", "Task"]
+__all__ = ["Event", "Hub", "Readable", "Task", "Timer"]
 
 T = TypeVar("T")
 
@@ -35,6 +35,16 @@ class Event(Protocol):
 
     def wait(self, timeout: float | None = None) -> bool:
         """Waits until it has happened, timeout seconds at most. Returns whether it has."""
+
+
+class Timer(Protocol):
+    """A call in the hub after some seconds. An answer that comes in time goes first."""
+
+    def start(self, function: Callable[..., object], *arguments: object, update: bool) -> object:
+        """update: whether the seconds begin now, rather than at the loop's last turn."""
+
+    def close(self) -> object:
+        """Cancels the call. Must be called in the end, also after the call."""
 
 
 class Readable(Protocol):
@@ -71,14 +81,8 @@ class Hub(Protocol):
     def semaphore(self, places: int) -> AbstractContextManager[object]:
         """A with block for so many greenlets at a time; the others wait for a place."""
 
-    def later(
-        self, seconds: float, function: Callable[..., object], *arguments: object, ref: bool = True
-    ) -> Callable[[], object]:
-        """Calls the function in the hub after so many seconds. Returns a function that cancels the call.
-
-        That must be called in the end, also after the call. An answer that comes in time goes first. ref: False if a
-        program that has nothing else to do may end earlier.
-        """
+    def timer(self, seconds: float, *, ref: bool = True) -> Timer:
+        """ref: False if a program that has nothing else to do may end before the timer."""
 
     def call_soon(self, function: Callable[..., object], *arguments: object) -> object:
         """Calls the function in the hub at its next turn."""

@@ -112,7 +112,7 @@ class Stapler:
         self._files = ResponseFiles(directory) if directory is not None else None
         self._issuers = tuple(issuers)
         self._fetch, self._clock = fetch, clock
-        self._staples: PerHub[[], dict[bytes, _Staple]] = PerHub(dict)  # by the certificate's DER
+        self._staples: PerHub[dict[bytes, _Staple]] = PerHub(dict)  # by the certificate's DER
 
     def __call__(self, sock: Any) -> bytes | None:
         """The response for the certificate that the handshake has chosen, or None. May wait. Raises StapleRequired."""

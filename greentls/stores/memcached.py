@@ -20,6 +20,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from hashlib import blake2b
 from typing import Any
 from weakref import WeakSet
@@ -82,7 +83,8 @@ class MemcachedStore:
         self._prefix = f"greentls:1:{context}:".encode()
         self._nodes = tuple(nodes)
         self._options = {"connect_timeout": connect_timeout, "timeout": timeout, "pool": pool}
-        self._clusters = PerHub(_Cluster)  # sockets belong to the hub that made them
+        # Sockets belong to the hub that made them.
+        self._clusters = PerHub(partial(_Cluster, self._nodes, self._options))
 
     def get(self, session_id: bytes) -> bytes | None:
         key = self._key(session_id)
@@ -155,7 +157,7 @@ class MemcachedStore:
         return b"%bv:%b" % (self._prefix, name.encode())
 
     def _cluster(self) -> _Cluster:
-        return self._clusters.get(self._nodes, self._options)
+        return self._clusters.get()
 
 
 def _expiry(lifetime: float) -> int:

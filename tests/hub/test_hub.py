@@ -38,9 +38,14 @@ def in_a_thread(function):
     return answers[0]
 
 
+def later(seconds, function, *arguments):
+    timer = here().timer(seconds)
+    timer.start(function, *arguments, update=True)
+    return timer
+
+
 class Thing:
-    def __init__(self, *arguments):
-        self.arguments = arguments
+    pass
 
 
 class TestHere:
@@ -58,12 +63,11 @@ class TestHere:
 
 
 class TestPerHub:
-    def test_it_is_made_once_of_the_arguments_it_gets_first(self):
+    def test_it_is_made_once(self):
         things = PerHub(Thing)
-        thing = things.get(1)
-        assert thing.arguments == (1,)
-        assert things.get(2) is thing
-        assert gevent.spawn(things.get, 3).get() is thing
+        thing = things.get()
+        assert things.get() is thing
+        assert gevent.spawn(things.get).get() is thing
 
     def test_each_hub_has_its_own(self):
         things = PerHub(Thing)
@@ -253,7 +257,7 @@ class TestWaiting:
             try:
                 event.wait()
             except GreenletExit:
-                here().later(0.02, second.set)
+                later(0.02, second.set)
                 return second.wait()
 
         job = Job(wait)
@@ -311,13 +315,14 @@ class TestWaiting:
         here().sleep(0)
         assert "division by zero" in capfd.readouterr().err + caplog.text
 
-    def test_later_is_cancelled_as_often_as_one_likes(self):
+    def test_a_timer_is_closed_as_often_as_one_likes(self):
         called = []
-        cancel = here().later(0.01, called.append, 1)
-        cancel()
-        cancel()
+        timer = later(0.01, called.append, 1)
+        timer.close()
+        timer.close()
+        here().timer(0.01).close()  # never started
         done = here().event()
-        here().later(0.02, done.set)
+        later(0.02, done.set)
         assert done.wait(PATIENCE)
         assert called == []
 
@@ -364,9 +369,7 @@ class TestWaiting:
 
     def test_an_object_for_each_hub(self):
         things = PerHub(Thing)
-        thing = things.get(1)
-        assert thing.arguments == (1,)
-        assert Job(things.get).result() is thing
+        assert Job(things.get).result() is things.get()
 
 
 @under_each_hub
@@ -450,5 +453,7 @@ class TestSockets:
 
 
 def test_a_timer_that_nobody_waits_for_keeps_no_program():
-    program = "import gevent, greentls.hub; greentls.hub.here().later(60, print, ref=False); gevent.wait()"
+    program = (
+        "import gevent, greentls.hub; greentls.hub.here().timer(60, ref=False).start(print, update=True); gevent.wait()"
+    )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=PATIENCE)

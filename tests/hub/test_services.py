@@ -252,7 +252,7 @@ class TestBothInOneProcess:
         gevent.get_hub().threadpool.apply(threads[1].join)
         assert things.get() == under["gevent"]
         assert len({hub for hub, _ in under.values()}) == 3
-        assert [type(hub).__name__ for hub, _ in under.values()] == ["_GeventHub", "AsyncioHub", "AsyncioHub"]
+        assert [type(hub).__name__ for hub, _ in under.values()] == ["GeventHub", "AsyncioHub", "AsyncioHub"]
 
     def test_a_loop_in_a_greenlet_of_gevents_leaves_gevent_to_the_others(self):
         """hazard: a patched program runs asyncio in one greenlet, and all its other greenlets wait for that loop."""
