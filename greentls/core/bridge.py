@@ -60,6 +60,7 @@ from greentls.errors import (
     UnsupportedOpenSSL,
     WrongThreadError,
 )
+from greentls.hub.coroutines import asker
 from greentls.hub.protocol import Event
 from greentls.openssl import bios, connections, errors
 from greentls.openssl.library import BIO, SSL
@@ -253,8 +254,11 @@ class Operation:
                 left.set()
 
     def check_entry(self, name: str) -> None:
-        """For what changes an SSL* without being an operation: the occupant's own callbacks may, others may not."""
-        if self.busy and not self.inside:
+        """For what changes an SSL* without being an operation: the occupant's own callbacks may, others may not.
+
+        The coroutine that a callback waits for is the callback's, though the event loop's greenlet runs it.
+        """
+        if self.busy and not self.inside and (self.entrant() is not asker() or self.thread != _thread()):
             raise ConcurrentUseError(f"{name}: another greenlet is inside {self.name} of this connection")
 
     def _said(self, name: str, failed: bool) -> TLSError:

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import inspect
+import weakref
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
+from greenlet import getcurrent
+
 from greentls.hub.finding import here
 
-__all__ = ["as_function"]
+__all__ = ["as_function", "asker"]
 
 Function = TypeVar("Function", bound=Callable[..., Any] | None)  # Any: whatever it takes and returns
+
+# Of the coroutine of a callback, and of the tasks that it makes: a weak reference to the greenlet that waits for it.
+_asker: ContextVar[Callable[[], object]] = ContextVar("_asker", default=getcurrent)
+
+
+def asker() -> object:
+    """The greenlet that waits for the running coroutine, if that is a callback's; else the running greenlet."""
+    return _asker.get()()
 
 
 def as_function(function: Function) -> Function:
@@ -30,4 +42,8 @@ class _Waiting:
     function: Callable[..., Any]
 
     def __call__(self, *arguments: object, **options: Any) -> Any:
-        return here().result(self.function(*arguments, **options))
+        before = _asker.set(weakref.ref(getcurrent()))
+        try:
+            return here().result(self.function(*arguments, **options))
+        finally:
+            _asker.reset(before)

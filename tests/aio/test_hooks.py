@@ -10,6 +10,7 @@ import pytest
 
 from greentls import aio, keys
 from greentls.certificates import Callback, CertificateChain
+from greentls.errors import ConcurrentUseError
 from greentls.ssl import SSLContext
 from tests.aio.streams import echo, exchange, serving
 
@@ -282,3 +283,52 @@ def test_under_gevent_a_coroutine_function_is_refused_and_says_why(pki):
     wrapped = gevent.spawn(outcome, lambda: server.wrap_socket(ours, server_side=True))
     gevent.spawn(outcome, lambda: client.wrap_socket(theirs, server_hostname="localhost"))
     assert "under asyncio only" in str(wrapped.get())
+
+
+@pytest.fixture
+def other_context(pki):
+    context = SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*pki.issue("localhost", "other.test"))
+    return context
+
+
+@pytest.mark.parametrize("where", ["itself", "a task of its own"])
+def test_a_coroutine_chooses_another_context(run, server_context, client_context, other_context, where):
+    async def choose(sock):
+        await asyncio.sleep(0.001)
+        sock.context = other_context
+
+    async def callback(sock, name, context):
+        await (choose(sock) if where == "itself" else asyncio.create_task(choose(sock)))
+
+    server_context.sni_callback = callback
+
+    async def main():
+        async with serving(server_context) as port:
+            answers = await asyncio.gather(*(exchange(port, client_context) for _ in range(10)))
+            return {tls.getpeercert()["subjectAltName"] for _, tls in answers}
+
+    assert run(main()) == {(("DNS", "localhost"), ("DNS", "other.test"))}
+
+
+def test_nobody_else_chooses_meanwhile(run, server_context, client_context, other_context):
+    sockets, events = [], []
+
+    async def callback(sock, name, context):
+        sockets.append(sock)
+        events.append(asyncio.Event())
+        await events[0].wait()
+
+    server_context.sni_callback = callback
+
+    async def main():
+        async with serving(server_context) as port:
+            task = asyncio.create_task(exchange(port, client_context))
+            while not sockets:
+                await asyncio.sleep(0)
+            with pytest.raises(ConcurrentUseError):
+                sockets[0].context = other_context
+            events[0].set()
+            return await task
+
+    assert run(main())[0] == b"hello"

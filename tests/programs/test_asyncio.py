@@ -1,4 +1,7 @@
-"""asyncio at both ends, over wrap_bio() and in this process, where nothing is patched: from the start, and upgraded."""
+"""asyncio at both ends, in this process, where nothing is patched: from the start, and upgraded.
+
+Over asyncio's own loop, which takes a context only, by wrap_bio(); and over greentls.aio's loops.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,15 @@ import ssl
 import pytest
 
 import greentls.ssl
+from greentls import aio
 from tests.support.helpers import PATIENCE
 
 
 async def start_tls(writer, context, **options):
-    """StreamWriter.start_tls(), which Python 3.10 has not."""
+    """StreamWriter.start_tls(), which Python 3.10 does not have."""
+    if hasattr(writer, "start_tls"):
+        await writer.start_tls(context, server_hostname=options.get("server_hostname"))  # it knows which side it is
+        return
     await writer.drain()
     protocol = writer.transport.get_protocol()
     writer._transport = await asyncio.get_running_loop().start_tls(writer.transport, protocol, context, **options)
@@ -55,7 +62,7 @@ async def converse(server_context, client_context, upgraded):
         writer.close()
         await writer.wait_closed()
         await ended.wait()
-        return type(tls._sslobj).__module__, tls.version(), tls.cipher()[0], certificate
+        return type(getattr(tls, "_sslobj", tls)).__module__, tls.version(), tls.cipher()[0], certificate
 
 
 @pytest.fixture
@@ -65,20 +72,35 @@ def server_context(pki):
     return context
 
 
-def talk(*arguments):
-    return asyncio.run(asyncio.wait_for(converse(*arguments), PATIENCE))
+LOOPS = {
+    asyncio.new_event_loop: "greentls.ssl.memorybio",
+    aio.new_event_loop: "greentls.aio.ssl_object",
+    aio.new_uvloop: "greentls.aio.ssl_object",
+}
+
+
+@pytest.fixture(params=LOOPS, ids=lambda loop: f"{loop.__module__}.{loop.__name__}")
+def loop(request):
+    made = request.param()
+    made.tls = LOOPS[request.param]
+    yield made
+    made.close()
+
+
+def talk(loop, *arguments):
+    return loop.run_until_complete(asyncio.wait_for(converse(*arguments), PATIENCE))
 
 
 @pytest.mark.parametrize("upgraded", [False, True], ids=["at once", "upgraded"])
-def test_asyncio(upgraded, pki, server_context):
+def test_asyncio(loop, upgraded, pki, server_context):
     module, version, cipher, certificate = talk(
-        server_context, greentls.ssl.create_default_context(cafile=pki.ca_file), upgraded
+        loop, server_context, greentls.ssl.create_default_context(cafile=pki.ca_file), upgraded
     )
-    assert (module, version, cipher) == ("greentls.ssl.memorybio", "TLSv1.3", "TLS_AES_256_GCM_SHA384")
+    assert (module, version, cipher) == (loop.tls, "TLSv1.3", "TLS_AES_256_GCM_SHA384")
     assert ("DNS", "localhost") in certificate["subjectAltName"]
 
 
 @pytest.mark.parametrize("upgraded", [False, True], ids=["at once", "upgraded"])
-def test_asyncio_verifies(upgraded, strange_pki, server_context):
+def test_asyncio_verifies(loop, upgraded, strange_pki, server_context):
     with pytest.raises(ssl.SSLCertVerificationError, match="CERTIFICATE_VERIFY_FAILED"):
-        talk(server_context, greentls.ssl.create_default_context(cafile=strange_pki.ca_file), upgraded)
+        talk(loop, server_context, greentls.ssl.create_default_context(cafile=strange_pki.ca_file), upgraded)

@@ -1,11 +1,15 @@
-"""redis-py, which makes its own context, against a redis-server with TLS."""
+"""redis-py, which makes its own context, against a redis-server with TLS; and its asyncio client over greentls.aio."""
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
+import greentls.ssl
+from greentls import aio
 from tests.programs.program import facts
-from tests.support.helpers import free_port
+from tests.support.helpers import PATIENCE, free_port
 
 
 @pytest.fixture(scope="module")
@@ -62,3 +66,59 @@ def test_redis(program, port, is_ours):
     is_ours(found)
     assert found["same"]
     assert found["messages"] == ["subscribe", "news"]
+
+
+async def converse(port, context):
+    from redis.asyncio import BlockingConnectionPool, Redis, SSLConnection
+
+    class Connection(SSLConnection):
+        def __init__(self, *, context, **settings):
+            super().__init__(**settings)
+            self.ssl_context.context = context
+
+    pool = BlockingConnectionPool(connection_class=Connection, context=context, host="localhost", port=port)
+    async with Redis(connection_pool=pool) as client:
+        value = b"v" * 200_000
+        await client.set("key", value)
+        answers = await asyncio.gather(*(client.get("key") for _ in range(20)))
+        async with client.pubsub() as listener:
+            await listener.subscribe("channel")
+            tls = listener.connection._writer.get_extra_info("ssl_object")
+            first = await listener.get_message(timeout=30)
+            await client.publish("channel", "news")
+            second = await listener.get_message(timeout=30)
+        await pool.aclose()
+    assert answers == [value] * 20
+    assert [first["type"], second["data"]] == ["subscribe", b"news"]
+    return tls
+
+
+def in_loop(loop, main):
+    loop = loop()
+    try:
+        return loop.run_until_complete(asyncio.wait_for(main, PATIENCE))
+    finally:
+        loop.close()
+
+
+@pytest.mark.parametrize("loop", [aio.new_event_loop, aio.new_uvloop])
+def test_redis_under_asyncio(loop, port, pki):
+    context = greentls.ssl.create_default_context(cafile=pki.ca_file)
+    asked = []
+
+    async def verify(sock, chain, resumed):
+        await asyncio.sleep(0)
+        asked.append(resumed)
+
+    context.verify_callback = verify
+    tls = in_loop(loop, converse(port, context))
+    assert (type(tls), tls.version()) == (aio.SSLObject, "TLSv1.3")
+    assert False in asked
+
+
+@pytest.mark.parametrize("loop", [aio.new_event_loop, aio.new_uvloop])
+def test_redis_under_asyncio_verifies(loop, port, strange_pki):
+    import redis
+
+    with pytest.raises(redis.ConnectionError, match="CERTIFICATE_VERIFY_FAILED"):
+        in_loop(loop, converse(port, greentls.ssl.create_default_context(cafile=strange_pki.ca_file)))
