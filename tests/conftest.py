@@ -15,6 +15,7 @@ from greentls.stores import SessionStore
 from tests.support.helpers import Memcached, Pki, SilentServer
 from tests.support.hubs import LOOPS, run_under
 from tests.support.ocsp_authority import Authority, FakeResponder
+from tests.support.softhsm import SoftHSM
 
 os.umask(0o077)  # files with keys in them are written by many tests, and read by nobody else
 
@@ -116,6 +117,11 @@ def new_greenlets():
 @pytest.fixture(scope="session")
 def pki(tmp_path_factory):
     return Pki(tmp_path_factory.mktemp("pki"))
+
+
+@pytest.fixture(scope="session")
+def softhsm(tmp_path_factory):
+    return SoftHSM(tmp_path_factory.mktemp("softhsm"))
 
 
 @pytest.fixture

@@ -16,16 +16,8 @@ from greentls.errors import ConfigurationError, SigningError
 from greentls.keys import pkcs11 as module
 from tests.keys.signing import KINDS, private_key
 from tests.support.helpers import PATIENCE
-from tests.support.softhsm import MODULE, PIN, SoftHSM
+from tests.support.softhsm import MODULE, PIN
 from tests.support.ssl_pairs import both_versions, connected, contexts, failure, handshakes
-
-
-@pytest.fixture(scope="module")
-def softhsm(tmp_path_factory):
-    """For this process: a library is initialised once, and reads then where its token is."""
-    token = SoftHSM(tmp_path_factory.mktemp("softhsm"))
-    os.environ.update(token.environment)
-    return token
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +25,11 @@ def issued(pki, softhsm):
     """{kind: (certificate, key)}, whose keys are in the token."""
     pairs = {kind: pki.issue("localhost", kind=kind) for kind in KINDS}
     for kind, (_, key) in pairs.items():
-        softhsm.add(key, kind)
+        IDS[kind] = softhsm.add(key, kind)
     return pairs
+
+
+IDS = {}  # of the keys in the token, in hexadecimal
 
 
 @pytest.fixture
@@ -74,9 +69,10 @@ def test_several_at_once(served):
 
 
 def test_the_uri_chooses(served, softhsm, issued):
-    served(object="ec"), served(id="%01"), served(object="ec", id="%01", type="private")
+    number = f"%{IDS['ec']}"
+    served(object="ec"), served(id=number), served(object="ec", id=number, type="private")
     public = private_key(issued["ec"][1]).public_key()
-    for other in ({"object": "rsa"}, {"id": "%77"}, {"object": "rsa", "id": "%01"}):
+    for other in ({"object": "rsa"}, {"id": "%77"}, {"object": "rsa", "id": number}):
         assert keys.PKCS11(softhsm.uri(**other)).get(public) is None
     with pytest.raises(ssl.SSLError, match="does not have it"):
         served(object="rsa")

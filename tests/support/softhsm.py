@@ -11,13 +11,13 @@ PIN = "98765432"
 
 
 class SoftHSM:
-    """One token, of the name web. Its library is told where it is by environment."""
+    """One token, of the name web. A process has one: the library is initialised once, and reads then where it is."""
 
     def __init__(self, directory: Path) -> None:
         (directory / "tokens").mkdir()
         configuration = directory / "softhsm2.conf"
         configuration.write_text(f"directories.tokendir = {directory}/tokens\nlog.level = ERROR\n")
-        self.environment = {"SOFTHSM2_CONF": str(configuration)}
+        os.environ["SOFTHSM2_CONF"] = str(configuration)
         self.pin_file = directory / "pin"
         self.pin_file.touch(0o600)
         self.pin_file.write_text(PIN + "\n")
@@ -26,12 +26,14 @@ class SoftHSM:
 
     def _run(self, *arguments: object) -> None:
         command = ["softhsm2-util", *map(str, arguments)]
-        environment = {**os.environ, **self.environment}
-        subprocess.run(command, env=environment, check=True, capture_output=True)
+        subprocess.run(command, check=True, capture_output=True)
 
-    def add(self, key_file: object, label: str) -> None:
+    def add(self, key_file: object, label: str) -> str:
+        """Its id, in hexadecimal."""
         self._ids += 1
-        self._run("--import", key_file, "--token", "web", "--label", label, "--id", f"{self._ids:02x}", "--pin", PIN)
+        number = f"{self._ids:02x}"
+        self._run("--import", key_file, "--token", "web", "--label", label, "--id", number, "--pin", PIN)
+        return number
 
     def uri(self, **attributes: object) -> str:
         path = ";".join(f"{name}={value}" for name, value in {"token": "web", **attributes}.items())
