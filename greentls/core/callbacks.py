@@ -396,7 +396,7 @@ def _give_key(who: str, given: bytes, key: Pointer, max_key: int) -> int:
 
 def _on_sign(signer: Signer, message: bytes, digest: str, padding: str) -> bytes | None:
     """OpenSSL does not say for which SSL* it wants a signature. It is the one that this greenlet is inside of; if this
-    is a hook of another one, the one that it entered last. To look at an operation takes 0.1 microseconds."""
+    is a hook of another one, the one that it entered last. To look at an operation takes 0.03 microseconds."""
     me = getcurrent()
     for operation, entrant, _ in reversed(list(running.values())):
         if entrant() is me:

@@ -2,7 +2,7 @@
 
 The check protects the key, not the peer, which checks for itself. Whoever sees a faulty RSA signature that was made by
 the Chinese remainder theorem can compute the key (Boneh, DeMillo, Lipton 1997; found on the net by Weimer, 2015), and
-modules do fail. It takes 0.03 ms with RSA-2048, 0.1 ms with P-256.
+modules do fail. It takes 0.02 ms with RSA-2048, 0.05 ms with P-256.
 """
 
 from __future__ import annotations

@@ -31,6 +31,8 @@ BY_SETTING = {
     "stores.memcached.POOL": "test_more_greenlets_than_the_pool_wait_for_their_turn",
     "stores.sealed.MIN_SECRET": "test_secrets_that_are_none_are_refused",
     "secret_file.MIN_DISTINCT": "test_bytes_that_repeat_are_no_secret",
+    "keys.signer.MAX_WAITING": "test_a_cap_on_those_that_wait",
+    "keys.agent.TIMEOUT": "test_one_that_hangs_is_a_timeout",
     "ocsp.stapler.FETCH_TIMEOUT": "test_a_slow_responder_has_a_limit",
     "tickets.AHEAD": "test_keys_from_the_future_that_are_left_out",
 }

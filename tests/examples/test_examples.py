@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 
+from tests.keys.processes import KeyProcess
 from tests.support.clients import exchange, stdlib_context
 from tests.support.helpers import PATIENCE, ROOT, free_port, interrupted, wait_until
 from tests.support.ocsp_authority import Authority, OpenSSLResponder
@@ -142,6 +143,18 @@ def test_remote_key_asks_the_service(pki):
         thread.join()
         service.server_close()
     assert service.asked == ["/sign?algorithm=ecdsa_secp256r1_sha256"]
+
+
+def test_key_elsewhere_signs_by_a_key_process_and_by_a_token(pki, tmp_path, softhsm):
+    process = KeyProcess(tmp_path / "keys.sock", pki.key_file)
+    softhsm.add(pki.key_file, "example")
+    try:
+        for where in (process.path, softhsm.uri(object="example")):
+            address = "127.0.0.1", free_port()
+            with running("key_elsewhere.py", pki.cert_file, where, "{}:{}".format(*address)):
+                assert exchange(address, stdlib_context(pki), b"", answer=17).data == b"signed elsewhere\n"
+    finally:
+        process.close()
 
 
 def test_wsgi_server_tells_how_the_connection_came_about(pki):
