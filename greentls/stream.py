@@ -1,26 +1,21 @@
-"""TLSStream: a non-blocking socket and a Connection, and the pump between them.
+"""TLSStream: a non-blocking socket and a Connection, for greenlets. It waits; the pump below it does everything else.
 
-The pump has three rules. Enter OpenSSL once. Send what it has for the peer before receiving. Then loop or leave.
-
-Several greenlets may use one stream, typically one that reads and one that writes. One does the handshake, and the
-others wait for it. After it there are three turns, each for one greenlet at a time. None of them holds up the others:
+A pump's verb goes as far as it can and says what to wait for. Here are the waits, and whose turn each is. Several
+greenlets may use one stream, typically one that reads and one that writes. One does the handshake, and the others wait
+for it. After it there are three turns, each for one greenlet at a time. None of them holds up the others:
 
 - being inside OpenSSL: others wait only while the occupant waits in a hook, because nothing else in there switches;
-- sending: a sender continues until the outgoing BIO is empty. So a reader with a key update to send leaves it to a
-  writer that is blocked in send(). A second writer waits for its turn, which is its back-pressure;
-- receiving: a second receiver waits for the first, then checks again.
+- waiting until the socket takes more: that greenlet continues until everything is sent. So a reader with a key update
+  to send leaves it to a writer that is blocked. A second writer waits for its turn, which is its back-pressure;
+- waiting until the socket can be read: a second reader waits for the first, then checks again.
 
-A socket is tried before it is waited for, unless the last try has emptied it. Bytes that a send() did not take are kept
-and go first next time, even if the sender was interrupted, so that a timeout or a kill never cuts a record in two. A
-peer that is always faster does not block the hub: the work before the hub runs again is bounded (TURN).
+A peer that is always faster does not block the hub: the work before the hub runs again is bounded by the pump's budget.
 
 Somebody else may run between any two bytecodes here: a signal handler, or a finalizer that the collector calls. Either
 may use another stream, or this one, and may switch to greenlets that do. So
 
-- a turn is taken by one C call, which fails if it is not free, before the first byte moves, and given back by another;
-  nothing is called between those and the line that notes whose turn it is;
-- a buffer belongs to one greenlet from before the C call that fills it until its content is copied or sent. Each thread
-  has one spare buffer of each kind, so that a connection that waits for its peer holds none;
+- a turn is taken by one C call, which fails if it is not free, and given back by another; nothing is called between
+  those and the line that notes whose turn it is;
 - a greenlet that is about to wait for a turn says so, and then looks at the turn once more.
 """
 
@@ -36,42 +31,28 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
 
-from gevent import get_hub, getcurrent
+from gevent import get_hub
 from gevent.event import Event
 from gevent.hub import Waiter
 from gevent.socket import wait as wait_on
 
-from greentls.core.connection import WANT_READ, Connection
-from greentls.errors import ConcurrentUseError, TLSError, WantRead, WouldBlock
-from greentls.hub import ThreadLocal
-from greentls.openssl import bios, lifetimes
+from greentls.core.connection import Connection
+from greentls.errors import ConcurrentUseError, TLSError, UnexpectedEOF, WouldBlock
+from greentls.openssl import bios
+from greentls.openssl.library import pointer
+from greentls.openssl.lifetimes import hold
+from greentls.openssl.pump import CLOSED, DONE, ENDED, SPENT, UNSENT, WANT_WRITE
 from greentls.strategy import Strategy
-from greentls.wire.record import RECORD_HEADER_SIZE
 
 __all__ = ["TLSStream"]
 
 Result = TypeVar("Result")
 
-RECEIVE_SIZE = 65536  # bytes a recv_into() asks for: four full records; more does not get faster, fewer costs calls
-FLIGHT_SIZE = 131072  # plaintext bytes encrypted before they are sent; bounds what one sendall() holds as ciphertext
-RECORDS_IN_A_FLIGHT = FLIGHT_SIZE // bios.RECORD_SIZE
-SEND_SIZE = FLIGHT_SIZE + 4096  # bytes of ciphertext that a send() is given: a flight and what its records add
+FLIGHT_SIZE = 131072  # plaintext bytes encrypted before they are sent; bounds what one write holds as ciphertext
 
-# Bytes for the peer, behind those that a writer is blocked with, from which on a reader waits as well: the answers to
-# 600 KeyUpdates. Data are not among them, as writers wait for their turn; else two peers, each with a blocked writer,
-# would both stop reading.
-MAX_UNSENT = 16384
-
-# What a stream does at most before it goes to the hub, where others and deadlines have their turn, however fast its
-# peer is: so many records that it encrypts, or gives to its reader without a receive, each in 2 to 20 microseconds; and
-# so many receives, of 1 ms each if they are crumbs of a handshake. The way to the hub takes 5 microseconds.
-TURN = 128
-RECEIVES = 8
-
-BULKY = 4096  # bytes of ciphertext at once, from which on a BIO's memory is worth giving back
-IDLE = (
-    0.2  # seconds between two looks at whether it can be: to give it back at each wait makes an upload dearer by half
-)
+# Seconds between two looks at whether the memory of BIOs can be given back. To give it back at each wait makes an
+# upload dearer by half.
+IDLE = 0.2
 
 _READ, _WRITE = 1, 2  # libev's events
 
@@ -82,63 +63,6 @@ _CLOSED.close()
 # What one greenlet at a time does with a stream.
 _HANDSHAKE, _SEND, _RECEIVE = "handshake", "send", "receive"
 _awaited: dict[tuple[TLSStream, str], Event] = {}  # for those who wait for their turn
-
-
-class _Spare:
-    """The buffers that nobody owns, one of each kind. A greenlet takes one out of the list, or makes another."""
-
-    def __init__(self) -> None:
-        self.received: list[bios.Buffer] = []
-        self.outgoing: list[bios.Buffer] = []
-        self.plain: list[Any] = []
-
-
-class _Here(ThreadLocal):
-    def __init__(self) -> None:
-        self.spare = _Spare()
-
-
-_here = _Here()
-
-
-class Records:
-    """A socket's recv_into() that takes nothing behind the record which is being read, as OpenSSL on a socket does.
-
-    It costs a second call for each record: one for the header, one for as many bytes as that says.
-    """
-
-    def __init__(self, sock: _socket.socket) -> None:
-        self._recv_into = sock.recv_into
-        self._header = b""  # of the next record, as far as it has come
-        self._missing = 0  # bytes of the record whose header has come
-
-    def recv_into(self, buffer: memoryview[int]) -> int:
-        """A record, or what there is of it: how many bytes, 0 at the end. Raises BlockingIOError, OSError."""
-        length = 0
-        if not self._missing:
-            length = self._recv_into(buffer, RECORD_HEADER_SIZE - len(self._header))
-            self.passed(bytes(buffer[:length]))
-            if not self._missing:
-                return length
-        try:
-            more = self._recv_into(buffer[length : length + self._missing])
-        except BlockingIOError:
-            if not length:
-                raise
-            return length
-        self._missing -= more
-        return length + more
-
-    def passed(self, data: bytes) -> None:
-        """The next bytes of the stream, which have been received."""
-        while data:
-            skipped = min(self._missing, len(data))
-            self._missing -= skipped
-            wanted = skipped + RECORD_HEADER_SIZE - len(self._header)
-            self._header += data[skipped:wanted]
-            data = data[wanted:]
-            if len(self._header) == RECORD_HEADER_SIZE:
-                self._missing, self._header = int.from_bytes(self._header[3:], "big"), b""
 
 
 class TLSStream:
@@ -154,10 +78,6 @@ class TLSStream:
     _shut = False  # for sending: shut()
     _readable: Any = None  # io watchers, made at the first wait
     _writable: Any = None
-    _unsent: memoryview[int] | None = None  # what the last send() did not take
-    _records_left = TURN
-    _receives = RECEIVES  # what is left of them: before the next one there is a wait, if it is 0; -1: nothing is there
-    _bulky = False  # the BIOs have grown, by bulk data or by certificates: release() is worth its while
     _idle: Any = None  # the timer that waits for an opportunity
     _received_when_looked = -1
 
@@ -169,15 +89,13 @@ class TLSStream:
         strategy: Strategy | None = None,
         read_ahead: bool = True,
     ) -> None:
-        self.timeout = timeout
+        self._timeout = timeout
         self._call = strategy.call if strategy is not None else None
         self._socket = sock
-        self._records = None if read_ahead else Records(sock)
-        self._recv_into = (self._records or sock).recv_into
+        self._read_ahead = read_ahead
         if gc.is_tracked(sock):  # from CPython 3.12 on the collector may close it, and close_notify could not go out
-            self._held = lifetimes.hold(sock)
+            self._held = hold(sock)
         self._hub = get_hub()
-        self._spare = _here.spare
         self._free = [_HANDSHAKE, _SEND, _RECEIVE]
         self.use(connection)
         if sock.family in (_socket.AF_INET, _socket.AF_INET6):
@@ -187,7 +105,19 @@ class TLSStream:
     def use(self, connection: Connection) -> None:
         """Another one instead, before the handshake."""
         self.connection = connection
-        connection.operation.keep_out(self._hub)
+        self._pump = pump = connection.operation
+        pump.keep_out(self._hub)
+        pump.attach(self._socket, not self._read_ahead)
+        pump.look(self._timeout is not None)
+
+    @property
+    def timeout(self) -> float | None:
+        return self._timeout
+
+    @timeout.setter
+    def timeout(self, timeout: float | None) -> None:
+        self._timeout = timeout
+        self._pump.look(timeout is not None)
 
     # -- operations ----------------------------------------------------------------------------------------------------
 
@@ -213,102 +143,71 @@ class TLSStream:
                     self._left(_HANDSHAKE)
 
     def _handshake(self) -> None:
-        connection = self.connection
+        connection, pump = self.connection, self._pump
         step = connection.step_handshake
         if self._call is not None:
+            if pump.received == pump.drained_at and not connection.handshake.established:
+                while (said := self._do(pump.refill)) != DONE:
+                    self._wait(said)
             step = partial(self._call, connection, step)
-        if connection.drained and not connection.established:
-            self._receive()
-        while self._step(step) == WANT_READ:
-            self.flush()
-            self._receive()
-        if not connection.session_reused:
-            self._bulky = True
-        self._flush_tickets()
-
-    def _flush_tickets(self, wait: bool = True) -> None:
-        """flush(), where a client may have said all it wanted and left before its tickets came: there may be data to
-        read."""
-        try:
-            self.flush(wait)
-        except (BrokenPipeError, ConnectionResetError):
-            if not self.connection.server_side:
-                raise
-            self._unsent = None
-            self.connection.data_to_send()
+        while (said := self._do(step)) != DONE:
+            self._wait(said)
+        self.flush(forget=True)  # a client may have said all it wanted, and left before its tickets came
 
     def read(self, max_bytes: int) -> bytes:
         """1 to max_bytes bytes, or b"" after the peer's close_notify.
 
         Raises UnexpectedEOF, TLSError, OSError, TimeoutError, or what a hook raised.
         """
-        connection, spare, room = self.connection, self._spare.plain, min(max_bytes, bios.RECORD_SIZE)
-        if connection.received != connection.drained_at:
-            self._work(1)
-        elif not connection.handshake.dead and connection.operation.entrant() is getcurrent():
-            self._answer(patient=True)  # at once, as step_read() would only want to read
-            self._receive()
-        data = b""
+        connection, pump = self.connection, self._pump
+        verb: Any = connection.step_read if connection.early else pump.read
         while True:
             try:
-                plain = spare.pop()
-            except IndexError:
-                plain = bios.read_buffer(bios.RECORD_SIZE)
-            try:
-                length = connection.step_read(plain, room)
-                if length > 0:
-                    data = bios.read_bytes(plain, length)
+                said = verb(max_bytes)
             except BaseException as error:
                 if not self._again(error):
                     raise
                 continue
-            finally:
-                if not spare:
-                    spare.append(plain)
-            if length != WANT_READ:
+            if said.__class__ is bytes:
+                data: bytes = said
                 break
-            self._answer(patient=True)
-            self._receive()
-        if not connection.server_side:
+            if said == CLOSED:
+                data = b""
+                break
+            self._wait(said, "read")
+        if not pump.server_side and pump.unsent:
             self._answer()
         return data
 
     def read_into(self, buffer: bytearray | memoryview) -> int:
         """read() into a writable buffer; returns the length."""
-        connection = self.connection
-        if connection.received != connection.drained_at:
-            self._work(1)
+        connection, pump = self.connection, self._pump
+        verb = connection.step_read_into if connection.early else pump.read_into
         with bios.writable(buffer) as room:  # or a traceback would keep the caller's buffer exported
-            while (length := self._step(connection.step_read, room, len(room))) == WANT_READ:
-                self._answer(patient=True)
-                self._receive()
-        if not connection.server_side:
+            address, length = pointer(room), len(room)
+            while (said := self._do(verb, address, length)) <= 0 and said != CLOSED:
+                self._wait(said, "read")
+        if not pump.server_side and pump.unsent:
             self._answer()
-        return max(length, 0)
+        return max(said, 0)
 
-    def _answer(self, patient: bool = False) -> None:
-        """Sends what reading has brought up, a key update or an alert, unless somebody else is sending. patient: even
-        then, where it has become too much.
-
-        Before a wait for more. And at a client at once, as it may be its certificate that the server waits for (RFC
-        8446 4.6.2); the answer to a key update has only to go before the next data (4.6.3).
-        """
-        unsent = bios.mem_data(self.connection.outgoing, bios.start)
-        if unsent or self._unsent is not None:
-            self._flush_tickets(wait=patient and unsent > MAX_UNSENT)
+    def _answer(self) -> None:
+        """At a client at once, as it may be its certificate that the server waits for (RFC 8446 4.6.2); the answer to a
+        key update has only to go before the next data (4.6.3). Unless a greenlet waits to send: that one sends it."""
+        if _SEND in self._free:
+            self.flush(forget=True)
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Sends all of it. Raises TLSError, OSError, TimeoutError, or what a hook raised."""
         if len(data) <= FLIGHT_SIZE and isinstance(data, bytes):
-            self._encrypt(data)
-            self.flush()
+            if self._encrypt(data) != DONE:
+                self.flush()
             return
         with memoryview(data) as view, view.cast("B") as octets:
             for start in range(0, len(octets), FLIGHT_SIZE):
                 with octets[start : start + FLIGHT_SIZE] as piece:
-                    self._encrypt(piece)
-                self.flush()
-                self._work(RECORDS_IN_A_FLIGHT)
+                    if self._encrypt(piece) != DONE:
+                        self.flush()
 
     def send(self, data: bytes | bytearray | memoryview) -> int:
         """Takes some of the data once all that was taken before is sent; returns how many bytes.
@@ -316,19 +215,39 @@ class TLSStream:
         Raises as write(); after TimeoutError and WouldBlock nothing was taken. What the socket does not accept in time
         goes first next time, and is lost if there is none.
         """
-        self._work(RECORDS_IN_A_FLIGHT)
-        self.flush()
         with memoryview(data) as view, view.cast("B") as octets, octets[:FLIGHT_SIZE] as piece:
-            length = self._encrypt(piece)
-        enough = TimeoutError()
-        try:
-            self.flush(late=enough)
-        except TimeoutError as error:
-            if error is not enough:
-                raise
-        finally:
-            del enough  # its traceback holds this frame
+            length = len(piece)
+            said = self._encrypt(piece)
+        if said != DONE:
+            enough = TimeoutError()
+            try:
+                self.flush(late=enough)
+            except TimeoutError as error:
+                if error is not enough:
+                    raise
+            finally:
+                del enough  # its traceback holds this frame
         return length
+
+    def _encrypt(self, data: bytes | memoryview) -> int:
+        """DONE, or UNSENT."""
+        connection = self.connection
+        try:
+            if isinstance(data, bytes):
+                write = connection.step_write if connection.early else self._pump.write
+                while (said := self._do(write, data)) not in (DONE, UNSENT):
+                    self._wait(said, "write")
+                return said
+            write_from = connection.step_write_from if connection.early else self._pump.write_from
+            with bios.readable(data) as readable:
+                address, length = pointer(readable), len(readable)
+                while (said := self._do(write_from, address, length)) not in (DONE, UNSENT):
+                    self._wait(said, "write")
+                return said
+        except TLSError:
+            if self._shut:  # as send(2) after shutdown(2)
+                raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)) from None
+            raise
 
     def shutdown(self) -> None:
         """Sends close_notify and receives until the peer's arrives.
@@ -337,26 +256,25 @@ class TLSStream:
         plaintext must not mistake truncation for close_notify, or lose data. Raises OSError, TimeoutError, and any
         exception from a hook.
         """
-        if self.connection.unfinished:
+        if not self.connection.handshake.finished:
             self.do_handshake()
-        shutdown = self.connection.shutdown
-        done = self._step(shutdown)
+        shutdown, refill = self.connection.shutdown, self._pump.refill
+        done = self._do(shutdown)
         self.flush()
-        while not (done or self._step(shutdown)):
+        while not (done or self._do(shutdown)):
             self.flush()  # a close_notify that had to wait, or the answer to a key update
-            self._receive()
+            while (said := self._do(refill)) != DONE:
+                self._wait(said, "shutdown")
 
     def feed(self, data: bytes) -> None:
         """Ciphertext that somebody else has received from the socket, before the handshake."""
         self.connection.receive_data(data)
-        if self._records is not None:
-            self._records.passed(data)
 
     def receive(self) -> bytes:
         """Ciphertext as it comes from the socket, b"" at its end; the connection has it too. Before the handshake."""
-        data: list[bytes] = []
-        self._receive(data.append)
-        return b"".join(data)
+        while isinstance(said := self._do(self._pump.receive), int):
+            self._wait(said, "read")
+        return said
 
     def refuse(self, alert: int, reason: str) -> None:
         """Connection.refuse(), and the alert on its way if the socket takes it at once."""
@@ -389,14 +307,20 @@ class TLSStream:
         if self.closed:
             return
         if sys.is_finalizing() or self._hub.loop is None:  # a finalizer's, or another thread's: the hub is no more
-            self.closed = True
-            self._socket.close()
+            self.abandon()
             return
         try:
             self.close_notify()  # may enter hooks
         finally:
+            self._pump.detach()
             sock, self._socket = self._socket, _CLOSED
             self._release(partial(_close_polled, sock, self._hub.loop))
+
+    def abandon(self) -> None:
+        """The end of the socket, without a word, where there is no hub, or nobody knows the stream any more."""
+        self.closed = True
+        self._pump.detach()  # before its number is another one's
+        self._socket.close()
 
     def shut(self, how: int) -> None:
         """shutdown(2) of the socket, after close_notify() if it may not send any more.
@@ -416,125 +340,95 @@ class TLSStream:
 
     def detach(self) -> int:
         """The socket's descriptor, -1 if there is none any more; the stream is closed but the descriptor is not."""
+        self._pump.detach()
         self._release()
         return self._socket.detach()
 
     def _release(self, then: Callable[[], None] = lambda: None) -> None:
         """Ends the waits: libev must not poll a descriptor that is closed, or somebody else's. then: after them."""
         self.closed = True
-        self._receives = RECEIVES
         if self._idle is not None:
             self._idle.close()
         self._hub.cancel_waits_close_and_then((self._readable, self._writable), _closed(), then)
         self._readable = self._writable = None
 
-    # -- the pump ------------------------------------------------------------------------------------------------------
+    # -- turns and waits -----------------------------------------------------------------------------------------------
 
-    def _step(self, operation: Callable[..., Result], *arguments: Any) -> Result:
-        """One operation of the connection, when it is this greenlet's turn."""
+    def _do(self, verb: Callable[..., Result], *arguments: Any) -> Result:
+        """A verb, when nobody is inside OpenSSL."""
         while True:
             try:
-                return operation(*arguments)
+                return verb(*arguments)
             except BaseException as error:
-                if not self._again(error):
-                    raise
-
-    def _encrypt(self, data: bytes | memoryview) -> int:
-        while _SEND not in self._free:
-            self._wait_for(_SEND, "write")
-        while True:
-            try:
-                return self.connection.write(data)
-            except WantRead:
-                self._receive()
-            except BaseException as error:
-                if self._shut:  # as send(2) after shutdown(2)
-                    raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)) from None
                 if not self._again(error):
                     raise
 
     def _again(self, error: BaseException) -> bool:
-        """Whether an operation that has raised this can be tried again: another greenlet was inside OpenSSL, in a hook,
-        and has left."""
+        """Whether a verb that has raised this can be tried again: another greenlet was inside OpenSSL, in a hook, and
+        has left."""
         operation = self.connection.operation
-        if not isinstance(error, ConcurrentUseError) or operation.handshake.dead or operation.inside:
+        if not isinstance(error, ConcurrentUseError) or operation.dead or operation.inside:
             self._last_words()
             return False
         while operation.taken:
             left = operation.when_left(Event())
-            if operation.taken and not left.wait(self.timeout):
+            if operation.taken and not left.wait(self._timeout):
                 raise self.late("write")
         return True
 
-    def flush(self, wait: bool = True, late: TimeoutError | None = None) -> None:
-        """Sends all that the connection has for the peer. wait: also for another greenlet that is sending.
+    def _wait(self, said: int, name: str = "do_handshake") -> None:
+        """For what the pump said it wants; then it may work again."""
+        if said == ENDED:
+            raise UnexpectedEOF(name)
+        if said == WANT_WRITE:
+            self.flush(forget=name != "write")
+        elif said == SPENT:
+            self._rest()
+        else:
+            self._wait_to_receive()
+        self._pump.rest()
+
+    def _rest(self) -> None:
+        """To the hub and back, behind a look at the sockets and at the clock: sleep(0) is only for greenlets that are
+        ready already. Not where there must be no wait, as the caller has a loop of its own then."""
+        if self._timeout != 0.0:
+            with self._hub.loop.timer(0.0) as timer:
+                self._hub.wait(timer)
+
+    def flush(self, forget: bool = False, late: TimeoutError | None = None) -> None:
+        """Sends all that the connection has for the peer. forget: a server does, if its peer has gone.
 
         late: what to raise after the timeout, instead of a new TimeoutError or WouldBlock.
         """
+        pump = self._pump
+        send = pump.send_or_forget if forget and pump.readable else pump.send
         free, mine = self._free, False
         try:
-            while not mine:
-                mine = True
-                try:
-                    free.remove(_SEND)
-                except ValueError:
-                    mine = False
-                    if not wait:
-                        return
-                    self._wait_for(_SEND, "write")
-            while not self._send():
-                if self.timeout == 0.0:
+            while self._do(send) != DONE:
+                while not mine:
+                    mine = True
+                    try:
+                        free.remove(_SEND)
+                    except ValueError:
+                        mine = False
+                        self._wait_for(_SEND, "write")
+                pump.attend(True)
+                if self._timeout == 0.0:
                     raise late or self.late("write")
                 if self._writable is None:
                     self._writable = self._hub.loop.io(self._socket.fileno(), _WRITE)
-                wait_on(self._writable, self.timeout, late or self.late("write"))
+                wait_on(self._writable, self._timeout, late or self.late("write"))
         finally:
             if mine and _SEND not in free:
+                pump.attend(False)
                 free.append(_SEND)
                 if _awaited:
                     self._left(_SEND)
             del late  # it may be what is raised, and the traceback holds this frame
 
-    def _send(self) -> bool:
-        """Returns True if everything was sent, False if the socket is full. Only the holder of the turn calls this."""
-        unsent, spare = self._unsent, self._spare.outgoing
-        if unsent is not None:
-            try:
-                sent = self._socket.send(unsent)
-            except BlockingIOError:
-                return False
-            if sent < len(unsent):
-                self._unsent = unsent[sent:]
-                return False
-            self._unsent = None
-        try:
-            buffer = spare.pop()
-        except IndexError:
-            buffer = bios.Buffer(SEND_SIZE)
-        try:
-            while (length := bios.read(self.connection.outgoing, buffer.pointer, SEND_SIZE)) > 0:
-                if length > BULKY:
-                    self._bulky = True
-                try:
-                    sent = self._socket.send(buffer.memory[:length])
-                except BlockingIOError:
-                    sent = 0
-                if sent < length:
-                    self._unsent = memoryview(bytes(buffer.memory[sent:length]))
-                    return False
-                if length < SEND_SIZE:
-                    return True  # the BIO is empty
-            return True
-        finally:
-            if not spare:
-                spare.append(buffer)
-
-    def _receive(self, tap: Callable[[bytes], object] | None = None) -> None:
-        """Ciphertext from the socket, or its end, to the connection; nothing, if another greenlet has received.
-
-        tap: gets the same bytes.
-        """
-        free, mine, spare = self._free, True, self._spare.received
+    def _wait_to_receive(self) -> None:
+        """Until the socket can be read, or another greenlet that waits for that has left."""
+        free, mine = self._free, True
         try:
             try:
                 free.remove(_RECEIVE)
@@ -542,110 +436,49 @@ class TLSStream:
                 mine = False
                 self._wait_for(_RECEIVE, "read")
                 return
-            if self._receives < 0 and self.timeout is not None:  # which it was before: a look costs less, or is all
-                self._receives = RECEIVES
-            while True:
-                if self._receives > 0:
-                    try:
-                        buffer = spare.pop()
-                    except IndexError:
-                        buffer = bios.Buffer(RECEIVE_SIZE)
-                    try:
-                        length = self._recv_into(buffer.memory)
-                        self.connection.receive(buffer.pointer, length)
-                        if tap is not None:
-                            tap(bytes(buffer.memory[:length]))
-                        break
-                    except BlockingIOError:
-                        pass
-                    finally:
-                        if not spare:
-                            spare.append(buffer)
-                self._wait_to_receive()
-            if length > BULKY:
-                self._bulky = True
-            if length < RECEIVE_SIZE and self.timeout is None and self._records is None:
-                # As a rule the socket has nothing more then, and an exception costs more than a wait that ends at once;
-                # but less than a wait with a timeout.
-                self._receives = -1
-            else:
-                self._receives -= 1
+            if self._idle is None and self._pump.bulky:
+                self._idle = self._hub.loop.timer(IDLE, IDLE, ref=False)
+                self._idle.start(_look_whether_idle, weakref.ref(self), self._idle)
+            if self._readable is None:
+                self._readable = self._hub.loop.io(self._socket.fileno(), _READ)
+            readable = self._readable
+            if self._timeout is not None:
+                wait_on(readable, self._timeout, self.late("read"))
+                return
+            waiter = Waiter(self._hub)
+            try:
+                readable.start(waiter.switch, None)
+                waiter.get()  # hub.wait() would raise if it is woken by mistake; here that is only another look
+            finally:
+                readable.stop()
         finally:
             if mine and _RECEIVE not in free:
                 free.append(_RECEIVE)
                 if _awaited:
                     self._left(_RECEIVE)
 
-    def _wait_to_receive(self) -> None:
-        if self._bulky and self._idle is None:
-            self._idle = self._hub.loop.timer(IDLE, IDLE, ref=False)
-            self._idle.start(_look_whether_idle, weakref.ref(self), self._idle)
-        if self._readable is None:
-            self._readable = self._hub.loop.io(self._socket.fileno(), _READ)
-        readable = self._readable
-        self._receives = RECEIVES
-        if self.timeout is not None:
-            wait_on(readable, self.timeout, self.late("read"))
-            return
-        waiter = Waiter(self._hub)
-        try:
-            readable.start(waiter.switch, None)
-            waiter.get()  # hub.wait() would raise if it is woken by mistake; here that is only another look
-        finally:
-            readable.stop()
-
     def _give_back(self) -> bool:
         """The memory of the connection's BIOs, if nothing has come since this was asked last. In the hub, which does
         not switch."""
-        received, before = self.connection.received, self._received_when_looked
+        received, before = self._pump.received, self._received_when_looked
         self._received_when_looked = received
         if received != before or not self.connection.release():
             return False
-        self._bulky, self._idle = False, None
+        self._idle = None
         return True
-
-    def _work(self, records: int) -> None:
-        """Goes to the hub and back before they are more than TURN, with the messages that came along with them; not
-        where there must be no wait, as the caller has a loop of its own then."""
-        operation = self.connection.operation
-        self._records_left -= records
-        if operation.chores:
-            self._records_left -= operation.take_chores()
-        if self._records_left < 0:
-            self._records_left = TURN
-            if self.timeout != 0.0:
-                # Behind a look at the sockets and at the clock: sleep(0) is only for greenlets that are ready already.
-                with self._hub.loop.timer(0.0) as timer:
-                    self._hub.wait(timer)
 
     def late(self, what: str) -> TimeoutError:
         """What a wait raises that takes too long. Raises WouldBlock if there must not be one."""
-        if self.timeout == 0.0:
+        if self._timeout == 0.0:
             raise WouldBlock(what)
-        return TimeoutError(f"The {what if self.connection.established else 'handshake'} operation timed out")
+        return TimeoutError(f"The {what if self.connection.handshake.established else 'handshake'} operation timed out")
 
     def _last_words(self) -> None:
         """An alert, or a close_notify, if the socket takes it at once: nobody waits for a connection that failed."""
         try:
-            self._if_free_to_send(self._send)
-        except OSError:
+            self._pump.send()
+        except (OSError, ConcurrentUseError):
             pass
-
-    def _if_free_to_send(self, function: Callable[[], bool]) -> bool:
-        """The function's result; False while somebody else is sending."""
-        free, mine = self._free, True
-        try:
-            try:
-                free.remove(_SEND)
-            except ValueError:
-                mine = False
-                return False
-            return function()
-        finally:
-            if mine and _SEND not in free:
-                free.append(_SEND)
-                if _awaited:
-                    self._left(_SEND)
 
     def _wait_for(self, turn: str, what: str) -> None:
         """Until it may be free. Raises TimeoutError, WouldBlock, OSError if the stream is closed."""
@@ -654,7 +487,7 @@ class TLSStream:
         try:
             if turn in self._free:
                 self._left(turn)
-            elif not left.wait(self.timeout):
+            elif not left.wait(self._timeout):
                 raise late
         finally:
             del late  # the traceback holds this frame

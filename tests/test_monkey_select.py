@@ -79,6 +79,8 @@ WAYS = {{
     "DefaultSelector": by_selector(selectors.DefaultSelector),
 }}
 
+from greentls.openssl.library import lib
+
 client, server = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 client.load_verify_locations({ca!r})
 server.load_cert_chain({cert!r}, {key!r})
@@ -89,12 +91,14 @@ there = job.get(timeout=PATIENCE)
 idle, _idle = SOCKETS()
 
 
+def record(sock, data):
+    operation = sock._connection.operation
+    operation.run("write", lib.SSL_write, (operation.ssl, data, len(data)))
+    return sock._connection.data_to_send()
+
+
 def together(*messages):
-    records = []
-    for message in messages:
-        there._connection.write(message)
-        records.append(there._connection.data_to_send())
-    there._raw.send(b"".join(records))
+    there._raw.send(b"".join(record(there, message) for message in messages))
 
 
 class Over:
@@ -115,9 +119,8 @@ for name, ask in WAYS.items():
         assert here.recv(2) == b"th" and ask(thing, idle, None) == [thing], name  # half of a record
         assert here.recv(100) == b"ree"
         assert ask(thing, idle, 0) == [], name
-        there._connection.write(b"whole")
-        record = there._connection.data_to_send()
-        there._raw.send(record[:9])
+        whole = record(there, b"whole")
+        there._raw.send(whole[:9])
         assert ask(thing, idle, PATIENCE) == [thing], name
         here.settimeout(0)
         try:
@@ -126,7 +129,7 @@ for name, ask in WAYS.items():
             pass
         assert ask(thing, idle, 0) == [], name  # nobody need turn in a circle for the rest
         here.settimeout(PATIENCE)
-        there._raw.send(record[9:])
+        there._raw.send(whole[9:])
         assert here.recv(100) == b"whole"
 
 there._connection.shutdown()

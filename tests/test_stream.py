@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _socket
 import random
 import socket
 
@@ -14,8 +15,10 @@ from greentls.core.connection import Connection
 from greentls.core.hooks import Hooks
 from greentls.errors import ConnectionDead, TLSError, UnexpectedEOF, WrongThreadError
 from greentls.openssl import bios as ssl_bios
+from greentls.openssl.pump import BULKY, RECEIVE_SIZE
 from greentls.stream import TLSStream
 from greentls.wire.registry import ContentType
+from tests.support.fake_sockets import fakes
 from tests.support.helpers import PATIENCE, allocated
 from tests.support.pairs import (
     VERSIONS,
@@ -262,10 +265,10 @@ class TestBeingIdle:
         monkeypatch.setattr(stream_module, "IDLE", 0.001)
         monkeypatch.setattr(ssl_bios, "shrink", lambda *bios: given_back.append(bios) or shrink(*bios))
         here, there = connect(streams(version))
-        bios = there.connection.incoming, there.connection.outgoing
+        bios = there.connection.operation.incoming, there.connection.operation.outgoing
         for times in (1, 2):
             job = gevent.spawn(read_exactly, there, many)
-            wanted = times if many > stream_module.BULKY else 1
+            wanted = times if many > BULKY else 1
             with gevent.Timeout(PATIENCE):
                 while given_back.count(bios) < wanted:
                     gevent.sleep(0)
@@ -476,18 +479,16 @@ def test_one_flight_is_one_send(streams, monkeypatch):
     here, there = streams(VERSIONS["1.3"])
     sends = []
 
-    class Counting:
-        def __init__(self, sock):
-            self._sock = sock
-
-        def __getattr__(self, name):
-            return getattr(self._sock, name)
-
+    class Counting(_socket.socket):
         def send(self, data):
             sends.append(len(data))
-            return self._sock.send(data)
+            return super().send(data)
 
-    there._socket = Counting(there._socket)
-    connect([here, there])
+    sock = there._socket
+    there._socket = Counting(sock.family, sock.type, sock.proto, fileno=sock.detach())
+    there._socket.setblocking(False)
+    with fakes() as known:
+        there.connection.operation.attach(known(there._socket))
+        connect([here, there])
     assert len(sends) == 2  # ServerHello .. Finished; then the tickets
-    assert stream_module.RECEIVE_SIZE >= 4 * 16384
+    assert RECEIVE_SIZE >= 4 * 16384

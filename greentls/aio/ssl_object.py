@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
-from greentls.core.connection import WANT_READ, Connection
+from greentls.core.connection import Connection
 from greentls.errors import TLSError, WireError
 from greentls.hub import Deadline
+from greentls.openssl.pump import WANT_READ
 from greentls.ssl.client_hello import ReadsClientHello
 from greentls.ssl.compiled import make_connection
 from greentls.ssl.context import PassedThrough

@@ -35,9 +35,8 @@ from greenlet import getcurrent
 
 from greentls.aio.ssl_object import SSLObject
 from greentls.aio.workers import Job, Workers
-from greentls.core.connection import WANT_READ
 from greentls.errors import TLSError, UnexpectedEOF, WantRead
-from greentls.openssl.bios import RECORD_SIZE, read_buffer, read_bytes
+from greentls.openssl.pump import RECORD_SIZE, WANT_READ
 
 if TYPE_CHECKING:
     from greentls.core.session import Session
@@ -60,7 +59,6 @@ class _Buffers:
 
     def __init__(self) -> None:
         self.received: list[memoryview[int]] = []
-        self.plain: list[Any] = []
 
 
 _by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[Workers, _Buffers]] = weakref.WeakKeyDictionary()
@@ -274,29 +272,20 @@ class TLSTransport(transports._FlowControlMixin, asyncio.Transport):
 
     def _read(self) -> None:
         """In a worker. Into self._pieces."""
-        connection, pieces, spare = self._object._connection, self._pieces, self._spare.plain
+        connection, pieces = self._object._connection, self._pieces
         self._more = False
         try:
-            plain = spare.pop()
-        except IndexError:
-            plain = read_buffer(RECORD_SIZE)
-        try:
             for _ in range(RECORDS):
-                length = connection.step_read(plain, RECORD_SIZE)
-                if length == WANT_READ:
+                said = connection.step_read(RECORD_SIZE)
+                if isinstance(said, int):
+                    self._eof = said != WANT_READ
                     return
-                if length < 0:
-                    self._eof = True
-                    return
-                pieces.append(read_bytes(plain, length))
-                if connection.received == connection.drained_at:
+                pieces.append(said)
+                if connection.drained:
                     return
         except UnexpectedEOF:
             self._eof = True
             return
-        finally:
-            if not spare:
-                spare.append(plain)
         self._more = True
 
     def _have_read(self, _: Any, error: BaseException | None) -> None:

@@ -47,10 +47,11 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar, cast
 
 from greenlet import getcurrent, greenlet
 
+from greentls.core.handshake import State
 from greentls.core.hooks import HookConnection
 from greentls.errors import (
     CertificateError,
@@ -62,28 +63,20 @@ from greentls.errors import (
 )
 from greentls.hub.coroutines import asker
 from greentls.hub.protocol import Event
-from greentls.openssl import bios, connections, errors
+from greentls.openssl import bios, connections, errors, pump
 from greentls.openssl.library import BIO, SSL
+from greentls.openssl.pump import Entrant, Pump, nobody
 from greentls.wire.registry import AlertDescription
 
-__all__ = ["CLOSED", "WANT_READ", "Operation", "guarded", "nobody", "running", "second_net", "tls_error"]
+__all__ = ["Operation", "guarded", "occupant", "occupants", "second_net", "tls_error"]
 
 Answer = TypeVar("Answer")
 Fatal = TypeVar("Fatal")
-Entrant = Callable[[], object]  # a weak reference to a greenlet, or nobody
-
-# What Operation.run() answers besides SSL_*'s own positive results.
-WANT_READ = 0
-CLOSED = -1  # the peer's close_notify has come
 
 # A record that no peer sends: application data that no key opens. An OpenSSL that skips rejected early data gives up
 # after 16 KiB and some of it, not counting each record's tag of 16 bytes, so enough is fed to reach the alert from
 # wherever the handshake stood.
 _NONSENSE = (b"\x17\x03\x03\x01\x00" + bytes(256)) * 70
-
-
-def nobody() -> None:
-    """A weak reference to nobody."""
 
 
 def _thread() -> weakref.ref[greenlet]:
@@ -99,11 +92,9 @@ def _thread() -> weakref.ref[greenlet]:
     return weakref.ref(root)
 
 
-class Operation:
-    """What one connection's SSL* is doing. Lives as long as its connection; entered once per operation."""
+class Operation(Pump):
+    """A Pump, and who may use it. What one connection's SSL* is doing; lives as long as the connection."""
 
-    messages = 0  # and answers, post-handshake, since there was application data
-    chores = 0  # the same, since the pump has looked
     alert = AlertDescription.internal_error  # what the peer is told if a callback fails where OpenSSL cannot be told
     thread: weakref.ref[greenlet] | None = None  # that of the first operation
     # Runs a callback's function, if that is not to run in the thread that OpenSSL runs in. Any: what that returns.
@@ -112,77 +103,23 @@ class Operation:
     waits: weakref.ref[greenlet] | None = None
     # A greenlet that must not wait, and so must not enter. It may say close_notify, which asks no hook.
     hub: greenlet | None = None
-    left: Event | None = None  # an event that is set once nobody is inside any more
 
-    def __init__(self, ssl: SSL, incoming: BIO, connection: HookConnection) -> None:
-        self.ssl = ssl
-        self.incoming = incoming  # the BIO that OpenSSL reads ciphertext from
+    def __init__(self, ssl: SSL, incoming: BIO, outgoing: BIO, connection: HookConnection) -> None:
+        super().__init__(ssl, incoming, outgoing, connection.server_side)
         self.connection = weakref.ref(connection)
         self.handshake = connection.handshake
-        self.failure: BaseException | None = None  # what a callback raised
-        # The greenlet that entered last, which has one thread. A weak reference, and run() keeps no other: otherwise a
-        # greenlet that waits for ever in a hook could not be collected, which ends the operation with its GreenletExit.
-        self.entrant: Entrant = nobody
 
-    def run(self, name: str, function: Callable[..., int], arguments: tuple[object, ...]) -> int:
-        """Calls an SSL_* function with the arguments, of which SSL* is the first; its callbacks may wait.
-
-        Returns the function's positive result, WANT_READ, or CLOSED. Raises what a callback raised, as itself; TLSError
-        if OpenSSL failed; ConcurrentUseError, WrongThreadError or ConnectionDead before OpenSSL is entered.
-        """
-        me = self.entrant
-        if me() is not getcurrent():
-            me = self.admit(name)
-        ssl = self.ssl
-        entry = self, me, name  # no other entry is this object
-        found = None
-        try:
-            if running.setdefault(ssl, entry) is not entry:
-                raise self._occupied(name)
-            if self.handshake.dead:
-                raise ConnectionDead(name, reason=self.handshake.dead)
-            self.entrant = me
-            if errors.peek():
-                found = errors.save()
-            result = function(*arguments)
-            if result > 0 and self.failure is None:
-                return result
-            error = connections.get_error(ssl, result)
-            if self.failure is None:
-                if error == connections.WANT_READ:
-                    return WANT_READ
-                if error == connections.ZERO_RETURN or (error == connections.SYSCALL and self._closed_by_peer()):
-                    return CLOSED
-            said = self._said(name, failed=result <= 0 and error != connections.WANT_READ)
-            failure, self.failure = self.failure, None
-            self.handshake.die(str(said) if failure is None else f"a callback raised {failure!r}")
-        finally:
-            if ssl in running and running[ssl] is entry:  # no call before this is done: see "Whoever comes between"
-                del running[ssl]
-                if self.left is not None:
-                    self.tell_those_who_wait()
-            if found is not None and running:
-                errors.restore(found)
-        try:
-            if failure is None:
-                raise said
-            if failure.__cause__ is None:
-                failure.__cause__ = said
-            raise failure
-        finally:
-            del failure, said  # the traceback holds this frame
-
-    def _closed_by_peer(self) -> bool:
-        """Java says user_canceled before its close_notify, and SSL_get_error(3) then does not know the latter. A fatal
-        alert, which sets the same flag, has left an error."""
-        return connections.received_shutdown(self.ssl) and not errors.peek()
+    def keep_step(self) -> None:
+        """With the handshake, which has taken a step: what may be done now."""
+        handshake = self.handshake
+        self.dead, self.readable, self.writable = handshake.dead, handshake.established, handshake.writable
 
     def admit(self, name: str) -> Entrant:
         """Raises what run() raises before OpenSSL is entered. Returns a weak reference to the running greenlet."""
         if self.busy:
             raise self._occupied(name)
-        if self.handshake.dead:
-            raise ConnectionDead(name, reason=self.handshake.dead)
+        if self.dead:
+            raise ConnectionDead(name, reason=self.dead)
         if self.entrant() is getcurrent():
             return self.entrant
         if getcurrent() is self.hub and name != "shutdown":
@@ -201,24 +138,14 @@ class Operation:
         return ConcurrentUseError(f"{name}: {who} is inside {self.name} of this connection")
 
     @property
-    def name(self) -> str:
-        """Of the operation that is inside."""
-        return running.get(self.ssl, NOBODY)[2]
-
-    @property
-    def busy(self) -> bool:
-        """The entrant is inside OpenSSL."""
-        return self.ssl in running
-
-    @property
     def inside(self) -> bool:
         """The running greenlet is inside OpenSSL: this is one of its hooks."""
         return self.busy and self.entrant() is getcurrent()
 
     @property
     def taken(self) -> bool:
-        """Somebody is inside, or this thread waits for another one's operation."""
-        return self.busy or self.waits is not None
+        """Somebody is inside, or was interrupted there, or this thread waits for another one's operation."""
+        return self.busy or self.moving or self.waits is not None
 
     def keep_out(self, hub: greenlet) -> None:
         """That greenlet must not wait: it may enter for a close_notify only."""
@@ -241,11 +168,8 @@ class Operation:
     def when_left(self, event: Event) -> Event:
         """The event that is set once nobody is inside any more: this one, unless there is one already."""
         left: Event = self.__dict__.setdefault("left", event)
+        self.awaited = True
         return left
-
-    def take_chores(self) -> int:
-        chores, self.chores = self.chores, 0
-        return chores
 
     def tell_those_who_wait(self) -> None:
         if self.waits is None:  # an event is set in the thread of those who wait for it
@@ -260,6 +184,25 @@ class Operation:
         """
         if self.busy and not self.inside and (self.entrant() is not asker() or self.thread != _thread()):
             raise ConcurrentUseError(f"{name}: another greenlet is inside {self.name} of this connection")
+
+    def not_now(self, name: str) -> NoReturn:
+        """Raises why data cannot be read or written."""
+        self.admit(name)  # raises the reason if the connection is dead, or somebody is inside
+        if self.handshake.state is State.CLOSING:  # as OpenSSL, to which it would be an error of the whole connection
+            raise TLSError(name, "SSL routines", "protocol is shutdown")
+        raise TLSError(name, reason="the handshake is not finished")
+
+    def failed(self, name: str, failed: bool) -> BaseException:
+        """The connection is dead. Returns what to raise: what a callback raised, or what OpenSSL says."""
+        said = self._said(name, failed)
+        failure, self.failure = self.failure, None
+        self.handshake.die(str(said) if failure is None else f"a callback raised {failure!r}")
+        self.keep_step()
+        if failure is None:
+            return said
+        if failure.__cause__ is None:
+            failure.__cause__ = said
+        return failure
 
     def _said(self, name: str, failed: bool) -> TLSError:
         """What OpenSSL made of the operation. If a callback failed and OpenSSL did not notice, it does now."""
@@ -302,9 +245,11 @@ def tls_error(name: str, codes: list[int]) -> TLSError:
 
 # -- the guard ---------------------------------------------------------------------------------------------------------
 
-#: Who is inside which SSL*. cffi pointers are equal, and hash alike, if their addresses are.
-running: dict[SSL, tuple[Operation, Entrant, str]] = {}
-NOBODY: tuple[Operation | None, Entrant, str] = None, nobody, "an operation"
+# Every pump is an Operation.
+#: The one that is inside OpenSSL with an SSL*, or None.
+occupant = cast("Callable[[SSL], Operation | None]", pump.occupant)
+#: All that are inside OpenSSL, the last one last.
+occupants = cast("Callable[[], list[Operation]]", pump.occupants)
 
 
 def guarded(fatal: Fatal) -> Callable[[Callable[..., Answer]], Callable[..., Answer | Fatal]]:
@@ -316,7 +261,7 @@ def guarded(fatal: Fatal) -> Callable[[Callable[..., Answer]], Callable[..., Ans
 
     def guard(function: Callable[..., Answer]) -> Callable[..., Answer | Fatal]:
         def ask(ssl: SSL, *arguments: object) -> Answer | Fatal:
-            operation = running.get(ssl, NOBODY)[0]
+            operation = occupant(ssl)
             if operation is None or operation.failure is not None:
                 return fatal
             saved = errors.save() if errors.peek() else None
@@ -342,7 +287,7 @@ def guarded(fatal: Fatal) -> Callable[[Callable[..., Answer]], Callable[..., Ans
 
 def second_net(kind: type[BaseException], failure: BaseException, traceback: object) -> None:
     """For cffi: what escaped the guard (a KeyboardInterrupt in its first line), or a result that C cannot take."""
-    for operation, *_ in reversed(list(running.values())):
+    for operation in reversed(occupants()):
         if operation.inside:
             operation.failure = operation.failure or failure
             return

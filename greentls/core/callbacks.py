@@ -20,7 +20,7 @@ from typing import Any
 from greenlet import getcurrent
 from OpenSSL.SSL import Context
 
-from greentls.core.bridge import NOBODY, Operation, guarded, running, second_net
+from greentls.core.bridge import Operation, guarded, occupant, occupants, second_net
 from greentls.core.handshake import UNREAD, Unread
 from greentls.core.hooks import HookConnection, Hooks
 from greentls.core.session import Session
@@ -140,7 +140,7 @@ def _server_name(extension: bytes) -> str | Unread:
 @_callback("int(SSL *, int *, void *)", _ALERT_FATAL)
 def _on_servername(ssl: SSL, alert: Pointer, _: Pointer) -> int:
     """Acknowledges the name for which the hook has been asked; else this is a tripwire."""
-    operation = running.get(ssl, NOBODY)[0]
+    operation = occupant(ssl)
     if operation is not None and operation.failure is None and (name := operation.handshake.server_name) is not UNREAD:
         return _NOACK if name is None or _resumes(operation) else _OK
     alert[0] = AlertDescription.internal_error
@@ -398,8 +398,8 @@ def _on_sign(signer: Signer, message: bytes, digest: str, padding: str) -> bytes
     """OpenSSL does not say for which SSL* it wants a signature. It is the one that this greenlet is inside of; if this
     is a hook of another one, the one that it entered last. To look at an operation takes 0.03 microseconds."""
     me = getcurrent()
-    for operation, entrant, _ in reversed(list(running.values())):
-        if entrant() is me:
+    for operation in reversed(occupants()):
+        if operation.entrant() is me:
             signature: bytes | None = _sign(operation.ssl, signer, message, digest, padding)
             return signature
     return None
@@ -451,11 +451,11 @@ def _message(
 def _on_info(ssl: SSL, where: int, result: int) -> None:
     if result != 1 or where not in _MESSAGE_DONE:
         return
-    operation = running.get(ssl, NOBODY)[0]
+    operation = occupant(ssl)
     if operation is None:
         return
     operation.messages += 1
-    operation.chores += 1
+    operation.budget -= 1
     if operation.messages > MAX_MESSAGES_WITHOUT_DATA and operation.failure is None:
         lib.SSL_clear_mode(ssl, lib.SSL_MODE_AUTO_RETRY)  # SSL_read() returns now, and does not go on
         operation.alert = AlertDescription.unexpected_message

@@ -18,13 +18,12 @@ would call it fatal. A fatal alert, sent or received, still removes the session 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from functools import lru_cache
 
 from OpenSSL import SSL
 
 from greentls.certificates import CertificateChain
-from greentls.core.bridge import CLOSED, WANT_READ, Operation, nobody, tls_error
+from greentls.core.bridge import Operation, tls_error
 from greentls.core.callbacks import count_messages, verify_resumption
 from greentls.core.config import VERIFY_POST_HANDSHAKE, Config
 from greentls.core.handshake import Handshake, State, Unread
@@ -32,9 +31,10 @@ from greentls.core.hooks import Hooks, Owner
 from greentls.core.session import Session
 from greentls.errors import ConfigurationError, TLSError, UnexpectedEOF, WantRead
 from greentls.openssl import bios, connections
-from greentls.openssl.library import Memory
+from greentls.openssl.library import pointer
+from greentls.openssl.pump import BOTH, CLOSED, DONE, ENDED, WANT_READ, nobody
 
-__all__ = ["CLOSED", "WANT_READ", "Connection"]
+__all__ = ["Connection"]
 
 
 class Connection:
@@ -47,8 +47,7 @@ class Connection:
     """
 
     early_data = b""  # a client's to send, before its handshake; at a server what came (early_data.EarlyConnection)
-    eof = False  # the peer's ciphertext has ended
-    _encrypt: Callable[..., int] = connections.write  # SSL_write(3), or SSL_write_early_data(3)
+    early = False  # early data may come, so that the verbs are this object's and not the operation's
 
     def __init__(
         self,
@@ -66,14 +65,9 @@ class Connection:
         self._original = config  # its session and servername hooks stay in force when the Config is switched
         verify = config.hooks.verify
         self.verify_hooks = () if verify is None else (verify,)  # of all the Configs it has had, each once
-        # incoming, outgoing: the BIOs, for a pump that moves ciphertext without a copy between them and its socket.
-        self._ssl, self.incoming, self.outgoing = connections.new(config.ssl_context, self.server_side)
+        self._ssl, self._incoming, self._outgoing = connections.new(config.ssl_context, self.server_side)
         self.handshake = Handshake()
-        self.operation = Operation(self._ssl, self.incoming, self)
-        # OpenSSL would only say that it wants to read if nothing was received since it last did. These are two counts
-        # and no flag, as somebody else may receive between an SSL_read() and the note of it. A client begins.
-        self.received = 0
-        self.drained_at = 0 if self.server_side else -1
+        self.operation = Operation(self._ssl, self._incoming, self._outgoing, self)
         if server_hostname:
             if connections.packed_ip(server_hostname) is None:  # RFC 6066 3: no literal addresses
                 connections.set_server_name(self._ssl, server_hostname)
@@ -88,19 +82,7 @@ class Connection:
 
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
         """Takes ciphertext from the peer; b"" says that there will be no more. Allowed while an operation waits."""
-        if data:
-            bios.append(self.incoming, data)
-        else:
-            self.eof = True
-        self.received += 1
-
-    def receive(self, pointer: Memory, length: int) -> None:
-        """receive_data() for a pump that has its ciphertext in a bios.Buffer: length bytes at its pointer."""
-        if not length:
-            self.eof = True
-        elif bios.write(self.incoming, pointer, length) != length:
-            raise MemoryError("BIO_write")
-        self.received += 1
+        self.operation.feed(bytes(data))
 
     def data_to_send(self) -> bytes:
         """The ciphertext for the peer, b"" if there is none. Allowed while an operation waits.
@@ -108,7 +90,7 @@ class Connection:
         Reading makes answers to KeyUpdates, as many bytes as such come: whoever calls receive_data() while the peer
         takes nothing bounds them by `unsent`.
         """
-        return bytes(bios.take(self.outgoing))
+        return bytes(bios.take(self._outgoing))
 
     def release(self) -> bool:
         """Gives back the memory of the BIOs, if they are empty: they keep the size of the most that they ever held.
@@ -117,21 +99,26 @@ class Connection:
         ciphertext meanwhile.
         """
         handshake = self.handshake
-        if not handshake.finished or handshake.dead or self.operation.busy or self.unread or self.unsent:
+        if not handshake.finished or handshake.dead or self.operation.taken or self.unread or self.unsent:
             return False
-        bios.shrink(self.incoming, self.outgoing)
+        bios.shrink(self._incoming, self._outgoing)
+        self.operation.bulky = False
         return True
+
+    @property
+    def eof(self) -> bool:
+        """The peer's ciphertext has ended."""
+        return self.operation.eof
 
     @property
     def drained(self) -> bool:
         """OpenSSL wants more ciphertext than it was given."""
-        return self.received == self.drained_at
+        return self.operation.received == self.operation.drained_at
 
     @property
     def unsent(self) -> int:
-        """Bytes of ciphertext that data_to_send() would give."""
-        length: int = bios.mem_data(self.outgoing, bios.start)
-        return length
+        """Bytes of ciphertext that wait to be sent."""
+        return self.operation.unsent
 
     # -- operations ----------------------------------------------------------------------------------------------------
 
@@ -141,117 +128,93 @@ class Connection:
             raise WantRead
 
     def step_handshake(self) -> int:
-        """1: finished. WANT_READ: not yet."""
-        handshake = self.handshake
+        """As far as it goes without waiting: DONE, and what is to be sent has not been yet; or what a Pump waits for.
+
+        Raises UnexpectedEOF, TLSError, or what a hook raised.
+        """
+        handshake, operation = self.handshake, self.operation
         if handshake.established:
-            return 1
+            return DONE
         if handshake.begin() and 0 < len(self.early_data) <= self.early_data_limit:
             early = self._ssl, self.early_data, len(self.early_data)
-            self.operation.run("do_handshake", connections.write_early_data, early)
-        return self._enter_handshake("do_handshake", connections.do_handshake, (self._ssl,))
+            operation.run("do_handshake", connections.write_early_data, early)
+        step = operation.do_handshake()
+        self._shaken("do_handshake", step)
+        return step
 
-    def _enter_handshake(self, name: str, function: Callable[..., int], arguments: tuple[object, ...]) -> int:
-        operation, handshake, received = self.operation, self.handshake, self.received
-        result = operation.run(name, function, arguments)
-        if result == 1:
+    def _shaken(self, name: str, step: int) -> None:
+        """What follows from a step of the handshake."""
+        handshake, operation = self.handshake, self.operation
+        if step == DONE:
             if self.verify_hooks:
                 operation.run(name, verify_resumption, (self._ssl,))
             handshake.finish()
+            operation.keep_step()
             connections.forget_keys(self._ssl)
-            if not (self.eof or bios.mem_data(self.incoming, bios.start)):
-                self.drained_at = received
+            if not self.session_reused:
+                operation.bulky = True  # certificates are
             count_messages(self._ssl, self.config.ssl_context)
-        elif result > 1:
-            handshake.accept_early_data()
-        elif self.eof:
+        elif step == ENDED:
             raise UnexpectedEOF(name)
-        elif result == CLOSED:
+        elif step == CLOSED:
             raise TLSError(name, reason="the peer closed the connection during the handshake")
-        return result
 
     def read(self, max_bytes: int = bios.RECORD_SIZE) -> bytes:
         """Plaintext: 1 to max_bytes bytes, or b"" after the peer's close_notify.
 
         Raises WantRead, UnexpectedEOF, TLSError, or what a hook raised.
         """
-        buffer = bios.read_buffer(min(max_bytes, bios.RECORD_SIZE))
-        length = self.step_read(buffer, len(buffer))
-        if length == WANT_READ:
-            raise WantRead
-        return bios.read_bytes(buffer, length) if length > 0 else b""
+        said = self.step_read(max_bytes)
+        if isinstance(said, bytes):
+            return said
+        _wanted("read", said)
+        return b""
 
     def read_into(self, buffer: bytearray | memoryview) -> int:
         """read() into a writable buffer: its length, 0 after the peer's close_notify."""
         with bios.writable(buffer) as room:
-            length = self.step_read(room, len(room))
-        if length == WANT_READ:
-            raise WantRead
-        return max(length, 0)
-
-    def _not_now(self, name: str) -> TLSError:
-        self.operation.admit(name)  # raises the reason if the connection is dead, or somebody is inside
-        if self.handshake.state is State.CLOSING:  # as OpenSSL, to which it would be an error of the whole connection
-            return TLSError(name, "SSL routines", "protocol is shutdown")
-        return TLSError(name, reason="the handshake is not finished")
-
-    def step_read(self, buffer: Memory, room: int) -> int:
-        """Into one of bios' buffers, room bytes at most: the number of bytes, WANT_READ, or CLOSED.
-
-        The buffer is this caller's alone until its content is copied.
-        """
-        if not self.handshake.established:
-            raise self._not_now("read")
-        received = self.received
-        if received == self.drained_at:
-            self.operation.admit("read")
-            return WANT_READ
-        result = self.operation.run("read", connections.read, (self._ssl, buffer, room))
-        if result == WANT_READ:
-            if self.eof:
-                raise UnexpectedEOF("read")
-            self.drained_at = received
-        elif result > 0:
-            self.operation.messages = 0
-            # The rest of a record, then: OpenSSL has none of it any more.
-            if result < room and not (self.eof or bios.mem_data(self.incoming, bios.start)):
-                self.drained_at = received
-        return result
+            return _wanted("read", self.step_read_into(pointer(room), len(room)))
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
         """Encrypts all of it; returns its length. Raises TLSError, or what a hook raised.
 
         WantRead, and nothing was taken: read() has met a post-handshake message of which only a part has come.
         """
-        if not self.handshake.writable:  # SSL_write() would do the handshake, and nobody would have the peer's answer
-            raise self._not_now("write")
-        if not data:
-            return 0
         if isinstance(data, bytes):
-            result = self.operation.run("write", self._encrypt, (self._ssl, data, len(data)))
+            _wanted("write", self.step_write(data))
         else:
             with bios.readable(data) as readable:
-                result = self.operation.run("write", self._encrypt, (self._ssl, readable, len(readable)))
-        if result <= 0:
-            if self.eof:
-                raise UnexpectedEOF("write")
-            raise WantRead
-        return result
+                _wanted("write", self.step_write_from(pointer(readable), len(readable)))
+        return len(data)
+
+    # A pump's verbs, as they are called while early data may come.
+
+    def step_read(self, size: int) -> bytes | int:
+        return self.operation.read(size)
+
+    def step_read_into(self, address: int, room: int) -> int:
+        return self.operation.read_into(address, room)
+
+    def step_write(self, data: bytes) -> int:
+        return self.operation.write(data)
+
+    def step_write_from(self, address: int, length: int) -> int:
+        return self.operation.write_from(address, length)
 
     def shutdown(self) -> bool:
-        """Sends close_notify the first time, and looks for the peer's from the second time on (RFC 8446 6.1): True once
+        """Says close_notify the first time, and looks for the peer's from the second time on (RFC 8446 6.1): True once
         that has come. Nothing behind it is read, nor data before it.
 
         Where a part of a post-handshake message has come, close_notify waits for the rest of it. Raises TLSError if
         there is data before the peer's, or a fatal alert in its place; UnexpectedEOF.
         """
-        if not self.handshake.established:
-            raise self._not_now("shutdown")
-        result = self.operation.run("shutdown", connections.shutdown, (self._ssl,))
-        if result != WANT_READ:
-            self.handshake.close()
-        elif self.eof:
+        step = self.operation.shutdown()
+        if step == ENDED:
             raise UnexpectedEOF("shutdown")
-        return result in (connections.BOTH_SAID, CLOSED)
+        if step != WANT_READ:
+            self.handshake.close()
+            self.operation.keep_step()
+        return step in (BOTH, CLOSED)
 
     def offer(self, session: Session, *, of_equal_settings: bool = False, chain_ends: float | None = None) -> None:
         """A client's, before the handshake: to resume this one. Raises ConfigurationError.
@@ -325,8 +288,9 @@ class Connection:
         alert: an AlertDescription. reason: what later operations raise ConnectionDead with.
         """
         self.operation.check_entry("refuse")
-        bios.append(self.outgoing, b"\x15\x03\x03\x00\x02\x02" + bytes([alert]))
+        bios.append(self._outgoing, b"\x15\x03\x03\x00\x02\x02" + bytes([alert]))
         self.handshake.die(reason)
+        self.operation.keep_step()
 
     @property
     def started(self) -> bool:
@@ -401,11 +365,11 @@ class Connection:
     @property
     def unread(self) -> int:
         """Ciphertext bytes that were received and not yet read by OpenSSL."""
-        return bios.pending(self.incoming)
+        return bios.pending(self._incoming)
 
     def take_unread(self) -> bytes:
         """The same bytes, taken away: behind the peer's close_notify they are no ciphertext any more."""
-        return bytes(bios.take(self.incoming))
+        return bytes(bios.take(self._incoming))
 
     @property
     def closed_by_peer(self) -> bool:
@@ -506,3 +470,12 @@ def _bound(first: bytes, chosen: bytes, name: str | None) -> bytes:
     for part in (first, chosen, host):
         digest.update(len(part).to_bytes(2, "big") + part)
     return digest.digest()
+
+
+def _wanted(name: str, said: int) -> int:
+    """What a verb of a pump's answers, as who has no socket is told: a length, 0 at the peer's close_notify."""
+    if said == ENDED:
+        raise UnexpectedEOF(name)
+    if said == WANT_READ:
+        raise WantRead
+    return max(said, 0)

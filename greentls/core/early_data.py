@@ -15,12 +15,12 @@ from __future__ import annotations
 
 from collections import deque
 
-from greentls.core.bridge import WANT_READ, nobody
 from greentls.core.config import Config
 from greentls.core.connection import Connection
 from greentls.core.hooks import Owner
 from greentls.openssl import bios, connections
 from greentls.openssl.library import SSL, Memory
+from greentls.openssl.pump import DONE, ENDED, UNSENT, WANT_READ, nobody
 
 __all__ = ["EarlyConnection", "server_connection"]
 
@@ -28,51 +28,87 @@ __all__ = ["EarlyConnection", "server_connection"]
 class EarlyConnection(Connection):
     """early_data: what has come of it so far; Config.max_early_data bytes at most."""
 
+    early = True
+
     def __init__(self, config: Config, *, owner: Owner = nobody) -> None:
         super().__init__(config, owner=owner)
         self._kept: deque[bytes] = deque()  # early data that do_handshake() received, and read() has not given yet
         self._more_early_data = True
+        self._answering = False  # the client's Finished has not come, and SSL_write() would wait for it
 
     def step_handshake(self) -> int:
-        """1: finished, or, the first time, some early data has come. WANT_READ: not yet."""
+        """DONE: finished, or, the first time, some early data has come."""
         handshake = self.handshake
         handshake.begin()
         was_established = handshake.established
         while not handshake.established or (was_established and not handshake.finished):
-            buffer = bios.read_buffer(bios.RECORD_SIZE)
-            length = self._step_early("do_handshake", buffer, bios.RECORD_SIZE)
-            if length <= WANT_READ:
-                return length
-            if length > 1:
-                self._kept.append(bios.read_bytes(buffer, length - 1))
-        return 1
+            said = self._step_early("do_handshake", bios.RECORD_SIZE)
+            if isinstance(said, bytes):
+                self._kept.append(said)
+            elif said != DONE:
+                return said
+        return DONE
 
-    def step_read(self, buffer: Memory, room: int) -> int:
+    def step_read(self, size: int) -> bytes | int:
         handshake = self.handshake
-        if not handshake.finished and handshake.established and not self._kept:
-            length = self._step_early("read", buffer, room)
-            if length != 1:
-                return length - 1 if length > 1 else length
+        while handshake.established and not (handshake.finished or self._kept):
+            said = self._step_early("read", min(size, bios.RECORD_SIZE))
+            if said != DONE:
+                return said
         try:
             data = self._kept.popleft()
         except IndexError:
-            return super().step_read(buffer, room)
-        if len(data) > room:
-            self._kept.appendleft(data[room:])
-        return bios.fill(buffer, data[:room])
+            self.early = not handshake.finished
+            return super().step_read(size)
+        if len(data) > size:
+            self._kept.appendleft(data[size:])
+        return data[:size]
 
-    def _step_early(self, name: str, buffer: Memory, room: int) -> int:
-        """1 + n: n bytes of early data are in the buffer. 1: the handshake is finished. WANT_READ."""
-        length = self._enter_handshake(name, self._accept, (self._ssl, buffer, room))
-        if length > 1:
-            self.early_data += bios.read_bytes(buffer, length - 1)
-        return length
+    def step_read_into(self, address: int, room: int) -> int:
+        said = self.step_read(room)
+        return said if isinstance(said, int) else bios.fill(address, said)
+
+    def step_write(self, data: bytes) -> int:
+        return self._write_early(data, len(data)) if self._answering else super().step_write(data)
+
+    def step_write_from(self, address: int, length: int) -> int:
+        if self._answering:
+            return self._write_early(bios.at(address), length)
+        return super().step_write_from(address, length)
+
+    def _write_early(self, data: Memory | bytes, length: int) -> int:
+        operation = self.operation
+        if operation.attached and operation.unsent and (step := operation.send()) != DONE:
+            return step
+        if length:
+            operation.run("write", connections.write_early_data, (self._ssl, data, length))
+        return DONE if not operation.attached or operation.send() == DONE else UNSENT
+
+    def _step_early(self, name: str, room: int) -> bytes | int:
+        """Early data. DONE: the handshake is finished. Or what a Pump waits for."""
+        buffer = bios.read_buffer(room)
+        operation = self.operation
+        while True:
+            length = operation.run(name, self._accept, (self._ssl, buffer, room))
+            if length > 1:
+                data = bios.read_bytes(buffer, length - 1)
+                self.early_data += data
+                self.handshake.accept_early_data()
+                operation.keep_step()
+                return data
+            step = ENDED if length == WANT_READ and operation.eof else length
+            self._shaken(name, step)
+            if step != WANT_READ:
+                return step
+            step = operation.refill()
+            if step != DONE:
+                return step
 
     def _accept(self, ssl: SSL, buffer: Memory, room: int) -> int:
         if self._more_early_data:
             length = connections.read_early_data(ssl, buffer, room)
             if length > 0:
-                self._encrypt = connections.write_early_data  # inside of the operation, before anybody may write
+                self._answering = True  # inside of the operation, before anybody may write
                 return length + 1
             if length:
                 return length
@@ -80,7 +116,7 @@ class EarlyConnection(Connection):
         # At once: SSL_read_early_data() has found by now, and hides, what is wrong with the client's Finished.
         result = connections.do_handshake(ssl)
         if result == 1:
-            self._encrypt = connections.write
+            self._answering = False
         return result
 
     @property

@@ -35,7 +35,7 @@
 #define CONTRACT 1 /* pump.py has the same number, or does not use this file */
 
 /* What a verb answers besides a length: pump.py explains them. */
-enum { DONE = 1, WANT_READ = 0, CLOSED = -1, WANT_WRITE = -2, ENDED = -3, SPENT = -4, UNSENT = -5, EMPTIED = -6 };
+enum { DONE = 1, WANT_READ = 0, CLOSED = -1, WANT_WRITE = -2, ENDED = -3, SPENT = -4, UNSENT = -5 };
 enum { FAILED = INT_MIN }; /* a Python exception is set */
 enum { ADMISSIONS = 100 };  /* asked for in a row: one is enough, unless others run meanwhile */
 
@@ -67,7 +67,7 @@ static PyObject *running; /* {SSL*: its Pump} of those that are inside OpenSSL, 
 static PyObject *getcurrent, *address_of, *save_errors, *restore_errors;
 static PyObject *no_text, *nobody;
 static PyObject *n_handshake, *n_read, *n_write, *n_shutdown, *n_send, *n_receive;
-static PyObject *m_admit, *m_failed, *m_too_early, *m_left;
+static PyObject *m_admit, *m_failed, *m_not_now, *m_left;
 
 static char received_data[RECEIVE_SIZE];
 static char *spare_plain; /* the buffer for plaintext that nobody owns */
@@ -83,7 +83,7 @@ typedef struct {
     int budget, messages;
     long ours; /* bytes at the front of the outgoing BIO that are a writer's, and what came before it */
     unsigned long thread;
-    char busy, server_side, open, eof, emptied, attended, awaited, bulky, whole_records;
+    char busy, server_side, readable, writable, eof, emptied, eager, attended, awaited, bulky, whole_records;
     unsigned char header[HEADER_SIZE];
     int header_length;
     int missing; /* bytes of the record whose header has come */
@@ -417,7 +417,7 @@ note_records(Pump *pump, const unsigned char *data, long length)
     }
 }
 
-/* Ciphertext in *length, or the end, for whom there is room in `received_data`. DONE, WANT_READ, EMPTIED, SPENT, FAILED. */
+/* Ciphertext in *length, or the end, for whom there is room in `received_data`. DONE, WANT_READ, FAILED. */
 static int
 pull(Pump *pump, int *length)
 {
@@ -427,12 +427,9 @@ pull(Pump *pump, int *length)
     for (;;) {
         size_t wanted = RECEIVE_SIZE;
         ssize_t some;
-        if (pump->emptied) {
+        if (pump->budget <= 0 || (pump->emptied && !pump->eager)) {
             pump->emptied = 0;
-            return EMPTIED;
-        }
-        if (pump->budget <= 0) {
-            return SPENT;
+            return WANT_READ;
         }
         if (pump->descriptor < 0) {
             errno = EBADF;
@@ -485,7 +482,7 @@ static int
 push_or_forget(Pump *pump)
 {
     int sent = push(pump);
-    if (sent == FAILED && pump->server_side && pump->open &&
+    if (sent == FAILED && pump->server_side && pump->readable &&
         (PyErr_ExceptionMatches(PyExc_BrokenPipeError) || PyErr_ExceptionMatches(PyExc_ConnectionResetError))) {
         PyErr_Clear();
         discard(pump->c_outgoing, LONG_MAX);
@@ -517,12 +514,12 @@ refill(Pump *pump)
 /* -- the verbs ----------------------------------------------------------------------------------------------------- */
 
 static int
-too_early(Pump *pump, PyObject *name)
+not_now(Pump *pump, PyObject *name)
 {
-    PyObject *done = PyObject_CallMethodObjArgs((PyObject *)pump, m_too_early, name, NULL);
+    PyObject *done = PyObject_CallMethodObjArgs((PyObject *)pump, m_not_now, name, NULL);
     if (done != NULL) {
         Py_DECREF(done);
-        PyErr_SetString(PyExc_RuntimeError, "too_early() has raised nothing");
+        PyErr_SetString(PyExc_RuntimeError, "not_now() has raised nothing");
     }
     return FAILED;
 }
@@ -570,8 +567,8 @@ do_read(Pump *pump, char *plain, int room)
     for (;;) {
         long long received = pump->received;
         int step;
-        if (!pump->open) {
-            return too_early(pump, n_read);
+        if (!pump->readable) {
+            return not_now(pump, n_read);
         }
         if (received == pump->drained_at) {
             if (may_enter(pump, n_read) < 0) {
@@ -606,8 +603,8 @@ static int
 do_write(Pump *pump, const char *data, Py_ssize_t length)
 {
     int connected = pump->socket != NULL, step;
-    if (!pump->open) {
-        return too_early(pump, n_write);
+    if (!pump->writable) {
+        return not_now(pump, n_write);
     }
     if (length == 0) {
         return DONE;
@@ -653,17 +650,11 @@ static int
 do_shutdown(Pump *pump)
 {
     int step;
-    if (!pump->open) {
-        return too_early(pump, n_shutdown);
+    if (!pump->readable) {
+        return not_now(pump, n_shutdown);
     }
     step = operate(pump, n_shutdown, NULL, 0);
-    if (step == WANT_READ && pump->eof) {
-        return ENDED;
-    }
-    if (step != FAILED && pump->socket != NULL && push(pump) == FAILED) {
-        return FAILED;
-    }
-    return step;
+    return step == WANT_READ && pump->eof ? ENDED : step;
 }
 
 /* A verb's answer as Python has it; gives back the verb's reference to the pump. */
@@ -675,7 +666,7 @@ answer(Pump *pump, int step)
 }
 
 static PyObject *
-Pump_handshake(PyObject *self, PyObject *Py_UNUSED(none))
+Pump_do_handshake(PyObject *self, PyObject *Py_UNUSED(none))
 {
     Py_INCREF(self);
     return answer((Pump *)self, do_handshake((Pump *)self));
@@ -867,11 +858,16 @@ Pump_run(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
 }
 
 static PyObject *
-Pump_attach(PyObject *self, PyObject *socket)
+Pump_attach(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
 {
     Pump *pump = (Pump *)self;
-    PyObject *before, *number = PyObject_CallMethod(socket, "fileno", NULL);
+    PyObject *socket, *before, *number;
     long descriptor;
+    if (count < 1 || count > 2) {
+        return PyErr_Format(PyExc_TypeError, "attach() takes a socket, and whether it is read by whole records");
+    }
+    socket = arguments[0];
+    number = PyObject_CallMethod(socket, "fileno", NULL);
     if (number == NULL) {
         return NULL;
     }
@@ -880,6 +876,7 @@ Pump_attach(PyObject *self, PyObject *socket)
     if (descriptor == -1 && PyErr_Occurred()) {
         return NULL;
     }
+    pump->whole_records = count == 2 && arguments[1] == Py_True;
     before = pump->socket;
     Py_INCREF(socket);
     pump->socket = socket;
@@ -893,6 +890,27 @@ Pump_detach(PyObject *self, PyObject *Py_UNUSED(none))
 {
     ((Pump *)self)->emptied = 0;
     ((Pump *)self)->descriptor = -1; /* and its sends and receives are EBADF, as a closed socket's */
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+Pump_attend(PyObject *self, PyObject *attended)
+{
+    ((Pump *)self)->attended = attended == Py_True;
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+Pump_look(PyObject *self, PyObject *eager)
+{
+    ((Pump *)self)->eager = eager == Py_True;
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+Pump_rest(PyObject *self, PyObject *Py_UNUSED(none))
+{
+    ((Pump *)self)->budget = TURN;
     Py_RETURN_NONE;
 }
 
@@ -996,6 +1014,18 @@ Pump_unsent(PyObject *self, void *Py_UNUSED(closure))
     return PyLong_FromLong(pending(((Pump *)self)->c_outgoing));
 }
 
+static PyObject *
+Pump_attached(PyObject *self, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(((Pump *)self)->socket != NULL);
+}
+
+static PyObject *
+Pump_moving(PyObject *Py_UNUSED(self), void *Py_UNUSED(closure))
+{
+    Py_RETURN_FALSE; /* to everybody else, a send or a receive is over before it has begun */
+}
+
 static PyMemberDef Pump_members[] = {
     {"ssl", T_OBJECT, offsetof(Pump, ssl), READONLY, NULL},
     {"incoming", T_OBJECT, offsetof(Pump, incoming), READONLY, NULL},
@@ -1006,12 +1036,14 @@ static PyMemberDef Pump_members[] = {
     {"failure", T_OBJECT, offsetof(Pump, failure), 0, NULL},
     {"entrant", T_OBJECT, offsetof(Pump, entrant), 0, NULL},
     {"busy", T_BOOL, offsetof(Pump, busy), READONLY, NULL},
-    {"open", T_BOOL, offsetof(Pump, open), 0, NULL},
+    {"readable", T_BOOL, offsetof(Pump, readable), 0, NULL},
+    {"writable", T_BOOL, offsetof(Pump, writable), 0, NULL},
     {"eof", T_BOOL, offsetof(Pump, eof), 0, NULL},
-    {"attended", T_BOOL, offsetof(Pump, attended), 0, NULL},
+    {"eager", T_BOOL, offsetof(Pump, eager), READONLY, NULL},
+    {"attended", T_BOOL, offsetof(Pump, attended), READONLY, NULL},
     {"awaited", T_BOOL, offsetof(Pump, awaited), 0, NULL},
     {"bulky", T_BOOL, offsetof(Pump, bulky), 0, NULL},
-    {"whole_records", T_BOOL, offsetof(Pump, whole_records), 0, NULL},
+    {"whole_records", T_BOOL, offsetof(Pump, whole_records), READONLY, NULL},
     {"received", T_LONGLONG, offsetof(Pump, received), 0, NULL},
     {"drained_at", T_LONGLONG, offsetof(Pump, drained_at), 0, NULL},
     {"budget", T_INT, offsetof(Pump, budget), 0, NULL},
@@ -1021,6 +1053,8 @@ static PyMemberDef Pump_members[] = {
 
 static PyGetSetDef Pump_properties[] = {
     {"unsent", Pump_unsent, NULL, NULL, NULL},
+    {"attached", Pump_attached, NULL, NULL, NULL},
+    {"moving", Pump_moving, NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
@@ -1028,7 +1062,7 @@ static PyGetSetDef Pump_properties[] = {
 
 static PyMethodDef Pump_methods[] = {
     {"run", FAST(Pump_run), NULL},
-    {"handshake", Pump_handshake, METH_NOARGS, NULL},
+    {"do_handshake", Pump_do_handshake, METH_NOARGS, NULL},
     {"read", Pump_read, METH_O, NULL},
     {"read_into", FAST(Pump_read_into), NULL},
     {"write", Pump_write, METH_O, NULL},
@@ -1039,7 +1073,10 @@ static PyMethodDef Pump_methods[] = {
     {"refill", Pump_refill, METH_NOARGS, NULL},
     {"receive", Pump_receive, METH_NOARGS, NULL},
     {"feed", Pump_feed, METH_O, NULL},
-    {"attach", Pump_attach, METH_O, NULL},
+    {"attach", FAST(Pump_attach), NULL},
+    {"attend", Pump_attend, METH_O, NULL},
+    {"look", Pump_look, METH_O, NULL},
+    {"rest", Pump_rest, METH_NOARGS, NULL},
     {"detach", Pump_detach, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
@@ -1144,7 +1181,7 @@ static const struct {
 } texts[] = {
     {&no_text, ""},          {&n_handshake, "do_handshake"}, {&n_read, "read"},       {&n_write, "write"},
     {&n_shutdown, "shutdown"}, {&n_send, "send"},            {&n_receive, "receive"}, {&m_admit, "admit"},
-    {&m_failed, "failed"},   {&m_too_early, "too_early"},    {&m_left, "tell_those_who_wait"},
+    {&m_failed, "failed"},   {&m_not_now, "not_now"},    {&m_left, "tell_those_who_wait"},
 };
 
 PyMODINIT_FUNC

@@ -92,9 +92,15 @@ def read_buffer(size: int) -> Memory:
     return _allocate("char[]", size)
 
 
-def fill(buffer: Memory, data: bytes) -> int:
-    """Copies data into a buffer that has room for them; returns how many bytes they are."""
-    ffi.memmove(buffer, data, len(data))
+def at(address: int) -> Memory:
+    """What is there; of unknown length."""
+    memory: Memory = ffi.cast("char *", address)
+    return memory
+
+
+def fill(address: int, data: bytes) -> int:
+    """Copies data to where there is room for them; returns how many bytes they are."""
+    ffi.memmove(at(address), data, len(data))
     return len(data)
 
 

@@ -6,13 +6,14 @@ for the socket: it says what to wait for, and the caller, who knows the loop, wa
 
 - **It sends before it receives.** What OpenSSL has for the peer may be what the peer waits for.
 - **Its work is bounded.** Each record and each receive takes from `budget`. When that is spent the verb says so,
-  and the caller lets others have their turn. Whoever waits gets a new budget.
+  and the caller lets others have their turn; in the middle of its work it says that it wants to read, which comes to
+  the same where there is a loop, and ends the work where there is none. Whoever waits gets a new budget.
 - **It owns its buffers,** from before the C call that fills one until the content is copied, sent or given to a BIO.
 - **One occupant.** OpenSSL is not re-entrant, but its callbacks may wait, so a second entry is possible; it is refused
   before OpenSSL is entered. `busy`, `dead`, `failure` and `entrant` are the bridge's as much as the pump's: a callback
   that fails notes why, and the pump raises that when OpenSSL has returned.
 
-A subclass (the bridge's Operation) decides who may enter and what a failure is called: admit(), failed(), too_early().
+A subclass (the bridge's Operation) decides who may enter and what a failure is called: admit(), failed(), not_now().
 
 The pump exists twice. PlainPump below is Python, where a signal handler, a finalizer or another greenlet may run
 between any two bytecodes. `_pump.c` is its twin, where nobody can, with the same verbs; it is used where it was built,
@@ -30,10 +31,10 @@ from greenlet import getcurrent
 
 from greentls.errors import ConcurrentUseError, ConnectionDead
 from greentls.openssl import bios, connections, errors, symbols
-from greentls.openssl.library import BIO, SSL, ffi, lib, pointer
+from greentls.openssl.library import BIO, SSL, Memory, pointer
 
 __all__ = [
-    "BOTH", "BULKY", "CLOSED", "COMPILED", "DONE", "EMPTIED", "ENDED", "MAX_UNSENT", "RECEIVE_SIZE", "RECORD_SIZE",
+    "BOTH", "BULKY", "CLOSED", "COMPILED", "DONE", "ENDED", "MAX_UNSENT", "RECEIVE_SIZE", "RECORD_SIZE",
     "SEND_SIZE", "SPENT", "TURN", "UNSENT", "WANT_READ", "WANT_WRITE", "PlainPump", "Pump", "occupant", "occupants",
 ]  # fmt: skip
 
@@ -41,14 +42,13 @@ CONTRACT = 1  # _pump.c has the same number, or is an older build and not used
 
 # What a verb answers, besides a number of bytes.
 DONE = 1
-BOTH = 2  # shutdown(): the peer's close_notify has come as well
+BOTH = connections.BOTH_SAID  # shutdown(): the peer's close_notify has come as well
 WANT_READ = 0  # nothing to go on with before the socket can be read; without a socket: before feed()
 CLOSED = -1  # the peer's close_notify has come
 WANT_WRITE = -2  # the socket takes no more, and nothing was taken from the caller
 ENDED = -3  # the peer's ciphertext has ended, without a close_notify
-SPENT = -4  # the budget is
+SPENT = -4  # the budget is, since others last had their turn: rest()
 UNSENT = -5  # write(): taken and encrypted, but the socket has not taken all of it
-EMPTIED = -6  # as WANT_READ, without a look at the socket: the last receive has emptied it
 
 RECORD_SIZE = bios.RECORD_SIZE
 RECEIVE_SIZE = 65536  # bytes a receive asks for: four full records; more does not get faster, fewer costs calls
@@ -70,6 +70,9 @@ HEADER_SIZE = 5  # of a record
 _SEND, _RECEIVE = "send", "receive"
 
 
+Entrant = Callable[[], object]  # a weak reference to a greenlet, or nobody
+
+
 def nobody() -> None:
     """A weak reference to nobody."""
 
@@ -78,11 +81,11 @@ def nobody() -> None:
 # one takes it out of its list, by one C call, or makes another.
 _received: list[bios.Buffer] = []
 _outgoing: list[bios.Buffer] = []
-_plain: list[Any] = []
+_plain: list[Memory] = []
 
 
 # By SSL*: cffi pointers are equal, and hash alike, if their addresses are.
-_running: dict[Any, tuple[PlainPump, Any]] = {}
+_running: dict[SSL, tuple[PlainPump, Entrant]] = {}
 
 
 class PlainPump:
@@ -94,12 +97,13 @@ class PlainPump:
     name = ""  # of the operation that runs, or that ran last
     dead = ""  # why, once an operation failed for good
     failure: BaseException | None = None  # what a callback raised while the operation runs
-    open = False  # the handshake is done as far as it must be for data
+    readable = False  # the handshake is done as far as it must be for data
+    writable = False  # the same, and close_notify has not been said
     eof = False  # the peer's ciphertext has ended
-    attended = False  # somebody waits until the socket takes more, and sends all there is then
+    attended = eager = False
     awaited = False  # somebody waits until nobody is inside any more: tell_those_who_wait()
     bulky = False  # the BIOs have grown
-    whole_records = False  # nothing is received behind the record that is being read
+    whole_records = False
     received = 0  # receives so far
     budget = TURN
     messages = 0  # post-handshake messages since there was data
@@ -117,12 +121,12 @@ class PlainPump:
         self.drained_at = 0 if server_side else -1
         # The greenlet that entered last. A weak reference, and run() keeps no other: otherwise a greenlet that waits
         # for ever in a callback could not be collected, which ends the operation with its GreenletExit.
-        self.entrant: Callable[[], Any] = nobody
+        self.entrant: Entrant = nobody
         self._free = [_SEND, _RECEIVE]  # what nobody is at
 
     # -- what a subclass decides ---------------------------------------------------------------------------------------
 
-    def admit(self, name: str) -> Any:
+    def admit(self, name: str) -> Entrant:
         """A weak reference to the running greenlet; raises if that may not enter, as when somebody is inside."""
         raise NotImplementedError
 
@@ -131,8 +135,8 @@ class PlainPump:
         to OpenSSL."""
         raise NotImplementedError
 
-    def too_early(self, name: str) -> None:
-        """Raises, as the handshake has to be done first."""
+    def not_now(self, name: str) -> None:
+        """Raises, as the handshake has to be done first, or close_notify was said."""
         raise NotImplementedError
 
     def tell_those_who_wait(self) -> None:
@@ -145,7 +149,7 @@ class PlainPump:
         """Somebody is inside OpenSSL."""
         return self.ssl in _running
 
-    def run(self, name: str, function: Callable[..., int], arguments: tuple[Any, ...]) -> int:
+    def run(self, name: str, function: Callable[..., int], arguments: tuple[object, ...]) -> int:
         """Calls an SSL_* function with the arguments; its callbacks may wait.
 
         Returns the function's positive result, WANT_READ, or CLOSED. Raises what a callback raised, as itself; what
@@ -165,22 +169,22 @@ class PlainPump:
                 raise ConnectionDead(name, reason=self.dead)
             self.entrant = me
             self.name = name
-            if lib.ERR_peek_error():
+            if errors.peek():
                 found = errors.save()
             result: int = function(*arguments)
             if result > 0 and self.failure is None:
                 return result
-            error = lib.SSL_get_error(ssl, result)
+            error = connections.get_error(ssl, result)
             if self.failure is None:
-                if error == lib.SSL_ERROR_WANT_READ:
+                if error == connections.WANT_READ:
                     return WANT_READ
-                if error == lib.SSL_ERROR_ZERO_RETURN or (
+                if error == connections.ZERO_RETURN or (
                     # Java says user_canceled before its close_notify, and SSL_get_error(3) does not know the latter
                     # then. A fatal alert, which sets the same flag, has left an error.
-                    error == lib.SSL_ERROR_SYSCALL and connections.received_shutdown(ssl) and not lib.ERR_peek_error()
+                    error == connections.SYSCALL and connections.received_shutdown(ssl) and not errors.peek()
                 ):
                     return CLOSED
-            failed = self.failed(name, result <= 0 and error != lib.SSL_ERROR_WANT_READ)
+            failed = self.failed(name, result <= 0 and error != connections.WANT_READ)
         finally:
             if ssl in _running and _running[ssl] is entry:  # no call before this is done, since others may run in one
                 del _running[ssl]
@@ -202,18 +206,23 @@ class PlainPump:
         self.awaited = False
         self.tell_those_who_wait()
 
+    @property
+    def moving(self) -> bool:
+        """Somebody was interrupted in the middle of a send or a receive."""
+        return len(self._free) < 2
+
     # -- the verbs -----------------------------------------------------------------------------------------------------
 
-    def handshake(self) -> int:
-        """DONE, and what is to be sent has not been yet. Else WANT_READ, WANT_WRITE, EMPTIED, SPENT, ENDED, CLOSED."""
+    def do_handshake(self) -> int:
+        """DONE, and what is to be sent has not been yet. Else WANT_READ, WANT_WRITE, ENDED, CLOSED."""
         while True:
             received = self.received
             if received == self.drained_at:
                 self._may_enter("do_handshake")
             else:
-                step = self.run("do_handshake", lib.SSL_do_handshake, (self.ssl,))
+                step = self.run("do_handshake", connections.do_handshake, (self.ssl,))
                 if step > 0:
-                    if not (self.eof or lib.BIO_get_mem_data(self.incoming, bios.start)):
+                    if not (self.eof or bios.mem_data(self.incoming, bios.start)):
                         self.drained_at = received
                     return DONE
                 if step != WANT_READ:
@@ -226,7 +235,7 @@ class PlainPump:
                 return step
 
     def read(self, size: int) -> bytes | int:
-        """1 to size bytes; or WANT_READ, WANT_WRITE, EMPTIED, SPENT, ENDED, CLOSED."""
+        """1 to size bytes; or WANT_READ, WANT_WRITE, SPENT, ENDED, CLOSED."""
         if size <= 0:
             raise ValueError(f"a read of {size} bytes")
         spare = _plain
@@ -245,24 +254,24 @@ class PlainPump:
         """read() to an address; room: bytes there. Returns how many there were."""
         if room <= 0:
             raise ValueError(f"a read of {room} bytes")
-        return self._read(ffi.cast("char *", address), min(room, RECORD_SIZE))
+        return self._read(bios.at(address), min(room, RECORD_SIZE))
 
-    def _read(self, plain: Any, room: int) -> int:
+    def _read(self, plain: Memory, room: int) -> int:
         if self.budget <= 0 and self._socket is not None:
             return SPENT
         while True:
-            if not self.open:
-                self.too_early("read")
+            if not self.readable:
+                self.not_now("read")
             received = self.received
             if received == self.drained_at:
                 self._may_enter("read")
             else:
-                step = self.run("read", lib.SSL_read, (self.ssl, plain, room))
+                step = self.run("read", connections.read, (self.ssl, plain, room))
                 if step > 0:
                     self.messages = 0
                     self.budget -= 1
                     # The rest of a record, then: OpenSSL has none of it any more.
-                    if step < room and not (self.eof or lib.BIO_get_mem_data(self.incoming, bios.start)):
+                    if step < room and not (self.eof or bios.mem_data(self.incoming, bios.start)):
                         self.drained_at = received
                 if step != WANT_READ:
                     return step
@@ -275,28 +284,28 @@ class PlainPump:
 
     def write(self, data: bytes) -> int:
         """Encrypts all of it, once nothing is unsent, and sends: DONE or UNSENT. Or nothing was taken: WANT_WRITE,
-        SPENT, or, as a post-handshake message has come in part, WANT_READ, EMPTIED, ENDED."""
+        SPENT, or, as a post-handshake message has come in part, WANT_READ, ENDED."""
         return self._write(data, len(data))
 
     def write_from(self, address: int, length: int) -> int:
         """write() from an address."""
-        return self._write(ffi.cast("char *", address), length)
+        return self._write(bios.at(address), length)
 
-    def _write(self, data: Any, length: int) -> int:
-        if not self.open:
-            self.too_early("write")
+    def _write(self, data: Memory | bytes, length: int) -> int:
+        if not self.writable:
+            self.not_now("write")
         if not length:
             return DONE
         connected = self._socket is not None
         if connected:
             if self.budget <= 0:
                 return SPENT
-            if self._rest is not None or lib.BIO_get_mem_data(self.outgoing, bios.start):
+            if self._rest is not None or bios.mem_data(self.outgoing, bios.start):
                 step = self.send()
                 if step != DONE:
                     return step
             self.budget -= 1 + length // RECORD_SIZE
-        while self.run("write", lib.SSL_write, (self.ssl, data, length)) <= 0:
+        while self.run("write", connections.write, (self.ssl, data, length)) <= 0:
             if self.eof:
                 return ENDED
             step = self.refill()
@@ -307,33 +316,49 @@ class PlainPump:
         return DONE
 
     def shutdown(self) -> int:
-        """Sends close_notify the first time, DONE, and looks for the peer's from the second time on: BOTH or CLOSED,
-        DONE if it has not come. WANT_READ: close_notify has to wait for the rest of a post-handshake message."""
-        if not self.open:
-            self.too_early("shutdown")
-        step = self.run("shutdown", _shutdown, (self.ssl,))
-        if step == WANT_READ and self.eof:
-            return ENDED
-        if self._socket is not None:
-            self.send()
-        return step
+        """Says close_notify the first time, DONE, and looks for the peer's from the second time on: BOTH or CLOSED,
+        DONE if it has not come. WANT_READ: close_notify has to wait for the rest of a post-handshake message. ENDED.
+        It is not sent yet."""
+        if not self.readable:
+            self.not_now("shutdown")
+        step = self.run("shutdown", connections.shutdown, (self.ssl,))
+        return ENDED if step == WANT_READ and self.eof else step
 
     # -- the socket ----------------------------------------------------------------------------------------------------
 
-    def attach(self, sock: Any) -> None:
-        """sock: a _socket.socket, non-blocking; kept. From now on verbs send and receive."""
-        self._socket = sock
+    def attach(self, sock: Any, whole_records: bool = False) -> None:
+        """sock: a _socket.socket, non-blocking; kept. From now on verbs send and receive. whole_records: nothing is
+        received behind the record that is being read, as by OpenSSL on a socket; it costs a second receive for each."""
+        self._socket, self.whole_records = sock, whole_records
 
     def detach(self) -> None:
         """Before the socket is closed: from now on it is as a closed one, EBADF."""
         if self._socket is not None:
             self._socket, self._emptied = _Closed(), False
 
+    def attend(self, attended: bool) -> None:
+        """Whether somebody waits until the socket takes more, and then sends all there is."""
+        self.attended = attended
+
+    def look(self, eager: bool) -> None:
+        """Whether to look at a socket that the last receive has emptied before saying that it wants to read. A look
+        that finds nothing costs more than a wait that ends at once; but less than one with a timeout."""
+        self.eager = eager
+
+    def rest(self) -> None:
+        """Others have had their turn."""
+        self.budget = TURN
+
+    @property
+    def attached(self) -> bool:
+        """There is a socket, or was one."""
+        return self._socket is not None
+
     @property
     def unsent(self) -> int:
         """Bytes of ciphertext that wait to be sent."""
         rest = self._rest
-        return int(lib.BIO_get_mem_data(self.outgoing, bios.start)) + (0 if rest is None else len(rest))
+        return int(bios.mem_data(self.outgoing, bios.start)) + (0 if rest is None else len(rest))
 
     def send(self) -> int:
         """DONE: all that there is was sent. WANT_WRITE: the socket takes no more. Raises OSError."""
@@ -368,7 +393,7 @@ class PlainPump:
         except IndexError:
             buffer = bios.Buffer(SEND_SIZE)
         try:
-            while (length := lib.BIO_read(self.outgoing, buffer.pointer, SEND_SIZE)) > 0:
+            while (length := bios.read(self.outgoing, buffer.pointer, SEND_SIZE)) > 0:
                 if length > BULKY:
                     self.bulky = True
                 try:
@@ -394,25 +419,25 @@ class PlainPump:
         try:
             return self.send()
         except (BrokenPipeError, ConnectionResetError):
-            if not (self.server_side and self.open):
+            if not (self.server_side and self.readable):
                 raise
             self._rest = None
             bios.take(self.outgoing)
             return DONE
 
     def refill(self) -> int:
-        """Sends, then receives once: DONE if something has come, or the end. WANT_READ, WANT_WRITE, EMPTIED, SPENT."""
+        """Sends, then receives once: DONE if something has come, or the end. WANT_READ, WANT_WRITE."""
         if self._socket is None:
             return WANT_READ
-        if (self._rest is not None or lib.BIO_get_mem_data(self.outgoing, bios.start)) and (
+        if (self._rest is not None or bios.mem_data(self.outgoing, bios.start)) and (
             self.send_or_forget() == WANT_WRITE
-            and not (self.attended and lib.BIO_get_mem_data(self.outgoing, bios.start) <= MAX_UNSENT)
+            and not (self.attended and bios.mem_data(self.outgoing, bios.start) <= MAX_UNSENT)
         ):
             return WANT_WRITE
         return self._receive(False)[0]
 
     def receive(self) -> bytes | int:
-        """A receive, for who wants to see the ciphertext as well: b"" at its end. WANT_READ, EMPTIED, SPENT."""
+        """A receive, for who wants to see the ciphertext as well: b"" at its end. WANT_READ."""
         step, data = self._receive(True)
         return data if step == DONE else step
 
@@ -425,11 +450,9 @@ class PlainPump:
             except ValueError:
                 mine = False
                 raise ConcurrentUseError("receive: somebody was interrupted in the middle of it") from None
-            if self._emptied:
+            if self.budget <= 0 or (self._emptied and not self.eager):
                 self._emptied = False
-                return EMPTIED, b""
-            if self.budget <= 0:
-                return SPENT, b""
+                return WANT_READ, b""
             wanted = RECEIVE_SIZE
             if self.whole_records:
                 wanted = min(self._missing or HEADER_SIZE - len(self._header), RECEIVE_SIZE)
@@ -441,7 +464,7 @@ class PlainPump:
                 length = sock.recv_into(buffer.memory, wanted)
                 if not length:
                     self.eof = True
-                elif lib.BIO_write(self.incoming, buffer.pointer, length) != length:
+                elif bios.write(self.incoming, buffer.pointer, length) != length:
                     raise MemoryError("BIO_write")
                 self.received += 1
                 self._emptied = 0 < length < wanted
@@ -493,29 +516,7 @@ class _Closed:
     send = recv_into = _closed
 
 
-def _shutdown(ssl: Any) -> int:
-    """SSL_shutdown() says 0 for "sent, the peer's not seen", which is a failure to run(); so this says one more.
-
-    It also says 1 for a fatal alert, and leaves an error. And it fails between the two halves of a post-handshake
-    message, which SSL_do_handshake() reads to its end.
-    """
-    result: int = lib.SSL_shutdown(ssl)
-    if result < 0 and lib.ERR_peek_error() & _REASON == _SHUTDOWN_WHILE_IN_INIT:
-        lib.ERR_clear_error()
-        result = lib.SSL_do_handshake(ssl)
-        if result > 0:
-            result = lib.SSL_shutdown(ssl)
-    if not lib.ERR_peek_error():
-        result += result >= 0
-    elif result > 0:
-        result = -1
-    return result
-
-
-_REASON, _SHUTDOWN_WHILE_IN_INIT = 0x7FFFFF, 407  # err.h, sslerr.h
-
-
-def _occupant(ssl: Any) -> PlainPump | None:
+def _occupant(ssl: SSL) -> PlainPump | None:
     entry = _running.get(ssl)
     return None if entry is None else entry[0]
 
@@ -559,6 +560,6 @@ if TYPE_CHECKING:
 else:
     Pump = _twin.Pump if COMPILED else PlainPump
 #: (ssl): the pump that is inside OpenSSL with it, or None.
-occupant: Callable[[Any], PlainPump | None] = _twin.occupant if COMPILED else _occupant
+occupant: Callable[[SSL], PlainPump | None] = _twin.occupant if COMPILED else _occupant
 #: Those that are inside OpenSSL, the last one last.
 occupants: Callable[[], list[PlainPump]] = _twin.occupants if COMPILED else _occupants

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import ssl as _stdlib_ssl
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
-from greentls.core.connection import WANT_READ, Connection
+from greentls.core.connection import Connection
 from greentls.core.session import Session
-from greentls.errors import ConcurrentUseError, TLSError, WantRead
+from greentls.errors import ConcurrentUseError, TLSError, UnexpectedEOF, WantRead
 from greentls.openssl import bios
+from greentls.openssl.library import pointer
+from greentls.openssl.pump import ENDED, WANT_READ
 from greentls.ssl.client_hello import ReadsClientHello
 from greentls.ssl.compiled import make_connection
 from greentls.ssl.context import PassedThrough, SSLContext
@@ -22,6 +24,8 @@ from greentls.wire.record import MAX_HELLO_RECORDS, RECORD_HEADER_SIZE
 from greentls.wire.registry import AlertDescription
 
 __all__ = ["BIOConnection"]
+
+Result = TypeVar("Result")
 
 
 class _Certificate(bytes):
@@ -72,7 +76,7 @@ class BIOConnection(ReadsClientHello):
     def _replace_connection(self, connection: Connection) -> None:
         self._tls = connection
 
-    def _run(self, step: Callable[..., int], *arguments: Any) -> int:  # Any: the step's
+    def _run(self, step: Callable[..., Result], *arguments: Any) -> Result:
         """Does one step of the connection: feeds it as much ciphertext as it needs, and sends what it has for the peer.
 
         Raises SSLWantReadError, SSLError, or what a callback raised.
@@ -80,6 +84,8 @@ class BIOConnection(ReadsClientHello):
         try:
             while (result := step(*arguments)) == WANT_READ:
                 self._receive()
+            if result == ENDED:
+                raise UnexpectedEOF(self._tls.operation.name)
             self._records = 0
             return result
         except TLSError as error:
@@ -186,14 +192,13 @@ class BIOConnection(ReadsClientHello):
                 raise ValueError("size should not be negative")
             if not size:
                 return b""
-            room = bios.read_buffer(min(size, bios.RECORD_SIZE))
-            length = self._run(self._tls.step_read, room, len(room))
-            return bios.read_bytes(room, max(length, 0))
+            said = self._run(self._tls.step_read, size)
+            return said if isinstance(said, bytes) else b""
         with memoryview(buffer) as view, view.cast("B") as octets, octets[: size if size > 0 else None] as part:
             if not part:
                 return 0
             with bios.writable(part) as room:
-                return max(self._run(self._tls.step_read, room, len(room)), 0)
+                return max(self._run(self._tls.step_read_into, pointer(room), len(room)), 0)
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
         """Writes all of data. Raises SSLError; SSLWantReadError before the handshake is finished, and where

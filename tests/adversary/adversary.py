@@ -200,7 +200,7 @@ class Case:
         gc.collect()
         if reference() is not None:
             raise Broken("the connection is left over")
-        if bridge.running:
+        if bridge.occupants():
             raise Broken("an operation is left over")
 
     def _run(self):

@@ -9,7 +9,7 @@ import gevent
 import pytest
 
 import greentls
-from greentls.stream import RECEIVE_SIZE
+from greentls.openssl.pump import RECEIVE_SIZE
 from greentls.wire.handshake import HEADER_SIZE, MAX_HELLO_BYTES
 from greentls.wire.record import MAX_HELLO_RECORDS, RECORD_HEADER_SIZE
 from greentls.wire.registry import ContentType

@@ -6,7 +6,7 @@ import gc
 
 from greentls.core.config import VERIFY_PEER, TrustAnchors
 from greentls.core.connection import Connection
-from greentls.stream import RECEIVE_SIZE
+from greentls.openssl.pump import RECEIVE_SIZE
 from greentls.wire.registry import ContentType
 from tests.support.helpers import allocated
 from tests.support.pairs import TLS12, TLS13, attempt, both_versions, client, client_context, server_context

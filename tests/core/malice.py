@@ -171,7 +171,7 @@ def finish(jobs, what):
 
 
 def nothing_is_taken(pairs, what):
-    assert not bridge.running, f"{what}: a connection is busy"
+    assert not bridge.occupants(), f"{what}: a connection is busy"
     for one in (one for pair in pairs for one in pair):
         assert sorted(one._free) == ["handshake", "receive", "send"], f"{what}: a turn is taken: {one._free}"
     assert not stream._awaited, f"{what}: somebody waits for a turn"

@@ -157,7 +157,7 @@ def check_refused(party, raised, expected, one, other):
         other.do_handshake()
     with pytest.raises(TLSError):
         other.write(b"x")
-    assert not bridge.running
+    assert not bridge.occupants()
 
 
 @pytest.mark.parametrize(("version", "resumed", "where"), PLACES)
@@ -374,10 +374,10 @@ def test_a_greenlet_collected_inside_a_hook_ends_its_operation(pki):
 
     forgotten = greenlet.greenlet(run)
     forgotten.switch()
-    assert len(bridge.running) == 1
+    assert len(bridge.occupants()) == 1
     del forgotten
     gc.collect()
-    assert ended == ["localhost"] and not bridge.running
+    assert ended == ["localhost"] and not bridge.occupants()
 
 
 def test_a_bad_result_is_an_error_and_not_consent(pki):

@@ -21,7 +21,8 @@ from OpenSSL import SSL
 
 from greentls.openssl import bios, errors, pump
 from greentls.openssl.library import ffi, pointer
-from tests.openssl.pumps import PUMPS, FakeSocket, fakes, in_memory
+from tests.openssl.pumps import PUMPS, in_memory
+from tests.support.fake_sockets import FakeSocket, fakes
 from tests.support.helpers import Pki
 
 VERSIONS = (SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION)
@@ -89,9 +90,9 @@ def play(base, files, seed):
         wires = [known(Wire(random.Random(dice.random()), random.Random(seed) if compiled else None)) for _ in ends]
         wires[0].peer, wires[1].peer = wires[1], wires[0]
         for end, wire in zip(ends, wires, strict=True):
-            end.attach(wire)
             # Then all that comes is records, as what is none has lengths that are another game's.
-            end.whole_records = wire.whole_records = whole_records
+            wire.whole_records = whole_records
+            end.attach(wire, whole_records)
         for _ in range(STEPS):
             side = dice.randrange(2)
             end = ends[side]
@@ -131,21 +132,22 @@ def step(end, dice):
         return len(answer) if isinstance(answer, bytes) else answer
     odd = dice.randrange(8)
     if odd == 0:
+        end.look(not end.eager)
         return end.shutdown()
     if odd == 1 and not end.whole_records:
         return end.feed(dice.randbytes(size))
     if odd == 2 and not end.whole_records:
         return bios.append(end.outgoing, dice.randbytes(30))
     if odd == 3:
-        end.attended = not end.attended
+        end.attend(not end.attended)
     elif odd == 4:
-        end.open = dice.random() < 0.9
+        end.readable = end.writable = dice.random() < 0.9
     elif odd == 5 and dice.random() < 0.1:
         end.detach()
     elif odd == 6:
         return end.send_or_forget()
     elif odd == 7:
-        return end.handshake()
+        return end.do_handshake()
     return None
 
 

@@ -1,10 +1,9 @@
-"""Both pumps, and what a test of either needs: contexts without the bridge, sockets, one that is a fake."""
+"""Both pumps, and what a test of either needs: contexts without the bridge, and sockets."""
 
 from __future__ import annotations
 
 import _socket
 import contextlib
-import errno
 import functools
 import socket
 import weakref
@@ -15,16 +14,10 @@ from OpenSSL import SSL
 from greentls.errors import ConcurrentUseError, ConnectionDead, TLSError
 from greentls.openssl import bios, connections, contexts, errors, pump
 from greentls.openssl.library import ffi, lib
-
-try:
-    from greentls.openssl import _pump as compiled
-except ImportError:  # there was no compiler
-    compiled = None
-else:
-    pump.bind(compiled)
+from tests.support.fake_sockets import compiled
 
 PUMPS = {"plain": pump.PlainPump} | ({} if compiled is None else {"compiled": compiled.Pump})
-WAITS = (pump.WANT_READ, pump.WANT_WRITE, pump.EMPTIED, pump.SPENT)
+WAITS = (pump.WANT_READ, pump.WANT_WRITE, pump.SPENT)
 
 
 @functools.cache
@@ -51,7 +44,7 @@ def subject(base):
             reason = errors.describe(codes[-1])[1] if codes else ""
             return failure or TLSError(name, reason=reason)
 
-        def too_early(self, name):
+        def not_now(self, name):
             raise TLSError(name, reason="too early")
 
         def tell_those_who_wait(self):
@@ -97,66 +90,6 @@ def sockets(*, tcp=False):
     return made
 
 
-class FakeSocket:
-    """What a test lets a pump receive and send: recv_into() and send() are the test's, as a socket's methods.
-
-    The compiled pump calls C for a descriptor; while fakes() is in force, those calls come here.
-    """
-
-    made = 0
-
-    def __init__(self, recv_into=None, send=None):
-        FakeSocket.made += 1
-        self._number = 1_000_000 + FakeSocket.made
-        if recv_into is not None:
-            self.recv_into = recv_into
-        if send is not None:
-            self.send = send
-
-    def fileno(self):
-        return self._number
-
-    def recv_into(self, buffer, size=0):
-        raise BlockingIOError
-
-    def send(self, data):
-        return len(data)
-
-
-@contextlib.contextmanager
-def fakes():
-    """(sock) -> the same; its recv_into() and send() are called by whatever pump it is attached to, and be it a real
-    one's subclass."""
-    known = {}
-
-    def known_too(sock):
-        known[sock.fileno()] = sock
-        return sock
-
-    def call(function, *arguments):
-        try:
-            return function(*arguments)
-        except OSError as error:
-            ffi.errno = error.errno or errno.EAGAIN
-            return -1
-
-    @ffi.callback("ptrdiff_t(int, void *, size_t, int)")
-    def receive(descriptor, start, size, flags):
-        return call(known[descriptor].recv_into, memoryview(ffi.buffer(start, size)), size)
-
-    @ffi.callback("ptrdiff_t(int, void *, size_t, int)")
-    def send(descriptor, start, size, flags):
-        return call(known[descriptor].send, memoryview(ffi.buffer(start, size)))
-
-    if compiled is not None:
-        pump.bind(compiled, *(int(ffi.cast("uintptr_t", each)) for each in (receive, send)))
-    try:
-        yield known_too
-    finally:
-        if compiled is not None:
-            pump.bind(compiled)
-
-
 def pair(base, files, version, socks=None):
     """(client, server) over a pair of sockets; both before their handshake."""
     kind = subject(base)
@@ -172,12 +105,12 @@ def in_memory(base, files, version):
     client, server = kind(client_context(version), False), kind(server_context(files, version), True)
     for _ in range(5):
         for one, other in ((client, server), (server, client)):
-            if not one.open:
-                one.open = one.handshake() == pump.DONE
+            if not one.readable:
+                one.readable = one.writable = one.do_handshake() == pump.DONE
             if data := bytes(bios.take(one.outgoing)):
                 other.feed(data)
-    assert client.open
-    assert server.open
+    assert client.readable
+    assert server.readable
     assert client.read(1) == pump.WANT_READ
     return client, server
 
@@ -188,10 +121,10 @@ def established(base, files, version, **options):
     for _ in range(20):
         for end in ends:
             if end not in done:
-                step = end.handshake()
+                step = end.do_handshake()
                 assert step in (*WAITS, pump.DONE)
                 if step == pump.DONE:
-                    end.open = True
+                    end.readable = end.writable = True
                     done.add(end)
             end.send()
         if len(done) == 2:
@@ -204,9 +137,9 @@ def established(base, files, version, **options):
 
 
 def read(end, size=65536):
-    """A look more, where the pump has not looked."""
+    """A look more, where the pump may not have looked."""
     answer = end.read(size)
-    return end.read(size) if answer == pump.EMPTIED else answer
+    return end.read(size) if answer == pump.WANT_READ else answer
 
 
 def read_all(end, size):

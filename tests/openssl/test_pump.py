@@ -23,7 +23,6 @@ from greentls.openssl.pump import (
     BULKY,
     CLOSED,
     DONE,
-    EMPTIED,
     ENDED,
     MAX_UNSENT,
     RECORD_SIZE,
@@ -36,11 +35,8 @@ from greentls.openssl.pump import (
 from tests.openssl.fuzz_pump import compare
 from tests.openssl.pumps import (
     PUMPS,
-    FakeSocket,
     client_context,
-    compiled,
     established,
-    fakes,
     in_memory,
     opened,
     pair,
@@ -51,6 +47,7 @@ from tests.openssl.pumps import (
     subject,
     waiting_callback,
 )  # fmt: skip
+from tests.support.fake_sockets import FakeSocket, compiled, fakes
 
 each_version = pytest.mark.parametrize("version", [SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION], ids=["1.2", "1.3"])
 TLS13 = SSL.TLS1_3_VERSION
@@ -239,7 +236,7 @@ def test_what_is_for_the_peer_goes_before_a_receive(base, files):
         client.attach(
             known(FakeSocket(lambda *_: calls.append("receive") or 0, lambda data: calls.append("send") or len(data)))
         )
-        assert client.handshake() == ENDED
+        assert client.do_handshake() == ENDED
     assert calls == ["send", "receive"]
 
 
@@ -248,7 +245,7 @@ def test_a_reader_does_not_wait_for_a_writer_but_for_too_many_answers(ends):
     client, server = ends
     fill(server)
     assert server.read(1) == WANT_WRITE
-    server.attended = True
+    server.attend(True)
     assert read(server) == WANT_READ
     assert client.write(b"in spite of it") == DONE
     assert server.read(100) == b"in spite of it"
@@ -343,8 +340,10 @@ def is_not_believed(base, files):
 def test_close_notify_both_ways(base, files, version):
     client, server = established(base, files, version)
     assert client.shutdown() == DONE
+    assert client.send() == DONE
     assert read(server) == CLOSED
     assert server.shutdown() == BOTH
+    assert server.send() == DONE
     assert client.refill() == DONE
     assert client.shutdown() in (BOTH, CLOSED)
     assert read(client) == CLOSED
@@ -362,7 +361,7 @@ def test_an_end_without_close_notify_is_none(base, files):
 def test_the_end_in_the_handshake(base, files):
     _client, server = pair(base, files, TLS13, socks := sockets())
     socks[0].close()
-    assert server.handshake() == ENDED
+    assert server.do_handshake() == ENDED
 
 
 def test_a_detached_socket_is_as_a_closed_one(ends):
@@ -416,10 +415,10 @@ def test_reads_are_bounded(base, files, version, size):
         reads, turns = 0, []
         while reads < 200:
             got = server.read(RECORD_SIZE)
-            if got == SPENT:
+            if got in (SPENT, WANT_READ):
                 turns.append(reads)
                 server.budget = TURN
-            elif got != EMPTIED:
+            else:
                 assert len(got) == size
                 reads += 1
     assert turns
@@ -440,11 +439,9 @@ def test_receives_that_lead_to_nothing_are_bounded(base, files):
 
     with fakes() as known:
         server.attach(known(FakeSocket(recv_into)))
-        server.whole_records = True  # a receive of what it asks for does not end at EMPTIED
-        while (step := server.read(1)) == EMPTIED:
-            pass
-        assert step == SPENT
-        assert len(calls) <= TURN
+        server.look(True)
+        assert server.read(1) == WANT_READ
+        assert 1 < len(calls) <= TURN
 
 
 def test_writes_are_bounded(base, files):
@@ -469,20 +466,24 @@ def test_a_receive_that_got_less_is_not_followed_by_another(ends):
     client, server = ends
     client.write(b"x")
     assert read(server) == b"x"
-    assert server.read(1) == EMPTIED
-    assert server.read(1) == WANT_READ
     client.write(b"y")
+    assert server.read(1) == WANT_READ, "it has not looked"
     assert server.read(1) == b"y"
+    server.look(True)
+    client.write(b"z")
+    assert server.read(1) == b"z"
+    assert server.read(1) == WANT_READ
 
 
 @each_version
 def test_whole_records_leave_the_next_one_in_the_kernel(base, files, version):
     """What stands behind a close_notify is no ciphertext."""
     client, server = established(base, files, version, socks=(socks := sockets()))
-    server.whole_records = True
+    server.attach(socks[1], True)
     for data in (b"one", bytes(RECORD_SIZE), b"three"):
         client.write(data)
     client.shutdown()
+    client.send()
     socks[0].send(b"in clear")
     assert read_all(server, 3 + RECORD_SIZE + 5) == b"one" + bytes(RECORD_SIZE) + b"three"
     assert read(server) == CLOSED
@@ -491,7 +492,7 @@ def test_whole_records_leave_the_next_one_in_the_kernel(base, files, version):
 
 def test_whole_records_know_what_was_fed(base, files):
     client, server = established(base, files, TLS13, socks=(socks := sockets()))
-    server.whole_records = True
+    server.attach(socks[1], True)
     client.write(b"one")
     client.write(b"two")
     records = socks[1].recv(1000)
@@ -525,7 +526,7 @@ def hellos(base, context, number=1):
         client, server = (kind := subject(base))(client_context(TLS13), False), kind(context, True)
         for end, sock in zip((client, server), sockets(), strict=True):
             end.attach(sock)
-        assert client.handshake() == WANT_READ
+        assert client.do_handshake() == WANT_READ
         made.append((client, server))
     return made
 
@@ -536,12 +537,12 @@ def test_one_occupant(base, own_context, files):
 
     def body(ssl):
         assert pump_module(base).occupant(ssl) is server
-        assert pump_module(base).occupants() == [server]
-        for verb in (server.handshake, server.shutdown, lambda: server.read(1), lambda: server.write(b"secret")):
-            server.open = verb != server.handshake
+        assert pump_module(base).occupants()[-1] is server
+        for verb in (server.do_handshake, server.shutdown, lambda: server.read(1), lambda: server.write(b"secret")):
+            server.readable = server.writable = verb != server.do_handshake
             with pytest.raises(ConcurrentUseError):
                 verb()
-        server.open = False
+        server.readable = server.writable = False
         said.append(server.busy)
         main.switch()
         return 1
@@ -549,19 +550,19 @@ def test_one_occupant(base, own_context, files):
     main = getcurrent()
     with waiting_callback(own_context, body):
         [(_client, server)] = hellos(base, own_context)
-        other = greenlet(server.handshake)
+        other = greenlet(server.do_handshake)
         other.switch()
         assert said == [True]
         assert server.busy
         assert server.name == "do_handshake"
-        server.open = True
-        for verb in (server.handshake, server.shutdown, lambda: server.read(1), lambda: server.write(b"secret")):
+        server.readable = server.writable = True
+        for verb in (server.do_handshake, server.shutdown, lambda: server.read(1), lambda: server.write(b"secret")):
             with pytest.raises(ConcurrentUseError):
                 verb()
-        server.open = False
+        server.readable = server.writable = False
         assert server.unsent == 0
         server.awaited = True
-        assert other.switch() in (WANT_READ, EMPTIED)
+        assert other.switch() in (WANT_READ,)
     assert not server.busy
     assert (server.left, server.awaited) == (1, False)
     assert pump_module(base).occupants() == []
@@ -587,17 +588,17 @@ def test_many_are_inside_at_once_and_leave_in_any_order(base, own_context, files
 
     with waiting_callback(own_context, body):
         made = hellos(base, own_context, 20)
-        inside = [greenlet(server.handshake) for _, server in made]
+        inside = [greenlet(server.do_handshake) for _, server in made]
         for each in inside:
             each.switch()
         assert all(server.busy for _, server in made)
         for each in inside[::2] + inside[1::2][::-1]:
-            assert each.switch() in (WANT_READ, EMPTIED)
+            assert each.switch() in (WANT_READ,)
     assert not any(server.busy for _, server in made)
     for client, server in made:
-        assert client.handshake() in (DONE, WANT_READ)
+        assert client.do_handshake() in (DONE, WANT_READ)
         client.send()
-        assert (server.handshake() == DONE) or server.handshake() == DONE
+        assert (server.do_handshake() == DONE) or server.do_handshake() == DONE
 
 
 def test_ciphertext_comes_and_goes_while_somebody_is_inside(base, own_context, files):
@@ -609,13 +610,13 @@ def test_ciphertext_comes_and_goes_while_somebody_is_inside(base, own_context, f
 
     with waiting_callback(own_context, body):
         [(client, server)] = hellos(base, own_context)
-        other = greenlet(server.handshake)
+        other = greenlet(server.do_handshake)
         other.switch()
         bios.append(client.outgoing, b"\x15\x03\x03\x00\x02\x01\x5a")  # user_canceled
         client.send()
         bios.append(server.outgoing, b"for the peer")
         assert server.send() == DONE
-        assert server.receive() in (EMPTIED, b"\x15\x03\x03\x00\x02\x01\x5a")
+        assert server.receive() in (WANT_READ, b"\x15\x03\x03\x00\x02\x01\x5a")
         other.switch()
 
 
@@ -630,15 +631,15 @@ def test_what_a_callback_noted_is_raised_and_the_connection_is_dead(base, own_co
     with waiting_callback(own_context, body):
         [(client, server)] = hellos(base, own_context)
         with pytest.raises(kind) as raised:
-            server.handshake()
+            server.do_handshake()
     assert raised.value is failure
     assert server.dead
     assert server.failure is None
     assert not server.busy
     assert server.send() == DONE
     with pytest.raises(TLSError, match="alert"):
-        client.handshake()
-        client.handshake()
+        client.do_handshake()
+        client.do_handshake()
 
 
 def test_what_a_callback_noted_is_raised_though_openssl_has_succeeded(base, own_context, files):
@@ -650,7 +651,7 @@ def test_what_a_callback_noted_is_raised_though_openssl_has_succeeded(base, own_
     with waiting_callback(own_context, body):
         [(_client, server)] = hellos(base, own_context)
         with pytest.raises(ValueError, match="but go on"):
-            server.handshake()
+            server.do_handshake()
     assert server.dead
 
 
@@ -667,7 +668,7 @@ def test_a_greenlet_that_is_killed_inside_leaves(base, own_context, files):
 
     with waiting_callback(own_context, body):
         [(_client, server)] = hellos(base, own_context)
-        other = greenlet(server.handshake)
+        other = greenlet(server.do_handshake)
         other.switch()
         assert isinstance(other.throw(), GreenletExit)
     assert other.dead
@@ -692,7 +693,7 @@ def test_a_greenlet_that_nobody_knows_any_more_ends_inside(base, own_context, fi
     with waiting_callback(own_context, body):
         [(client, server)] = hellos(base, own_context)
         gone = weakref.ref(server)
-        cycle = [greenlet(server.handshake)]
+        cycle = [greenlet(server.do_handshake)]
         cycle.append(cycle)
         cycle[0].switch()
         del server, client, cycle
@@ -730,7 +731,7 @@ def test_errors_of_an_interrupted_operation_stay(base, own_context, files):
 
     with waiting_callback(own_context, body):
         [(_client, server)] = hellos(base, own_context)
-        assert server.handshake() in (EMPTIED, WANT_READ)
+        assert server.do_handshake() in (WANT_READ,)
     lib.ERR_put_error(20, 0, 255, b"", 0)
     other_client.write(b"x")
     assert read(other_server) == b"x", "nobody's errors are no errors"
@@ -748,11 +749,11 @@ def test_another_thread_inside_is_left_alone(base, own_context, files):
 
     with waiting_callback(own_context, body):
         [(_client, server)] = hellos(base, own_context)
-        thread = threading.Thread(target=server.handshake)
+        thread = threading.Thread(target=server.do_handshake)
         thread.start()
         assert inside.wait(30)
         try:
-            for verb in (server.handshake, *((server.send, server.receive) if base is not pump.PlainPump else ())):
+            for verb in (server.do_handshake, *((server.send, server.receive) if base is not pump.PlainPump else ())):
                 with pytest.raises(ConcurrentUseError):
                     verb()
         finally:
@@ -795,7 +796,7 @@ def test_nobody_enters_whom_admit_refuses(base, files):
     def act():
         for verb, name in (
             (lambda: server.read(1), "read"), (lambda: server.write(b"x"), "write"),
-            (server.shutdown, "shutdown"), (server.handshake, "do_handshake"),
+            (server.shutdown, "shutdown"), (server.do_handshake, "do_handshake"),
             (lambda: server.run("other", lambda: 1, ()), "other"),
         ):  # fmt: skip
             with pytest.raises(RuntimeError, match=f"not {name}"):
@@ -816,6 +817,7 @@ def test_an_operation_of_pythons(ends):
     room = bios.read_buffer(10)
     assert server.run("read", lib.SSL_read, (server.ssl, room, 10)) == WANT_READ
     client.shutdown()
+    client.send()
     server.refill()
     server.refill()
     assert server.run("read", lib.SSL_read, (server.ssl, room, 10)) == CLOSED
@@ -828,8 +830,8 @@ def test_one_that_was_never_made_does_nothing(base):
     """hazard: C follows pointers that nobody has set."""
     kind = subject(base)
     raw = kind.__new__(kind)
-    raw.open = True
-    verbs = [raw.handshake, raw.shutdown, raw.send, raw.refill, raw.receive]
+    raw.readable = raw.writable = True
+    verbs = [raw.do_handshake, raw.shutdown, raw.send, raw.refill, raw.receive]
     verbs += [lambda: raw.read(1), lambda: raw.write(b"x"), lambda: raw.feed(b"x"), lambda: raw.run("x", int, ())]
     for verb in verbs:
         try:
@@ -843,10 +845,10 @@ def test_both_have_the_same_names():
     plain = {each for each in vars(pump.PlainPump) if not each.startswith("_")}
     for base in PUMPS.values():
         there = {each for each in vars(base) if not each.startswith("_")}
-        assert (there | {"admit", "failed", "too_early", "tell_those_who_wait"}) - plain <= {
+        assert (there | {"admit", "failed", "not_now", "tell_those_who_wait"}) - plain <= {
             "ssl", "incoming", "outgoing", "server_side", "drained_at", "entrant",
         }  # fmt: skip
-        assert plain - there <= {"admit", "failed", "too_early", "tell_those_who_wait"}
+        assert plain - there <= {"admit", "failed", "not_now", "tell_those_who_wait"}
 
 
 def test_the_numbers_are_the_same():
@@ -854,7 +856,7 @@ def test_the_numbers_are_the_same():
     source = (pump.__file__).replace("pump.py", "_pump.c")
     with open(source) as file:
         text = file.read()
-    for name in ("DONE", "WANT_READ", "CLOSED", "WANT_WRITE", "ENDED", "SPENT", "UNSENT", "EMPTIED", "RECORD_SIZE"):
+    for name in ("DONE", "WANT_READ", "CLOSED", "WANT_WRITE", "ENDED", "SPENT", "UNSENT", "RECORD_SIZE"):
         assert f" {name} = {getattr(pump, name)}" in text
     assert f"MAX_UNSENT = {MAX_UNSENT}," in text
     assert f"TURN = {TURN}," in text

@@ -340,7 +340,7 @@ def main():
     greenlets = [each for each in gc.get_objects() if isinstance(each, gevent.Greenlet) and not each.dead]
     for what, left in (
         ("connections", len(soak.connections)),
-        ("operations inside OpenSSL", len(bridge.running)),
+        ("operations inside OpenSSL", len(bridge.occupants())),
         ("greenlets", len(greenlets)),
         ("hooks that wait", soak.waiting),
     ):

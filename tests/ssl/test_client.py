@@ -192,6 +192,7 @@ class TestBuffers:
             sock.settimeout(0.01)
             receive()
             sock._connection.handshake.die("for the test")
+            sock._connection.operation.keep_step()
             receive()
         assert failures[0] is late
         assert [type(each) for each in failures[1:]] == [gevent.GreenletExit, TimeoutError, ssl.SSLError]
@@ -211,6 +212,7 @@ class TestBuffers:
             with gevent.Timeout(0.01) as late:
                 send()
             sock._connection.handshake.die("for the test")
+            sock._connection.operation.keep_step()
             send()
         assert failures[0] is late
         assert type(failures[1]) is ssl.SSLError

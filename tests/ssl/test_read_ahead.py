@@ -18,7 +18,7 @@ from greentls.ssl.plain_socket import PlainSocket
 from tests.support.helpers import PATIENCE
 from tests.support.pairs import Connection, client_context, server_context
 from tests.support.pairs import client as client_connection
-from tests.support.ssl_pairs import both_versions, connected, contexts, outcome, talk
+from tests.support.ssl_pairs import both_versions, connected, contexts, outcome, record, talk
 
 
 def in_kernel(sock):
@@ -40,12 +40,9 @@ def careful(pki, version="1.3"):
 
 def together(source, *messages):
     """A record for each message, sent at once."""
-    records = []
-    for message in messages:
-        source._connection.write(message)
-        records.append(source._connection.data_to_send())
+    records = [record(source, message) for message in messages]
     source._raw.send(b"".join(records))
-    return [len(record) for record in records]
+    return [len(each) for each in records]
 
 
 @both_versions
@@ -148,9 +145,8 @@ def test_records_in_pieces(pki, side, pieces):
 def test_half_a_record_after_a_timeout_a_kill_and_without_waiting(pki, cut):
     """However the wait for the rest ends, whoever comes next goes on from there."""
     with connected(*careful(pki)) as (client, server):
-        server._connection.write(b"whole")
-        record = server._connection.data_to_send()
-        server._raw.send(record[:cut])
+        whole = record(server, b"whole")
+        server._raw.send(whole[:cut])
         client.settimeout(0.0)
         assert isinstance(outcome(client.recv, 100), ssl.SSLWantReadError)
         assert not in_kernel(client) and not selected(client) and not client.pending()
@@ -160,7 +156,7 @@ def test_half_a_record_after_a_timeout_a_kill_and_without_waiting(pki, cut):
         waiting = gevent.spawn(client.recv, 100)
         gevent.sleep(0)
         waiting.kill()
-        server._raw.send(record[cut:])
+        server._raw.send(whole[cut:])
         assert client.recv(100) == b"whole"
         talk(client, server)
 
@@ -169,8 +165,7 @@ def test_half_a_record_after_a_timeout_a_kill_and_without_waiting(pki, cut):
 def test_the_end_inside_a_record(pki, cut):
     with connected(*careful(pki)) as (client, server):
         client.suppress_ragged_eofs = False
-        server._connection.write(b"whole")
-        server._raw.send(server._connection.data_to_send()[:cut])
+        server._raw.send(record(server, b"whole")[:cut])
         server._raw.shutdown(1)
         assert isinstance(outcome(client.recv, 100), ssl.SSLEOFError)
 

@@ -65,20 +65,25 @@ class TestThread:
         server.session_store = MemoryStore()
         threads = {"hooks": set(), "openssl": set()}
         server.sni_callback = lambda *_: threads["hooks"].add(get_native_id())
-        run = Operation.run
-
-        def look(self, name, *arguments):
-            if self.connection().server_side:
-                threads["openssl"].add((name, get_native_id()))
-            return run(self, name, *arguments)
-
-        monkeypatch.setattr(Operation, "run", look)
+        for name in ("do_handshake", "read", "write"):
+            monkeypatch.setattr(Operation, name, self.looking(name, threads["openssl"]))
         with connected(client, server):
             pass
         here = get_native_id()
         assert threads["hooks"] == {here}
         assert {name for name, thread in threads["openssl"] if thread != here} == {"do_handshake"}
         assert {name for name, thread in threads["openssl"] if thread == here} >= {"read", "write"}
+
+    @staticmethod
+    def looking(name, threads):
+        verb = getattr(Operation, name)
+
+        def look(self, *arguments):
+            if self.connection().server_side:
+                threads.add((name, get_native_id()))
+            return verb(self, *arguments)
+
+        return look
 
     def test_many_at_once_wait_for_their_answers(self, pki, version):
         client, server = contexts(pki, version)
@@ -280,15 +285,15 @@ class TestTheThreadsOfThread:
     def test_end_if_the_hub_is_destroyed_while_one_computes(self, pki, monkeypatch):
         """hazard: it comes back to a loop that is none any more."""
         inside, go_on, before = threading.Event(), threading.Event(), native_threads()
-        run, hooks = Operation.run, []
+        do_handshake, hooks = Operation.do_handshake, []
 
-        def compute(self, *arguments):
+        def compute(self):
             if self.connection().server_side and not inside.is_set():
                 inside.set()
                 assert go_on.wait(PATIENCE)
-            return run(self, *arguments)
+            return do_handshake(self)
 
-        monkeypatch.setattr(Operation, "run", compute)
+        monkeypatch.setattr(Operation, "do_handshake", compute)
 
         def one():
             client, server = contexts(pki)

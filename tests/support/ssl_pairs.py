@@ -10,6 +10,7 @@ import gevent.socket
 import pytest
 
 import greentls.ssl
+from greentls.openssl.library import lib
 from tests.support.helpers import PATIENCE
 from tests.support.pairs import VERSIONS
 
@@ -132,3 +133,11 @@ def pair(pki, version="1.3", modules=(greentls.ssl, greentls.ssl), **options):
     ends = sides(client, server, **options)
     handshake(*ends)
     return ends
+
+
+def record(sock, data):
+    """A record with this data, from the socket to its peer, that was not sent."""
+    connection = sock._connection
+    operation = connection.operation
+    assert operation.run("write", lib.SSL_write, (operation.ssl, data, len(data))) == len(data)
+    return connection.data_to_send()

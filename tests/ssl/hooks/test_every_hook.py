@@ -280,7 +280,7 @@ class Trial:
         assert self.server.drain_sessions(PATIENCE)  # tickets follow early data
         gevent.sleep(0)  # the hub lets go of greenlets that have ended
         gc.collect()
-        assert not bridge.running
+        assert not bridge.occupants()
         assert [each for each in self.connections if each() is not None] == []
         assert new_greenlets() == []
 
