@@ -55,7 +55,7 @@ class CertificateChain:
             certificates = _read_certificates(data, name)
         else:
             certificates = list(certfile)
-        key: Any = keyfile
+        key: Any = keyfile  # as above
         key_name = "key"
         if keyfile is None and data is not None:
             key, key_name = _read_key(data, password, _name("key", certfile)), _name("key", certfile)
@@ -244,11 +244,11 @@ def _read_certificates(data: bytes, name: str) -> list[x509.Certificate]:
     raise ConfigurationError(name, "not a PEM certificate", "give a PEM file")
 
 
-def _read_key(data: bytes, password: Password, name: str) -> Any:
+def _read_key(data: bytes, password: Password, name: str) -> object:
     loader = serialization.load_pem_private_key if b"-----BEGIN" in data else serialization.load_der_private_key
     # This skips the check that the factors of an RSA key are primes, which takes 10 to 40 ms. OpenSSL does not check it
     # either when it loads a key, and load() checks that the key fits the certificate.
-    load: Callable[..., Any] = functools.partial(loader, unsafe_skip_rsa_key_validation=True)
+    load: Callable[..., object] = functools.partial(loader, unsafe_skip_rsa_key_validation=True)
     try:
         return load(data, None)
     except TypeError:  # the key is encrypted

@@ -24,12 +24,13 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, suppress
 from contextvars import copy_context
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
 from greentls.errors import WrongThreadError
 from greentls.hub import asyncio_sockets
+from greentls.hub.asyncio_sockets import Addresses
 from greentls.hub.finding import find_first
 from greentls.hub.protocol import Hub
 
@@ -93,8 +94,7 @@ class AsyncioHub:
                 await ended.wait()
             except BaseException as error:
                 task.throw_in(error)
-        result: T = task.outcome()
-        return result
+        return cast(T, task.outcome())
 
     def result(self, awaitable: Awaitable[T]) -> T:
         future = asyncio.ensure_future(awaitable, loop=self.loop)
@@ -113,7 +113,7 @@ class AsyncioHub:
 
     # -- greentls.hub.Hub ----------------------------------------------------------------------------------------------
 
-    socket: Any = asyncio_sockets.module
+    socket: Any = asyncio_sockets.module  # Any: a module
 
     def spawn(self, function: Callable[..., object], *arguments: object) -> Task:
         task = Task(self, function, arguments)
@@ -154,7 +154,7 @@ class AsyncioHub:
 
     # -- its sockets' hub: greentls.hub.asyncio_sockets.SocketHub -----------------------------------------------------
 
-    def getaddrinfo(self, host: Any, port: Any, **options: int) -> list[Any]:
+    def getaddrinfo(self, host: str | None, port: int | str | None, **options: int) -> Addresses:
         return self.result(self.loop.getaddrinfo(host, port, **options))
 
     def until_ready(self, descriptor: int, writing: bool, timeout: float | None) -> None:
@@ -185,7 +185,7 @@ class Task(greenlet):  # type: ignore[misc]  # greenlet is untyped
         self.hub = hub
         self.gr_context = copy_context()
         self._function, self._arguments = function, arguments
-        self._outcome: tuple[Any, BaseException | None] = None, None
+        self._outcome: tuple[object, BaseException | None] = None, None
         self._links: list[Callable[[Task], object]] = []
 
     def start(self) -> None:
@@ -214,7 +214,7 @@ class Task(greenlet):  # type: ignore[misc]  # greenlet is untyped
             self._outcome = None, error
             self._end()
 
-    def outcome(self) -> Any:
+    def outcome(self) -> object:
         """Returns, or raises, what the function did. To be called once, when this is dead."""
         value, error = self._outcome
         self._outcome = None, None

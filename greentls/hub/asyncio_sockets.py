@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from greentls.hub.finding import here
 from greentls.hub.per_hub import unpatched
 
-__all__ = ["SocketHub", "module"]
+__all__ = ["Addresses", "SocketHub", "module"]
 
 T = TypeVar("T")
 
-_Address = Any  # as in typeshed: a tuple, or a path
+Address = Any  # as in typeshed: a tuple, or a path
+Addresses = Sequence[tuple[int, int, int, str, Address]]
 
 
 class SocketHub(Protocol):
@@ -24,7 +25,7 @@ class SocketHub(Protocol):
     def until_ready(self, descriptor: int, writing: bool, timeout: float | None) -> None:
         """Waits until a descriptor can be read, or written. Raises TimeoutError after timeout seconds."""
 
-    def getaddrinfo(self, host: Any, port: Any, **options: int) -> list[Any]:
+    def getaddrinfo(self, host: str | None, port: int | str | None, **options: int) -> Addresses:
         """As socket.getaddrinfo()."""
 
 
@@ -51,7 +52,7 @@ class Socket(_Socket):
     def setblocking(self, blocking: bool) -> None:
         self._patience = None if blocking else 0.0
 
-    def connect(self, address: _Address) -> None:
+    def connect(self, address: Address) -> None:
         """address: has no name that must be looked up."""
         code = self.connect_ex(address)
         if code == errno.EINPROGRESS:
@@ -85,7 +86,9 @@ class Socket(_Socket):
             _hub().until_ready(self.fileno(), writing, self._patience)
 
 
-def getaddrinfo(host: Any, port: Any, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0) -> list[Any]:
+def getaddrinfo(
+    host: str | None, port: int | str | None, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0
+) -> Addresses:
     """socket.getaddrinfo()."""
     return _hub().getaddrinfo(host, port, family=family, type=type, proto=proto, flags=flags)
 
@@ -115,7 +118,7 @@ def _hub() -> SocketHub:
     return cast("SocketHub", here())
 
 
-def _constants() -> dict[str, Any]:
+def _constants() -> dict[str, object]:
     import socket
 
     return {

@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class GeventHub:
-    socket: Any = gevent.socket
+    socket: Any = gevent.socket  # Any: a module
     spawn = staticmethod(gevent.spawn)
     sleep = staticmethod(gevent.sleep)
     event = Event

@@ -45,4 +45,5 @@ def _post(url: str, request: bytes, timeout: float | None) -> bytes:
 
 class _Connection(http.client.HTTPConnection):
     def connect(self) -> None:
+        # Any: a socket of this hub
         self.sock: Any = here().socket.create_connection((self.host, self.port), self.timeout)

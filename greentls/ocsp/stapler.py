@@ -21,8 +21,9 @@ import random
 import time
 import weakref
 from collections.abc import Callable, Iterable
+from functools import partial
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 from cryptography import x509
 
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
 __all__ = ["Policy", "StapleFacts", "Stapler"]
 
 log = logging.getLogger("greentls.ocsp")
+
+T = TypeVar("T")
 
 Policy = Literal["lenient", "strict", "must"]
 POLICIES = ("lenient", "strict", "must")
@@ -114,7 +117,7 @@ class Stapler:
         self._fetch, self._clock = fetch, clock
         self._staples: PerHub[dict[bytes, _Staple]] = PerHub(dict)  # by the certificate's DER
 
-    def __call__(self, sock: Any) -> bytes | None:
+    def __call__(self, sock: Any) -> bytes | None:  # Any: ours, or the standard library's SSLObject
         """The response for the certificate that the handshake has chosen, or None. May wait. Raises StapleRequired."""
         # The standard library's SSLObject, of wrap_bio(), has what we need in its _sslobj.
         facts = sock if hasattr(sock, "certificate_chain") else sock._sslobj
@@ -220,11 +223,12 @@ class Stapler:
         if response is not None:
             for store in (self._files, self._store):
                 if store is not None:
-                    self._call(store, "put", staple.key, der, response.good_until - self._clock())
+                    lifetime = response.good_until - self._clock()
+                    self._call(store, "put", partial(store.put, staple.key, der, lifetime))
 
     def _recall(self, staple: _Staple, store: SessionStore | None) -> None:
         """Takes the response that another worker, or an earlier process, has put there."""
-        der = self._call(store, "get", staple.key) if store is not None else None
+        der = self._call(store, "get", partial(store.get, staple.key)) if store is not None else None
         if der is not None:
             try:
                 self._adopt(staple, der)
@@ -248,14 +252,14 @@ class Stapler:
         return response
 
     @staticmethod
-    def _call(store: SessionStore, method: str, *arguments: Any) -> Any:
-        """Returns what a method of the store returns, None if it fails. Any: that is the method's."""
+    def _call(store: SessionStore, what: str, call: Callable[[], T]) -> T | None:
+        """Returns what a method of the store returns, None if it fails."""
         deadline = Deadline(STORE_TIMEOUT, "no answer in {} s")
         try:
             with deadline:
-                return getattr(store, method)(*arguments)
+                return call()
         except Exception as error:
-            log.warning("%s: %s: %s", store.name, method, str(error) if deadline.passed else repr(error))
+            log.warning("%s: %s: %s", store.name, what, str(error) if deadline.passed else repr(error))
             return None
 
 

@@ -19,10 +19,10 @@ import math
 import os
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from hashlib import blake2b
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakSet
 
 from pymemcache.client.base import Client
@@ -33,6 +33,8 @@ from greentls.hub import PerHub, here
 from greentls.stores.contract import Change, check_value
 
 __all__ = ["MemcachedStore"]
+
+T = TypeVar("T")
 
 PORT = 11211
 CONNECT_TIMEOUT = 0.25  # seconds: connecting takes a millisecond in one data centre; after a lost SYN it fails
@@ -82,9 +84,9 @@ class MemcachedStore:
             raise ConfigurationError(f"memcached store: pool={pool}", "must be 1 or more")
         self._prefix = f"greentls:1:{context}:".encode()
         self._nodes = tuple(nodes)
-        self._options = {"connect_timeout": connect_timeout, "timeout": timeout, "pool": pool}
+        self._options = connect_timeout, timeout, pool
         # Sockets belong to the hub that made them.
-        self._clusters = PerHub(partial(_Cluster, self._nodes, self._options))
+        self._clusters = PerHub(partial(_Cluster, self._nodes, *self._options))
 
     def get(self, session_id: bytes) -> bytes | None:
         key = self._key(session_id)
@@ -168,8 +170,8 @@ def _expiry(lifetime: float) -> int:
 class _Cluster:
     """The nodes, as one hub sees them. One that failed is not used for a while."""
 
-    def __init__(self, nodes: Sequence[tuple[str, int]], options: dict[str, Any]) -> None:
-        self._nodes = [_Node(node, **options) for node in nodes]
+    def __init__(self, nodes: Sequence[tuple[str, int]], connect_timeout: float, timeout: float, pool: int) -> None:
+        self._nodes = [_Node(node, connect_timeout, timeout, pool) for node in nodes]
 
     def node(self, key: bytes) -> _Node:
         """The key's home; if that is down, the next node. Raises ConnectionError if all are down."""
@@ -217,7 +219,7 @@ class _Node:
     def down(self) -> bool:
         return self._down_until > 0 and time.monotonic() < self._down_until
 
-    def run(self, command: Any, *arguments: Any) -> Any:
+    def run(self, command: Callable[..., T], *arguments: object) -> T:
         """Calls a method of _Client on a connection. After an OSError the node is down for DEAD_SECONDS."""
         try:
             with self._places:
@@ -238,7 +240,7 @@ class _Node:
         while self._idle:
             self._idle.pop().close()
 
-    def _run_on(self, client: _Client, command: Any, *arguments: Any) -> Any:
+    def _run_on(self, client: _Client, command: Callable[..., T], *arguments: object) -> T:
         try:
             result = command(client, *arguments)
         except BaseException:  # its answer may still come
@@ -253,7 +255,7 @@ class _Node:
         client.sock = _Wire(self._connect(), self._timeout)
         return client
 
-    def _connect(self) -> Any:
+    def _connect(self) -> Any:  # a socket of this hub
         problem: OSError | None = None
         socket = here().socket
         for family, kind, protocol, _, address in socket.getaddrinfo(*self._server, type=socket.SOCK_STREAM):
@@ -301,7 +303,7 @@ class _Client(Client):  # type: ignore[misc]
     def check_key(self, key: bytes, key_prefix: bytes) -> bytes:
         return key  # that of a session is hexadecimal, that of a value has been checked
 
-    def _extract_value(self, expect_cas: bool, line: bytes, *others: Any) -> Any:
+    def _extract_value(self, expect_cas: bool, line: bytes, *others: object) -> object:
         if len(line) > MAX_LINE or int(line.split(b" ", 4)[3]) > MAX_VALUE:
             raise _too_long()
         return super()._extract_value(expect_cas, line, *others)

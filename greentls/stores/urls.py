@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TypeVar
 from urllib.parse import parse_qs
 
 from greentls.errors import ConfigurationError
@@ -11,6 +11,8 @@ from greentls.secret_file import read_secret_file
 from greentls.stores.contract import Store
 
 __all__ = ["open_store"]
+
+Number = TypeVar("Number", int, float)
 
 
 def open_store(url: str) -> Store:
@@ -66,12 +68,13 @@ class _Options:
             raise self.error(f"{name} is given {len(values)} times", "give it once")
         return values[0]
 
-    def number(self, name: str, default: float, kind: type = float) -> Any:
+    def number(self, name: str, default: Number) -> Number:
+        """A number of the default's kind."""
         text = self.one(name, str(default))
         try:
-            value = kind(text)
+            value = type(default)(text)
         except ValueError:
-            value = math.nan
+            value = type(default)(0)
         if not 0 < value < math.inf:
             raise self.error(f"{name}={text}", "must be a number above 0")
         return value
@@ -87,7 +90,7 @@ def _open_memory(place: str, options: _Options) -> Store:
 
     if place:
         raise options.error(f"{_shown(place)!r} is not expected", "memory:// has no host")
-    return MemoryStore(options.number("entries", MAX_ENTRIES, int), options.number("bytes", MAX_BYTES, int))
+    return MemoryStore(options.number("entries", MAX_ENTRIES), options.number("bytes", MAX_BYTES))
 
 
 def _open_memcached(place: str, options: _Options) -> Store:
@@ -100,7 +103,7 @@ def _open_memcached(place: str, options: _Options) -> Store:
         context,
         connect_timeout=options.number("connect_timeout", memcached.CONNECT_TIMEOUT),
         timeout=options.number("timeout", memcached.IO_TIMEOUT),
-        pool=options.number("pool", memcached.POOL, int),
+        pool=options.number("pool", memcached.POOL),
     )
     secrets = [_read_secret(path, options) for path in options.all("secret_file")]
     insecure = options.one("insecure", "0")
