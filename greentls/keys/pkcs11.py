@@ -45,6 +45,8 @@ _PATH = {"token", "serial", "manufacturer", "model", "object", "id", "type"}
 _QUERY = {"module-path", "pin-value", "pin-source"}
 _PIN_FILE = 256  # bytes
 
+Thing = Any  # of python-pkcs11: a library, token, session or key
+
 # (the mechanism, its parameter): the token makes the digest, or there is none
 _MECHANISMS: dict[str, tuple[Mechanism, Any]] = {
     "ed25519": (Mechanism.EDDSA, None),
@@ -105,7 +107,7 @@ class PKCS11:
         key = _TokenKey(self, public_key)
         return key if here().in_thread(key.find) else None
 
-    def open(self) -> Any:
+    def open(self) -> Thing:
         """A session of the token. In a native thread."""
         attributes, pin = self._attributes, self._attributes.get("pin-value")
         if "pin-source" in attributes:
@@ -119,16 +121,16 @@ class PKCS11:
         except pkcs11.UserAlreadyLoggedIn:  # by another session: a login is the process's
             return token.open()
 
-    def private_keys(self, session: Any) -> list[Any]:
+    def private_keys(self, session: Thing) -> list[Thing]:
         """Those that fit the URI."""
-        wanted: dict[Attribute, Any] = {Attribute.CLASS: ObjectClass.PRIVATE_KEY}
+        wanted: dict[Attribute, object] = {Attribute.CLASS: ObjectClass.PRIVATE_KEY}
         if "object" in self._attributes:
             wanted[Attribute.LABEL] = self._attributes["object"].decode("utf-8", "replace")
         if "id" in self._attributes:
             wanted[Attribute.ID] = self._attributes["id"]
         return list(session.get_objects(wanted))
 
-    def _token(self) -> Any:
+    def _token(self) -> Thing:
         for token in _library(self.path).get_tokens():
             facts = {"token": token.label, "serial": token.serial}
             facts |= {"manufacturer": token.manufacturer_id, "model": token.model}
@@ -149,7 +151,7 @@ def _octets(fact: str | bytes) -> bytes:
 _processes: dict[str, int] = {}  # by a library's path: where it was initialised
 
 
-def _library(path: str) -> Any:
+def _library(path: str) -> Thing:
     try:
         library = load(path)
     except pkcs11.PKCS11Error as error:
@@ -161,12 +163,12 @@ def _library(path: str) -> Any:
     return library
 
 
-def _one_at_a_time(path: str) -> Any:
+def _one_at_a_time(path: str) -> Thing:
     """The lock of a library. A forked process has others: there, nobody will release one that was taken."""
     return _locks.setdefault((path, os.getpid()), allocate_lock())
 
 
-_locks: dict[tuple[str, int], Any] = {}
+_locks: dict[tuple[str, int], Thing] = {}
 
 
 class _Turns:
@@ -183,8 +185,8 @@ class _Turns:
 class _Use(NamedTuple):
     """A session with the key in it."""
 
-    session: Any
-    key: Any
+    session: Thing
+    key: Thing
     process: int
 
 
@@ -248,7 +250,7 @@ class _TokenKey:
         return None
 
 
-def _signed(key: Any, data: bytes, algorithm: str) -> bytes:
+def _signed(key: Thing, data: bytes, algorithm: str) -> bytes:
     mechanism, parameter = _MECHANISMS[algorithm]
     if mechanism is not Mechanism.ECDSA:
         signature: bytes = key.sign(data, mechanism=mechanism, mechanism_param=parameter)
@@ -262,7 +264,7 @@ def _error(what: str, error: Exception) -> SigningError:
     return SigningError(what, f"the token: {type(error).__name__} {error}".rstrip())
 
 
-def _close(session: Any) -> None:
+def _close(session: Thing) -> None:
     try:
         session.close()
     except pkcs11.PKCS11Error:

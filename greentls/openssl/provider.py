@@ -71,16 +71,13 @@ _FUNCTIONS = (
 )  # fmt: skip
 
 
-def _openssl(name: str, *arguments: Any) -> Any:
-    return getattr(lib, name)(*arguments)
-
-
-Answer = Callable[[Any, bytes, str, str], bytes | None]
+Pointer = Any  # of C, to anything: it is read, written to, and given to functions
+Answer = Callable[[Any, bytes, str, str], bytes | None]  # Any: who signs is not this floor's to know
 _answer: Answer | None = None
-_escaped: Callable[..., Any] | None = None
+_escaped: Callable[..., object] | None = None
 
 
-def answer_with(answer: Answer, escaped: Callable[..., Any]) -> None:
+def answer_with(answer: Answer, escaped: Callable[..., object]) -> None:
     """Sets who makes the signatures of all keys.
 
     answer: (a PrivateKey's signer, the message, the digest's name, "pss" or "") -> the signature, or None to refuse. It
@@ -99,19 +96,19 @@ class PrivateKey:
     UnsupportedOpenSSL.
     """
 
-    def __init__(self, public_key: bytes, digests: Collection[str], signer: Any) -> None:
+    def __init__(self, public_key: bytes, digests: Collection[str], signer: object) -> None:
         self.digests, self.signer = frozenset(digests), signer
         self.pointer = _new_key(public_key)
         _keys_to_find[id(self)] = self
         try:
             # _on_export() finds the EVP_PKEY* of the public key, and notes whose it is.
-            _openssl("EVP_PKEY_export", self.pointer, _PUBLIC, _FIND, ffi.cast("void *", id(self)))
+            lib.EVP_PKEY_export(self.pointer, _PUBLIC, _FIND, ffi.cast("void *", id(self)))
         finally:
             del _keys_to_find[id(self)]
 
-    def another_reference(self) -> Any:
+    def another_reference(self) -> Pointer:
         """The EVP_PKEY*, which the caller has to free."""
-        _openssl("EVP_PKEY_up_ref", self.pointer)
+        lib.EVP_PKEY_up_ref(self.pointer)
         return self.pointer
 
 
@@ -119,57 +116,53 @@ _keys: weakref.WeakValueDictionary[int, PrivateKey] = weakref.WeakValueDictionar
 _keys_to_find: dict[int, PrivateKey] = {}  # by id()
 
 
-def _new_key(public_key: bytes) -> Any:
+def _new_key(public_key: bytes) -> Pointer:
     """An EVP_PKEY* of this provider, owned."""
     context = _library_context()
     parameters, made = ffi.new("void **"), ffi.new("void **")
     public = maker = ffi.NULL
     try:
-        public = _openssl(
-            "d2i_PUBKEY", ffi.NULL, ffi.new("unsigned char **", ffi.from_buffer(public_key)), len(public_key)
-        )
-        if public != ffi.NULL and _openssl("EVP_PKEY_todata", public, _PUBLIC, parameters) == 1:
-            maker = _openssl(
-                "EVP_PKEY_CTX_new_from_name", context, _openssl("EVP_PKEY_get0_type_name", public), ffi.NULL
-            )
-            if maker != ffi.NULL and _openssl("EVP_PKEY_fromdata_init", maker) == 1:
-                _openssl("EVP_PKEY_fromdata", maker, made, _PUBLIC, parameters[0])
+        public = lib.d2i_PUBKEY(ffi.NULL, ffi.new("unsigned char **", ffi.from_buffer(public_key)), len(public_key))
+        if public != ffi.NULL and lib.EVP_PKEY_todata(public, _PUBLIC, parameters) == 1:
+            maker = lib.EVP_PKEY_CTX_new_from_name(context, lib.EVP_PKEY_get0_type_name(public), ffi.NULL)
+            if maker != ffi.NULL and lib.EVP_PKEY_fromdata_init(maker) == 1:
+                lib.EVP_PKEY_fromdata(maker, made, _PUBLIC, parameters[0])
         said = errors.take()
         if made[0] == ffi.NULL:
             problem = f"OpenSSL cannot use its public key: {errors.describe(said[-1] if said else 0)[1]}"
             raise ConfigurationError("signing key", problem, "give an EC, RSA or Ed25519 key")
         return owned(ffi.cast("EVP_PKEY *", made[0]), lib.EVP_PKEY_free)
     finally:
-        _openssl("EVP_PKEY_CTX_free", maker)
-        _openssl("OSSL_PARAM_free", parameters[0])
-        _openssl("EVP_PKEY_free", public)
+        lib.EVP_PKEY_CTX_free(maker)
+        lib.OSSL_PARAM_free(parameters[0])
+        lib.EVP_PKEY_free(public)
 
 
 # -- the callbacks -----------------------------------------------------------------------------------------------------
 
 
-def _second_net(kind: type[BaseException], failure: BaseException, traceback: Any) -> None:
+def _second_net(kind: type[BaseException], failure: BaseException, traceback: object) -> None:
     if _escaped is None:
         raise failure  # cffi prints it
     _escaped(kind, failure, traceback)
 
 
-def _callback(signature: str, fatal: Any = None) -> Callable[[Callable[..., Any]], Any]:
+def _callback(signature: str, fatal: Pointer = None) -> Callable[[Callable[..., object]], library.Callback]:
     return lambda function: library.callback(signature, function, fatal, _second_net)
 
 
 @_callback("int(void *, int)", 0)
-def _on_has(key: Any, selection: int) -> int:
+def _on_has(key: Pointer, selection: int) -> int:
     return int(not selection & _PRIVATE or pointer(key) in _keys)
 
 
 @_callback("int(void *, void *, int)", 0)
-def _on_match(one: Any, other: Any, _: int) -> int:
-    return int(_openssl("EVP_PKEY_eq", one, other) == 1)
+def _on_match(one: Pointer, other: Pointer, _: int) -> int:
+    return int(lib.EVP_PKEY_eq(one, other) == 1)
 
 
 @_callback("int(void *, void *)", 0)
-def _find(_: Any, __: Any) -> int:
+def _find(_: object, __: object) -> int:
     """Whoever exports a key to this function wants to know which one it is; nobody calls it."""
     return 0
 
@@ -178,43 +171,43 @@ _FIND = ffi.cast("void *", _find)
 
 
 @_callback("int(void *, int, void *, void *)", 0)
-def _on_export(key: Any, selection: int, take: Any, argument: Any) -> int:
+def _on_export(key: Pointer, selection: int, take: Pointer, argument: Pointer) -> int:
     if take == _FIND:
         _keys[pointer(key)] = _keys_to_find[pointer(argument)]
         return 1
     if selection & _PRIVATE:
         return 0
-    return int(_openssl("EVP_PKEY_export", key, selection, take, argument))
+    return int(lib.EVP_PKEY_export(key, selection, take, argument))
 
 
-def _importer(kind: bytes) -> Any:
+def _importer(kind: bytes) -> Pointer:
     @_callback("int(void *, int, void *)", 0)
-    def _on_import(key: Any, selection: int, parameters: Any) -> int:
-        maker = _openssl("EVP_PKEY_CTX_new_from_name", ffi.NULL, kind, ffi.NULL)
+    def _on_import(key: Pointer, selection: int, parameters: Pointer) -> int:
+        maker = lib.EVP_PKEY_CTX_new_from_name(ffi.NULL, kind, ffi.NULL)
         try:
             return int(
                 maker != ffi.NULL
-                and _openssl("EVP_PKEY_fromdata_init", maker) == 1
-                and _openssl("EVP_PKEY_fromdata", maker, ffi.new("void **", key), selection, parameters) == 1
+                and lib.EVP_PKEY_fromdata_init(maker) == 1
+                and lib.EVP_PKEY_fromdata(maker, ffi.new("void **", key), selection, parameters) == 1
             )
         finally:
-            _openssl("EVP_PKEY_CTX_free", maker)
+            lib.EVP_PKEY_CTX_free(maker)
 
     return _on_import
 
 
 @_callback("const void *(void *)", ffi.NULL)
-def _on_gettable(_: Any) -> Any:
+def _on_gettable(_: object) -> Pointer:
     return _NO_PARAMETERS
 
 
 @_callback("const void *(int)", ffi.NULL)
-def _on_types(_: int) -> Any:
+def _on_types(_: int) -> Pointer:
     return _NO_PARAMETERS
 
 
 @_callback("const char *(int)", ffi.NULL)
-def _on_operation_name(_: int) -> Any:
+def _on_operation_name(_: int) -> Pointer:
     return _OPERATION_NAME
 
 
@@ -232,35 +225,35 @@ _numbers = itertools.count(1)
 
 
 @_callback("void *(void *, const char *)", ffi.NULL)
-def _on_new(_: Any, __: Any) -> Any:
+def _on_new(_: object, __: object) -> Pointer:
     number = next(_numbers)
     _signatures[number] = _Signature()
     return ffi.cast("void *", number)
 
 
 @_callback("void(void *)")
-def _on_free(context: Any) -> None:
+def _on_free(context: Pointer) -> None:
     _signatures.pop(pointer(context), None)
 
 
 @_callback("int(void *, const char *, void *, void *)", 0)
-def _on_init(context: Any, digest: Any, key: Any, parameters: Any) -> int:
+def _on_init(context: Pointer, digest: Pointer, key: Pointer, parameters: Pointer) -> int:
     """OpenSSL also asks so whether a digest is one that the key can sign by."""
     signature = _signatures[pointer(context)]
     signature.digest = "" if digest == ffi.NULL else ffi.string(digest).decode().replace("SHA2-", "SHA")
     signature.key = found = _keys.get(pointer(key))
     if found is None or signature.digest not in found.digests:
         return 0
-    signature.size = _openssl("EVP_PKEY_get_size", key)
+    signature.size = lib.EVP_PKEY_get_size(key)
     return int(_set(signature, parameters))
 
 
 @_callback("int(void *, void *)", 0)
-def _on_set_params(context: Any, parameters: Any) -> int:
+def _on_set_params(context: Pointer, parameters: Pointer) -> int:
     return int(_set(_signatures[pointer(context)], parameters))
 
 
-def _set(signature: _Signature, parameters: Any) -> bool:
+def _set(signature: _Signature, parameters: Pointer) -> bool:
     for name, value in _read(parameters):
         if name == b"pad-mode":
             if value not in _PADDINGS:
@@ -271,7 +264,7 @@ def _set(signature: _Signature, parameters: Any) -> bool:
     return True  # OpenSSL 4 also tells the TLS version
 
 
-def _read(parameters: Any) -> Iterator[tuple[bytes, bytes | int | None]]:
+def _read(parameters: Pointer) -> Iterator[tuple[bytes, bytes | int | None]]:
     """(name, value) of each OSSL_PARAM of an array; None for a kind that is not looked at."""
     at = pointer(parameters)
     while at:
@@ -288,7 +281,7 @@ def _read(parameters: Any) -> Iterator[tuple[bytes, bytes | int | None]]:
 
 
 @_callback("int(void *, unsigned char *, size_t *, size_t, const unsigned char *, size_t)", 0)
-def _on_sign(context: Any, out: Any, length: Any, room: int, message: Any, size: int) -> int:
+def _on_sign(context: Pointer, out: Pointer, length: Pointer, room: int, message: Pointer, size: int) -> int:
     signature = _signatures[pointer(context)]
     if out == ffi.NULL:
         length[0] = signature.size
@@ -305,18 +298,18 @@ def _on_sign(context: Any, out: Any, length: Any, room: int, message: Any, size:
 
 
 @_callback("const void *(void *, void *)", ffi.NULL)
-def _on_settable(_: Any, __: Any) -> Any:
+def _on_settable(_: object, __: object) -> Pointer:
     return _SETTABLE_PARAMETERS
 
 
 @_callback("const void *(void *, int, int *)", ffi.NULL)
-def _on_query(_: Any, operation: int, no_cache: Any) -> Any:
+def _on_query(_: object, operation: int, no_cache: Pointer) -> Pointer:
     no_cache[0] = 0
     return _provided().get(operation, ffi.NULL)
 
 
 @_callback("int(void *, void *, void **, void **)", 0)
-def _on_provider_init(handle: Any, _: Any, functions: Any, context: Any) -> int:
+def _on_provider_init(handle: Pointer, _: object, functions: Pointer, context: Pointer) -> int:
     functions[0], context[0] = _PROVIDER, handle
     return 1
 
@@ -324,18 +317,18 @@ def _on_provider_init(handle: Any, _: Any, functions: Any, context: Any) -> int:
 # -- the tables, which live as long as the process ---------------------------------------------------------------------
 
 
-def _table(*rows: bytes) -> Any:
+def _table(*rows: bytes) -> Pointer:
     array = ffi.new("char[]", b"".join(rows))
     _kept.append(array)
     return array
 
 
-def _functions(functions: dict[int, Any]) -> Any:
+def _functions(functions: dict[int, Pointer]) -> Pointer:
     rows = [_DISPATCH.pack(number, pointer(function)) for number, function in functions.items()]
     return _table(*rows, bytes(_DISPATCH.size))
 
 
-def _algorithms(algorithms: dict[bytes, dict[int, Any]]) -> Any:
+def _algorithms(algorithms: dict[bytes, dict[int, Pointer]]) -> Pointer:
     rows = [
         _ALGORITHM.pack(pointer(_table(names, b"\0")), pointer(_PROPERTIES), pointer(_functions(functions)), 0)
         for names, functions in algorithms.items()
@@ -343,7 +336,7 @@ def _algorithms(algorithms: dict[bytes, dict[int, Any]]) -> Any:
     return _table(*rows, bytes(_ALGORITHM.size))
 
 
-_kept: list[Any] = []
+_kept: list[Pointer] = []
 _PROPERTIES = _table(b"provider=" + _NAME + b"\0")
 _OPERATION_NAME = _table(_SIGNATURE + b"\0")
 _NO_PARAMETERS = _table(bytes(_PARAM.size))
@@ -355,7 +348,7 @@ _PROVIDER = _functions({_QUERY_OPERATION: _on_query})
 
 
 @functools.cache
-def _provided() -> dict[int, Any]:
+def _provided() -> dict[int, Pointer]:
     """The tables by operation. Raises UnsupportedOpenSSL."""
     keys = {
         _KEY_NEW: symbols.address("EVP_PKEY_new", {*_FUNCTIONS, "EVP_PKEY_get_params"}),
@@ -386,15 +379,15 @@ def _provided() -> dict[int, Any]:
 
 
 @functools.cache
-def _library_context() -> Any:
+def _library_context() -> Pointer:
     """The provider's, loaded at first use and never freed. Raises ConfigurationError, UnsupportedOpenSSL."""
     _provided()
     need(*_FUNCTIONS)  # all of them, or none
-    context = _openssl("OSSL_LIB_CTX_new")
+    context = lib.OSSL_LIB_CTX_new()
     if (
         context == ffi.NULL
-        or _openssl("OSSL_PROVIDER_add_builtin", context, _NAME, ffi.cast("void *", _on_provider_init)) != 1
-        or _openssl("OSSL_PROVIDER_load", context, _NAME) == ffi.NULL
+        or lib.OSSL_PROVIDER_add_builtin(context, _NAME, ffi.cast("void *", _on_provider_init)) != 1
+        or lib.OSSL_PROVIDER_load(context, _NAME) == ffi.NULL
     ):
         *_, code = [0, *errors.take()]
         raise ConfigurationError("signing key", f"OpenSSL does not load the provider: {errors.describe(code)[1]}")

@@ -8,6 +8,7 @@ import shutil
 import ssl
 
 import gevent
+import gevent.socket
 import pytest
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, x25519
 from gevent.event import Event
@@ -260,13 +261,49 @@ def test_there_is_nothing_to_export(served):
     signer = server._chains[0].signer
     key = signer.private_key.pointer
     take = provider.ffi.callback("int(void *, void *)", lambda *_: 1)
-    export = [
-        provider._openssl("EVP_PKEY_export", key, selection, take, provider.ffi.NULL) for selection in (0x86, 0x87)
-    ]
+    export = [provider.lib.EVP_PKEY_export(key, selection, take, provider.ffi.NULL) for selection in (0x86, 0x87)]
     assert export == [1, 0]
     i2d = provider.ffi.cast("int (*)(void *, void *)", symbols.address("i2d_PrivateKey"))
     assert i2d(key, provider.ffi.NULL) <= 0
     errors.take()
+
+
+@both_versions
+@pytest.mark.parametrize("place", ["_set", "_Signature"])
+def test_what_a_signal_handler_raises_in_the_provider_comes_out(served, monkeypatch, version, place):
+    """Between two bytecodes of a callback that is not guarded."""
+    client, server, remote = served(version, "rsa")
+    expected = KeyboardInterrupt()
+
+    def interrupted(*_):
+        monkeypatch.undo()
+        raise expected
+
+    monkeypatch.setattr(provider, place, interrupted)
+    ends = sockets(client, server)
+    jobs = [gevent.spawn(outcome, end.do_handshake) for end in ends]
+    here, there = (job.get(timeout=PATIENCE) for job in jobs)
+    for end in ends:
+        end.close()
+    assert there is expected
+    assert isinstance(here, ssl.SSLError)
+    assert remote.asked == []
+
+
+def sockets(client, server):
+    here, there = gevent.socket.socketpair()
+    options = {"do_handshake_on_connect": False}
+    return (
+        client.wrap_socket(here, server_hostname="localhost", **options),
+        server.wrap_socket(there, server_side=True, **options),
+    )
+
+
+def outcome(function):
+    try:
+        return function()
+    except BaseException as error:
+        return error
 
 
 def test_nobody_signs_outside_of_an_operation(served):
