@@ -97,8 +97,8 @@ class Operation(Pump):
 
     alert = AlertDescription.internal_error  # what the peer is told if a callback fails where OpenSSL cannot be told
     thread: weakref.ref[greenlet] | None = None  # that of the first operation
-    # Runs a callback's function, if that is not to run in the thread that OpenSSL runs in. Any: what that returns.
-    ask: Callable[..., Any] | None = None
+    # Runs a callback's function, if that is not to run in the thread that OpenSSL runs in.
+    ask: Callable[..., Any] | None = None  # Any: what that returns
     # The thread that waits for another one's operation, from before that begins until it is back.
     waits: weakref.ref[greenlet] | None = None
     # A greenlet that must not wait, and so must not enter. It may say close_notify, which asks no hook.

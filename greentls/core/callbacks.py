@@ -15,7 +15,7 @@ import os
 import struct
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import TypeVar
 
 from greenlet import getcurrent
 from OpenSSL.SSL import Context
@@ -28,7 +28,7 @@ from greentls.errors import TLSError, UnsupportedOpenSSL, WireError
 from greentls.keys.signer import Signer
 from greentls.openssl import client_hello, connections, contexts, library, provider, stacks
 from greentls.openssl import sessions as ssl_sessions
-from greentls.openssl.library import SSL, SSL_CTX, SSL_SESSION, Callback, ffi, lib
+from greentls.openssl.library import SSL, SSL_CTX, SSL_SESSION, Callback, Pointer, ffi, lib
 from greentls.wire.hello import ClientHello
 from greentls.wire.registry import AlertDescription, ExtensionType
 from greentls.wire.retry import changed_field
@@ -37,6 +37,8 @@ __all__ = [
     "MAX_MESSAGES_WITHOUT_DATA", "MAX_PSK_LOOKUPS", "MAX_SESSION_LOOKUPS", "count_messages", "install",
     "question", "verify_resumption",
 ]  # fmt: skip
+
+T = TypeVar("T")
 
 # A hello may name some 1,600 PSK identities, and OpenSSL asks for each before it checks a single binder: one cheap
 # hello would cost 1,600 lookups. Clients offer one, rarely two (a ticket and the one before it).
@@ -60,9 +62,6 @@ _TLS13 = 0x0304
 _TICKET_IV = 16  # bytes, EVP_MAX_IV_LENGTH: what AES-CBC has
 
 
-Pointer = Any  # into C's memory, which is read or written here; cffi has no types
-
-
 def _callback(signature: str, fatal: object = None) -> Callable[[Callable[..., object]], Callback]:
     """Decorator: a C function pointer. fatal: what C gets where the function's result cannot be converted."""
     return lambda function: library.callback(signature, function, fatal, second_net)
@@ -81,8 +80,8 @@ def question(
     return id(hook), arguments, connection.session_id_context if bound else b""
 
 
-def _asked(connection: HookConnection, hook: Callable[..., Any], *arguments: object, bound: bool = True) -> Any:
-    """What the hook answers, or has answered before OpenSSL was entered. Any: each kind of hook has its own answer."""
+def _asked(connection: HookConnection, hook: Callable[..., T], *arguments: object, bound: bool = True) -> T:
+    """What the hook answers, or has answered before OpenSSL was entered."""
     answers = connection.handshake.answers
     ready = answers.pop(question(connection, hook, arguments, bound), None) if answers else None
     return hook(connection, *arguments) if ready is None else ready()

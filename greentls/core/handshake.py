@@ -69,8 +69,8 @@ class Unread(Enum):
 
 UNREAD = Unread.UNREAD
 
-# By greentls.core.callbacks.question(). Any: each kind of hook has its own answer.
-Answers = dict[object, Callable[[], Any]]
+# By greentls.core.callbacks.question().
+Answers = dict[object, Callable[[], Any]]  # Any: each kind of hook has its own answer
 
 Outcome = Literal["hit", "miss", "expired", "unsealable", "timeout", "error"]
 

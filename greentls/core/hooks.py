@@ -59,8 +59,8 @@ class HookConnection(Protocol):
     def verified_chain(self) -> list[bytes]:
         """DER of the chain that was built for the peer's certificate."""
 
-    def switch_config(self, config: Any) -> None:
-        """For the servername hook: goes on with another Config. Any: Config knows the hooks, and not they it."""
+    def switch_config(self, config: Any) -> None:  # Any: Config knows the hooks, and not they it
+        """For the servername hook: goes on with another Config."""
 
 
 @dataclass(frozen=True, repr=False)  # no repr: that of a functools.partial shows the keys that it was given

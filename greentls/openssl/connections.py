@@ -6,7 +6,7 @@ import functools
 import ipaddress
 import re
 from collections.abc import Callable
-from typing import Any
+from types import ModuleType
 
 from OpenSSL.SSL import Context
 
@@ -39,7 +39,7 @@ def new(context: Context, server_side: bool) -> tuple[SSL, BIO, BIO]:
     return ssl, incoming, outgoing
 
 
-def _free_quietly(ssl: SSL, lib: Any = lib) -> None:  # its own: this module may be half taken down
+def _free_quietly(ssl: SSL, lib: ModuleType = lib) -> None:  # its own: this module may be half taken down
     """Frees a connection as if close_notify had been sent, so that its session stays resumable (SSL_set_shutdown(3)).
 
     A session that must not be resumed is gone by then: OpenSSL removes it with each fatal alert.

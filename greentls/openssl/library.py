@@ -32,6 +32,10 @@ X509_STORE_CTX = NewType("X509_STORE_CTX", object)
 Stack = NewType("Stack", object)  # STACK_OF(X509), STACK_OF(SSL_CIPHER)
 Callback = NewType("Callback", object)  # a pointer to a function
 
+# A pointer into C's memory, which is read or written where it is used.
+Pointer = Any  # cffi has no types
+Function = Callable[..., Pointer]  # as many signatures as functions
+
 
 class Memory(Protocol):
     """Bytes in C, or Python's bytes as C sees them. As a context, it lets go of those at its end."""
@@ -43,11 +47,11 @@ class Memory(Protocol):
 
 _binding = Binding()
 ffi: Any = _binding.ffi  # cffi has no types
-lib: Any = types.ModuleType("lib")  # a module: CPython finds the attributes of nothing else as fast
-NULL: Any = ffi.NULL  # a pointer of each type
+lib = types.ModuleType("lib")  # a module: CPython finds the attributes of nothing else as fast
+NULL: Pointer = ffi.NULL  # a pointer of each type
 
 # cmd of SSL_CTX_ctrl(3), SSL_ctrl(3), BIO_ctrl(3), from ssl.h, tls1.h and bio.h.
-MACROS: dict[str, Callable[..., Any]] = {  # as many signatures as functions
+MACROS: dict[str, Function] = {
     "BIO_get_mem_data": lambda bio, start: lib.BIO_ctrl(bio, 3, 0, start),
     "ERR_put_error": lambda of, _, reason, *place: (lib.ERR_new(), lib.ERR_set_error(of, reason, NULL)),
     "OPENSSL_free": lambda memory: lib.CRYPTO_free(memory, NULL, 0),
@@ -79,17 +83,17 @@ class _Elsewhere:
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def __call__(self, *arguments: Any) -> Any:  # of whatever function it is
+    def __call__(self, *arguments: object) -> Pointer:
         return self.find()(*arguments)
 
-    def find(self) -> Callable[..., Any]:
+    def find(self) -> Function:
         """The function, which takes this one's place in lib. Raises UnsupportedOpenSSL."""
-        function: Callable[..., Any] = ffi.cast(SIGNATURES[self.name], symbols.address(self.name, hidden))
+        function: Function = ffi.cast(SIGNATURES[self.name], symbols.address(self.name, hidden))
         setattr(lib, self.name, function)
         return function
 
 
-def choose(name: str, exported: object) -> Callable[..., Any]:
+def choose(name: str, exported: object) -> Function:
     """The function as a binding exports it, else made of others, else looked up later."""
     return getattr(exported, name, None) or MACROS.get(name) or _Elsewhere(name)
 
@@ -120,7 +124,9 @@ def pointer(thing: object) -> int:
     return int(ffi.cast("uintptr_t", thing))
 
 
-def callback(signature: str, function: Callable[..., Any], fatal: object, on_error: Callable[..., object]) -> Callback:
+def callback(
+    signature: str, function: Callable[..., object], fatal: object, on_error: Callable[..., object]
+) -> Callback:
     """A C function pointer that lives as long as the caller keeps it.
 
     fatal: what C gets if the arguments or the result cannot be converted, after on_error(type, value, traceback).

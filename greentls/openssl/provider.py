@@ -25,7 +25,7 @@ from typing import Any
 
 from greentls.errors import ConfigurationError
 from greentls.openssl import errors, library, symbols
-from greentls.openssl.library import ffi, lib, need, pointer
+from greentls.openssl.library import Pointer, ffi, lib, need, pointer
 from greentls.openssl.lifetimes import owned
 
 __all__ = ["PrivateKey", "answer_with"]
@@ -71,7 +71,6 @@ _FUNCTIONS = (
 )  # fmt: skip
 
 
-Pointer = Any  # of C, to anything: it is read, written to, and given to functions
 Answer = Callable[[Any, bytes, str, str], bytes | None]  # Any: who signs is not this floor's to know
 _answer: Answer | None = None
 _escaped: Callable[..., object] | None = None

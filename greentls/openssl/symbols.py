@@ -33,7 +33,7 @@ import os
 import re
 import struct
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import cryptography
 
@@ -226,17 +226,17 @@ class _Extension:
     """cryptography's extension module in this process: the file, its handle, the cffi library within."""
 
     def __init__(self) -> None:
-        rust: Any = importlib.import_module("cryptography.hazmat.bindings._rust")
+        rust = importlib.import_module("cryptography.hazmat.bindings._rust")
         try:  # before cryptography 40 the binding was a module of its own
-            binding: Any = importlib.import_module("cryptography.hazmat.bindings._openssl")
+            binding = importlib.import_module("cryptography.hazmat.bindings._openssl")
         except ImportError:
             module, binding = rust, rust._openssl
         else:
             module = binding
-        self.lib: Any = binding.lib
-        self.ffi: Any = binding.ffi
-        self.path: str = module.__file__
-        self.entry: str = "PyInit_" + module.__name__.rpartition(".")[2]
+        self.lib = binding.lib
+        self.ffi = binding.ffi
+        self.path = module.__file__ or ""
+        self.entry = "PyInit_" + module.__name__.rpartition(".")[2]
         self.version: str = self.ffi.string(self.lib.OpenSSL_version(0)).decode("ascii", "replace")
 
     @functools.cached_property
