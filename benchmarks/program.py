@@ -32,6 +32,7 @@ class Options(Protocol):
     seconds: float | None
     connections: int | None
     peers: frozenset[str] | None
+    pure: bool
     json: bool
     docs: str | None
     read: str | None
@@ -105,7 +106,7 @@ def measure(options: Options) -> dict[str, Any]:
         tempfile.TemporaryDirectory(prefix="greentls-bench-") as directory,
         suites.memcached(client_core, directory) as memcached,
     ):
-        bench = Bench(directory, 0.0, options.connections or 10**9, options.peers, memcached)
+        bench = Bench(directory, 0.0, options.connections or 10**9, options.peers, memcached, options.pure)
         for name in options.suites:
             bench.seconds = SUITES[name].seconds if options.seconds is None else options.seconds
             began = time.monotonic()

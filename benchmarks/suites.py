@@ -54,6 +54,7 @@ class Bench:
     connections: int = 10**9  # limit for every suite
     peers: frozenset[str] | None = None  # chosen by --peers; None: all
     memcached: str = ""  # HOST:PORT, or ""
+    pure: bool = False  # measure greentls without its compiled pump as well
     files: dict[str, tuple[str, str]] = field(default_factory=dict)  # certificate and key, by kind
     server_core: set[int] = field(default_factory=set)
     client_core: set[int] = field(default_factory=set)
@@ -254,6 +255,14 @@ def greentls(bench: Bench, name: str, measures: dict[str, Measure], *more: str, 
     return Contestant(name, measures, bench.python("greentls_ssl.py", *more, **options))
 
 
+def both_pumps(bench: Bench, name: str, measures: dict[str, Measure], *more: str) -> list[Contestant]:
+    """greentls as it is, and without its compiled pump if that is asked for."""
+    made = [greentls(bench, name, measures, *more)]
+    if bench.pure:
+        made.append(greentls(bench, f"{name}, pure", measures, "--pure", *more))
+    return made
+
+
 def strategy(name: str) -> str:
     """Returns "", or the reason why SSLContext.strategy has no such value."""
     import ssl
@@ -290,13 +299,14 @@ def handshake(bench: Bench) -> Sequence[Contestant]:
     }
     secret = f"?secret_file={bench.secret}"
     without = "" if bench.memcached else "there is no memcached: apt-get install memcached"
-    stored = Contestant("greentls, memcached", measures, absent=without)
+    stored = [Contestant("greentls, memcached", measures, absent=without)]
     if not without:
-        stored = greentls(bench, stored.name, measures, "--store", f"memcached://{bench.memcached}{secret}")
+        store = f"memcached://{bench.memcached}{secret}"
+        stored = both_pumps(bench, "greentls, memcached", measures, "--store", store)
     made = [
-        greentls(bench, "greentls, tickets", measures),
-        greentls(bench, "greentls, memory", measures, "--store", "memory://"),
-        stored,
+        *both_pumps(bench, "greentls, tickets", measures),
+        *both_pumps(bench, "greentls, memory", measures, "--store", "memory://"),
+        *stored,
     ]
     for each in field_of(bench, measures, talking=False):
         made.append(each)
@@ -350,7 +360,7 @@ def hooks(bench: Bench) -> Sequence[Contestant]:
 def bulk_data(bench: Bench) -> Sequence[Contestant]:
     measures = {mode: bulk(mode) for mode in ("upload", "download")}
     ciphers = Contestant("AES-256-GCM", {"AES-256-GCM alone": probe("aes.py")})
-    return [greentls(bench, "greentls", measures), *talkers(bench, measures), ciphers]
+    return [*both_pumps(bench, "greentls", measures), *talkers(bench, measures), ciphers]
 
 
 def talkers(bench: Bench, measures: dict[str, Measure]) -> list[Contestant]:
@@ -360,14 +370,14 @@ def talkers(bench: Bench, measures: dict[str, Measure]) -> list[Contestant]:
 
 def echoes(bench: Bench) -> Sequence[Contestant]:
     measures: dict[str, Measure] = {"64 bytes": echo}
-    return [greentls(bench, "greentls", measures), *talkers(bench, measures)]
+    return [*both_pumps(bench, "greentls", measures), *talkers(bench, measures)]
 
 
 def idle_connections(bench: Bench) -> Sequence[Contestant]:
     measures: dict[str, Measure] = {"idle": idle}
     without = ("threads", "eventlet", "asyncio", "lean pump")
     few = [each for each in talkers(bench, measures) if each.name not in without]
-    return [greentls(bench, "greentls", measures), *few]
+    return [*both_pumps(bench, "greentls", measures), *few]
 
 
 def suspended(bench: Bench) -> Sequence[Contestant]:

@@ -1,18 +1,24 @@
 """greentls under StreamServer, by its public API.
 
 --store: the session store (a URL of open_store()); without it sessions are in tickets. --strategy: SSLContext.strategy.
+--pure: without the compiled pump.
 --hello: at the port "reading", a client_hello_callback that reads server_name.
 """
 
+import os
 import ssl
 
 import gevent
 from common import announce, arguments, end_with_stdin
 from gevent_handlers import handlers, listen
 
-import greentls
-
-given = arguments(("--store", {"default": ""}), ("--strategy", {"default": ""}), ("--hello", {"action": "store_true"}))
+given = arguments(
+    ("--store", {"default": ""}), ("--strategy", {"default": ""}), ("--hello", {"action": "store_true"}),
+    ("--pure", {"action": "store_true"}),
+)  # fmt: skip
+if given.pure:
+    os.environ["GREENTLS_PURE"] = "1"
+import greentls  # noqa: E402  # which looks at it
 
 
 def context():

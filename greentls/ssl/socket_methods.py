@@ -41,7 +41,8 @@ class SocketMethods:
         raw = getattr(self, "_raw", None)
         if not (self._closed or self._handed_out) and raw is not None:
             warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
-            raw.close()
+            stream = getattr(self, "_stream", None)
+            (stream.abandon if isinstance(stream, TLSStream) else raw.close)()
 
     def fileno(self) -> int:
         return int(self._raw.fileno())

@@ -111,7 +111,7 @@ def test_what_is_not_installed_is_absent_and_the_tables_say_how_to_get_it(monkey
     monkeypatch.setattr("shutil.which", lambda name: None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     options = argparse.Namespace(
-        suites=["echo"], rounds=1, seconds=0.1, connections=2, peers=frozenset(["node", "go", "uvloop"])
+        suites=["echo"], rounds=1, seconds=0.1, connections=2, pure=False, peers=frozenset(["node", "go", "uvloop"])
     )
     results = program.measure(options)
     assert set(results["suites"]["echo"]["absent"]) == {"Node", "Go", "uvloop"}
@@ -128,7 +128,7 @@ def test_what_fails_is_named_and_the_rest_is_measured(monkeypatch):
     monkeypatch.setitem(
         suites.SUITES, "echo", dataclasses.replace(whole, contestants=lambda bench: [broken, *whole.contestants(bench)])
     )
-    options = argparse.Namespace(suites=["echo"], rounds=1, seconds=0.1, connections=2, peers=frozenset())
+    options = argparse.Namespace(suites=["echo"], rounds=1, seconds=0.1, connections=2, pure=False, peers=frozenset())
     result = program.measure(options)["suites"]["echo"]
     assert list(result["measured"]["64 bytes"]) == ["greentls"]
     (failed,) = result["failed"]
