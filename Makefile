@@ -35,6 +35,9 @@ versions:  ## check's tests with older versions of what greentls needs; VERSIONS
 	PIP_CONSTRAINT=$(CURDIR)/tests/versions/$(or $(VERSIONS),oldest).txt $(MAKE) --no-print-directory check-tests \
 		VENV=.venv-$(or $(VERSIONS),oldest)-$(notdir $(PYTHON))
 
+test-pure: $(VENV)/.installed-test  ## what stands on the pump, without the compiled one
+	GREENTLS_PURE=1 $(BIN)/python -m pytest -q -n auto --dist loadfile tests/openssl tests/core tests/bounds tests/test_stream.py
+
 test-all:  ## every test, on each Python from 3.10 that is installed
 	sh tests/all_pythons.sh
 
@@ -112,23 +115,23 @@ tools:
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.installed: $(VENV)/bin/python setup.py pyproject.toml
+$(VENV)/.installed: $(VENV)/bin/python setup.py pyproject.toml greentls/openssl/_pump.c
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
 
-$(VENV)/.installed-test: $(VENV)/bin/python setup.py pyproject.toml
+$(VENV)/.installed-test: $(VENV)/bin/python setup.py pyproject.toml greentls/openssl/_pump.c
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
 	@touch $@ $(VENV)/.installed
 
-$(VENV)/.installed-bench: $(VENV)/bin/python setup.py pyproject.toml
+$(VENV)/.installed-bench: $(VENV)/bin/python setup.py pyproject.toml greentls/openssl/_pump.c
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test,bench]'
 	@touch $@ $(VENV)/.installed $(VENV)/.installed-test
 
-$(VENV)/.installed-docs: $(VENV)/bin/python setup.py pyproject.toml
+$(VENV)/.installed-docs: $(VENV)/bin/python setup.py pyproject.toml greentls/openssl/_pump.c
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	@touch $@ $(VENV)/.installed
 
-$(VENV)/.installed-lint: $(VENV)/bin/python setup.py pyproject.toml
+$(VENV)/.installed-lint: $(VENV)/bin/python setup.py pyproject.toml greentls/openssl/_pump.c
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test,lint]'
 	@touch $@ $(VENV)/.installed $(VENV)/.installed-test
 
