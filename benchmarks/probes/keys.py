@@ -1,9 +1,10 @@
 """What a key elsewhere costs and gains: full TLS 1.3 handshakes between sockets of one process.
 
 rate: handshakes per second with a P-256 signer that is so many milliseconds away, where the signature is waited for and
-where it blocks the process. storm: RSA-2048 handshakes come as fast as they can, and a byte is sent over another
-connection and back; its latency, with the key in the process, with the strategy "thread", and with the key in a key
-process. check: microseconds to check a signature before it is used.
+where it blocks the process. storm: RSA-2048 handshakes come at a rate, and a byte is sent over another connection and
+back; its latency, with the key in the process, with the strategy "thread", and with the key in a key process. check:
+microseconds to check a signature before it is used. Clients and servers share one core; a machine with less than two
+idle ones shows nothing.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ from greentls.keys.protocol import DONE, SIGN
 from greentls.ssl import SSLContext
 from tests.support.helpers import Pki
 
-TOGETHER = 50  # handshakes at once
+TOGETHER = 50  # handshakes at once, for a rate
+RATE = 150  # handshakes per second, of a storm
 AWAY = 0, 1, 5, 20  # milliseconds
 
 
@@ -63,7 +65,7 @@ def connected(client: SSLContext, server: SSLContext) -> tuple[Any, Any]:
     return client.wrap_socket(here, server_hostname="localhost"), job.get()
 
 
-def handshakes(client: SSLContext, server: SSLContext, seconds: float, beside: Callable[[], object]) -> float:
+def handshakes(client: SSLContext, server: SSLContext, seconds: float) -> float:
     """Per second."""
     ends, done = time.perf_counter() + seconds, []
 
@@ -73,11 +75,8 @@ def handshakes(client: SSLContext, server: SSLContext, seconds: float, beside: C
                 sock.close()
             done.append(None)
 
-    jobs = [gevent.spawn(work) for _ in range(TOGETHER)]
-    other = gevent.spawn(beside)
     started = time.perf_counter()
-    gevent.joinall(jobs, raise_error=True)
-    other.kill()
+    gevent.joinall([gevent.spawn(work) for _ in range(TOGETHER)], raise_error=True)
     return len(done) / (time.perf_counter() - started)
 
 
@@ -89,7 +88,7 @@ def rates(pki: Pki, seconds: float) -> dict[str, dict[str, float]]:
         for name, wait in (("waits", gevent.sleep), ("blocks", time.sleep)):
             signer = local(key, lambda wait=wait, ms=milliseconds: wait(ms / 1000))  # type: ignore[misc]  # defaults
             pair = contexts(pki, certificate, keys.Callback(public, signer))  # type: ignore[arg-type]  # any public key
-            found[name][f"{milliseconds} ms"] = round(handshakes(*pair, seconds, lambda: None))
+            found[name][f"{milliseconds} ms"] = round(handshakes(*pair, seconds))
     return found
 
 
@@ -130,9 +129,18 @@ def storm(client: SSLContext, server: SSLContext, seconds: float) -> dict[str, f
             latencies.append(time.perf_counter() - started)
             gevent.sleep(0.001)
 
-    echoing = gevent.spawn(echo)
-    rate = handshakes(client, server, seconds, beside)
-    echoing.kill()
+    def visit() -> None:
+        for sock in connected(client, server):
+            sock.close()
+
+    others = [gevent.spawn(echo), gevent.spawn(beside)]
+    visits, began = [], time.perf_counter()
+    while time.perf_counter() < began + seconds:
+        visits.append(gevent.spawn(visit))
+        gevent.sleep(max(0.0, began + len(visits) / RATE - time.perf_counter()))
+    gevent.joinall(visits, raise_error=True)
+    rate = len(visits) / (time.perf_counter() - began)
+    gevent.killall(others)
     here.close(), there.close()
     ordered = sorted(latencies)
     return {
