@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
+import greentls.cli.doctor as doctor
 import greentls.cli.hello as hello
 import greentls.cli.keys as keys
 import greentls.cli.serve as serve
@@ -24,6 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     serve.add_parser(commands)
     keys.add_parser(commands)
     hello.add_parser(commands)
+    doctor.add_parser(commands)
     arguments, unknown = parser.parse_known_args(argv)
     command: argparse.ArgumentParser = arguments.parser
     if unknown:

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from greentls.cli import keys, pki
+from greentls.cli import keys
 from greentls.cli.application import load
 from greentls.cli.options import Commands, count, listen, seconds, written
 from greentls.cli.prefork import Parent, Supervisor
@@ -111,6 +111,8 @@ def _greet(arguments: argparse.Namespace, host: str, port: int) -> None:
     """Prints the address, and commands that show a resumption."""
     shown = "localhost" if host in _EVERY_ADDRESS else host
     place = written(shown, port)
+    from greentls.cli import pki
+
     url = shlex.quote(f"https://{place}/")
     home = Path(arguments.ca_dir if arguments.cert is None else ".")
     trust = shlex.quote(str(home / pki.CA_FILE) if arguments.cert is None else arguments.cert)
@@ -166,6 +168,7 @@ def _work(arguments: argparse.Namespace, host: str, listener: socket.socket, par
 def _context(arguments: argparse.Namespace, host: str) -> SSLContext:
     """Returns the worker's SSLContext. Raises ConfigurationError, OSError, UnsupportedOpenSSL."""
     from greentls.certificates import CertificateChain
+    from greentls.cli import pki
     from greentls.keys import Agent
     from greentls.secret_file import read_secret_file
     from greentls.ssl import SSLContext

@@ -39,7 +39,7 @@ import cryptography
 
 from greentls.errors import UnsupportedOpenSSL
 
-__all__ = ["address", "exported"]
+__all__ = ["address", "exported", "origin"]
 
 # Functions that every version of the binding exports; five at least must be found, and all that are found must agree.
 EXPORTED = ("SSL_new", "SSL_free", "SSL_read", "SSL_write", "SSL_shutdown", "SSL_do_handshake", "SSL_CTX_new")
@@ -288,6 +288,16 @@ def exported(name: str) -> int:
     """The address of one of the binding's own functions: cffi's trampoline to it, which C can call as the function."""
     extension = _extension()
     return int(extension.ffi.cast("uintptr_t", extension.ffi.addressof(extension.lib, name)))
+
+
+def origin() -> str:
+    """Where the OpenSSL is that cryptography uses: its version and how it comes into the process."""
+    extension = _extension()
+    try:
+        how = "linked with a shared libssl" if extension.libraries else "built into cryptography's wheel"
+    except Unusable as error:
+        how = str(error)
+    return f"{extension.version}, {how}"
 
 
 _known: dict[str, int | None] = {}  # None: not there

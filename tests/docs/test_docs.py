@@ -25,7 +25,7 @@ import greentls
 import greentls.cli.keys
 import greentls.events
 from benchmarks.suites import SUITES
-from greentls.cli import hello, serve
+from greentls.cli import doctor, hello, serve
 from greentls.errors import ConfigurationError
 from greentls.stores.memory import MemoryStore
 from greentls.stores.sealed import SealedStore
@@ -268,6 +268,7 @@ def command_line():
     serve.add_parser(subparsers)
     greentls.cli.keys.add_parser(subparsers)
     hello.add_parser(subparsers)
+    doctor.add_parser(subparsers)
     return parser, subparsers.choices
 
 
