@@ -117,7 +117,8 @@ async def start_tls(
     As in asyncio the protocol's connection_made() is not called again. Raises as create_connection(), and TypeError for
     a transport that is none of a stream's.
     """
-    if not getattr(transport, "_start_tls_compatible", False):
+    uvloops = type(transport).__module__ == "uvloop.loop" and hasattr(transport, "write_eof")  # which has no such mark
+    if not (uvloops or getattr(transport, "_start_tls_compatible", False)):
         raise TypeError(f"transport {transport!r} is not supported by start_tls()")
     return await _over(
         transport,
@@ -136,6 +137,7 @@ async def _over(plain: Any, protocol: asyncio.BaseProtocol, context: SSLContext,
     loop = asyncio.get_running_loop()
     try:
         if plain.get_extra_info("ssl_object") is None and plain.get_extra_info("socket") is not None:
+            plain.resume_reading()  # Python 3.10 begins to read though connection_made() has paused it
             plain.pause_reading()
             plain.set_protocol(_StandBy())
             sock, under = own_socket(plain.get_extra_info("socket")), plain
