@@ -348,6 +348,27 @@ def lookup(bench: Bench) -> Sequence[Contestant]:
     return made
 
 
+def waiting(bench: Bench) -> Sequence[Contestant]:
+    """Under asyncio: a blocked event loop does one lookup at a time."""
+    longest = MILLISECONDS[-1]
+
+    def measures(clients: int, seconds: float) -> dict[str, Measure]:
+        return {
+            f"session, {longest} ms, TLS {version}": handshakes(
+                "resumed", version, f"session {longest}", clients, seconds, w=min(0.08, bench.seconds)
+            )
+            for version in ("1.3", "1.2")
+        }
+
+    slow = ("--milliseconds", str(longest))
+    made = []
+    for loop, options in (("asyncio", ()), ("uvloop", ("--uvloop",))):
+        words = bench.python("greentls_aio.py", *options, *slow)
+        made.append(Contestant(f"greentls.aio, {loop}", measures(WAITING_CLIENTS, bench.seconds), words))
+    blocked = measures(BLOCKED_CLIENTS, max(bench.seconds, 30e-3 * longest))
+    return [Contestant("blocking", blocked, bench.python("greentls_aio.py", "--blocking", *slow)), *made]
+
+
 def hooks(bench: Bench) -> Sequence[Contestant]:
     longest = MILLISECONDS[-1]
     measures = {
@@ -375,7 +396,7 @@ def echoes(bench: Bench) -> Sequence[Contestant]:
 
 def idle_connections(bench: Bench) -> Sequence[Contestant]:
     measures: dict[str, Measure] = {"idle": idle}
-    without = ("threads", "eventlet", "asyncio", "lean pump")
+    without = ("threads", "eventlet", "asyncio", "greentls.aio, asyncio", "lean pump")
     few = [each for each in talkers(bench, measures) if each.name not in without]
     return [*both_pumps(bench, "greentls", measures), *few]
 
@@ -442,6 +463,12 @@ SUITES = {
         lookup,
         0.18,
         ("rate", "p50_ms", "p99_ms", "cpu_us"),
+    ),
+    "asyncio": Suite(
+        "200 clients whose session lookups take 20 ms, under asyncio",
+        waiting,
+        0.4,
+        ("rate", "p50_ms", "cpu_us"),
     ),
     "hooks": Suite(
         "three lookups in one handshake: their sum or the longest",

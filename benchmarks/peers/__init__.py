@@ -55,6 +55,8 @@ PEERS = [
     Peer("threads", "threads", here, python("threads_ssl.py")),
     Peer("asyncio", "asyncio", here, python("asyncio_ssl.py")),
     Peer("uvloop", "uvloop", needs_module("uvloop"), python("asyncio_ssl.py"), ["--uvloop"]),
+    Peer("greentls.aio, asyncio", "greentls.aio", here, python("greentls_aio.py")),
+    Peer("greentls.aio, uvloop", "greentls.aio", needs_module("uvloop"), python("greentls_aio.py"), ["--uvloop"]),
     Peer("Node", "node", needs_program("node", "nodejs"), lambda directory: ["node", str(HERE / "node.js")]),
     Peer("Go", "go", needs_program("go", "golang-go"), go),
     Peer("nginx", "nginx", needs_program("nginx", "nginx-light"), python("nginx.py"), echoes=False),
