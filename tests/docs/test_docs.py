@@ -159,7 +159,17 @@ def run_python(page, pki, directory):
 
 
 def test_python_blocks_are_those_that_the_tests_below_run():
-    assert {page for page, _ in blocks("python")} == {"hooks", "observing", "stores"}
+    assert {page for page, _ in blocks("python")} == {"asyncio", "hooks", "observing", "stores"}
+
+
+def test_the_recipes_of_the_asyncio_page_are_what_the_tests_run_with_real_programs():
+    programs = "".join((ROOT / "tests" / "programs" / name).read_text("utf-8") for name in ("asgi.py", "test_redis.py"))
+    recipes = [source for page, source in blocks("python") if page == "asyncio"]
+    for source in recipes:
+        ast.parse(source)
+    interfaces = re.findall(r"\bdef \w+|\w+_factory=|\w+\.\w+ = context$", "".join(recipes[1:]), re.MULTILINE)
+    assert {"ssl_context_factory=", "def create_ssl_context", "ssl_context.context = context"} <= set(interfaces)
+    assert [each for each in interfaces if each not in programs] == []
 
 
 def test_the_handler_of_the_observing_page_and_the_events_that_it_names(pki, tmp_path, monkeypatch, capfd):

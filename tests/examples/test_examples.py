@@ -100,13 +100,14 @@ def test_ticket_keys_come_from_memcached_or_a_file(pki, memcached, tmp_path):
             assert "resumed from its ticket; 1 keys, agreed on 0 s ago" in second.stdout.readline()
 
 
-def test_waiting_sni_asks_the_database(pki, tmp_path):
+@pytest.mark.parametrize("example", ["waiting_sni.py", "asyncio_sni.py"])
+def test_the_database_is_asked_for_a_certificate(example, pki, tmp_path):
     with sqlite3.connect(tmp_path / "names.sqlite") as database:
         database.execute("create table names (name, certificate, key)")
         database.execute("insert into names values (?, ?, ?)", ("localhost", pki.cert_file, pki.key_file))
     database.close()
     address = "127.0.0.1", free_port()
-    with running("waiting_sni.py", tmp_path / "names.sqlite", "{}:{}".format(*address)):
+    with running(example, tmp_path / "names.sqlite", "{}:{}".format(*address)):
         assert exchange(address, stdlib_context(pki), b"", answer=21).data == b"hello from localhost\n"
         with pytest.raises(ssl.SSLError, match=r"(?i)unrecognized.name"):
             exchange(address, stdlib_context(pki), server_hostname="elsewhere.test")
