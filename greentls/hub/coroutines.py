@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import inspect
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, ParamSpec, TypeAlias, TypeVar, cast, overload
 
 from greenlet import getcurrent
 
 from greentls.hub.finding import here
 
-__all__ = ["as_function", "asker"]
+__all__ = ["MayWait", "as_function", "asker"]
 
-Function = TypeVar("Function", bound=Callable[..., Any] | None)  # Any: whatever it takes and returns
+T = TypeVar("T")
+P = ParamSpec("P")
+MayWait: TypeAlias = T | Coroutine[Any, Any, T]  # what a function answers, or a coroutine function
 
 # Of the coroutine of a callback, and of the tasks that it makes: a weak reference to the greenlet that waits for it.
 _asker: ContextVar[Callable[[], object]] = ContextVar("_asker", default=getcurrent)
@@ -26,15 +28,21 @@ def asker() -> object:
     return _asker.get()()
 
 
-def as_function(function: Function) -> Function:
+@overload
+def as_function(function: None) -> None: ...
+@overload
+def as_function(function: Callable[P, MayWait[T]]) -> Callable[P, T]: ...
+@overload
+def as_function(function: Callable[P, MayWait[T]] | None) -> Callable[P, T] | None: ...
+def as_function(function: Callable[P, MayWait[T]] | None) -> Callable[P, T] | None:
     """The function itself; for a coroutine function, a function that waits for its coroutine.
 
     Two of one coroutine function are equal. Under gevent, which has no coroutines, such a call raises TypeError.
     """
     call = getattr(type(function), "__call__", None)  # noqa: B004  # not whether it is callable: which method that is
     if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call):
-        return cast(Function, _Waiting(cast(Callable[..., Any], function)))
-    return function
+        return _Waiting(cast(Callable[..., Any], function))
+    return cast("Callable[P, T] | None", function)
 
 
 @dataclass(frozen=True)

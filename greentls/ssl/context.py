@@ -35,6 +35,7 @@ from greentls.certificates import (
 from greentls.core.config import SESSION_LIFETIME, Config, TrustAnchors, two_places
 from greentls.core.session import Session
 from greentls.errors import ConfigurationError
+from greentls.hub.coroutines import MayWait
 from greentls.keys import KeySource, SigningKey
 from greentls.openssl import contexts
 from greentls.sessions.client import ClientSessions
@@ -55,8 +56,8 @@ __all__ = ["PassedThrough", "SSLContext", "Sock"]
 Path = str | bytes | os.PathLike[str]
 #: What callbacks are called with: an SSLSocket, or an ssl.SSLObject. Any: a user's callback names the one that it gets.
 Sock = Any
-SNICallback = Callable[[Sock, str | None, "SSLContext"], int | None]
-ClientHelloCallback = Callable[[Sock, ClientHello], "SSLContext | PassedThrough | int | None"]
+SNICallback = Callable[[Sock, str | None, "SSLContext"], MayWait[int | None]]
+ClientHelloCallback = Callable[[Sock, ClientHello], MayWait["SSLContext | PassedThrough | int | None"]]
 
 CALLBACK_TIMEOUT = 1.0  # seconds: longer than any healthy store or database takes, shorter than a person waits
 HANDSHAKE_TIMEOUT = 60.0  # seconds for a whole handshake, as in nginx: no peer holds a greenlet for ever
@@ -172,10 +173,10 @@ class SSLContext(STDLIB_CONTEXT, metaclass=Replacement):  # type: ignore[misc]  
         self.ocsp: Mode | None = None
         self.certificates: CertificateSource | None = None
         self.ticket_keys: TicketKeys | None = None
-        self.verify_callback: Callable[..., None] | None = None
+        self.verify_callback: Callable[..., MayWait[None]] | None = None
         self.keylog_callback: Callable[[Sock, bytes], object] | None = None
-        self.alpn_callback: Callable[[Sock, list[str]], str | None] | None = None
-        self.ocsp_callback: Callable[[Sock], bytes | None] | None = None
+        self.alpn_callback: Callable[[Sock, list[str]], MayWait[str | None]] | None = None
+        self.ocsp_callback: Callable[[Sock], MayWait[bytes | None]] | None = None
         self.client_hello_callback: ClientHelloCallback | None = None
         self.plain_http_answer: bytes | None = PLAIN_HTTP_ANSWER
         self.callback_timeout: float | None = CALLBACK_TIMEOUT
@@ -420,7 +421,7 @@ def _check_sni_callback(context: SSLContext, callback: SNICallback | None) -> No
         context._must_not_be(_stdlib_ssl.PROTOCOL_TLS_CLIENT, "sni_callback")
 
 
-def _check_verify_callback(_: SSLContext, callback: Callable[..., None] | None) -> None:
+def _check_verify_callback(_: SSLContext, callback: Callable[..., MayWait[None]] | None) -> None:
     """One that cannot be called would refuse every connection."""
     try:
         if callback is not None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from greentls.certificates import CertificateChain, CertificateSource, read_certificate
 from greentls.core.config import Config
 from greentls.core.hooks import HookConnection
-from greentls.ssl.context import SNICallback, Sock, SSLContext
+from greentls.ssl.context import Sock, SSLContext
 from greentls.ssl.hooks.deadline import HookDeadline
 from greentls.tickets import TicketKey, TicketKeys
 
@@ -52,7 +52,7 @@ class ServerName:
     compile: makes the Config of a context with other certificates (greentls.ssl.compiled).
     """
 
-    callback: SNICallback | None
+    callback: Callable[[Sock, str | None, SSLContext], int | None] | None
     certificates: CertificateSource | None
     timeout: float | None
     compile: Callable[[SSLContext, bool, tuple[CertificateChain, ...]], Config]
