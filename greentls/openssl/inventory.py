@@ -17,11 +17,13 @@ __all__ = ["cost", "in_wheel", "missing"]
 _USERS = [
     # Others serve in their stead, or only memory is lost.
     (r"BIO_ctrl|BUF_MEM_|CRYPTO_|ERR_(new|set_)|OSSL_ERR_|SSL_CTX_callback_ctrl|SSL_get1_peer_c|SSL_get0_group_", ""),
-    (r"SSL_set_info_c|ossl_statem_|EVP_PKEY_set_type|X509_VERIFY_PARAM_set1_host_input_", ""),
+    (r"SSL_ctrl|SSL_set_info_c|ossl_statem_|EVP_PKEY_set_type|X509_VERIFY_PARAM_set1_host_input_", ""),
     (r"EVP_PKEY_(?!free)|OSSL_|d2i_PUBKEY", "signing keys (greentls.keys)"),
     (r"EVP_|SSL_CTX_set_tlsext_ticket_", "ticket keys"),
     (r"SSL_(CTX_set_)?client_hello_", "client_hello_callback and sni_callback"),
     (r".*early_data", "early data"),
+    (r"SSL_get_(client_)?ciphers|OPENSSL_sk_", "shared_ciphers()"),
+    (r"SSL_set_session_id_", "sessions"),
     (r"SSL_CTX_sess_|.*SSL_SESSION|SSL_get(1_supported|_security)_|X509_(STORE_CTX|VERIFY)_.*(param|set)", "sessions"),
     (r"SSL_CTX_set_cert_verify_", "verify_callback"),
     (r"SSL_CTX_ctrl", "signature algorithms and several certificates"),
