@@ -53,7 +53,8 @@ def secret(tmp_path):
 
 def in_process(*options, path=()):
     """The lines of `python -m greentls doctor` with directories in front of its import path."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*map(str, path), str(ROOT)])}
+    inherited = filter(None, [os.environ.get("PYTHONPATH")])
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*map(str, path), str(ROOT), *inherited])}
     command = [sys.executable, "-m", "greentls", "doctor", *options]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
     assert done.stderr == ""
@@ -185,7 +186,8 @@ def test_a_function_that_others_serve_for(doctor, monkeypatch):
     hide(monkeypatch, "OSSL_ERR_STATE_new", "SSL_get0_group_name")
     lines = doctor()
     assert lines["problem"] == []
-    assert any("but OSSL_ERR_STATE_new, SSL_get0_group_name, which costs little" in line for line in lines["ok"])
+    [line] = [line for line in lines["ok"] if line.startswith("functions: all found but ")]
+    assert "OSSL_ERR_STATE_new, SSL_get0_group_name" in line and line.endswith(", which costs little")
 
 
 def test_every_feature_is_somebodys():
@@ -363,7 +365,8 @@ def make_wheel(tmp_path):
 def test_wheels(doctor, make_wheel, tmp_path):
     path = make_wheel(Path(symbols._extension().path).read_bytes())
     [line] = doctor("--wheel", path)["ok"]
-    assert line.startswith(f"{path}: {len(library.hidden)} of {len(library.hidden)}")
+    found = len(library.hidden - inventory.missing().keys())  # OpenSSL 3 has not all that 4 has
+    assert line.startswith(f"{path}: {found} of {len(library.hidden)}")
     path = make_wheel(b"MZ")
     [line] = doctor("--wheel", path)["problem"]
     assert line == f"{path}: none: it is not an ELF file; on its platform, use another build of cryptography"
