@@ -71,13 +71,12 @@ class TLSStream:
     sock: a connected socket as the interpreter makes them (``_socket.socket``), non-blocking, owned from now on.
     timeout: seconds that each wait for the socket may take, None for ever; TimeoutError after that, and the stream can
     go on. 0: no wait at all, WouldBlock instead. strategy: how the handshake is done; None: in the greenlet.
-    read_ahead: False: nothing behind the record that is being read leaves the kernel.
+    read_ahead: False: nothing behind the record that is being read leaves the kernel. watchers: gevent's io watchers of
+    the socket, for reading and for writing, if there are any; owned from now on.
     """
 
     closed = False
     _shut = False  # for sending: shut()
-    _readable: Any = None  # io watchers, made at the first wait
-    _writable: Any = None
     _idle: Any = None  # the timer that waits for an opportunity
     _received_when_looked = -1
 
@@ -88,11 +87,13 @@ class TLSStream:
         timeout: float | None = None,
         strategy: Strategy | None = None,
         read_ahead: bool = True,
+        watchers: tuple[Any, Any] = (None, None),
     ) -> None:
         self._timeout = timeout
         self._call = strategy.call if strategy is not None else None
         self._socket = sock
         self._read_ahead = read_ahead
+        self._readable, self._writable = watchers  # io watchers; those that are missing are made at the first wait
         if gc.is_tracked(sock):  # from CPython 3.12 on the collector may close it, and close_notify could not go out
             self._held = hold(sock)
         self._hub = get_hub()

@@ -15,6 +15,7 @@ from greentls.core.connection import Connection
 from greentls.core.session import Session
 from greentls.errors import TLSError, UnexpectedEOF, WireError, WouldBlock
 from greentls.hub import Deadline
+from greentls.ssl.adopted import Watchers, adopt
 from greentls.ssl.client_hello import ReadsClientHello
 from greentls.ssl.compiled import has_side, make_connection
 from greentls.ssl.context import PassedThrough, SSLContext
@@ -83,20 +84,21 @@ class SSLSocket(SocketMethods, ReadsClientHello, metaclass=Replacement):
         self.suppress_ragged_eofs = suppress_ragged_eofs
         self.family, self.type, self.proto = family, kind, proto
         timeout = sock.gettimeout()
-        self._raw = raw = _socket.socket(family, kind, proto, fileno=sock.detach())
+        raw, watchers = adopt(sock, family, kind, proto)
+        self._raw = raw
         try:
-            raw.setblocking(False)
             self.server_hostname = None if server_hostname is None else context._encode_hostname(server_hostname)
             connected = self._is_connected()
             # The context of a socket that listens need not fit its side. Its Connection is there for facts only.
             side = server_side if connected or has_side(context, server_side) else not server_side
             connection = make_connection(context, side, self.server_hostname, session, self, self._takes_early_data)
             if not connected:
+                self._close(watchers)
                 self._raw = self._stream = InClear(family, kind, proto, fileno=raw.detach())
                 self._stream.use(connection)
                 self._stream.settimeout(timeout)
                 return self
-            stream = self._speak_tls(raw, connection, timeout)
+            stream = self._speak_tls(raw, connection, timeout, watchers)
             if isinstance(sock, PlainSocket) and sock.ahead:
                 self._ahead = sock.ahead
                 stream.feed(sock.ahead)
@@ -106,14 +108,26 @@ class SSLSocket(SocketMethods, ReadsClientHello, metaclass=Replacement):
                 return self._observed(self._handshake) or self
         except BaseException:
             self._closed = True
+            if not hasattr(self, "_stream"):
+                self._close(watchers)
             getattr(self, "_stream", raw).close()
             raise
         return self
 
-    def _speak_tls(self, raw: _socket.socket, connection: Connection, timeout: float | None) -> TLSStream:
+    @staticmethod
+    def _close(watchers: Watchers) -> None:
+        for watcher in watchers:
+            if watcher is not None:
+                watcher.close()
+
+    def _speak_tls(
+        self, raw: _socket.socket, connection: Connection, timeout: float | None, watchers: Watchers = (None, None)
+    ) -> TLSStream:
         self._raw = raw
         context = self._context
-        self._stream = stream = TLSStream(raw, connection, timeout, STRATEGIES[context.strategy], context.read_ahead)
+        self._stream = stream = TLSStream(
+            raw, connection, timeout, STRATEGIES[context.strategy], context.read_ahead, watchers
+        )
         self._connected = True
         if self.by_descriptor is not None:
             self.by_descriptor[raw.fileno()] = self
