@@ -29,7 +29,7 @@ import sys
 import weakref
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from gevent import get_hub
 from gevent.event import Event
@@ -43,6 +43,9 @@ from greentls.openssl.library import pointer
 from greentls.openssl.lifetimes import hold
 from greentls.openssl.pump import CLOSED, DONE, ENDED, SPENT, UNSENT, WANT_WRITE
 from greentls.strategy import Strategy
+
+if TYPE_CHECKING:
+    import gevent.core
 
 __all__ = ["TLSStream"]
 
@@ -77,7 +80,7 @@ class TLSStream:
 
     closed = False
     _shut = False  # for sending: shut()
-    _idle: Any = None  # the timer that waits for an opportunity
+    _idle: gevent.core.timer | None = None  # the timer that waits for an opportunity
     _received_when_looked = -1
 
     def __init__(
@@ -161,7 +164,7 @@ class TLSStream:
         Raises UnexpectedEOF, TLSError, OSError, TimeoutError, or what a hook raised.
         """
         connection, pump = self.connection, self._pump
-        verb: Any = connection.step_read if connection.early else pump.read
+        verb: Any = connection.step_read if connection.early else pump.read  # Any: bytes, or what is to be done
         while True:
             try:
                 said = verb(max_bytes)
@@ -355,7 +358,7 @@ class TLSStream:
 
     # -- turns and waits -----------------------------------------------------------------------------------------------
 
-    def _do(self, verb: Callable[..., Result], *arguments: Any) -> Result:
+    def _do(self, verb: Callable[..., Result], *arguments: object) -> Result:
         """A verb, when nobody is inside OpenSSL."""
         while True:
             try:
@@ -501,7 +504,7 @@ class TLSStream:
             left.set()
 
 
-def _look_whether_idle(stream: Callable[[], TLSStream | None], timer: Any) -> None:
+def _look_whether_idle(stream: Callable[[], TLSStream | None], timer: gevent.core.timer) -> None:
     """stream: a weak reference, as a timer would keep what nobody uses any more."""
     idle = stream()
     if idle is None or idle._give_back():
@@ -513,7 +516,7 @@ def _closed() -> OSError:
     return OSError(errno.EBADF, "File descriptor was closed in another greenlet")
 
 
-def _close_polled(sock: _socket.socket, loop: Any) -> None:
+def _close_polled(sock: _socket.socket, loop: gevent.core.loop) -> None:
     """At once; or, if gevent's select() polls the descriptor, when that has been woken and polls it no more."""
     if not loop.closing_fd(sock.fileno()):
         sock.close()

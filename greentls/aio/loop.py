@@ -14,6 +14,8 @@ from greentls.ssl.context import SSLContext
 
 __all__ = ["EventLoop", "new_event_loop", "new_uvloop"]
 
+Given = Any  # arguments and results of the loop's own methods, which are passed on as they are
+
 if TYPE_CHECKING:
     _Loop = asyncio.AbstractEventLoop
 else:
@@ -23,34 +25,42 @@ else:
 class _OurTLS(_Loop):
     """Goes before a loop's own class."""
 
-    async def create_connection(self, protocol_factory: Any, *args: Any, ssl: Any = None, **kwargs: Any) -> Any:
+    async def create_connection(
+        self, protocol_factory: Given, *args: Given, ssl: Given = None, **kwargs: Given
+    ) -> Given:
         if isinstance(ssl, SSLContext):
             return await connecting.create_connection(protocol_factory, *args, ssl=ssl, **kwargs)
         return await super().create_connection(protocol_factory, *args, ssl=ssl, **kwargs)
 
-    async def create_unix_connection(self, protocol_factory: Any, *args: Any, ssl: Any = None, **kwargs: Any) -> Any:
+    async def create_unix_connection(
+        self, protocol_factory: Given, *args: Given, ssl: Given = None, **kwargs: Given
+    ) -> Given:
         if isinstance(ssl, SSLContext):
             connect = super().create_unix_connection
             return await connecting.create_connection(protocol_factory, *args, ssl=ssl, connect=connect, **kwargs)
         return await super().create_unix_connection(protocol_factory, *args, ssl=ssl, **kwargs)
 
-    async def connect_accepted_socket(self, protocol_factory: Any, sock: Any, *, ssl: Any = None, **kwargs: Any) -> Any:
+    async def connect_accepted_socket(
+        self, protocol_factory: Given, sock: Given, *, ssl: Given = None, **kwargs: Given
+    ) -> Given:
         if isinstance(ssl, SSLContext):
             return await connecting.connect_accepted_socket(protocol_factory, sock, ssl=ssl, **kwargs)
         return await super().connect_accepted_socket(protocol_factory, sock, ssl=ssl, **kwargs)
 
-    async def create_server(self, protocol_factory: Any, *args: Any, ssl: Any = None, **kwargs: Any) -> Any:
+    async def create_server(self, protocol_factory: Given, *args: Given, ssl: Given = None, **kwargs: Given) -> Given:
         if isinstance(ssl, SSLContext):
             return await serving.create_server(protocol_factory, *args, ssl=ssl, **kwargs)
         return await super().create_server(protocol_factory, *args, ssl=ssl, **kwargs)
 
-    async def create_unix_server(self, protocol_factory: Any, *args: Any, ssl: Any = None, **kwargs: Any) -> Any:
+    async def create_unix_server(
+        self, protocol_factory: Given, *args: Given, ssl: Given = None, **kwargs: Given
+    ) -> Given:
         if isinstance(ssl, SSLContext):
             bind = super().create_unix_server
             return await serving.create_server(protocol_factory, *args, ssl=ssl, bind=bind, **kwargs)
         return await super().create_unix_server(protocol_factory, *args, ssl=ssl, **kwargs)
 
-    async def start_tls(self, transport: Any, protocol: Any, sslcontext: Any, **kwargs: Any) -> Any:
+    async def start_tls(self, transport: Given, protocol: Given, sslcontext: Given, **kwargs: Given) -> Given:
         if isinstance(sslcontext, SSLContext):
             return await connecting.start_tls(transport, protocol, sslcontext, **kwargs)
         return await super().start_tls(transport, protocol, sslcontext, **kwargs)

@@ -23,7 +23,7 @@ __all__ = ["SSLObject"]
 class Transport(Protocol):
     """What the handshake needs of a TLSTransport."""
 
-    def get_extra_info(self, name: str, default: Any = None) -> Any: ...
+    def get_extra_info(self, name: str, default: object = None) -> Any: ...  # Any: of each name another type
 
     def receive(self) -> bytes: ...
 
@@ -59,7 +59,7 @@ class SSLObject(ReadsClientHello):
     def _replace_connection(self, connection: Connection) -> None:
         self._tls = connection
 
-    def _peer_address(self) -> Any:
+    def _peer_address(self) -> Any:  # Any: the address family's
         return self._transport.get_extra_info("peername") or None
 
     # -- the handshake, in a worker ------------------------------------------------------------------------------------
@@ -122,13 +122,13 @@ class SSLObject(ReadsClientHello):
         if not self._tls.established:
             raise ValueError("the handshake is the transport's, and not finished")
 
-    def read(self, *_: Any) -> Any:
+    def read(self, *_: object) -> NoReturn:
         raise ValueError("the transport reads, and gives its protocol what it has read")
 
-    def write(self, *_: Any) -> Any:
+    def write(self, *_: object) -> NoReturn:
         raise ValueError("write to the transport")
 
-    def unwrap(self) -> Any:
+    def unwrap(self) -> NoReturn:
         raise ValueError("close the transport")
 
     def __repr__(self) -> str:

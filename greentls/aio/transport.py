@@ -27,11 +27,11 @@ from asyncio import constants, transports
 from asyncio.trsock import TransportSocket
 from collections import deque
 from collections.abc import Callable
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from greenlet import getcurrent
+from greenlet import getcurrent, greenlet
 
 from greentls.aio.ssl_object import SSLObject
 from greentls.aio.workers import Job, Workers
@@ -102,9 +102,9 @@ class TLSTransport(transports._FlowControlMixin, asyncio.Transport):
         self._workers, self._spare = _shared(loop)
         self._announced = announced  # the protocol has been told of a connection
         self._fd = sock.fileno()
-        self._addresses: dict[str, Any] = {}
+        self._addresses: dict[str, object] = {}
         self.set_protocol(protocol)
-        self._waiting: Any = None  # the worker that waits for ciphertext, during the handshake
+        self._waiting: greenlet | None = None  # the worker that waits for ciphertext, during the handshake
         self._polling = False  # add_reader() is in force
         self._job: Job | None = None  # the step that waits in a callback
         self._told = False  # connection_made() was called
@@ -152,12 +152,12 @@ class TLSTransport(transports._FlowControlMixin, asyncio.Transport):
 
     # -- steps ---------------------------------------------------------------------------------------------------------
 
-    def _run(self, step: Callable[[], Any], then: Callable[..., None], context: Any = None) -> None:
+    def _run(self, step: Callable[[], object], then: Callable[..., None], context: Context | None = None) -> None:
         job = self._workers.run(step, then, context)
         if not job.done:
             self._job = job
 
-    def _shaken(self, _: Any, error: BaseException | None) -> None:
+    def _shaken(self, _: object, error: BaseException | None) -> None:
         """The handshake has ended."""
         self._job = None
         if self._lost:
@@ -288,7 +288,7 @@ class TLSTransport(transports._FlowControlMixin, asyncio.Transport):
             return
         self._more = True
 
-    def _have_read(self, _: Any, error: BaseException | None) -> None:
+    def _have_read(self, _: object, error: BaseException | None) -> None:
         self._job = None
         if self._lost:
             return
@@ -381,7 +381,7 @@ class TLSTransport(transports._FlowControlMixin, asyncio.Transport):
         self._ending = "notified"
         self._object._connection.shutdown()
 
-    def _have_written(self, _: Any, error: BaseException | None) -> None:
+    def _have_written(self, _: object, error: BaseException | None) -> None:
         waited, self._job = self._job is not None, None
         if self._lost:
             return
@@ -421,7 +421,7 @@ class TLSTransport(transports._FlowControlMixin, asyncio.Transport):
                 self._advance()
         self._maybe_resume_protocol()  # type: ignore[attr-defined]  # not in typeshed
 
-    def _call(self, method: str, *arguments: Any) -> Any:
+    def _call(self, method: str, *arguments: object) -> Any:  # Any: the method's
         """The protocol's method. What it raises ends the transport."""
         try:
             return getattr(self._protocol, method)(*arguments)
@@ -531,7 +531,7 @@ class TLSTransport(transports._FlowControlMixin, asyncio.Transport):
         return self._closing
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
-        self._protocol: Any = protocol
+        self._protocol: Any = protocol  # Any: of one kind or the other
         self._buffered = isinstance(protocol, asyncio.BufferedProtocol)
 
     def get_protocol(self) -> asyncio.BaseProtocol:
@@ -553,7 +553,7 @@ class TLSTransport(transports._FlowControlMixin, asyncio.Transport):
         """Bytes: plaintext that is not encrypted yet, and ciphertext that the socket has not taken."""
         return self._plain_size + len(self._unsent)
 
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
+    def get_extra_info(self, name: str, default: object = None) -> Any:  # Any: of each name another type
         """As asyncio's transports over TLS, and "ssl_object" is an SSLObject."""
         if name in ("peername", "sockname"):
             if name not in self._addresses:
@@ -561,7 +561,7 @@ class TLSTransport(transports._FlowControlMixin, asyncio.Transport):
             return self._addresses[name] or default
         return _EXTRA[name](self) if name in _EXTRA else default
 
-    def _address(self, name: str) -> Any:
+    def _address(self, name: str) -> object:
         try:
             return self._sock.getpeername() if name == "peername" else self._sock.getsockname()
         except OSError:
@@ -581,7 +581,7 @@ def _settle(connected: asyncio.Future[None], error: BaseException | None) -> Non
         connected.set_exception(error)
 
 
-_EXTRA: dict[str, Callable[[TLSTransport], Any]] = {
+_EXTRA: dict[str, Callable[[TLSTransport], object]] = {
     "socket": lambda transport: TransportSocket(transport._sock),
     "ssl_object": lambda transport: transport._object,
     "sslcontext": lambda transport: transport._object.context,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextvars import Context
-from typing import Any
+from typing import Any, TypeAlias
 
 from greenlet import getcurrent
 
@@ -19,15 +19,17 @@ from greentls.hub.asyncio import Task, hub_of
 
 __all__ = ["Job", "Workers"]
 
+Then: TypeAlias = Callable[[Any, BaseException | None], None]  # Any: what the step returns
+
 
 class Job:
     """One step: function() is called in a worker, then(value, error) in the loop's greenlet once it has ended."""
 
     __slots__ = ("done", "error", "function", "then", "value", "waits", "worker")
 
-    def __init__(self, function: Callable[[], Any], then: Callable[[Any, BaseException | None], None]) -> None:
+    def __init__(self, function: Callable[[], object], then: Then) -> None:
         self.function, self.then = function, then
-        self.value: Any = None
+        self.value: object = None
         self.error: BaseException | None = None
         self.waits = self.done = False
         self.worker: Task | None = None
@@ -48,8 +50,8 @@ class Workers:
 
     def run(
         self,
-        function: Callable[[], Any],
-        then: Callable[[Any, BaseException | None], None],
+        function: Callable[[], object],
+        then: Then,
         context: Context | None = None,
     ) -> Job:
         """Begins a step. In the loop's greenlet. If it does not wait, then() has been called on return.

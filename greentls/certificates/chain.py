@@ -27,6 +27,7 @@ Password = str | bytes | bytearray | Callable[[], str | bytes | bytearray] | Non
 # cryptography does not always distinguish the two.
 _UNREADABLE = "the key is damaged, or of a kind that cryptography does not know", "a newer cryptography may know it"
 Source = str | bytes | os.PathLike[str]  # a path, or PEM, or DER
+Key = Any  # private keys of cryptography's classes, which have no common base, and SigningKey
 Certificates = Source | x509.Certificate | Iterable[x509.Certificate]
 
 
@@ -35,11 +36,11 @@ class CertificateChain:
     """A certificate, its private key, and the intermediate certificates that are sent after it (RFC 8446 4.4.2)."""
 
     certificate: x509.Certificate
-    key: Any = field(compare=False)  # fits the certificate. Any: cryptography's classes of keys have no common base
+    key: Key = field(compare=False)  # fits the certificate
     intermediates: tuple[x509.Certificate, ...] = ()
 
     @classmethod
-    def load(cls, certfile: Certificates, keyfile: Source | Any = None, password: Password = None) -> CertificateChain:
+    def load(cls, certfile: Certificates, keyfile: Source | Key = None, password: Password = None) -> CertificateChain:
         """Loads a chain from files, from text or bytes in PEM or DER, or from cryptography's objects.
 
         certfile: the certificates, the server's own first. keyfile: the key, None if it is beside the certificates; it
@@ -55,7 +56,7 @@ class CertificateChain:
             certificates = _read_certificates(data, name)
         else:
             certificates = list(certfile)
-        key: Any = keyfile  # as above
+        key: Key = keyfile
         key_name = "key"
         if keyfile is None and data is not None:
             key, key_name = _read_key(data, password, _name("key", certfile)), _name("key", certfile)

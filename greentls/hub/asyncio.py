@@ -24,7 +24,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, suppress
 from contextvars import copy_context
-from typing import Any, TypeVar, cast
+from types import ModuleType
+from typing import TypeVar, cast
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
@@ -113,7 +114,7 @@ class AsyncioHub:
 
     # -- greentls.hub.Hub ----------------------------------------------------------------------------------------------
 
-    socket: Any = asyncio_sockets.module  # Any: a module
+    socket: ModuleType = asyncio_sockets.module
 
     def spawn(self, function: Callable[..., object], *arguments: object) -> Task:
         task = Task(self, function, arguments)

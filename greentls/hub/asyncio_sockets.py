@@ -31,6 +31,8 @@ class SocketHub(Protocol):
 
 if TYPE_CHECKING:
     from socket import socket as _Socket
+
+    from _typeshed import ReadableBuffer
 else:
     _Socket = unpatched("socket", "socket")
 
@@ -70,7 +72,7 @@ class Socket(_Socket):
     def send(self, *arguments: object) -> int:
         return self._wait(super().send, True, *arguments)
 
-    def sendall(self, data: Any, flags: int = 0) -> None:
+    def sendall(self, data: ReadableBuffer, flags: int = 0) -> None:
         with memoryview(data) as view, view.cast("B") as octets:
             sent = 0
             while sent < len(octets):
@@ -128,5 +130,5 @@ def _constants() -> dict[str, object]:
     }
 
 
-module: Any = ModuleType("greentls.hub.asyncio_sockets.module", __doc__)  # Any: like a module, it has what is put there
+module = ModuleType("greentls.hub.asyncio_sockets.module", __doc__)
 vars(module).update(_constants(), socket=Socket, getaddrinfo=getaddrinfo, create_connection=create_connection)

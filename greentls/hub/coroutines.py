@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import weakref
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeAlias, TypeVar, cast, overload
@@ -41,13 +41,13 @@ def as_function(function: Callable[P, MayWait[T]] | None) -> Callable[P, T] | No
     """
     call = getattr(type(function), "__call__", None)  # noqa: B004  # not whether it is callable: which method that is
     if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call):
-        return _Waiting(cast(Callable[..., Any], function))
+        return _Waiting(cast("Callable[..., Awaitable[object]]", function))
     return cast("Callable[P, T] | None", function)
 
 
 @dataclass(frozen=True)
 class _Waiting:
-    function: Callable[..., Any]
+    function: Callable[..., Awaitable[object]]
 
     def __call__(self, *arguments: object, **options: Any) -> Any:
         before = _asker.set(weakref.ref(getcurrent()))

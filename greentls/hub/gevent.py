@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
-from typing import Any, TypeVar
+from types import ModuleType
+from typing import TypeVar
 
 import gevent
 import gevent.socket
@@ -19,13 +20,13 @@ T = TypeVar("T")
 
 
 class GeventHub:
-    socket: Any = gevent.socket  # Any: a module
+    socket: ModuleType = gevent.socket
     spawn = staticmethod(gevent.spawn)
     sleep = staticmethod(gevent.sleep)
     event = Event
     semaphore = BoundedSemaphore
 
-    def __init__(self, hub: Any) -> None:  # Any: gevent is untyped
+    def __init__(self, hub: gevent.hub.Hub) -> None:
         self._loop = hub.loop
         self.timer = partial(hub.loop.timer, priority=-1)
         self.call_soon = hub.loop.run_callback
@@ -60,7 +61,7 @@ def _outcome(function: Callable[..., T], arguments: tuple[object, ...]) -> tuple
 class _Readable:
     """One timer serves all waits: a gevent.Timeout for each took as long as the system calls."""
 
-    def __init__(self, loop: Any, descriptor: int, timeout: float) -> None:  # Any: gevent is untyped
+    def __init__(self, loop: gevent.core.loop, descriptor: int, timeout: float) -> None:
         self._watcher = loop.io(descriptor, 1)
         self._timer = loop.timer(timeout, timeout, priority=-1)
 

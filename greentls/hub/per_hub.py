@@ -17,8 +17,8 @@ __all__ = ["PerHub", "ThreadLocal", "after_fork", "unpatched"]
 T = TypeVar("T")
 
 
-def unpatched(module: str, name: str) -> Any:
-    """What a module has under a name if gevent does not patch it. Any: found at run time."""
+def unpatched(module: str, name: str) -> Any:  # Any: found at run time
+    """What a module has under a name if gevent does not patch it."""
     monkey = sys.modules.get("gevent.monkey")
     return monkey.get_original(module, name) if monkey else getattr(import_module(module), name)
 

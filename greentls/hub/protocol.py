@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
+from types import ModuleType
 from typing import Any, Protocol, TypeVar
 
 __all__ = ["Event", "Hub", "Readable", "Task", "Timer"]
@@ -65,10 +66,10 @@ class Hub(Protocol):
     """
 
     @property
-    def socket(self) -> Any:
+    def socket(self) -> ModuleType:
         """What clients use of the module ``socket``: socket(), getaddrinfo(), create_connection(), constants.
 
-        Its sockets wait in the hub. Any: a module.
+        Its sockets wait in the hub.
         """
 
     def spawn(self, function: Callable[..., object], *arguments: object) -> Task:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from hashlib import sha256
-from typing import Any
+from typing import TYPE_CHECKING
 from weakref import finalize
 
 from cryptography.hazmat.primitives import serialization
@@ -14,6 +14,9 @@ from greentls.hub import Deadline, PerHub, here
 from greentls.keys.algorithms import PublicKey, algorithms_of
 from greentls.keys.protocol import DONE, LIST, MAX_ANSWER, SIGN, receive, send
 from greentls.keys.signer import MAX_WAITING
+
+if TYPE_CHECKING:
+    from socket import socket as Socket  # or what a hub has in its place
 
 __all__ = ["Agent"]
 
@@ -55,7 +58,7 @@ class Agent:
             raise SigningError(what, f"key process {self.path}: {answer[1:].decode('utf-8', 'replace')}")
         return answer[1:]
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> tuple[type, tuple[str]]:
         return type(self), (self.path,)
 
 
@@ -101,7 +104,7 @@ class _Connections:
                 raise
             return self._ask(sock, request)
 
-    def _ask(self, sock: Any, request: bytes) -> bytes:
+    def _ask(self, sock: Socket, request: bytes) -> bytes:
         try:
             send(sock, request)
             answer = receive(sock, MAX_ANSWER)

@@ -34,7 +34,7 @@ __all__ = ["PKCS11"]
 
 # gevent replaces the standard library's by one of greenlets. This one is of native threads.
 _monkey = sys.modules.get("gevent.monkey")
-allocate_lock: Any = _monkey.get_original("_thread", "allocate_lock") if _monkey else _thread.allocate_lock
+allocate_lock = _monkey.get_original("_thread", "allocate_lock") if _monkey else _thread.allocate_lock
 
 # Native threads that wait for a token, of each hub. The hub has ten, for names' addresses and files, too.
 THREADS = 4
@@ -48,7 +48,7 @@ _PIN_FILE = 256  # bytes
 Thing = Any  # of python-pkcs11: a library, token, session or key
 
 # (the mechanism, its parameter): the token makes the digest, or there is none
-_MECHANISMS: dict[str, tuple[Mechanism, Any]] = {
+_MECHANISMS: dict[str, tuple[Mechanism, object]] = {
     "ed25519": (Mechanism.EDDSA, None),
     "ecdsa_secp256r1_sha256": (Mechanism.ECDSA, None),
     "ecdsa_secp384r1_sha384": (Mechanism.ECDSA, None),

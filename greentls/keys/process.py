@@ -40,7 +40,8 @@ def read_key(path: str | os.PathLike[str]) -> PrivateKey:
     """The private key of a PEM file that nobody else can read. Raises ConfigurationError, OSError."""
     subject = f"key file {os.fspath(path)}"
     try:
-        key: Any = serialization.load_pem_private_key(read_secret_file(path, subject), None)
+        data = read_secret_file(path, subject)
+        key: Any = serialization.load_pem_private_key(data, None)  # Any: algorithms_of() knows the kind
         algorithms_of(key.public_key())
     except TypeError:
         remedy = f"decrypt it: openssl pkey -in {os.fspath(path)} -out FILE"
@@ -64,7 +65,7 @@ class KeyProcess:
         self._uids = frozenset(uids)
         self._connections: set[object] = set()
 
-    def serve(self, listener: Any) -> None:
+    def serve(self, listener: socket.socket) -> None:
         """Accepts from one of the hub's sockets, for ever."""
         hub = here()
         while True:
@@ -75,7 +76,7 @@ class KeyProcess:
             else:
                 sock.close()
 
-    def _admits(self, sock: Any) -> bool:
+    def _admits(self, sock: socket.socket) -> bool:
         pid, uid, _ = _PEER.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
         if uid not in self._uids:
             log.warning("process %d of user %d was refused", pid, uid)
@@ -85,7 +86,7 @@ class KeyProcess:
             return False
         return True
 
-    def _talk(self, sock: Any) -> None:
+    def _talk(self, sock: socket.socket) -> None:
         try:
             with sock:
                 while (request := receive(sock, MAX_REQUEST)) is not None:

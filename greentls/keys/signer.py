@@ -8,7 +8,6 @@ modules do fail. It takes 0.02 ms with RSA-2048, 0.05 ms with P-256.
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
 
 from cryptography.hazmat.primitives import serialization
 
@@ -24,11 +23,11 @@ __all__ = ["MAX_WAITING", "Signer", "is_key_source", "is_signing_key"]
 MAX_WAITING = 1000
 
 
-def is_signing_key(thing: Any) -> bool:
+def is_signing_key(thing: object) -> bool:
     return hasattr(thing, "algorithms") and callable(getattr(thing, "sign", None))
 
 
-def is_key_source(thing: Any) -> bool:
+def is_key_source(thing: object) -> bool:
     return not isinstance(thing, dict) and callable(getattr(thing, "get", None))
 
 

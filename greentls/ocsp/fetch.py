@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-from typing import Any
 from urllib.parse import urlsplit
 
 from greentls.errors import ResponderUnavailable
@@ -45,5 +44,4 @@ def _post(url: str, request: bytes, timeout: float | None) -> bytes:
 
 class _Connection(http.client.HTTPConnection):
     def connect(self) -> None:
-        # Any: a socket of this hub
-        self.sock: Any = here().socket.create_connection((self.host, self.port), self.timeout)
+        self.sock = here().socket.create_connection((self.host, self.port), self.timeout)

@@ -25,6 +25,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from greenlet import getcurrent
@@ -107,7 +108,7 @@ class PlainPump:
     received = 0  # receives so far
     budget = TURN
     messages = 0  # post-handshake messages since there was data
-    _socket: Any = None
+    _socket: Any = None  # Any: what attach() was given, or _Closed
     _rest: memoryview[int] | None = None  # of what was taken out of the outgoing BIO: what the socket did not take
     _emptied = False
     _header = b""  # of the next record, as far as it has come
@@ -326,7 +327,7 @@ class PlainPump:
 
     # -- the socket ----------------------------------------------------------------------------------------------------
 
-    def attach(self, sock: Any, whole_records: bool = False) -> None:
+    def attach(self, sock: object, whole_records: bool = False) -> None:
         """sock: a _socket.socket, non-blocking; kept. From now on verbs send and receive. whole_records: nothing is
         received behind the record that is being read, as by OpenSSL on a socket; it costs a second receive for each."""
         self._socket, self.whole_records = sock, whole_records
@@ -377,7 +378,7 @@ class PlainPump:
                     self._left()
 
     def _send(self) -> int:
-        sock: Any = self._socket
+        sock = self._socket
         unsent, spare = self._rest, _outgoing
         if unsent is not None:
             try:
@@ -443,7 +444,7 @@ class PlainPump:
 
     def _receive(self, copy: bool) -> tuple[int, bytes]:
         free, mine, spare = self._free, True, _received
-        sock: Any = self._socket
+        sock = self._socket
         try:
             try:
                 free.remove(_RECEIVE)
@@ -533,13 +534,13 @@ FUNCTIONS = (
 )  # fmt: skip  # in the order of _pump.c
 
 
-def bind(compiled: Any, receive: int = 0, send: int = 0) -> None:
+def bind(compiled: ModuleType, receive: int = 0, send: int = 0) -> None:
     """Hands the compiled pump what it needs. receive, send: addresses, for tests; 0: recv(2) and send(2)."""
     functions = (*map(symbols.exported, FUNCTIONS), receive, send)
     compiled.bind(functions, getcurrent, pointer, errors.save, errors.restore, nobody)
 
 
-def _compiled() -> Any:
+def _compiled() -> Any:  # Any: a module of C's, or None
     if os.environ.get("GREENTLS_PURE"):
         return None
     try:

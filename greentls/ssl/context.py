@@ -54,8 +54,8 @@ if TYPE_CHECKING:
 __all__ = ["PassedThrough", "SSLContext", "Sock"]
 
 Path = str | bytes | os.PathLike[str]
-#: What callbacks are called with: an SSLSocket, or an ssl.SSLObject. Any: a user's callback names the one that it gets.
-Sock = Any
+#: What callbacks are called with: an SSLSocket, or an ssl.SSLObject.
+Sock = Any  # a user's callback names the one that it gets
 SNICallback = Callable[[Sock, str | None, "SSLContext"], MayWait[int | None]]
 ClientHelloCallback = Callable[[Sock, ClientHello], MayWait["SSLContext | PassedThrough | int | None"]]
 
@@ -139,7 +139,7 @@ class SSLContext(STDLIB_CONTEXT, metaclass=Replacement):  # type: ignore[misc]  
 
     # Both are defined above this module, which cannot import them: greentls.ssl puts them here.
     compile: ClassVar[Callable[..., Config]]
-    sslsocket_class: Any  # SSLSocket, or a user's subclass
+    sslsocket_class: Any  # SSLSocket, whose module lies above this one, or a user's subclass
 
     options = through_c("options", _stdlib_ssl.Options)
     verify_flags = through_c("verify_flags", _stdlib_ssl.VerifyFlags)
@@ -460,8 +460,8 @@ def _check_ticket_keys(context: SSLContext, keys: TicketKeys | None) -> None:
             raise two_places("SSLContext.ticket_keys beside session_store")
 
 
-# What is checked when it is set; Any: each of its own type.
-_CHECKS: dict[str, Callable[[SSLContext, Any], None]] = {
+# What is checked when it is set.
+_CHECKS: dict[str, Callable[[SSLContext, Any], None]] = {  # Any: each of its own type
     "_msg_callback": _check_message_callback,
     "keylog_callback": lambda _, callback: _check_callable(callback),
     "ocsp": _check_ocsp,

@@ -65,7 +65,7 @@ class BIOConnection(ReadsClientHello):
         self._tls = make_connection(context, server_side, server_hostname, session, owner)
 
     @property
-    def owner(self) -> Any:  # an SSLObject, or None
+    def owner(self) -> Any:  # Any: an SSLObject or None; callers know which
         """The SSLObject, as in the standard library; it is not kept alive from here."""
         return self._tls.owner()
 

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import logging
 import weakref
-from typing import Any
 
+import gevent.hub
 from gevent import get_hub
 
 __all__ = ["mark"]
@@ -36,7 +36,7 @@ def mark(error: BaseException, peer: object) -> None:
 class _HandleError:
     """Takes the place of a hub's handle_error."""
 
-    def __init__(self, hub: Any) -> None:  # gevent is untyped
+    def __init__(self, hub: gevent.hub.Hub) -> None:
         self._hub = weakref.ref(hub)
         self._before = vars(hub).get("handle_error")  # if somebody else has set one
 

@@ -19,7 +19,7 @@ __all__ = ["STDLIB_CONTEXT", "STDLIB_SOCKET", "Replacement", "hide_unknown", "th
 Value = TypeVar("Value")
 
 # gevent replaces ssl.SSLContext when it patches, and so does monkey.patch(). These are the standard library's own.
-# Any: mypy cannot use a class that is found at run time as a base class.
+# mypy cannot use a class that is found at run time as a base class.
 STDLIB_CONTEXT: Any = next(each for each in _stdlib_ssl.SSLContext.__mro__ if each.__module__ == "ssl")
 STDLIB_SOCKET: Any = unpatched("ssl", "SSLSocket")  # Any: as above
 

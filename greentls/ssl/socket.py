@@ -36,7 +36,7 @@ Buffer = Any  # what memoryview() takes; collections.abc.Buffer is of Python 3.1
 class SSLSocket(SocketMethods, ReadsClientHello, metaclass=Replacement):
     """A socket that speaks TLS once it is connected. Made by SSLContext.wrap_socket().
 
-    Any number of greenlets of one thread may use it; one that reads and one that writes do not wait for each other.
+    Many greenlets of one thread may use it; one that reads and one that writes do not wait for each other.
     Errors are the standard library's (ssl.SSLError and its subclasses, OSError, TimeoutError), except that whatever a
     callback raises comes out of do_handshake(), recv() or send() as itself.
     """
@@ -157,7 +157,7 @@ class SSLSocket(SocketMethods, ReadsClientHello, metaclass=Replacement):
         return False
 
     @property  # type: ignore[misc]  # mypy has no property in its place
-    def __class__(self) -> Any:  # a type, of which name a socket has an attribute
+    def __class__(self) -> Any:  # Any: a socket has an attribute of the name "type", which would be meant
         """The class that ssl.SSLSocket is at the moment, so that isinstance(sock, ssl.SSLSocket) holds, patched by
         gevent or not. If that is this class, the one that it replaced, so that isinstance(sock, socket.socket) holds.
 
@@ -404,7 +404,7 @@ class SSLSocket(SocketMethods, ReadsClientHello, metaclass=Replacement):
 
     # -- before TLS ----------------------------------------------------------------------------------------------------
 
-    def accept(self) -> tuple[Any, Address]:  # what wrap_socket() returns
+    def accept(self) -> tuple[Any, Address]:  # Any: what wrap_socket() returns
         """Accepts a connection: (an SSLSocket of the same settings, the peer's address). Does its handshake if
         do_handshake_on_connect is true."""
         if self._connected:

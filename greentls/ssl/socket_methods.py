@@ -28,7 +28,7 @@ class SocketMethods:
     type: int
     proto: int
     _stream: TLSStream | InClear | Closed
-    _raw: Any  # the socket that has the descriptor: a _socket.socket, or _stream; gevent is untyped
+    _raw: Any  # the socket that has the descriptor: a _socket.socket, or _stream. Any: gevent is untyped
     _io_refs = 0
     _closed = False
     _handed_out = False  # by unwrap(): the plain socket owns the descriptor, and closes it

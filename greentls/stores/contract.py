@@ -25,7 +25,7 @@ class SessionStore(Protocol):
       raises an Exception; the caller logs it and continues.
     - get() returns exactly the bytes that were put under this id last, or None. It never returns others, nor bytes
       whose lifetime is over, nor bytes that remove() has removed.
-    - Any number of greenlets, threads and, for a server's store, processes may share a store.
+    - Many greenlets, threads and, for a server's store, processes may share a store.
     """
 
     name: str  # "memory", "memcached": for pages and log lines
@@ -56,6 +56,9 @@ class BatchStore(Protocol):
         """
 
 
+Token = Any  # each store's own
+
+
 @runtime_checkable
 class SharedValues(Protocol):
     """Keeps small values on which a fleet agrees, each under a name of 1 to 160 of ``A-Z a-z 0-9 . _ : -``.
@@ -70,10 +73,10 @@ class SharedValues(Protocol):
     shared: bool  # whether other processes see the same values
     private: bool  # whether values leave the process sealed, or not at all: they may then be secrets
 
-    def gets(self, name: str) -> tuple[bytes | None, Any]:
-        """The value, None if there is none or if it does not open; and a token for cas(). Any: each store's own."""
+    def gets(self, name: str) -> tuple[bytes | None, Token]:
+        """The value, None if there is none or if it does not open; and a token for cas()."""
 
-    def cas(self, name: str, value: bytes, token: Any, lifetime: float) -> bool:
+    def cas(self, name: str, value: bytes, token: Token, lifetime: float) -> bool:
         """Puts the value if it has not changed since gets() gave the token. False if it has: look again."""
 
     def add(self, name: str, value: bytes, lifetime: float) -> bool:

@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from hashlib import blake2b
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakSet
 
 from pymemcache.client.base import Client
@@ -31,6 +31,9 @@ from pymemcache.exceptions import MemcacheServerError, MemcacheUnexpectedCloseEr
 from greentls.errors import ConfigurationError
 from greentls.hub import PerHub, here
 from greentls.stores.contract import Change, check_value
+
+if TYPE_CHECKING:
+    from socket import socket as Socket  # or what a hub has in its place
 
 __all__ = ["MemcachedStore"]
 
@@ -255,11 +258,11 @@ class _Node:
         client.sock = _Wire(self._connect(), self._timeout)
         return client
 
-    def _connect(self) -> Any:  # a socket of this hub
+    def _connect(self) -> Socket:
         problem: OSError | None = None
         socket = here().socket
         for family, kind, protocol, _, address in socket.getaddrinfo(*self._server, type=socket.SOCK_STREAM):
-            sock = socket.socket(family, kind, protocol)
+            sock: Socket = socket.socket(family, kind, protocol)
             _sockets.add(sock)
             try:
                 sock.settimeout(self._connect_timeout)
@@ -275,7 +278,7 @@ class _Node:
         raise ConnectionError(f"{self}: {problem}") from problem
 
 
-_sockets: WeakSet[Any] = WeakSet()  # all of this process, those that connect included. Any: each hub's own
+_sockets: WeakSet[Socket] = WeakSet()  # all of this process, those that connect included
 
 
 def _part() -> None:
@@ -340,7 +343,7 @@ class _Wire:
     Waits before the first recv(): the answer is never there yet.
     """
 
-    def __init__(self, sock: Any, timeout: float) -> None:  # Any: a socket of this hub
+    def __init__(self, sock: Socket, timeout: float) -> None:
         self._sock = sock
         self._sock.settimeout(timeout)
         self._readable = here().readable(sock.fileno(), timeout)

@@ -21,7 +21,7 @@ import hmac
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -31,7 +31,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from greentls.errors import ConfigurationError, SealError
 from greentls.log_limit import LogLimit
 from greentls.secret_file import repeats
-from greentls.stores.contract import BatchStore, Change, SessionStore, SharedValues
+from greentls.stores.contract import BatchStore, Change, SessionStore, SharedValues, Token
 
 __all__ = ["SealedStore", "secret_problem"]
 
@@ -111,14 +111,14 @@ class SealedStore:
             ]
         )
 
-    def gets(self, name: str) -> tuple[bytes | None, Any]:
+    def gets(self, name: str) -> tuple[bytes | None, Token]:
         blob, token = self._values.gets(name)
         value = None if blob is None else self._open("value", name.encode(), blob)
         if blob is not None and value is None and self._unopened.allows():
             log.warning("%s", SealError(self.name, "value"))
         return value, token
 
-    def cas(self, name: str, value: bytes, token: Any, lifetime: float) -> bool:
+    def cas(self, name: str, value: bytes, token: Token, lifetime: float) -> bool:
         return self._values.cas(name, self._seal("value", name.encode(), value), token, lifetime)
 
     def add(self, name: str, value: bytes, lifetime: float) -> bool:

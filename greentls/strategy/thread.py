@@ -18,10 +18,10 @@ back fifty.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 from weakref import ref
 
-import gevent
+import gevent.event
 from gevent import get_hub
 from gevent.monkey import get_original
 from gevent.threadpool import ThreadPool
@@ -53,7 +53,7 @@ def _pool() -> ThreadPool:
 _pools = PerHub(_pool)
 
 
-def _spawn(step: Callable[[], int]) -> Any:
+def _spawn(step: Callable[[], int]) -> gevent.event.AsyncResult:
     """Starts a task in this hub's pool. Returns its AsyncResult."""
     pool = _pools.get()
     task = pool.spawn(_outcome, step)
@@ -130,7 +130,7 @@ class _Question:
         self.error: BaseException | None = None
         self.answered = _allocate_lock()
         self.answered.acquire()
-        self._greenlet: Any = None
+        self._greenlet: gevent.Greenlet | None = None
 
     def start(self) -> None:
         self._greenlet = gevent.spawn(self._run)
@@ -154,7 +154,7 @@ class _Question:
         finally:
             self._operation.stand_in(thread)
 
-    def _done(self, greenlet: Any) -> None:
+    def _done(self, greenlet: gevent.Greenlet) -> None:
         self._greenlet = None
         if self.error is None and isinstance(greenlet.value, gevent.GreenletExit):
             self.error = greenlet.value

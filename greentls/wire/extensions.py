@@ -48,7 +48,7 @@ class Extensions:
     block: bytes | None
     # type: the start of its extension_data in block, or _REPEATED
     _starts: dict[int, int] = field(init=False, repr=False, compare=False, default_factory=dict)
-    # type: its parsed body. Any: each Body knows the type of its own
+    # type: its parsed body, of whose type each Body knows
     _bodies: dict[int, Any] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     @classmethod

@@ -42,7 +42,7 @@ class ReplayGuard:
     ConfigurationError for a store that is not shared, or has no add().
     """
 
-    store: Any  # whatever the user has set: it is checked here
+    store: Any  # Any: whatever the user has set, which is checked here
     timeout: float | None
     _trouble: LogLimit = field(default_factory=LogLimit, init=False, repr=False, compare=False)
 
