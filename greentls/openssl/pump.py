@@ -39,7 +39,7 @@ __all__ = [
     "SEND_SIZE", "SPENT", "TURN", "UNSENT", "WANT_READ", "WANT_WRITE", "PlainPump", "Pump", "occupant", "occupants",
 ]  # fmt: skip
 
-CONTRACT = 1  # _pump.c has the same number, or is an older build and not used
+CONTRACT = 2  # _pump.c has the same number, or is an older build and not used
 
 # What a verb answers, besides a number of bytes.
 DONE = 1
