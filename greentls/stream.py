@@ -90,7 +90,7 @@ class TLSStream:
         timeout: float | None = None,
         strategy: Strategy | None = None,
         read_ahead: bool = True,
-        watchers: tuple[Any, Any] = (None, None),
+        watchers: tuple[gevent.core.io | None, gevent.core.io | None] = (None, None),
     ) -> None:
         self._timeout = timeout
         self._call = strategy.call if strategy is not None else None

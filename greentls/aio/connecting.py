@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from asyncio.trsock import TransportSocket
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["connect_accepted_socket", "create_connection", "open_connection", "own_socket", "start_tls"]
 
+Plain = Any  # a transport in clear; what is called is in no base class of asyncio's
+
 
 async def create_connection(
     protocol_factory: Callable[[], asyncio.BaseProtocol],
@@ -33,8 +36,8 @@ async def create_connection(
     session: Session | None = None,
     ssl_handshake_timeout: float | None = None,
     ssl_shutdown_timeout: float | None = None,
-    connect: Callable[..., Any] | None = None,
-    **connecting: Any,
+    connect: Callable[..., Any] | None = None,  # Any: whatever the loop's own method returns
+    **connecting: Any,  # Any: the loop's own arguments
 ) -> tuple[TLSTransport, asyncio.BaseProtocol]:
     """loop.create_connection() whose callbacks may wait; returns (transport, protocol) after the handshake.
 
@@ -67,7 +70,12 @@ async def create_connection(
 
 
 async def open_connection(
-    host: str | None = None, port: int | str | None = None, *, limit: int = 65536, ssl: SSLContext, **connecting: Any
+    host: str | None = None,
+    port: int | str | None = None,
+    *,
+    limit: int = 65536,
+    ssl: SSLContext,
+    **connecting: Any,  # Any: create_connection()'s
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """asyncio.open_connection() over create_connection(): returns (reader, writer)."""
     loop = asyncio.get_running_loop()
@@ -102,7 +110,7 @@ async def connect_accepted_socket(
 
 
 async def start_tls(
-    transport: Any,
+    transport: Plain,
     protocol: asyncio.BaseProtocol,
     sslcontext: SSLContext,
     *,
@@ -132,7 +140,12 @@ async def start_tls(
     )
 
 
-async def _over(plain: Any, protocol: asyncio.BaseProtocol, context: SSLContext, **settings: Any) -> TLSTransport:
+async def _over(
+    plain: Plain,
+    protocol: asyncio.BaseProtocol,
+    context: SSLContext,
+    **settings: Any,  # Any: TLSTransport's
+) -> TLSTransport:
     """TLS over a transport in clear, after the handshake."""
     loop = asyncio.get_running_loop()
     try:
@@ -160,17 +173,17 @@ async def _over(plain: Any, protocol: asyncio.BaseProtocol, context: SSLContext,
 class _StandBy(asyncio.Protocol):
     """Of a transport whose socket a TLSTransport uses."""
 
-    def connection_made(self, transport: Any) -> None:
+    def connection_made(self, transport: Plain) -> None:
         transport.pause_reading()
 
 
 class _Relay(asyncio.Protocol):
     """Passes ciphertext on, between a pair of sockets and a transport that has no socket of its own."""
 
-    def __init__(self, to: Any) -> None:
+    def __init__(self, to: Plain) -> None:
         self._to = to
 
-    def connection_made(self, transport: Any) -> None:
+    def connection_made(self, transport: Plain) -> None:
         self._to.set_protocol(_Relay(transport))
 
     def data_received(self, data: bytes) -> None:
@@ -192,7 +205,7 @@ class _Relay(asyncio.Protocol):
         self._to.close()
 
 
-def own_socket(sock: Any) -> socket.socket:
+def own_socket(sock: socket.socket | TransportSocket) -> socket.socket:
     """Another descriptor of the socket that a loop's transport or server has."""
     own = socket.socket(sock.family, sock.type, sock.proto, fileno=os.dup(sock.fileno()))
     own.setblocking(False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -165,7 +165,7 @@ class Server(asyncio.AbstractServer):
 
 async def create_server(
     protocol_factory: Callable[[], asyncio.BaseProtocol],
-    host: Any = None,
+    host: str | Sequence[str] | None = None,
     port: int | None = None,
     *,
     ssl: SSLContext,
@@ -174,8 +174,8 @@ async def create_server(
     ssl_handshake_timeout: float | None = None,
     ssl_shutdown_timeout: float | None = None,
     start_serving: bool = True,
-    bind: Callable[..., Any] | None = None,
-    **binding: Any,
+    bind: Callable[..., Any] | None = None,  # Any: whatever the loop's own method returns
+    **binding: Any,  # Any: the loop's own arguments
 ) -> Server:
     """loop.create_server() whose callbacks may wait.
 
@@ -209,12 +209,12 @@ async def create_server(
 
 async def start_server(
     client_connected_cb: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None] | None],
-    host: Any = None,
+    host: str | Sequence[str] | None = None,
     port: int | None = None,
     *,
     limit: int = 65536,
     ssl: SSLContext,
-    **serving: Any,
+    **serving: Any,  # Any: the loop's own arguments
 ) -> Server:
     """asyncio.start_server() over create_server()."""
     loop = asyncio.get_running_loop()

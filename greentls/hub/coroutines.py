@@ -49,7 +49,7 @@ def as_function(function: Callable[P, MayWait[T]] | None) -> Callable[P, T] | No
 class _Waiting:
     function: Callable[..., Awaitable[object]]
 
-    def __call__(self, *arguments: object, **options: Any) -> Any:
+    def __call__(self, *arguments: object, **options: object) -> Any:  # Any: what the coroutine returns
         before = _asker.set(weakref.ref(getcurrent()))
         try:
             return here().result(self.function(*arguments, **options))

@@ -23,7 +23,12 @@ __all__ = ["Watchers", "adopt"]
 Watchers = tuple[Any, Any]  # gevent's io watchers, or None: for reading and for writing
 
 
-def adopt(sock: Any, family: int, kind: int, proto: int) -> tuple[_socket.socket, Watchers]:
+def adopt(
+    sock: Any,  # Any: gevent is untyped
+    family: int,
+    kind: int,
+    proto: int,
+) -> tuple[_socket.socket, Watchers]:
     """A non-blocking socket with sock's descriptor, and its watchers if there are any. sock has them no more."""
     if _closedsocket is not None and isinstance(sock, gevent.socket.socket):
         try:

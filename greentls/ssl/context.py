@@ -261,7 +261,7 @@ class SSLContext(STDLIB_CONTEXT, metaclass=Replacement):  # type: ignore[misc]  
         except ConfigurationError as error:
             raise configuration_error(error, "PEM_LIB") from error
 
-    def get_ca_certs(self, binary_form: bool = False) -> list[Any]:  # of bytes, or of getpeercert()'s dicts
+    def get_ca_certs(self, binary_form: bool = False) -> list[Any]:  # Any: of bytes, or of getpeercert()'s dicts
         """The trust anchors, as in the standard library; of a directory those that handshakes have needed so far."""
         known = super().get_ca_certs(True)
         more = {each for config in self._configs if self._trust.directories for each in config.ca_certificates}

@@ -76,7 +76,7 @@ class BIOConnection(ReadsClientHello):
     def _replace_connection(self, connection: Connection) -> None:
         self._tls = connection
 
-    def _run(self, step: Callable[..., Result], *arguments: Any) -> Result:
+    def _run(self, step: Callable[..., Result], *arguments: object) -> Result:
         """Does one step of the connection: feeds it as much ciphertext as it needs, and sends what it has for the peer.
 
         Raises SSLWantReadError, SSLError, or what a callback raised.

@@ -79,7 +79,7 @@ class SocketMethods:
             self.close()
 
     # Its declared type demands that self is a socket.socket, which an SSLSocket is only at run time.
-    makefile: Callable[..., Any] = _stdlib_socket.socket.makefile
+    makefile: Callable[..., Any] = _stdlib_socket.socket.makefile  # Any: a file, whose type mode decides
     get_inheritable = _stdlib_socket.socket.get_inheritable
     set_inheritable = _stdlib_socket.socket.set_inheritable
 
