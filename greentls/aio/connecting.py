@@ -180,20 +180,24 @@ class _StandBy(asyncio.Protocol):
 class _Relay(asyncio.Protocol):
     """Passes ciphertext on, between a pair of sockets and a transport that has no socket of its own."""
 
-    def __init__(self, to: Plain) -> None:
-        self._to = to
+    def __init__(self, to: Plain, twin: _Relay | None = None) -> None:
+        self._to, self._twin, self._ended = to, twin, False
 
     def connection_made(self, transport: Plain) -> None:
-        self._to.set_protocol(_Relay(transport))
+        self._twin = _Relay(transport, self)
+        self._to.set_protocol(self._twin)
 
     def data_received(self, data: bytes) -> None:
         self._to.write(data)
 
     def eof_received(self) -> bool:
-        if self._to.can_write_eof():
-            self._to.write_eof()
-            return True
-        return False
+        """One side's end goes on as such; after the second one nothing is left."""
+        self._ended = True
+        if (self._twin is not None and self._twin._ended) or not self._to.can_write_eof():
+            self._to.close()
+            return False
+        self._to.write_eof()
+        return True
 
     def pause_writing(self) -> None:
         self._to.pause_reading()

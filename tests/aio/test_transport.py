@@ -275,13 +275,14 @@ def test_sendfile_falls_back_to_write(run, server_context, client_context, tmp_p
 
 
 def test_tls_in_tls(run, server_context, client_context):
+    made = []
+
     async def inner(reader, writer):
-        await writer.drain()
         transport = await aio.start_tls(
             writer.transport, writer.transport.get_protocol(), server_context, server_side=True
         )
-        writer._transport = transport
-        reader._transport = transport
+        made.extend([writer.transport, transport])
+        writer._transport = reader._transport = transport
         await echo(reader, writer)
 
     async def main():
@@ -292,9 +293,14 @@ def test_tls_in_tls(run, server_context, client_context):
             transport = await aio.start_tls(
                 writer.transport, writer.transport.get_protocol(), client_context, server_hostname="localhost"
             )
+            made.extend([writer.transport, transport])
             writer._transport = reader._transport = transport
             writer.write(BULK[:200_000])
             assert await reader.readexactly(200_000) == BULK[:200_000]
             transport.close()
+            while any(each._sock.fileno() != -1 for each in made):
+                await asyncio.sleep(0)
+        for _ in range(10):  # the loop closes its ends of the pairs of sockets in turns of its own
+            await asyncio.sleep(0)
 
     run(main())
