@@ -474,6 +474,7 @@ class TLSStream:
     def late(self, what: str) -> TimeoutError:
         """What a wait raises that takes too long. Raises WouldBlock if there must not be one."""
         if self._timeout == 0.0:
+            self._pump.rest()  # the caller has a loop of its own, and comes back after others
             raise WouldBlock(what)
         return TimeoutError(f"The {what if self.connection.handshake.established else 'handshake'} operation timed out")
 
