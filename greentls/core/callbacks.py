@@ -15,10 +15,10 @@ import os
 import struct
 import weakref
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TypeVar
 
 from greenlet import getcurrent
-from OpenSSL.SSL import Context
 
 from greentls.core.bridge import Operation, guarded, occupant, occupants, second_net
 from greentls.core.handshake import UNREAD, Unread
@@ -57,6 +57,7 @@ MAX_MESSAGES_WITHOUT_DATA = 64
 _OK, _NOACK, _ALERT_FATAL = 0, 3, 2  # SSL_TLSEXT_ERR_*
 _GO_ON, _REFUSE = 1, 0  # SSL_CLIENT_HELLO_SUCCESS, SSL_CLIENT_HELLO_ERROR
 _NAME_HEADER = struct.Struct(">HBH")  # ServerNameList's length, NameType, HostName's length
+_TOO_SHORT, _LONGEST = _NAME_HEADER.size, _NAME_HEADER.size + connections.MAX_SERVER_NAME  # what OpenSSL takes
 _MESSAGE_DONE = lib.SSL_CB_ACCEPT_EXIT, lib.SSL_CB_CONNECT_EXIT
 _TLS13 = 0x0304
 _TICKET_IV = 16  # bytes, EVP_MAX_IV_LENGTH: what AES-CBC has
@@ -128,12 +129,15 @@ def _check_second_hello(operation: Operation) -> None:
 def _server_name(extension: bytes) -> str | Unread:
     """The name, in lower case (RFC 4343); UNREAD if the extension is malformed. A ServerNameList has one host_name and
     nothing else: RFC 6066 3 forbids two names of one type, and defines one type."""
+    return _short_name(extension) if _TOO_SHORT < len(extension) <= _LONGEST else UNREAD
+
+
+@lru_cache(1024)  # most names are asked for again
+def _short_name(extension: bytes) -> str | Unread:
     size = len(extension)
-    if not _NAME_HEADER.size < size <= _NAME_HEADER.size + connections.MAX_SERVER_NAME:  # what OpenSSL takes
+    if _NAME_HEADER.unpack_from(extension) != (size - 2, 0, size - _TOO_SHORT):
         return UNREAD
-    if _NAME_HEADER.unpack_from(extension) != (size - 2, 0, size - 5):
-        return UNREAD
-    return extension[5:].decode("ascii", "surrogateescape").lower()
+    return extension[_TOO_SHORT:].decode("ascii", "surrogateescape").lower()
 
 
 @_callback("int(SSL *, int *, void *)", _ALERT_FATAL)
@@ -157,7 +161,7 @@ def _resumes(operation: Operation) -> bool:
     """A resumption does not acknowledge the name: RFC 6066 3 says so, and RFC 8446, which moves the acknowledgement to
     EncryptedExtensions, does not change it. OpenSSL complies under TLS 1.2 only. To OpenSSL an external pre-shared key
     is a session, too; here it is not."""
-    return connections.session_reused(operation.ssl) and not operation.handshake.external_psk
+    return bool(connections.session_reused(operation.ssl)) and not operation.handshake.external_psk
 
 
 @_hook("int(SSL *, unsigned char **, unsigned char *, unsigned char *, unsigned int, void *)", _ALERT_FATAL)
@@ -447,7 +451,8 @@ def _message(
 
 
 @_callback("void(SSL *, int, int)")
-def _on_info(ssl: SSL, where: int, result: int) -> None:
+def count_messages(ssl: SSL, where: int, result: int) -> None:
+    """An info callback for after the handshake: within it OpenSSL would call forty times."""
     if result != 1 or where not in _MESSAGE_DONE:
         return
     operation = occupant(ssl)
@@ -459,11 +464,6 @@ def _on_info(ssl: SSL, where: int, result: int) -> None:
         lib.SSL_clear_mode(ssl, lib.SSL_MODE_AUTO_RETRY)  # SSL_read() returns now, and does not go on
         operation.alert = AlertDescription.unexpected_message
         operation.failure = TLSError(operation.name, reason="too many post-handshake messages without application data")
-
-
-def count_messages(ssl: SSL, context: Context) -> None:
-    """From the end of the handshake on: within it OpenSSL would call forty times. context: the SSL.Context."""
-    connections.set_info_callback(ssl, context, _on_info)
 
 
 # -- installing them ---------------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from greentls.certificates import CertificateChain
 from greentls.core.bridge import Operation, tls_error
 from greentls.core.callbacks import count_messages, verify_resumption
 from greentls.core.config import VERIFY_POST_HANDSHAKE, Config
-from greentls.core.handshake import Handshake, State, Unread
+from greentls.core.handshake import HANDSHAKING, Handshake, State, Unread
 from greentls.core.hooks import Hooks, Owner
 from greentls.core.session import Session
 from greentls.errors import ConfigurationError, TLSError, UnexpectedEOF, WantRead
@@ -132,28 +132,30 @@ class Connection:
 
         Raises UnexpectedEOF, TLSError, or what a hook raised.
         """
-        handshake, operation = self.handshake, self.operation
-        if handshake.established:
-            return DONE
-        if handshake.begin() and 0 < len(self.early_data) <= self.early_data_limit:
-            early = self._ssl, self.early_data, len(self.early_data)
-            operation.run("do_handshake", connections.write_early_data, early)
-        step = operation.do_handshake()
-        self._shaken("do_handshake", step)
+        handshake = self.handshake
+        if handshake.state is not HANDSHAKING:
+            if handshake.established:
+                return DONE
+            if handshake.begin() and self.early_data and len(self.early_data) <= self.early_data_limit:
+                early = self._ssl, self.early_data, len(self.early_data)
+                self.operation.run("do_handshake", connections.write_early_data, early)
+        step = self.operation.do_handshake()
+        if step != WANT_READ:
+            self._shaken("do_handshake", step)
         return step
 
     def _shaken(self, name: str, step: int) -> None:
         """What follows from a step of the handshake."""
-        handshake, operation = self.handshake, self.operation
         if step == DONE:
+            ssl, operation = self._ssl, self.operation
             if self.verify_hooks:
-                operation.run(name, verify_resumption, (self._ssl,))
-            handshake.finish()
+                operation.run(name, verify_resumption, (ssl,))
+            self.handshake.finish()
             operation.keep_step()
-            connections.forget_keys(self._ssl)
-            if not self.session_reused:
+            connections.forget_keys(ssl)
+            if not connections.session_reused(ssl):
                 operation.bulky = True  # certificates are
-            count_messages(self._ssl, self.config.ssl_context)
+            connections.set_info_callback(ssl, self.config.ssl_context, count_messages)
         elif step == ENDED:
             raise UnexpectedEOF(name)
         elif step == CLOSED:
@@ -396,7 +398,7 @@ class Connection:
 
     @property
     def session_reused(self) -> bool:
-        return connections.session_reused(self._ssl)
+        return bool(connections.session_reused(self._ssl))
 
     @property
     def alpn_protocol(self) -> bytes:

@@ -122,7 +122,7 @@ class Handshake:
     # harm.
 
     def _enter(self, state: State) -> None:
-        if state is not self.state and state not in TRANSITIONS[self.state]:
+        if state not in TRANSITIONS[self.state] and state is not self.state:
             raise IllegalTransition(f"a connection does not become {state.value} when it is {self.state.value}")
         self.state = state
 
@@ -137,10 +137,10 @@ class Handshake:
 
     def begin(self) -> bool:
         """do_handshake() has been called. True: for the first time."""
-        first = self.state is FRESH or self.state is HELLO
-        if first:
-            self._enter(HANDSHAKING)
-        return first
+        if self.state is not FRESH and self.state is not HELLO:
+            return False
+        self.state = HANDSHAKING  # TRANSITIONS has it from both
+        return True
 
     def accept_early_data(self) -> None:
         """Some has come, for the first time or again."""

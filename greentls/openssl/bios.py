@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from greentls.openssl.library import BIO, NULL, Memory, ffi, have, lib
+from greentls.openssl.library import BIO, Memory, ffi, have, lib
 
 RECORD_SIZE = 16384  # plaintext bytes in a record at most (RFC 8446 5.1): SSL_read() never gives more
 _CTRL_SET_BUF_MEM, _BIO_CLOSE = 114, 1  # bio.h
@@ -16,7 +16,7 @@ start = ffi.new("char **")  # BIO_get_mem_data() also tells where the bytes are;
 def new() -> BIO:
     """A memory BIO. Raises MemoryError."""
     bio: BIO = lib.BIO_new(_MEMORY)
-    if bio == NULL:
+    if not bio:
         raise MemoryError("BIO_new")
     return bio
 

@@ -27,7 +27,7 @@ _HOSTFLAG_NO_PARTIAL_WILDCARDS, _HOSTFLAG_NEVER_CHECK_SUBJECT = 0x4, 0x20
 def new(context: Context, server_side: bool) -> tuple[SSL, BIO, BIO]:
     """(the connection, owned; its incoming and outgoing memory BIO, which live as long). Raises MemoryError."""
     ssl = lib.SSL_new(contexts.raw(context))  # it takes a reference to the context
-    if ssl == NULL:
+    if not ssl:
         raise MemoryError("SSL_new")
     ssl = owned(ssl, _free_quietly)
     if server_side:
@@ -84,9 +84,8 @@ def pending(ssl: SSL) -> int:
     return int(lib.SSL_pending(ssl))
 
 
-def session_reused(ssl: SSL) -> bool:
-    """Whether the handshake resumes; an external pre-shared key is a session to OpenSSL."""
-    return bool(lib.SSL_session_reused(ssl))
+#: Whether the handshake resumes: 0 or 1. An external pre-shared key is a session to OpenSSL.
+session_reused: Callable[[SSL], int] = lib.SSL_session_reused
 
 
 def protocol_version(ssl: SSL) -> int:
@@ -170,10 +169,12 @@ def set_server_name(ssl: SSL, name: str) -> None:
     lib.SSL_set_tlsext_host_name(ssl, encoded)
 
 
+@functools.lru_cache(1024)  # asked twice for each connection; and clients connect to few names
 def _encode(name: str) -> bytes:
     return name.encode("ascii" if name.isascii() else "idna")
 
 
+@functools.lru_cache(1024)
 def packed_ip(name: str) -> bytes | None:
     """The address in network byte order, None for a DNS name.
 

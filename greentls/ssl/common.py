@@ -76,7 +76,7 @@ class Common:
     def _observed(self, handshake: Callable[[], Result]) -> Result:
         """Does the handshake, or a step of it. Its end is counted, and told to greentls.events, once."""
         connection = self._connection
-        if self._handshake_told or self._before_handshake or connection.busy:
+        if self._handshake_told or self._before_handshake or connection.operation.busy:
             return handshake()
         self._handshake_began = self._handshake_began or perf_counter()
         try:
@@ -86,7 +86,7 @@ class Common:
         except BaseException as error:
             self._tell(error)
             raise
-        if self._connection.established:  # and not passed through; it may be another connection than before
+        if self._connection.handshake.established:  # and not passed through; it may be another connection than before
             self._tell(None)
         return result
 
@@ -180,15 +180,16 @@ class Common:
         "ticket": resumed by a ticket that holds the session. "psk": by an external pre-shared key.
         """
         connection = self._connection
-        if not connection.established:
+        handshake = connection.handshake
+        if not handshake.established:
             return None
         reused = connection.session_reused
-        if connection.handshake.external_psk and (reused or not connection.tls13):
+        if handshake.external_psk and (reused or not connection.tls13):
             return "psk"
         if not reused:
             return "full"
         if self.server_side:
-            lookup = connection.handshake.session_lookup
+            lookup = handshake.session_lookup
             found = lookup is not None and lookup.outcome == "hit"
             return ("stateful" if connection.tls13 else "session_id") if found else "ticket"
         session = connection.session

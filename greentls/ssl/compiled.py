@@ -16,6 +16,7 @@ from __future__ import annotations
 import ssl as _stdlib_ssl
 import weakref
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -90,12 +91,12 @@ def compile(context: SSLContext, server_side: bool, certificates: tuple[Certific
 
 def has_side(context: SSLContext, server_side: bool) -> bool:
     """Whether the context makes servers (True), or clients (False)."""
-    refused = _stdlib_ssl.PROTOCOL_TLS_CLIENT if server_side else _stdlib_ssl.PROTOCOL_TLS_SERVER
-    return bool(_protocol(context) != refused)
+    return _protocol(context) != (_OF_CLIENTS if server_side else _OF_SERVERS)
 
 
-# A number. SSLContext.protocol makes an enum of it, which is slow for each connection.
-_protocol = STDLIB_CONTEXT.__mro__[1].protocol.__get__
+_OF_CLIENTS, _OF_SERVERS = _stdlib_ssl.PROTOCOL_TLS_CLIENT, _stdlib_ssl.PROTOCOL_TLS_SERVER
+# SSLContext.protocol makes an enum of the number, which is slow for each connection.
+_protocol: Callable[[SSLContext], int] = STDLIB_CONTEXT.__mro__[1].protocol.__get__
 
 
 def make_connection(
