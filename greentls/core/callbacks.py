@@ -161,7 +161,7 @@ def _resumes(operation: Operation) -> bool:
     """A resumption does not acknowledge the name: RFC 6066 3 says so, and RFC 8446, which moves the acknowledgement to
     EncryptedExtensions, does not change it. OpenSSL complies under TLS 1.2 only. To OpenSSL an external pre-shared key
     is a session, too; here it is not."""
-    return bool(connections.session_reused(operation.ssl)) and not operation.handshake.external_psk
+    return connections.session_reused(operation.ssl) and not operation.handshake.external_psk
 
 
 @_hook("int(SSL *, unsigned char **, unsigned char *, unsigned char *, unsigned int, void *)", _ALERT_FATAL)

@@ -398,7 +398,7 @@ class Connection:
 
     @property
     def session_reused(self) -> bool:
-        return bool(connections.session_reused(self._ssl))
+        return connections.session_reused(self._ssl)
 
     @property
     def alpn_protocol(self) -> bytes:

@@ -84,8 +84,9 @@ def pending(ssl: SSL) -> int:
     return int(lib.SSL_pending(ssl))
 
 
-#: Whether the handshake resumes: 0 or 1. An external pre-shared key is a session to OpenSSL.
-session_reused: Callable[[SSL], int] = lib.SSL_session_reused
+def session_reused(ssl: SSL) -> bool:
+    """Whether the handshake resumes; an external pre-shared key is a session to OpenSSL."""
+    return bool(lib.SSL_session_reused(ssl))
 
 
 def protocol_version(ssl: SSL) -> int:

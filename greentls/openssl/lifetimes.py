@@ -8,15 +8,14 @@ held from this module, where the collector does not reach them, until nobody ref
 
 from __future__ import annotations
 
+import functools
+import weakref
 from collections.abc import Callable
-from functools import partial
-from weakref import ref
 
 from greentls.openssl.library import T, ffi
 
 # By id() of a plain pointer: a weak reference to it, and what is held as long as the pointer lives.
-_held: dict[int, tuple[ref[object], object]] = {}
-_let_go = _held.pop
+_held: dict[int, tuple[weakref.ref[object], object]] = {}
 
 
 def hold(thing: object) -> object:
@@ -24,7 +23,7 @@ def hold(thing: object) -> object:
     pointer: object = ffi.cast("void *", 0)
     key = id(pointer)
     # A call into C, in which no signal handler can raise. The weak reference will be its second argument, the default.
-    _held[key] = ref(pointer, partial(_let_go, key)), thing
+    _held[key] = weakref.ref(pointer, functools.partial(_held.pop, key)), thing
     return pointer
 
 
@@ -32,5 +31,5 @@ def owned(pointer: T, free: Callable[[T], object]) -> T:
     """A copy of a pointer; what it points to is freed with the last reference to the copy."""
     copy: T = ffi.cast(ffi.typeof(pointer), pointer)
     key = id(copy)
-    _held[key] = ref(copy, partial(_let_go, key)), ffi.gc(pointer, free)  # as in hold()
+    _held[key] = weakref.ref(copy, functools.partial(_held.pop, key)), ffi.gc(pointer, free)  # as in hold()
     return copy
