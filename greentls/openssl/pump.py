@@ -312,9 +312,12 @@ class PlainPump:
             step = self.refill()
             if step != DONE:
                 return step
-        if connected and self.send() != DONE:
+        if not connected:
+            return DONE
+        try:
+            return DONE if self.send() == DONE else UNSENT
+        except ConcurrentUseError:  # somebody was interrupted in the middle of it; but the data were taken
             return UNSENT
-        return DONE
 
     def shutdown(self) -> int:
         """Says close_notify the first time, DONE, and looks for the peer's from the second time on: BOTH or CLOSED,

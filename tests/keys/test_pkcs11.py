@@ -79,7 +79,7 @@ def test_the_uri_chooses(served, softhsm, issued):
 
 
 def test_a_certificate_whose_key_is_not_there(pki, softhsm):
-    public = private_key(pki.key_file).public_key()
+    public = private_key(pki.issue("elsewhere")[1]).public_key()
     assert keys.PKCS11(softhsm.uri()).get(public) is None
 
 
