@@ -62,6 +62,7 @@ def users(pki):
                 situation(patch)
                 for name in filter(library.have, NAMES):
                     patch.setattr(lib, name, recorder(name, getattr(lib, name), situation, feature))
+                patch.setattr(provider, "_library_context", provider._library_context.__wrapped__)  # loads it again
                 feature(pki)
     return found
 
