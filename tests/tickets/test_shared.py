@@ -9,6 +9,8 @@ import gc
 import math
 import os
 import random
+import subprocess
+import sys
 import threading
 import weakref
 
@@ -20,7 +22,7 @@ from greentls.hub import Deadline, here
 from greentls.stores import open_store
 from greentls.stores.memory import MemoryStore
 from greentls.tickets import ANNOUNCE, LIFETIME, MAX_KEYS, REFRESH, SKEW, TicketKeys, _unpack
-from tests.support.helpers import PATIENCE
+from tests.support.helpers import PATIENCE, ROOT
 from tests.support.hubs import together, under_each_hub, wait_for
 from tests.tickets.machines import NOW, ROTATION, fleet, looking, refresh
 
@@ -342,7 +344,14 @@ class TestGreenlets:
         thread.join(2 * PATIENCE)
         assert ended == [True]
 
-    def test_a_forked_worker_looks_for_itself(self, store, clock):
+    def test_a_forked_worker_looks_for_itself(self, store, clock, request):
+        """In a process of its own: a child would have the greenlets that other tests have left asleep, too."""
+        if "ALONE" not in os.environ:
+            command = [sys.executable, "-m", "pytest", "-q", "-n", "0", request.node.nodeid]
+            environment = {**os.environ, "ALONE": "1"}
+            done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT, env=environment)
+            assert done.returncode == 0, done.stdout
+            return
         keys = TicketKeys.shared(store, clock=clock)
         keys.ready(PATIENCE)
         before, calls = keys.keys, store.calls
