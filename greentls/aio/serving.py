@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import ssl as _stdlib_ssl
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from greentls.aio.connecting import own_socket
-from greentls.aio.transport import Timeouts, TLSTransport
+from greentls.aio.transport import Closed, Timeouts, TLSTransport
 
 if TYPE_CHECKING:
     from greentls.ssl.context import SSLContext
@@ -148,9 +149,9 @@ class Server(asyncio.AbstractServer):
         transport.begin(partial(self._begun, transport))
 
     def _begun(self, transport: TLSTransport, error: BaseException | None) -> None:
-        if error is None:
+        if error is None or isinstance(error, Closed):
             return
-        if isinstance(error, OSError):  # ssl.SSLError is one: for the peer's sake
+        if isinstance(error, _stdlib_ssl.SSLError) or (isinstance(error, OSError) and not transport.dead):
             log.warning("%s: no handshake: %s", transport.get_extra_info("peername") or "a client", error)
         else:
             self._loop.call_exception_handler(

@@ -36,22 +36,24 @@ from greenlet import getcurrent, greenlet
 from greentls.aio.ssl_object import SSLObject
 from greentls.aio.workers import Job, Workers
 from greentls.errors import TLSError, UnexpectedEOF, WantRead
-from greentls.openssl.pump import RECORD_SIZE, WANT_READ
+from greentls.openssl.pump import MAX_UNSENT, RECEIVE_SIZE, RECORD_SIZE, WANT_READ
 
 if TYPE_CHECKING:
     from greentls.core.session import Session
     from greentls.ssl.context import SSLContext
 
-__all__ = ["TLSTransport"]
+__all__ = ["Closed", "TLSTransport"]
 
-RECEIVE_SIZE = 65536  # bytes a receive asks for: four full records
 RECORDS = 16  # that are decrypted before the protocol has them: 256 KiB, as much as asyncio's transports read at once
 FLIGHT_SIZE = 131072  # bytes that are encrypted before they are sent
-MAX_UNSENT = 16384  # bytes of answers to the peer's messages, from which on nothing is read until it has taken them
 SHUTDOWN_TIMEOUT = 30.0  # seconds for the peer's close_notify; asyncio's
 
 
 Timeouts = tuple[float | None, float | None]  # seconds for the handshake and for the peer's close_notify, or defaults
+
+
+class Closed(ConnectionAbortedError):
+    """This side has closed the transport, or aborted it, in the middle of the handshake."""
 
 
 class _Buffers:
@@ -499,7 +501,7 @@ class TLSTransport(transports._FlowControlMixin, asyncio.Transport):
             return
         self._closing = True
         if not self._told:
-            self.kill(ConnectionAbortedError("the transport was closed"))  # which leaves an alert for the peer
+            self.kill(Closed("the transport was closed"))  # which leaves an alert for the peer
         self._poll(False)
         if self._unsent:
             self._loop.remove_writer(self._fd)
@@ -510,8 +512,8 @@ class TLSTransport(transports._FlowControlMixin, asyncio.Transport):
         self._unsent.clear()
         self._plain_size = 0
         if self._told:
-            self.kill(ConnectionAbortedError("the transport was closed"))
-        self._settle(error or ConnectionAbortedError("the transport was closed"))
+            self.kill(Closed("the transport was closed"))
+        self._settle(error or Closed("the transport was closed"))
         if self._under is not None:
             self._under.abort()  # type: ignore[attr-defined]  # a Transport has it
         self._loop.call_soon(self._close, error)
@@ -526,6 +528,11 @@ class TLSTransport(transports._FlowControlMixin, asyncio.Transport):
                 self._ended(self)
 
     # -- what transports have ------------------------------------------------------------------------------------------
+
+    @property
+    def dead(self) -> bool:
+        """TLS has failed for good: by what the peer has sent, or by what a callback has raised."""
+        return bool(self._object._connection.handshake.dead)
 
     def is_closing(self) -> bool:
         return self._closing
