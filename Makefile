@@ -108,6 +108,7 @@ tools:
 	@sh tests/need.sh redis-server redis-server
 	@sh tests/need.sh /usr/sbin/mariadbd mariadb-server-core
 	@sh tests/need.sh softhsm2-util softhsm2
+	@sh tests/need.sh /usr/lib/python3/dist-packages/cryptography python3-cryptography
 	@sh tests/need.sh my_print_defaults mariadb-client-core
 	@sh tests/need.sh /usr/lib/dovecot/imap dovecot-imapd
 	@sh tests/need.sh /usr/lib/dovecot/pop3 dovecot-pop3d

@@ -13,6 +13,7 @@ import sys
 
 import pytest
 
+from greentls.cli import main
 from tests.cli.clients import GET_JSON, answer, client_context, connect, documents, fetch, handshakes, run, s_client
 from tests.support.helpers import loopback_only, wait_until
 
@@ -97,8 +98,11 @@ def has_ipv6():
 
 
 @pytest.mark.programs
-@pytest.mark.skipif(not has_ipv6(), reason="this machine has no ::1")
-def test_an_ipv6_address(serve, tmp_path):
+def test_an_ipv6_address(serve, tmp_path, capfd):
+    if not has_ipv6():
+        assert main(["serve", "--bind", "[::1]:0"]) == 2
+        assert capfd.readouterr().err.startswith("greentls serve: --bind [::1]:0: ")
+        return
     server = serve("--bind", "[::1]:0")
     assert f"listening on https://[::1]:{server.port}/ " in server.out
     curl, first, second = re.findall(r"^  (.+)$", server.out, re.MULTILINE)
