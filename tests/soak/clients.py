@@ -56,7 +56,9 @@ def ssl_context(conf, default_ssl_context_factory):
 """
 
 BROKEN_OFF = re.compile(
-    r"Traceback (?:(?!failed with|Exception ignored).)*failed with SSLEOFError\n+|[^\n]*EOF occurred[^\n]*\n", re.DOTALL
+    r"Traceback (?:(?!failed with|Exception ignored).)*failed with (?:SSLEOFError|ConnectionResetError)\n+"
+    r"|[^\n]*EOF occurred[^\n]*\n|a client: no handshake: [^\n]*Connection reset by peer\n+",
+    re.DOTALL,
 )
 
 
@@ -110,8 +112,11 @@ class Server:
         return {pid, *map(int, children)}
 
     def check(self) -> None:
-        """Raises Wrong if it, or a worker of it, has ended, or has said anything but that a handshake was broken off:
-        wrk looks first, by a connection that it closes at once, whether anybody listens."""
+        """Raises Wrong if it, or a worker of it, has ended, or has said anything but that a handshake was broken off.
+
+        wrk looks first, by a connection that it closes at once, whether anybody listens; and a browser that ends
+        resets the connections that it has made in advance.
+        """
         text = self._said.read_text()
         if (status := self._process.poll()) is not None:
             raise Wrong(f"{self.name}: {ending(status)}\n{text}")
