@@ -17,8 +17,8 @@ from common import BACKLOG, announce, arguments, end_with_stdin
 from gevent.server import StreamServer
 from gevent_handlers import handlers
 from greenlet import getcurrent
-from OpenSSL import SSL
 
+from greentls.certificates import CertificateChain
 from greentls.openssl import contexts
 from greentls.openssl import sessions as ssl_sessions
 from greentls.openssl.library import ffi, lib
@@ -26,6 +26,7 @@ from greentls.openssl.library import ffi, lib
 given = arguments(("--store", {"action": "store_true"}))
 hub = gevent.get_hub()
 MEMORY = lib.BIO_s_mem()
+context = contexts.new()
 sessions: dict[bytes, bytes] = {}
 received, sealed = bytearray(65536), memoryview(bytearray(65536 + given.block))
 received_in_c, sealed_in_c, plain = ffi.from_buffer(received), ffi.from_buffer(sealed), ffi.new("char[]", 16384)
@@ -38,7 +39,7 @@ class Pump:
         self.sock, self.readable, self.writable = sock._sock, sock._read_event, sock._write_event
         self.emptied = False  # the last recv_into() got less than it asked for, so the next one would wait
         self.incoming, self.outgoing = lib.BIO_new(MEMORY), lib.BIO_new(MEMORY)
-        self.ssl = lib.SSL_new(raw_context)
+        self.ssl = lib.SSL_new(context)
         lib.SSL_set_bio(self.ssl, self.incoming, self.outgoing)
         lib.SSL_set_accept_state(self.ssl)
 
@@ -121,16 +122,13 @@ def listen(handle: Any) -> int:
     return server.server_port
 
 
-context = SSL.Context(SSL.TLS_SERVER_METHOD)
-context.use_certificate_chain_file(given.certificate)
-context.use_privatekey_file(given.key)
-contexts.tune_context(context)
-raw_context = contexts.raw(context)
+chain = CertificateChain.load(given.certificate, given.key)
+contexts.use_certificate(context, chain.der, chain.private_key)
 if given.store:
-    context.set_session_id(b"lean")
-    context.set_options(SSL.OP_NO_TICKET)
-    context.set_session_cache_mode(SSL.SESS_CACHE_SERVER | SSL.SESS_CACHE_NO_INTERNAL)
-    contexts.set_session_callbacks(raw_context, on_get_session, on_new_session, ffi.NULL)
+    contexts.set_session_id_context(context, b"lean")
+    contexts.set_options(context, contexts.OP_NO_TICKET)
+    contexts.keep_sessions_outside(context, server_side=True)
+    contexts.set_session_callbacks(context, on_get_session, on_new_session, ffi.NULL)
 announce({name: listen(handle) for name, handle in handlers(given.block).items()})
 end_with_stdin()
 gevent.wait()

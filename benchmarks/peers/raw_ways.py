@@ -22,8 +22,8 @@ import gevent
 from common import BACKLOG, announce, arguments, end_with_stdin
 from gevent.event import Event
 from gevent.server import StreamServer
-from OpenSSL import SSL
 
+from greentls.certificates import CertificateChain
 from greentls.openssl import bios, client_hello, connections, contexts
 from greentls.openssl import sessions as ssl_sessions
 from greentls.openssl.library import ffi, lib
@@ -54,21 +54,19 @@ class Service:
     def __init__(self, what: str, seconds: float | None) -> None:
         self.what, self.seconds = what, seconds
         self.sessions: dict[bytes, bytes] = {}
-        self.context = SSL.Context(SSL.TLS_SERVER_METHOD)
-        self.context.use_certificate_chain_file(given.certificate)
-        self.context.use_privatekey_file(given.key)
-        self.context.set_session_id(b"raw")
-        raw = self.context._context
+        self.context = context = contexts.new()
+        chain = CertificateChain.load(given.certificate, given.key)
+        contexts.use_certificate(context, chain.der, chain.private_key)
+        contexts.set_session_id_context(context, b"raw")
         if what == "session":
-            self.context.set_options(SSL.OP_NO_TICKET)
-            mode = SSL.SESS_CACHE_SERVER | SSL.SESS_CACHE_NO_INTERNAL
-            self.context.set_session_cache_mode(mode)
-            lib.SSL_CTX_set_num_tickets(raw, 1)
-            contexts.set_session_callbacks(raw, on_get_session, on_new_session, ffi.NULL)
+            contexts.set_options(context, contexts.OP_NO_TICKET)
+            contexts.keep_sessions_outside(context, server_side=True)
+            contexts.set_num_tickets(context, 1)
+            contexts.set_session_callbacks(context, on_get_session, on_new_session, ffi.NULL)
             if given.way == "suspend":
-                client_hello.set_callback(raw, on_client_hello)
+                client_hello.set_callback(context, on_client_hello)
                 return
-        lib.SSL_CTX_set_cert_cb(raw, on_certificate, ffi.NULL)
+        lib.SSL_CTX_set_cert_cb(context, on_certificate, ffi.NULL)
 
 
 class Handshake:

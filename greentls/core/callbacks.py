@@ -475,8 +475,8 @@ _removers: dict[int, tuple[SSL_CTX, Callable[[bytes, bytes], None]]] = {}  # by 
 def install(owner: object, context: SSL_CTX, hooks: Hooks, server_side: bool, verify_mode: int) -> None:
     """Points an SSL_CTX's callbacks here, except those for which there is no hook.
 
-    owner: the Python object that lives as long as the context is used. Raises UnsupportedOpenSSL if this OpenSSL hides
-    a function that sets the callback of a hook.
+    owner: the Python object that lives as long as the context is used, and keeps it. Raises UnsupportedOpenSSL if this
+    OpenSSL hides a function that sets the callback of a hook.
     """
     if hooks.get_session or hooks.new_session or hooks.remove_session:
         get, new, remove = (

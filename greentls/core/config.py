@@ -33,13 +33,13 @@ from typing import NoReturn
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
-from OpenSSL import SSL
 
 from greentls.certificates import CertificateChain
 from greentls.core import callbacks
 from greentls.core.hooks import Hooks
 from greentls.errors import ConfigurationError
-from greentls.openssl import contexts, lifetimes
+from greentls.openssl import contexts
+from greentls.openssl.library import SSL_CTX
 
 __all__ = ["Config", "TrustAnchors"]
 
@@ -55,7 +55,7 @@ SESSION_LIFETIME = 7200
 MAX_EARLY_DATA = 16384
 
 # Renegotiation lets a TLS 1.2 client restart the handshake, hooks and all, at will; compression leaks (CRIME).
-_ALWAYS = SSL.OP_NO_COMPRESSION | contexts.OP_NO_RENEGOTIATION
+_ALWAYS = contexts.OP_NO_COMPRESSION | contexts.OP_NO_RENEGOTIATION
 
 
 def two_places(subject: str) -> ConfigurationError:
@@ -93,7 +93,7 @@ class Config:
     certificates: Sequence[CertificateChain] = ()  # one per kind of key
     trust: TrustAnchors = TrustAnchors()
     crls: Sequence[x509.CertificateRevocationList] = ()  # if there are any, the peer's issuer must have one here
-    minimum_version: int = SSL.TLS1_2_VERSION
+    minimum_version: int = 0x0303  # TLS 1.2
     maximum_version: int = 0  # 0: the highest
     options: int = 0
     verify_mode: int = VERIFY_NONE
@@ -113,23 +113,14 @@ class Config:
     session_lifetime: int = SESSION_LIFETIME  # seconds
     num_tickets: int | None = None  # TLS 1.3, per full handshake; None: OpenSSL's default, two
     max_early_data: int = 0  # a server's, bytes (RFC 8446 2.3); 0: none is taken. Hooks.early_data decides
-    ssl_context: SSL.Context = field(init=False, repr=False)
+    ssl_context: SSL_CTX = field(init=False, repr=False)
     session_scope: tuple[bytes, Hooks] | None = field(init=False, repr=False, default=None)
-    _held: object = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        context = SSL.Context(SSL.TLS_METHOD)
+        context = contexts.new()
         object.__setattr__(self, "ssl_context", context)
-        raw = contexts.raw(context)
-        object.__setattr__(self, "_held", lifetimes.hold(raw))
-        try:
-            context.set_min_proto_version(self.minimum_version)
-            context.set_max_proto_version(self.maximum_version)
-        except SSL.Error:
-            versions = f"versions 0x{self.minimum_version:04x} to 0x{self.maximum_version:04x}"
-            raise ConfigurationError(versions, "this OpenSSL has none of them", "allow TLS 1.2 (0x0303)") from None
-        context.set_options(_ALWAYS | self.options)
-        contexts.tune_context(context)
+        contexts.set_versions(context, self.minimum_version, self.maximum_version)
+        contexts.set_options(context, _ALWAYS | self.options)
         if ciphers := self._cipher_list():  # with the security level, for certificates and trust anchors
             contexts.set_cipher_list(context, ciphers)
         self._set_certificates(context)
@@ -143,11 +134,12 @@ class Config:
         if self.client_signature_algorithms:
             contexts.set_signature_algorithms(context, self.client_signature_algorithms, of_clients=True)
         if self.alpn_protocols and not self.server_side:
-            context.set_alpn_protos(list(self.alpn_protocols))
+            contexts.set_alpn_protocols(context, self.alpn_protocols)
         if self.psk_identity_hint:
             contexts.set_psk_identity_hint(context, self.psk_identity_hint)
         if self.dh_parameters:
-            context.load_tmp_dh(self.dh_parameters)
+            with open(self.dh_parameters, "rb") as file:
+                contexts.set_dh_parameters(context, file.read())
         self._set_sessions(context)
         if self.max_early_data:
             self._set_early_data(context)
@@ -156,7 +148,7 @@ class Config:
             contexts.set_post_handshake_auth(context)
         elif self.post_handshake_auth and verify_mode:
             verify_mode |= VERIFY_POST_HANDSHAKE
-        callbacks.install(context, raw, self.hooks, self.server_side, verify_mode)
+        callbacks.install(self, context, self.hooks, self.server_side, verify_mode)
 
     def _cipher_list(self) -> str:
         """A key that can only sign serves no cipher suites whose key exchange has it decrypt."""
@@ -164,63 +156,53 @@ class Config:
             return self.ciphers
         return f"{self.ciphers or 'DEFAULT'}:!kRSA:!kRSAPSK"
 
-    def _set_certificates(self, context: SSL.Context) -> None:
+    def _set_certificates(self, context: SSL_CTX) -> None:
         for chain in self.certificates:
             try:
-                contexts.use_certificate(contexts.raw(context), chain.der, chain.private_key)
+                contexts.use_certificate(context, chain.der, chain.private_key)
             except ConfigurationError as error:
                 raise ConfigurationError(
                     f"certificate for {', '.join(chain.names)}", error.problem, error.remedy
                 ) from None
             contexts.add_chain(context, chain.intermediates, shared=len(self.certificates) == 1)
 
-    def _set_trust(self, context: SSL.Context) -> None:
+    def _set_trust(self, context: SSL_CTX) -> None:
         for cafile in self.trust.files:
-            self._load_trust(context, cafile, None)
+            contexts.load_trust_anchors(context, cafile, None)
         for capath in self.trust.directories:
-            self._load_trust(context, None, capath)
+            contexts.load_trust_anchors(context, None, capath)
         for certificate in self.trust.certificates:
             contexts.add_trust_anchor(context, certificate)
-        store = context.get_cert_store()
-        assert store is not None  # it comes with the SSL_CTX
-        # The store's flags, not the SSL_CTX's: a connection that is switched here takes the store, and keeps its flags.
-        store.set_flags(self.verify_flags | (CRL_CHECK if self.crls else 0))
+        contexts.set_verify_flags(context, self.verify_flags | (CRL_CHECK if self.crls else 0))
         for crl in self.crls:
-            store.add_crl(crl)
+            contexts.add_crl(context, crl)
 
-    @staticmethod
-    def _load_trust(context: SSL.Context, cafile: str | None, capath: str | None) -> None:
-        try:
-            context.load_verify_locations(cafile, capath)
-        except SSL.Error:
-            raise ConfigurationError(f"trust anchors {cafile or capath}", "no PEM certificates there") from None
-
-    def _set_sessions(self, context: SSL.Context) -> None:
+    def _set_sessions(self, context: SSL_CTX) -> None:
         if not 0 < self.session_lifetime < 1 << 31:
             raise ConfigurationError(f"session_lifetime {self.session_lifetime}", "not a number of seconds above 0")
-        context.set_timeout(self.session_lifetime)
+        contexts.set_session_lifetime(context, self.session_lifetime)
         if not self.server_side:
             if self.hooks.new_session:
                 object.__setattr__(self, "session_scope", self._scope())
-                context.set_session_cache_mode(SSL.SESS_CACHE_CLIENT | SSL.SESS_CACHE_NO_INTERNAL)
+                contexts.keep_sessions_outside(context, server_side=False)
             return
         identity = self._identity()
         object.__setattr__(self, "session_id_context", identity)
-        context.set_session_id(identity)
+        contexts.set_session_id_context(context, identity)
         # Also without hooks: a connection that was switched here asks this Config whether it may have a session id.
-        context.set_session_cache_mode(SSL.SESS_CACHE_SERVER | SSL.SESS_CACHE_NO_INTERNAL)
+        contexts.keep_sessions_outside(context, server_side=True)
         if self.hooks.get_session or self.hooks.new_session:
             if self.hooks.ticket_key:
                 raise two_places("Hooks.ticket_key beside session hooks")
-            context.set_options(SSL.OP_NO_TICKET)
-        if self.hooks.ticket_key and self.options & SSL.OP_NO_TICKET:
+            contexts.set_options(context, contexts.OP_NO_TICKET)
+        if self.hooks.ticket_key and self.options & contexts.OP_NO_TICKET:
             raise ConfigurationError(
                 "ticket keys with OP_NO_TICKET", "there would be no tickets", "leave out one of them"
             )
         if self.num_tickets is not None:
             contexts.set_num_tickets(context, self.num_tickets)
 
-    def _set_early_data(self, context: SSL.Context) -> None:
+    def _set_early_data(self, context: SSL_CTX) -> None:
         subject = f"max_early_data {self.max_early_data}"
         if not 0 < self.max_early_data <= MAX_EARLY_DATA:
             raise ConfigurationError(subject, f"not a number of bytes up to {MAX_EARLY_DATA}")
@@ -238,7 +220,7 @@ class Config:
             )
         contexts.set_max_early_data(context, self.max_early_data)
         # OpenSSL's own guard wants sessions in its internal cache, each for one use, in one process.
-        context.set_options(contexts.OP_NO_ANTI_REPLAY)
+        contexts.set_options(context, contexts.OP_NO_ANTI_REPLAY)
 
     @property
     def session_stats(self) -> dict[str, int]:
@@ -288,7 +270,6 @@ NOT_IN_IDENTITY = {
     "max_early_data": "written into the session; a resumption is held to the lower one, and the hook is asked",
     "ssl_context": "made of the others",
     "session_scope": "made of the others",
-    "_held": "made of the others",
 }
 # Hooks whose absence, when the session was made, does not matter to a server that has them, and why.
 HOOKS_NOT_IN_IDENTITY = {
@@ -313,7 +294,6 @@ NOT_IN_SCOPE = {
     "num_tickets": "a server's",
     "ssl_context": "made of the others",
     "session_scope": "made of the others",
-    "_held": "made of the others",
 }
 
 

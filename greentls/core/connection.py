@@ -20,8 +20,6 @@ from __future__ import annotations
 import hashlib
 from functools import lru_cache
 
-from OpenSSL import SSL
-
 from greentls.certificates import CertificateChain
 from greentls.core.bridge import Operation, tls_error
 from greentls.core.callbacks import count_messages, verify_resumption
@@ -35,6 +33,8 @@ from greentls.openssl.library import pointer
 from greentls.openssl.pump import BOTH, CLOSED, DONE, ENDED, WANT_READ, nobody
 
 __all__ = ["Connection"]
+
+_TLS13, _OP_NO_TLS13 = 0x0304, 1 << 29  # SSL_CTX_set_options(3)
 
 
 class Connection:
@@ -258,7 +258,7 @@ class Connection:
         protocol (RFC 8446 4.2.10)."""
         # Where OpenSSL would silently make another session, or these two differ, it fails over the early data.
         config, session = self.config, self.session
-        if config.options & SSL.OP_NO_TLSv1_3 or 0 < config.maximum_version < SSL.TLS1_3_VERSION:
+        if config.options & _OP_NO_TLS13 or 0 < config.maximum_version < _TLS13:
             return 0
         if session is None or not session.resumable or session.remaining <= 0:
             return 0
@@ -408,7 +408,7 @@ class Connection:
     @property
     def tls13(self) -> bool:
         """TLS 1.3, agreed on or, before that, to be offered."""
-        return connections.protocol_version(self._ssl) >= SSL.TLS1_3_VERSION
+        return connections.protocol_version(self._ssl) >= _TLS13
 
     @property
     def version(self) -> str | None:

@@ -8,11 +8,22 @@ import re
 from collections.abc import Callable
 from types import ModuleType
 
-from OpenSSL.SSL import Context
-
 from greentls.errors import ConfigurationError, UnsupportedOpenSSL
-from greentls.openssl import bios, contexts, errors, sessions
-from greentls.openssl.library import BIO, NULL, SSL, SSL_CIPHER, SSL_SESSION, Callback, Memory, ffi, have, lib, text
+from greentls.openssl import bios, errors, sessions
+from greentls.openssl.library import (
+    BIO,
+    NULL,
+    SSL,
+    SSL_CIPHER,
+    SSL_CTX,
+    SSL_SESSION,
+    Callback,
+    Memory,
+    ffi,
+    have,
+    lib,
+    text,
+)
 from greentls.openssl.lifetimes import owned
 from greentls.openssl.stacks import certificate_der, certificates_der, ciphers
 
@@ -24,9 +35,9 @@ _READ_EARLY_DATA_SUCCESS, _EARLY_DATA_ACCEPTED = 1, 2
 _HOSTFLAG_NO_PARTIAL_WILDCARDS, _HOSTFLAG_NEVER_CHECK_SUBJECT = 0x4, 0x20
 
 
-def new(context: Context, server_side: bool) -> tuple[SSL, BIO, BIO]:
+def new(context: SSL_CTX, server_side: bool) -> tuple[SSL, BIO, BIO]:
     """(the connection, owned; its incoming and outgoing memory BIO, which live as long). Raises MemoryError."""
-    ssl = lib.SSL_new(contexts.raw(context))  # it takes a reference to the context
+    ssl = lib.SSL_new(context)  # it takes a reference to the context
     if not ssl:
         raise MemoryError("SSL_new")
     ssl = owned(ssl, _free_quietly)
@@ -115,12 +126,12 @@ def send_fatal_alert(ssl: SSL, alert: int) -> None:
     lib.ossl_statem_send_fatal(ssl, alert)
 
 
-def set_info_callback(ssl: SSL, context: Context, callback: Callback) -> None:
+def set_info_callback(ssl: SSL, context: SSL_CTX, callback: Callback) -> None:
     """SSL_set_info_callback(3), for this one connection; where that is hidden, for all connections of its context."""
     try:
         lib.SSL_set_info_callback(ssl, callback)
     except UnsupportedOpenSSL:
-        lib.SSL_CTX_set_info_callback(contexts.raw(context), callback)
+        lib.SSL_CTX_set_info_callback(context, callback)
 
 
 def forget_keys(ssl: SSL) -> None:
@@ -339,7 +350,7 @@ def knows_peer(ssl: SSL) -> bool:
     return bool(certificate != NULL)
 
 
-def would_verify(ssl: SSL, context: Context) -> bool:
+def would_verify(ssl: SSL, context: SSL_CTX) -> bool:
     """Whether a client's full handshake would accept the certificate of the session that the client offers.
 
     Asks as OpenSSL does (ssl_verify_cert_chain()): for the name, with the flags and at the security level of the
@@ -350,7 +361,7 @@ def would_verify(ssl: SSL, context: Context) -> bool:
         return False
     store = lib.X509_STORE_CTX_new()
     try:
-        trusted, chain = lib.SSL_CTX_get_cert_store(contexts.raw(context)), lib.SSL_get_peer_cert_chain(ssl)
+        trusted, chain = lib.SSL_CTX_get_cert_store(context), lib.SSL_get_peer_cert_chain(ssl)
         if store == NULL or lib.X509_STORE_CTX_init(store, trusted, certificate, chain) != 1:
             raise MemoryError("X509_STORE_CTX_init")
         parameters = lib.X509_STORE_CTX_get0_param(store)
@@ -383,9 +394,9 @@ def peer_certificates(ssl: SSL, server_side: bool) -> list[bytes]:
     return chain
 
 
-def switch_context(ssl: SSL, context: Context) -> None:
+def switch_context(ssl: SSL, context: SSL_CTX) -> None:
     """SSL_set_SSL_CTX(3): certificate, ALPN and trust of another context; the first one's session callbacks stay."""
-    lib.SSL_set_SSL_CTX(ssl, contexts.raw(context))
+    lib.SSL_set_SSL_CTX(ssl, context)
 
 
 def set_session(ssl: SSL, session: SSL_SESSION) -> None:

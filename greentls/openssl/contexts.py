@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Callable, Iterable
 
 from cryptography import x509
-from OpenSSL import crypto
-from OpenSSL.SSL import Context
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from greentls.errors import ConfigurationError
 from greentls.openssl import errors
-from greentls.openssl.library import BIO, NULL, SSL_CTX, Callback, Memory, T, ffi, lib, need, pointer
+from greentls.openssl.library import BIO, NULL, SSL_CTX, X509, Callback, Memory, T, ffi, lib, need, pointer
+from greentls.openssl.lifetimes import owned
 from greentls.openssl.provider import PrivateKey
 from greentls.openssl.stacks import certificate_der
 
-OP_NO_RENEGOTIATION: int = lib.SSL_OP_NO_RENEGOTIATION  # SSL_CTX_set_options(3)
+# SSL_CTX_set_options(3), SSL_CTX_set_session_cache_mode(3)
 OP_NO_ANTI_REPLAY: int = lib.SSL_OP_NO_ANTI_REPLAY
+OP_NO_COMPRESSION: int = lib.SSL_OP_NO_COMPRESSION
+OP_NO_RENEGOTIATION: int = lib.SSL_OP_NO_RENEGOTIATION
+OP_NO_TICKET: int = lib.SSL_OP_NO_TICKET
+_CACHE_CLIENT, _CACHE_SERVER, _NO_INTERNAL_CACHE = 1, 2, 0x300
 
 # cmd of SSL_CTX_ctrl(3), from ssl.h and tls1.h.
 _CHAIN_CERT = 89
@@ -25,69 +30,117 @@ _SET_CLIENT_SIGALGS_LIST = 102
 _SESS_NUMBER = 20  # and what follows it up to 31
 
 
-def raw(context: Context) -> SSL_CTX:
-    """pyOpenSSL's context as C's."""
-    pointer: SSL_CTX = context._context
-    return pointer
+def new() -> SSL_CTX:
+    """A context for connections of either side, owned. Raises MemoryError.
+
+    With RELEASE_BUFFERS an idle connection keeps no 16 KiB record buffers. Without PARTIAL_WRITE one SSL_write()
+    encrypts all that it is given; a memory BIO always takes it.
+    """
+    context: SSL_CTX = lib.SSL_CTX_new(lib.TLS_method())
+    if not context:
+        raise MemoryError("SSL_CTX_new")
+    lib.SSL_CTX_set_mode(context, lib.SSL_MODE_RELEASE_BUFFERS | lib.SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER)
+    return owned(context, lib.SSL_CTX_free)
 
 
 # -- settings ----------------------------------------------------------------------------------------------------------
 
 
-def set_num_tickets(context: Context, count: int) -> None:
+def set_versions(context: SSL_CTX, minimum: int, maximum: int) -> None:
+    """The protocol versions, 0x0303 for TLS 1.2; 0: the lowest or the highest. Raises ConfigurationError."""
+    if not (
+        lib.SSL_CTX_set_min_proto_version(context, minimum) == 1
+        and lib.SSL_CTX_set_max_proto_version(context, maximum) == 1
+    ):
+        lib.ERR_clear_error()
+        versions = f"versions 0x{minimum:04x} to 0x{maximum:04x}"
+        raise ConfigurationError(versions, "this OpenSSL has none of them", "allow TLS 1.2 (0x0303)")
+
+
+def set_options(context: SSL_CTX, options: int) -> int:
+    """Adds to the options. Returns all that are in force."""
+    return int(lib.SSL_CTX_set_options(context, options))
+
+
+def set_alpn_protocols(context: SSL_CTX, protocols: Iterable[bytes]) -> None:
+    """A client's offer, best first. Raises ConfigurationError."""
+    try:
+        offer = b"".join(bytes([len(protocol)]) + protocol for protocol in protocols)
+    except ValueError:
+        raise ConfigurationError("alpn_protocols", "one of them has more than 255 bytes") from None
+    if lib.SSL_CTX_set_alpn_protos(context, offer, len(offer)) != 0:  # here 0 is success
+        raise ConfigurationError("alpn_protocols", errors.reason())
+
+
+def set_dh_parameters(context: SSL_CTX, pem: bytes) -> None:
+    """For TLS 1.2 without elliptic curves. Raises ConfigurationError."""
+    parameters = _read(pem, lambda bio, _: lib.PEM_read_bio_DHparams(bio, NULL, NULL, NULL))
+    try:
+        if parameters == NULL or lib.SSL_CTX_set_tmp_dh(context, parameters) != 1:
+            raise ConfigurationError("dh_parameters", errors.reason())
+    finally:
+        lib.DH_free(parameters)
+
+
+def set_session_lifetime(context: SSL_CTX, seconds: int) -> None:
+    """For how long a session may be resumed."""
+    lib.SSL_CTX_set_timeout(context, seconds)
+
+
+def set_session_id_context(context: SSL_CTX, value: bytes) -> None:
+    """What a server's sessions are bound to; only sessions bound to the same may be resumed. At most 32 bytes."""
+    lib.SSL_CTX_set_session_id_context(context, value, len(value))
+
+
+def keep_sessions_outside(context: SSL_CTX, server_side: bool) -> None:
+    """There are sessions, but not in OpenSSL's own cache (SSL_CTX_set_session_cache_mode(3))."""
+    lib.SSL_CTX_set_session_cache_mode(context, _NO_INTERNAL_CACHE | (_CACHE_SERVER if server_side else _CACHE_CLIENT))
+
+
+def set_num_tickets(context: SSL_CTX, count: int) -> None:
     """How many TLS 1.3 tickets a server sends after a full handshake."""
-    lib.SSL_CTX_set_num_tickets(raw(context), count)
+    lib.SSL_CTX_set_num_tickets(context, count)
 
 
-def tune_context(context: Context) -> None:
-    """Modes for a Connection that owns its buffers.
-
-    With RELEASE_BUFFERS an idle connection keeps no 16 KiB record buffers. Without PARTIAL_WRITE, which pyOpenSSL sets,
-    one SSL_write() encrypts all that it is given; a memory BIO always takes it.
-    """
-    lib.SSL_CTX_set_mode(raw(context), lib.SSL_MODE_RELEASE_BUFFERS)
-    lib.SSL_CTX_clear_mode(raw(context), lib.SSL_MODE_ENABLE_PARTIAL_WRITE)
-
-
-def set_cipher_list(context: Context, names: str) -> None:
+def set_cipher_list(context: SSL_CTX, names: str) -> None:
     """TLS 1.2 cipher suites in OpenSSL's syntax (openssl-ciphers(1))."""
-    if lib.SSL_CTX_set_cipher_list(raw(context), names.encode()) != 1:
+    if lib.SSL_CTX_set_cipher_list(context, names.encode()) != 1:
         lib.ERR_clear_error()
         raise ConfigurationError(f"ciphers {names!r}", "OpenSSL knows none of them")
 
 
-def set_ciphersuites(context: Context, names: str) -> None:
+def set_ciphersuites(context: SSL_CTX, names: str) -> None:
     """TLS 1.3 cipher suites, colon-separated."""
-    if lib.SSL_CTX_set_ciphersuites(raw(context), names.encode()) != 1:
+    if lib.SSL_CTX_set_ciphersuites(context, names.encode()) != 1:
         lib.ERR_clear_error()
         raise ConfigurationError(f"cipher suites {names!r}", "OpenSSL knows none of them")
 
 
-def set_groups(context: Context, names: str) -> None:
+def set_groups(context: SSL_CTX, names: str) -> None:
     """Key-exchange groups, colon-separated, best first."""
-    if lib.SSL_CTX_set1_curves_list(raw(context), names.encode()) != 1:
+    if lib.SSL_CTX_set1_curves_list(context, names.encode()) != 1:
         lib.ERR_clear_error()
         raise ConfigurationError(f"groups {names!r}", "OpenSSL does not know one of them")
 
 
-def set_signature_algorithms(context: Context, names: str, of_clients: bool = False) -> None:
+def set_signature_algorithms(context: SSL_CTX, names: str, of_clients: bool = False) -> None:
     """Signature algorithms, colon-separated, best first. of_clients: those of a client's certificate only."""
     command = _SET_CLIENT_SIGALGS_LIST if of_clients else _SET_SIGALGS_LIST
-    if lib.SSL_CTX_ctrl(raw(context), command, 0, names.encode()) != 1:
+    if lib.SSL_CTX_ctrl(context, command, 0, names.encode()) != 1:
         lib.ERR_clear_error()
         raise ConfigurationError(f"signature algorithms {names!r}", "OpenSSL does not know one of them")
 
 
-def set_psk_identity_hint(context: Context, hint: bytes) -> None:
+def set_psk_identity_hint(context: SSL_CTX, hint: bytes) -> None:
     """A TLS 1.2 server's hint which identity a client should take, at most 256 bytes."""
-    if lib.SSL_CTX_use_psk_identity_hint(raw(context), hint) != 1:
+    if lib.SSL_CTX_use_psk_identity_hint(context, hint) != 1:
         lib.ERR_clear_error()
         raise ConfigurationError("psk_identity_hint", "OpenSSL refuses it", "at most 256 bytes")
 
 
-def set_post_handshake_auth(context: Context) -> None:
+def set_post_handshake_auth(context: SSL_CTX) -> None:
     """A client offers to show its certificate later (RFC 8446 4.2.6)."""
-    lib.SSL_CTX_set_post_handshake_auth(raw(context), 1)
+    lib.SSL_CTX_set_post_handshake_auth(context, 1)
 
 
 # SSL_CTX_sess_number(3), in the order of their control numbers; nobody asks for None.
@@ -97,16 +150,14 @@ _STATS = (
 )  # fmt: skip
 
 
-def session_stats(context: Context) -> dict[str, int]:
+def session_stats(context: SSL_CTX) -> dict[str, int]:
     """What a context has counted."""
-    return {
-        name: lib.SSL_CTX_ctrl(raw(context), _SESS_NUMBER + index, 0, NULL) for index, name in enumerate(_STATS) if name
-    }
+    return {name: lib.SSL_CTX_ctrl(context, _SESS_NUMBER + index, 0, NULL) for index, name in enumerate(_STATS) if name}
 
 
-def set_max_early_data(context: Context, max_bytes: int) -> None:
+def set_max_early_data(context: SSL_CTX, max_bytes: int) -> None:
     """The tickets allow a client to send so many bytes of early data (SSL_CTX_set_max_early_data(3))."""
-    lib.SSL_CTX_set_max_early_data(raw(context), max_bytes)
+    lib.SSL_CTX_set_max_early_data(context, max_bytes)
 
 
 # -- certificates ------------------------------------------------------------------------------------------------------
@@ -115,11 +166,10 @@ def set_max_early_data(context: Context, max_bytes: int) -> None:
 def use_certificate(context: SSL_CTX, certificate: bytes, key: bytes | PrivateKey) -> None:
     """Adds a certificate and its private key. Raises ConfigurationError.
 
-    certificate: DER. key: DER (PKCS #8), or one that asks. OpenSSL itself reads both: pyOpenSSL refuses kinds of keys
-    that it does not know.
+    certificate: DER. key: DER (PKCS #8), or one that asks.
     """
-    leaf = _from_der(lib.d2i_X509_bio, certificate)
-    private = _from_der(lib.d2i_PrivateKey_bio, key) if isinstance(key, bytes) else key.another_reference()
+    leaf = _read(certificate, lib.d2i_X509_bio)
+    private = _read(key, lib.d2i_PrivateKey_bio) if isinstance(key, bytes) else key.another_reference()
     try:
         if not (
             leaf != NULL
@@ -136,8 +186,8 @@ def use_certificate(context: SSL_CTX, certificate: bytes, key: bytes | PrivateKe
         lib.EVP_PKEY_free(private)
 
 
-def _from_der(read: Callable[[BIO, object], T], der: bytes) -> T:
-    bio = lib.BIO_new_mem_buf(der, len(der))
+def _read(data: bytes, read: Callable[[BIO, object], T]) -> T:
+    bio = lib.BIO_new_mem_buf(data, len(data))
     try:
         return read(bio, NULL)
     finally:
@@ -157,31 +207,69 @@ def check_certificate(certificate: bytes, key: bytes | PrivateKey, ciphers: str 
         lib.SSL_CTX_free(context)
 
 
-def add_chain(context: Context, certificates: Iterable[x509.Certificate], shared: bool) -> None:
+def add_chain(context: SSL_CTX, certificates: Iterable[x509.Certificate], shared: bool) -> None:
     """Intermediate certificates, to be sent after the leaf that was set last. Raises ConfigurationError.
 
-    shared: after any leaf of the context. That is SSL_CTX_add_extra_chain_cert(3), which pyOpenSSL has;
-    SSL_CTX_add1_chain_cert(3) is needed for the other.
+    shared: after any leaf of the context, which every binding can do (SSL_CTX_add_extra_chain_cert(3)).
     """
     for certificate in certificates:
+        added = _copy(certificate)
         if shared:
-            context.add_extra_chain_cert(certificate)
-            continue
-        if lib.SSL_CTX_ctrl(raw(context), _CHAIN_CERT, 1, crypto.X509.from_cryptography(certificate)._x509) != 1:
+            done = lib.SSL_CTX_add_extra_chain_cert(context, added) == 1  # which owns it then
+        else:
+            done = lib.SSL_CTX_ctrl(context, _CHAIN_CERT, 1, added) == 1  # which takes another reference
+        if not (shared and done):
+            lib.X509_free(added)
+        if not done:
             raise ConfigurationError(f"intermediate certificate {certificate.subject}", errors.reason())
 
 
-def add_trust_anchor(context: Context, certificate: x509.Certificate) -> None:
-    """A CA certificate that peers' chains may end at."""
-    store = lib.SSL_CTX_get_cert_store(raw(context))
-    if lib.X509_STORE_add_cert(store, crypto.X509.from_cryptography(certificate)._x509) != 1:
+def _copy(certificate: x509.Certificate) -> X509:
+    """cryptography's certificate as one of this OpenSSL. Raises ConfigurationError."""
+    copy: X509 = _read(certificate.public_bytes(Encoding.DER), lib.d2i_X509_bio)
+    if copy == NULL:
+        raise ConfigurationError(f"certificate {certificate.subject}", errors.reason())
+    return copy
+
+
+def add_trust_anchor(context: SSL_CTX, certificate: x509.Certificate) -> None:
+    """A CA certificate that peers' chains may end at. Raises ConfigurationError."""
+    anchor = _copy(certificate)
+    done = lib.X509_STORE_add_cert(lib.SSL_CTX_get_cert_store(context), anchor)
+    lib.X509_free(anchor)
+    if done != 1:
         lib.ERR_clear_error()
         raise MemoryError("X509_STORE_add_cert")
 
 
-def ca_certificates(context: Context) -> list[bytes]:
+def load_trust_anchors(context: SSL_CTX, cafile: str | None, capath: str | None) -> None:
+    """CA certificates of a PEM file, or a directory of such (SSL_CTX_load_verify_locations(3)). Raises
+    ConfigurationError."""
+    file, directory = (NULL if path is None else os.fsencode(path) for path in (cafile, capath))
+    if lib.SSL_CTX_load_verify_locations(context, file, directory) != 1:
+        lib.ERR_clear_error()
+        raise ConfigurationError(f"trust anchors {cafile or capath}", "no PEM certificates there")
+
+
+def set_verify_flags(context: SSL_CTX, flags: int) -> None:
+    """The store's flags, not the context's (X509_STORE_set_flags(3)): a connection that is switched here takes the
+    store, and keeps the flags of its first context."""
+    lib.X509_STORE_set_flags(lib.SSL_CTX_get_cert_store(context), flags)
+
+
+def add_crl(context: SSL_CTX, revoked: x509.CertificateRevocationList) -> None:
+    """A list of certificates that are not to be trusted. Raises ConfigurationError."""
+    crl = _read(revoked.public_bytes(Encoding.DER), lib.d2i_X509_CRL_bio)
+    try:
+        if crl == NULL or lib.X509_STORE_add_crl(lib.SSL_CTX_get_cert_store(context), crl) != 1:
+            raise ConfigurationError(f"revocation list of {revoked.issuer}", errors.reason())
+    finally:
+        lib.X509_CRL_free(crl)
+
+
+def ca_certificates(context: SSL_CTX) -> list[bytes]:
     """DER of the CA certificates in the store; those of a directory come into it when they are first needed."""
-    objects = lib.X509_STORE_get0_objects(lib.SSL_CTX_get_cert_store(raw(context)))
+    objects = lib.X509_STORE_get0_objects(lib.SSL_CTX_get_cert_store(context))
     found = [lib.X509_OBJECT_get0_X509(lib.OPENSSL_sk_value(objects, i)) for i in range(lib.OPENSSL_sk_num(objects))]
     return [certificate_der(each) for each in found if each != NULL and lib.X509_check_ca(each)]
 

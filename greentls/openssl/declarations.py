@@ -19,6 +19,7 @@ int BIO_write(BIO *, const void *, int);
 void *BUF_MEM_new(void);
 void CRYPTO_free(void *, const char *, int);
 void *CRYPTO_malloc(size_t, const char *, int);
+void DH_free(DH *);
 void ERR_clear_error(void);
 unsigned long ERR_get_error(void);
 const char *ERR_lib_error_string(unsigned long);
@@ -52,6 +53,7 @@ void *OSSL_LIB_CTX_new(void);
 void OSSL_PARAM_free(void *);
 int OSSL_PROVIDER_add_builtin(void *, const char *, void *);
 void *OSSL_PROVIDER_load(void *, const char *);
+DH *PEM_read_bio_DHparams(BIO *, DH **, int (*)(char *, int, int, void *), void *);
 int SSL_CIPHER_get_bits(const SSL_CIPHER *, int *);
 const char *SSL_CIPHER_get_name(const SSL_CIPHER *);
 const char *SSL_CIPHER_get_version(const SSL_CIPHER *);
@@ -59,11 +61,13 @@ long SSL_CTX_callback_ctrl(SSL_CTX *, int, void *);
 long SSL_CTX_ctrl(SSL_CTX *, int, long, void *);
 void SSL_CTX_free(SSL_CTX *);
 X509_STORE *SSL_CTX_get_cert_store(const SSL_CTX *);
+int SSL_CTX_load_verify_locations(SSL_CTX *, const char *, const char *);
 SSL_CTX *SSL_CTX_new(const SSL_METHOD *);
 void SSL_CTX_sess_set_get_cb(SSL_CTX *, SSL_SESSION *(*)(SSL *, const unsigned char *, int, int *));
 void SSL_CTX_sess_set_new_cb(SSL_CTX *, int (*)(SSL *, SSL_SESSION *));
 void SSL_CTX_sess_set_remove_cb(SSL_CTX *, void (*)(SSL_CTX *, SSL_SESSION *));
 void SSL_CTX_set_allow_early_data_cb(SSL_CTX *, int (*)(SSL *, void *), void *);
+int SSL_CTX_set_alpn_protos(SSL_CTX *, const unsigned char *, unsigned int);
 void SSL_CTX_set_alpn_select_cb(SSL_CTX *, int (*)(SSL *, const unsigned char **, unsigned char *,
     const unsigned char *, unsigned int, void *), void *);
 void SSL_CTX_set_cert_cb(SSL_CTX *, int (*)(SSL *, void *), void *);
@@ -76,10 +80,13 @@ void SSL_CTX_set_keylog_callback(SSL_CTX *, void (*)(const SSL *, const char *))
 int SSL_CTX_set_max_early_data(SSL_CTX *, uint32_t);
 void SSL_CTX_set_msg_callback(SSL_CTX *, void (*)(int, int, int, const void *, size_t, SSL *, void *));
 int SSL_CTX_set_num_tickets(SSL_CTX *, size_t);
+uint64_t SSL_CTX_set_options(SSL_CTX *, uint64_t);
 void SSL_CTX_set_post_handshake_auth(SSL_CTX *, int);
 void SSL_CTX_set_psk_client_callback(SSL_CTX *, unsigned int (*)(SSL *, const char *, char *, unsigned int,
     unsigned char *, unsigned int));
 void SSL_CTX_set_psk_server_callback(SSL_CTX *, unsigned int (*)(SSL *, const char *, unsigned char *, unsigned int));
+int SSL_CTX_set_session_id_context(SSL_CTX *, const unsigned char *, unsigned int);
+long SSL_CTX_set_timeout(SSL_CTX *, long);
 int SSL_CTX_set_tlsext_ticket_key_evp_cb(SSL_CTX *, void *);
 void SSL_CTX_set_verify(SSL_CTX *, int, int (*)(int, X509_STORE_CTX *));
 int SSL_CTX_use_PrivateKey(SSL_CTX *, EVP_PKEY *);
@@ -152,6 +159,7 @@ int SSL_version(const SSL *);
 int SSL_write(SSL *, const void *, int);
 int SSL_write_early_data(SSL *, const void *, size_t, size_t *);
 const SSL_METHOD *TLS_method(void);
+void X509_CRL_free(X509_CRL *);
 X509 *X509_OBJECT_get0_X509(const void *);
 void X509_STORE_CTX_free(X509_STORE_CTX *);
 X509_VERIFY_PARAM *X509_STORE_CTX_get0_param(const X509_STORE_CTX *);
@@ -162,7 +170,9 @@ X509_STORE_CTX *X509_STORE_CTX_new(void);
 int X509_STORE_CTX_set_default(X509_STORE_CTX *, const char *);
 void X509_STORE_CTX_set_error(X509_STORE_CTX *, int);
 int X509_STORE_add_cert(X509_STORE *, X509 *);
+int X509_STORE_add_crl(X509_STORE *, X509_CRL *);
 void *X509_STORE_get0_objects(const X509_STORE *);
+int X509_STORE_set_flags(X509_STORE *, unsigned long);
 int X509_VERIFY_PARAM_set1(X509_VERIFY_PARAM *, const X509_VERIFY_PARAM *);
 int X509_VERIFY_PARAM_set1_host(X509_VERIFY_PARAM *, const char *, size_t);
 void X509_VERIFY_PARAM_set1_host_input_validation(X509_VERIFY_PARAM *, int (*)(const char *, size_t));
@@ -176,6 +186,7 @@ const char *X509_verify_cert_error_string(long);
 void *d2i_PUBKEY(void *, const unsigned char **, long);
 EVP_PKEY *d2i_PrivateKey_bio(BIO *, EVP_PKEY **);
 SSL_SESSION *d2i_SSL_SESSION(SSL_SESSION **, const unsigned char **, long);
+X509_CRL *d2i_X509_CRL_bio(BIO *, X509_CRL **);
 X509 *d2i_X509_bio(BIO *, X509 **);
 int i2d_SSL_SESSION(const SSL_SESSION *, unsigned char **);
 int i2d_X509_bio(BIO *, X509 *);
@@ -192,7 +203,8 @@ SIGNATURES = {
 NUMBERS = {
     "SSL_CB_ACCEPT_EXIT": 0x2002, "SSL_CB_CONNECT_EXIT": 0x1002,
     "SSL_ERROR_SYSCALL": 5, "SSL_ERROR_WANT_READ": 2, "SSL_ERROR_ZERO_RETURN": 6,
-    "SSL_MODE_AUTO_RETRY": 4, "SSL_MODE_ENABLE_PARTIAL_WRITE": 1, "SSL_MODE_RELEASE_BUFFERS": 16,
-    "SSL_OP_NO_ANTI_REPLAY": 1 << 24, "SSL_OP_NO_RENEGOTIATION": 1 << 30,
+    "SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER": 2, "SSL_MODE_AUTO_RETRY": 4, "SSL_MODE_RELEASE_BUFFERS": 16,
+    "SSL_OP_NO_ANTI_REPLAY": 1 << 24, "SSL_OP_NO_COMPRESSION": 1 << 17, "SSL_OP_NO_RENEGOTIATION": 1 << 30,
+    "SSL_OP_NO_TICKET": 1 << 14,
     "SSL_RECEIVED_SHUTDOWN": 2, "SSL_SENT_SHUTDOWN": 1, "SSL_VERIFY_PEER": 1, "X509_V_ERR_CERT_REJECTED": 28,
 }

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
-from OpenSSL import SSL
 
 from greentls.certificates import (
     CertificateChain,
@@ -38,6 +37,7 @@ from greentls.errors import ConfigurationError
 from greentls.hub.coroutines import MayWait
 from greentls.keys import KeySource, SigningKey
 from greentls.openssl import contexts
+from greentls.openssl.library import SSL_CTX
 from greentls.sessions.client import ClientSessions
 from greentls.sessions.server import SessionCache
 from greentls.ssl.errors import configuration_error, ssl_error
@@ -398,12 +398,12 @@ class _Password:
         return self.answer
 
 
-def _check(setter: Callable[[SSL.Context, str], None], names: str) -> None:
+def _check(setter: Callable[[SSL_CTX, str], None], names: str) -> None:
     """Raises TypeError, ssl.SSLError."""
     if not isinstance(names, str):
         raise TypeError(f"{type(names).__name__} is not a string of names")
     try:
-        setter(SSL.Context(SSL.TLS_METHOD), names)
+        setter(contexts.new(), names)
     except ConfigurationError as error:
         raise ssl_error(f"{error} (greentls)") from error
 

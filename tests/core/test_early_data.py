@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import ssl
+
 import pytest
-from OpenSSL import SSL
 
 from greentls.core.config import VERIFY_PEER
 from greentls.core.connection import Connection
@@ -396,7 +397,7 @@ def test_a_session_that_another_connection_has_spoilt_sends_none(site):
     assert (ours.session_reused, ours.early_data_accepted, server.early_data) == (False, None, b"")
 
 
-@pytest.mark.parametrize("settings", [{"version": TLS12}, {"options": SSL.OP_NO_TLSv1_3}], ids=["version", "option"])
+@pytest.mark.parametrize("settings", [{"version": TLS12}, {"options": ssl.OP_NO_TLSv1_3}], ids=["version", "option"])
 def test_a_client_that_may_not_speak_tls_13_sends_none(pki, site, settings):
     both = server_context(pki, max_early_data=1000, hooks=site.server.hooks)
     ours, server = client(client_context(pki, **settings), site.session), EarlyConnection(both)

@@ -6,12 +6,12 @@ was handed a session, and with early data.
 
 from __future__ import annotations
 
+import ssl
 import subprocess
 import sys
 from dataclasses import fields, replace
 
 import pytest
-from OpenSSL import SSL
 
 from greentls.core.config import (
     HOOKS_NOT_IN_IDENTITY,
@@ -156,9 +156,9 @@ OTHERS = {
     "server_side": None,
     "trust": lambda pki: TrustAnchors(certificates=(pki.ca,)),
     "crls": lambda pki: [pki.crl()],
-    "minimum_version": lambda pki: SSL.TLS1_3_VERSION,
-    "maximum_version": lambda pki: SSL.TLS1_2_VERSION,
-    "options": lambda pki: SSL.OP_CIPHER_SERVER_PREFERENCE,
+    "minimum_version": lambda pki: TLS13,
+    "maximum_version": lambda pki: TLS12,
+    "options": lambda pki: ssl.OP_CIPHER_SERVER_PREFERENCE,
     "verify_mode": lambda pki: VERIFY_PEER,
     "verify_flags": lambda pki: CRL_CHECK_CHAIN,
     "ciphers": lambda pki: "ECDHE+AESGCM",

@@ -9,8 +9,8 @@ import socket
 import weakref
 
 from greenlet import getcurrent
-from OpenSSL import SSL
 
+from greentls.certificates import CertificateChain
 from greentls.errors import ConcurrentUseError, ConnectionDead, TLSError
 from greentls.openssl import bios, connections, contexts, errors, pump
 from greentls.openssl.library import ffi, lib
@@ -55,21 +55,17 @@ def subject(base):
 
 @functools.cache
 def server_context(files, version):
-    context = SSL.Context(SSL.TLS_SERVER_METHOD)
-    context.use_certificate_chain_file(files[0])
-    context.use_privatekey_file(files[1])
-    return tuned(context, version)
+    context = contexts.new()
+    chain = CertificateChain.load(*files)
+    contexts.use_certificate(context, chain.der, chain.private_key)
+    contexts.set_versions(context, version, version)
+    return context
 
 
 @functools.cache
 def client_context(version):
-    return tuned(SSL.Context(SSL.TLS_CLIENT_METHOD), version)
-
-
-def tuned(context, version):
-    context.set_min_proto_version(version)
-    context.set_max_proto_version(version)
-    contexts.tune_context(context)
+    context = contexts.new()
+    contexts.set_versions(context, version, version)
     return context
 
 
@@ -161,8 +157,8 @@ def waiting_callback(context, body):
     def certificate(ssl, _):
         return body(ssl)
 
-    lib.SSL_CTX_set_cert_cb(contexts.raw(context), certificate, ffi.NULL)
+    lib.SSL_CTX_set_cert_cb(context, certificate, ffi.NULL)
     try:
         yield
     finally:
-        lib.SSL_CTX_set_cert_cb(contexts.raw(context), ffi.NULL, ffi.NULL)
+        lib.SSL_CTX_set_cert_cb(context, ffi.NULL, ffi.NULL)

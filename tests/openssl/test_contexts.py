@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
-from OpenSSL import SSL
 
 from greentls.errors import ConfigurationError
 from greentls.openssl import contexts
@@ -27,12 +26,12 @@ def pairs(pki):
 
 @pytest.fixture
 def context():
-    return SSL.Context(SSL.TLS_METHOD)
+    return contexts.new()
 
 
 def test_certificates_of_several_kinds_stand_side_by_side(context, pairs):
     for pair in pairs.values():
-        contexts.use_certificate(contexts.raw(context), *pair)
+        contexts.use_certificate(context, *pair)
         contexts.check_certificate(*pair)
     assert not lib.ERR_peek_error()
 
@@ -50,7 +49,7 @@ def test_what_does_not_fit_is_refused_and_leaves_no_error(context, pki, pairs, c
     keys = {"another": der(pki.issue("localhost"))[1], None: my_key}  # of another kind: CertificateChain looks
     pair = certificate or mine, keys.get(key, key)
     with pytest.raises(ConfigurationError, match=said):
-        contexts.use_certificate(contexts.raw(context), *pair)
+        contexts.use_certificate(context, *pair)
     with pytest.raises(ConfigurationError, match=said):
         contexts.check_certificate(*pair)
     assert not lib.ERR_peek_error()

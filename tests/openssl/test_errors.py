@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from OpenSSL import SSL
 
-from greentls.openssl import errors
+from greentls.openssl import contexts, errors
 from greentls.openssl.library import lib
 
 SSL_LIBRARY, NO_SHARED_CIPHER, WRONG_VERSION = 20, 193, 267
@@ -18,7 +17,7 @@ def put(*reasons):
 
 @pytest.fixture(autouse=True)
 def empty():
-    SSL.Context(SSL.TLS_METHOD)  # with the first one OpenSSL loads its texts
+    contexts.new()  # with the first one OpenSSL loads its texts
     errors.take()
     yield
     errors.take()

@@ -13,7 +13,6 @@ import weakref
 import gevent
 import pytest
 from greenlet import GreenletExit, getcurrent, greenlet
-from OpenSSL import SSL
 
 from greentls.errors import ConcurrentUseError, TLSError
 from greentls.openssl import bios, errors, pump
@@ -49,8 +48,8 @@ from tests.openssl.pumps import (
 )  # fmt: skip
 from tests.support.fake_sockets import FakeSocket, compiled, fakes
 
-each_version = pytest.mark.parametrize("version", [SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION], ids=["1.2", "1.3"])
-TLS13 = SSL.TLS1_3_VERSION
+TLS12, TLS13 = 0x0303, 0x0304
+each_version = pytest.mark.parametrize("version", [TLS12, TLS13], ids=["1.2", "1.3"])
 
 
 @pytest.fixture(autouse=True)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import ssl
 
-from OpenSSL import SSL
-
 import greentls.ssl
 from greentls.errors import TLSError
+from greentls.openssl import bios, connections, errors
 from tests.support.pairs import attempt, client, client_context
 from tests.support.ssl_pairs import Side, finished, outcome
 
@@ -22,11 +21,12 @@ NO_RECORDS = {
 
 def queued(context, ciphertext):
     """The reasons in OpenSSL's error queue, oldest first, after a client has had this answer to its hello."""
-    connection = SSL.Connection(context, None)
-    connection.set_connect_state()
-    outcome(connection.do_handshake)
-    connection.bio_write(ciphertext)
-    return [reason for _, _, reason in outcome(connection.do_handshake).args[0]]
+    connection, incoming, _ = connections.new(context, False)
+    connections.do_handshake(connection)
+    bios.append(incoming, ciphertext)
+    errors.clear()
+    connections.do_handshake(connection)
+    return [errors.describe(code)[1] for code in errors.take()]
 
 
 def test_the_last_of_several_errors_is_told_and_the_others_are_kept(pki):

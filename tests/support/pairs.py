@@ -7,7 +7,6 @@ import functools
 import socket
 
 import pytest
-from OpenSSL import SSL
 
 from greentls.certificates import CertificateChain
 from greentls.core.config import VERIFY_PEER, Config, TrustAnchors
@@ -16,7 +15,7 @@ from greentls.core.hooks import Hooks
 from greentls.core.session import Session
 from greentls.errors import WantRead
 
-TLS12, TLS13 = SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION
+TLS12, TLS13 = 0x0303, 0x0304
 VERSIONS = {"1.2": TLS12, "1.3": TLS13}
 both_versions = pytest.mark.parametrize("version", VERSIONS.values(), ids=VERSIONS.keys())
 
