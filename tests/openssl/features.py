@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import decimal
 import time
 
 import pytest
@@ -86,6 +88,40 @@ def several_certificates(pki):
     here = client(client_context(pki, trust=TrustAnchors(certificates=(authority,))))
     handshake(here, Connection(server_context(pki, certificates=chains)))
     assert len(here.peer_certificates) == 2
+
+
+def one_certificate_with_an_intermediate_one(pki):
+    one = CertificateChain.load(pki.cert_file, pki.key_file)
+    object.__setattr__(one, "intermediates", (pki.ca,))
+    here = client(client_context(pki))
+    handshake(here, Connection(server_context(pki, certificates=[one])))
+    assert len(here.peer_certificates) == 2
+
+
+def revoked_certificates(pki):
+    servers = server_context(pki)
+    (one,) = servers.certificates
+    handshake(client(client_context(pki, crls=[pki.crl()])), Connection(servers))
+    with pytest.raises(TLSError):
+        handshake(client(client_context(pki, crls=[pki.crl(one.certificate.serial_number)])), Connection(servers))
+
+
+def groups_of_integers(pki):
+    """ffdhe2048 (RFC 7919 A.1)."""
+    with decimal.localcontext() as exactly:
+        exactly.prec = 700
+        digits = int(decimal.Decimal(1).exp() * 2**1918)
+    prime = 2**2048 - 2**1984 + (digits + 560316) * 2**64 - 1
+    der = b"\x30\x82\x01\x08\x02\x82\x01\x01" + prime.to_bytes(257, "big") + b"\x02\x01\x02"  # PKCS #3
+    path = pki.directory / "ffdhe2048.pem"
+    path.write_bytes(b"-----BEGIN DH PARAMETERS-----\n%s-----END DH PARAMETERS-----\n" % base64.encodebytes(der))
+    suite = "DHE-RSA-AES128-GCM-SHA256"
+    here = client(client_context(pki, TLS12, ciphers=suite))
+    chains = [CertificateChain.load(*pki.issue("localhost", kind="rsa"))]
+    handshake(here, Connection(server_context(pki, certificates=chains, dh_parameters=str(path))))
+    assert here.cipher[0] == suite
+    with pytest.raises(ConfigurationError):
+        server_context(pki, dh_parameters=pki.ca_file)
 
 
 def a_key_of_another_certificate(pki):
@@ -267,7 +303,8 @@ def errors_of_before(pki):
 
 
 FEATURES = [
-    handshakes, a_group, settings, several_certificates, a_key_of_another_certificate, names_of_servers, sessions,
+    handshakes, a_group, settings, several_certificates, one_certificate_with_an_intermediate_one,
+    revoked_certificates, groups_of_integers, a_key_of_another_certificate, names_of_servers, sessions,
     a_session_offered_to_a_client_that_trusts_nobody, ticket_keys, early_data, staples, client_certificates,
     refusals, a_flood, configs_by_name, shared_keys, a_key_elsewhere, errors_of_before,
 ]  # fmt: skip

@@ -28,8 +28,11 @@ BY_THE_PUMP = {"SSL_get_shutdown", "SSL_shutdown"} if pump.COMPILED else set()
 LATER = sorted(set(NAMES) - AT_IMPORT - BY_THE_PUMP)
 if not library.have("X509_VERIFY_PARAM_set1_host_input_validation"):  # which OpenSSL 4.0 brought, with the need for it
     LATER.remove("X509_VERIFY_PARAM_set1_host_input_validation")
-# They free, also where nobody would hear of an exception. pyOpenSSL needs them, too.
-FREE = {"BIO_free", "EVP_PKEY_free", "SSL_SESSION_free", "SSL_free", "SSL_set_shutdown"}
+# They free, also where nobody would hear of an exception.
+FREE = {
+    "BIO_free", "DH_free", "EVP_PKEY_free", "SSL_CTX_free", "SSL_SESSION_free", "SSL_free", "SSL_set_shutdown",
+    "X509_CRL_free",
+}  # fmt: skip
 
 # Where some functions are missing others are called in their stead.
 SITUATIONS = [
