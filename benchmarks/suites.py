@@ -13,7 +13,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -405,16 +405,35 @@ def suspended(bench: Bench) -> Sequence[Contestant]:
     return [way(bench, name, {"parked": parked}) for name in WAYS]
 
 
-def rsa(bench: Bench) -> Sequence[Contestant]:
-    measures: dict[str, Measure] = {"storm": storm}
+def keys(bench: Bench) -> Sequence[Contestant]:
+    """An RSA key in several places, and a signer that is away, for a server that waits for it and one that blocks."""
     made = []
-    for name, everywhere in itertools.product(("coroutine", "thread"), (False, True)):
-        words = bench.python("greentls_ssl.py", *(("--strategy", name) if name != "coroutine" else ()), kind="rsa")
-        called = f"{name}, all cores" if everywhere else name
-        made.append(Contestant(called, measures, words, everywhere, strategy(name)))
+    for name, everywhere, *more in (
+        ("coroutine", False),
+        ("thread", False, "--strategy", "thread"),
+        ("thread, all cores", True, "--strategy", "thread"),
+        ("key process", False, "--key-core", str(max(bench.client_core))),
+    ):
+        words = bench.python("greentls_ssl.py", *more, kind="rsa")
+        made.append(Contestant(name, {"storm, RSA-2048": storm}, words, everywhere))
     if bench.wants("gevent.ssl"):
-        made.append(Contestant("gevent.ssl", measures, bench.python("gevent_ssl.py", "--nodelay", kind="rsa")))
+        words = bench.python("gevent_ssl.py", "--nodelay", kind="rsa")
+        made.append(Contestant("gevent.ssl", {"storm, RSA-2048": storm}, words))
+    for name, strategy, clients in (("waits", "coroutine", WAITING_CLIENTS), ("blocks", "blocking", BLOCKED_CLIENTS)):
+        measures = {f"signer {each} ms away": signatures(each, clients) for each in MILLISECONDS}
+        made.append(replace(way(bench, strategy, measures, MILLISECONDS), name=name))
     return made
+
+
+def signatures(milliseconds: int, clients: int) -> Measure:
+    """Several turns of a loop that each client blocks, as in lookup()."""
+
+    def measure(bench: Bench, server: running.Server | None) -> Metrics:
+        seconds = max(bench.seconds, 30e-3 * milliseconds)
+        one = handshakes("full", "1.3", f"signature {milliseconds}", clients, seconds, w=min(0.08, bench.seconds))
+        return {name: value for name, value in one(bench, server).items() if name in ("rate", "cpu_us", "client")}
+
+    return measure
 
 
 def bridge(bench: Bench) -> Sequence[Contestant]:
@@ -487,10 +506,10 @@ SUITES = {
         0.0,
         ("KiB_parked", "KiB_established", "cpu_us", "on_top_us", "parked"),
     ),
-    "rsa": Suite(
-        "how long other connections wait during many RSA handshakes: coroutine and thread",
-        rsa,
-        1.5,
+    "keys": Suite(
+        "how long others wait during many RSA handshakes, by the key's place; signers 0, 1, 5, 20 ms away",
+        keys,
+        1.0,
         ("p99_ms", "p50_ms", "rate", "cpu_us"),
     ),
     "bridge": Suite(

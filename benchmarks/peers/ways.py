@@ -3,8 +3,9 @@
 --way blocking: callbacks block the thread, as they do without greentls. Other ways are values of SSLContext.strategy.
 
 Ports, for each number N of --milliseconds: "session N", whose session store takes N ms for a get(); "certificate N",
-whose sni_callback takes N ms; "three N", where a handshake asks for a name, a protocol and a staple, N ms each. At the
-port "park", the sni_callback waits until standard input says "release"; "report" answers with the number that wait.
+whose sni_callback takes N ms; "three N", where a handshake asks for a name, a protocol and a staple, N ms each;
+"signature N", whose signer is N ms away. At the port "park", the sni_callback waits until standard input says
+"release"; "report" answers with the number that wait.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from gevent.event import Event
 from gevent_handlers import handlers, listen
 
 import greentls
+from greentls.keys import Callback
+from greentls.keys.process import read_key, sign
 from greentls.stores.memory import MemoryStore
 
 given = arguments(
@@ -51,9 +54,9 @@ class SlowStore(MemoryStore):
         return super().get(session_id)
 
 
-def context() -> greentls.SSLContext:
+def context(key: object = given.key) -> greentls.SSLContext:
     made = greentls.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    made.load_cert_chain(given.certificate, given.key)
+    made.load_cert_chain(given.certificate, key)
     made.callback_timeout = made.handshake_timeout = 120.0
     if given.way not in ("blocking", "coroutine"):
         made.strategy = given.way
@@ -70,6 +73,16 @@ def certificate(seconds: float) -> greentls.SSLContext:
     made = context()
     made.sni_callback = lambda sock, name, context: look_up(seconds)
     return made
+
+
+def signature(seconds: float) -> greentls.SSLContext:
+    key = read_key(given.key)
+
+    def away(data: bytes, algorithm: str) -> bytes:
+        look_up(seconds)
+        return sign(key, data, algorithm)
+
+    return context(Callback(key.public_key(), away))
 
 
 def three(seconds: float) -> greentls.SSLContext:
@@ -98,7 +111,7 @@ def park() -> greentls.SSLContext:
 
 ports = {"echo": listen(echo, context())}
 for number in given.milliseconds.split(","):
-    for kind in (session, certificate, three):
+    for kind in (session, certificate, three, signature):
         ports[f"{kind.__name__} {number}"] = listen(echo, kind(float(number) / 1e3))
 ports["park"] = listen(echo, park())
 loop = gevent.get_hub().loop

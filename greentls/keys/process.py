@@ -24,7 +24,7 @@ from greentls.keys.algorithms import ALGORITHMS, algorithms_of
 from greentls.keys.protocol import DONE, FINGERPRINT, LIST, MAX_REQUEST, REFUSED, SIGN, receive, send
 from greentls.secret_file import read_secret_file
 
-__all__ = ["MAX_CONNECTIONS", "KeyProcess", "read_key"]
+__all__ = ["MAX_CONNECTIONS", "KeyProcess", "read_key", "sign"]
 
 log = logging.getLogger("greentls.keys")
 
@@ -108,10 +108,11 @@ class KeyProcess:
             return REFUSED + b"no such key"
         if name not in algorithms_of(key.public_key()):
             return REFUSED + b"not an algorithm of this key"
-        return DONE + _sign(key, message, name)
+        return DONE + sign(key, message, name)
 
 
-def _sign(key: PrivateKey, message: bytes, algorithm: str) -> bytes:
+def sign(key: PrivateKey, message: bytes, algorithm: str) -> bytes:
+    """Signs a message by one of ALGORITHMS."""
     facts = ALGORITHMS[algorithm]
     if isinstance(key, ed25519.Ed25519PrivateKey):
         return key.sign(message)

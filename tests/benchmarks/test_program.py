@@ -97,6 +97,14 @@ def test_all_that_wait_wait_at_once(everything):
     assert [parked[way][0]["parked"] for way in ("coroutine", "suspend", "replay")] == [4, 4, 4]
 
 
+def test_a_key_has_each_place_and_a_signer_each_distance(everything):
+    measured = everything["keys"]["measured"]
+    assert list(measured.pop("storm, RSA-2048")) == ["coroutine", "thread", "thread, all cores", "key process"]
+    assert {work: list(by_name) for work, by_name in measured.items()} == {
+        f"signer {milliseconds} ms away": ["waits", "blocks"] for milliseconds in (0, 1, 5, 20)
+    }
+
+
 def test_every_peer_that_is_here_takes_part_and_the_others_are_named(everything):
     result = everything["handshake"]
     took_part = set(result["measured"]["full, TLS 1.3"])
@@ -106,14 +114,23 @@ def test_every_peer_that_is_here_takes_part_and_the_others_are_named(everything)
     assert {peer.name for peer in peers.PEERS} <= took_part | set(result["absent"])
 
 
+def echoes(who, *others):
+    """The results of the suite echo in this process, where who is measured, with so many seconds as that takes."""
+    for seconds in (0.1, 1, 5):
+        options = argparse.Namespace(
+            suites=["echo"], rounds=1, seconds=seconds, connections=2, pure=False, peers=frozenset(others)
+        )
+        results = program.measure(options)
+        if who in results["suites"]["echo"]["measured"].get("64 bytes", {}):
+            break
+    return results
+
+
 @pytest.mark.stderr
 def test_what_is_not_installed_is_absent_and_the_tables_say_how_to_get_it(monkeypatch, capfd):
     monkeypatch.setattr("shutil.which", lambda name: None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    options = argparse.Namespace(
-        suites=["echo"], rounds=1, seconds=0.1, connections=2, pure=False, peers=frozenset(["node", "go", "uvloop"])
-    )
-    results = program.measure(options)
+    results = echoes("greentls", "node", "go", "uvloop")
     assert set(results["suites"]["echo"]["absent"]) == {"Node", "Go", "uvloop"}
     text = report.markdown(results)
     assert "- Node: absent, there is no node: apt-get install nodejs\n" in text
@@ -128,8 +145,7 @@ def test_what_fails_is_named_and_the_rest_is_measured(monkeypatch):
     monkeypatch.setitem(
         suites.SUITES, "echo", dataclasses.replace(whole, contestants=lambda bench: [broken, *whole.contestants(bench)])
     )
-    options = argparse.Namespace(suites=["echo"], rounds=1, seconds=0.1, connections=2, pure=False, peers=frozenset())
-    result = program.measure(options)["suites"]["echo"]
+    result = echoes("greentls")["suites"]["echo"]
     assert list(result["measured"]["64 bytes"]) == ["greentls"]
     (failed,) = result["failed"]
     assert (failed["who"], failed["work"]) == ("broken", "64 bytes")
@@ -279,7 +295,7 @@ def test_targets_are_ratios_of_medians():
         ],
         ["echo, 64 bytes: greentls / gevent.ssl, TCP_NODELAY", "at most 0.75", "0.55", "yes", "—", "—"],
     ]
-    assert targets.table(results(rsa={})) is None
+    assert targets.table(results(keys={})) is None
 
 
 def test_beside_a_target_stands_what_the_floors_come_to():
