@@ -55,8 +55,6 @@ def command_line() -> Parser:
         prog="python -m benchmarks",
         description=DESCRIPTION,
         epilog=EPILOG.format(suites="\n".join(f"  {name:<13} {suite.what}" for name, suite in SUITES.items())),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     add = parser.add_argument
     add("suites", metavar="SUITE", nargs="*", help="what to measure; see below")

@@ -25,23 +25,17 @@ if TYPE_CHECKING:
     from greentls.stores import open_store as open_store
     from greentls.tickets import TicketKeys as TicketKeys
 
-_WHERE = {
-    "ClientSessions": "sessions.client",
-    "ConfigurationError": "errors",
-    "GreenTLSError": "errors",
-    "SSLContext": "ssl",
-    "SSLSocket": "ssl",
-    "Session": "core.session",
-    "SessionLookup": "sessions.stored",
-    "SessionStore": "stores",
-    "Stapler": "ocsp",
-    "SharedValues": "stores",
-    "TicketKeys": "tickets",
-    "UnsupportedOpenSSL": "errors",
-    "open_store": "stores",
+_NAMES = {
+    "core.session": "Session",
+    "errors": "ConfigurationError GreenTLSError UnsupportedOpenSSL",
+    "ocsp": "Stapler",
+    "sessions.client": "ClientSessions",
+    "sessions.stored": "SessionLookup",
+    "ssl": "SSLContext SSLSocket",
+    "stores": "SessionStore SharedValues open_store",
+    "tickets": "TicketKeys",
 }
 
-__all__ = ["__version__", *_WHERE]
+__all__ = ["__version__", *" ".join(_NAMES.values()).split()]
 
-
-__getattr__, __dir__ = at_first_use(__name__, _WHERE)
+__getattr__, __dir__ = at_first_use(__name__, _NAMES)

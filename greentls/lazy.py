@@ -9,9 +9,10 @@ from importlib import import_module
 __all__ = ["at_first_use"]
 
 
-def at_first_use(package: str, where: dict[str, str]) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
-    """Returns a package's __getattr__ and __dir__. where: maps each name to the module of the package that has it."""
+def at_first_use(package: str, names: dict[str, str]) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
+    """Returns a package's __getattr__ and __dir__. names: by module of the package, those that it has."""
     namespace = vars(sys.modules[package])
+    where = {name: module for module, its_names in names.items() for name in its_names.split()}
 
     def get(name: str) -> object:
         if name not in where:

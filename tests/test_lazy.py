@@ -12,7 +12,7 @@ def package(tmp_path, monkeypatch):
     directory.mkdir()
     (directory / "__init__.py").write_text(
         "from greentls.lazy import at_first_use\n"
-        "__getattr__, __dir__ = at_first_use(__name__, {'one': 'inner', 'two': 'inner', 'lost': 'inner'})\n"
+        "__getattr__, __dir__ = at_first_use(__name__, {'inner': 'one two lost'})\n"
     )
     (directory / "inner.py").write_text("one, two = object(), object()\n")
     monkeypatch.syspath_prepend(tmp_path)

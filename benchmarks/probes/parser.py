@@ -52,7 +52,8 @@ class Row(NamedTuple):
 
 
 def greentls(stream: bytes, message: bytes) -> list[Row]:
-    bodies = {value._type: name for name, value in vars(ClientHello).items() if isinstance(value, Body)}
+    attributes = ((name, getattr(ClientHello, name)) for name in dir(ClientHello))
+    bodies = {value._type: name for name, value in attributes if isinstance(value, Body)}
 
     def three_fields():
         hello = ClientHello.parse(message)

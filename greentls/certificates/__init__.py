@@ -41,8 +41,6 @@ __all__ = [
     "read_certificate",
 ]
 
-_WHERE = {"Callback": "callback", "Directory": "directory"}
-
 
 class CertificateSource(Protocol):
     """The value of SSLContext.certificates."""
@@ -55,4 +53,4 @@ class CertificateSource(Protocol):
         """
 
 
-__getattr__, __dir__ = at_first_use(__name__, _WHERE)
+__getattr__, __dir__ = at_first_use(__name__, {"callback": "Callback", "directory": "Directory"})

@@ -19,7 +19,7 @@ __all__ = ["Parser", "main", "status_of"]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit status."""
-    parser = Parser(prog="greentls", description="TLS for gevent whose callbacks may wait.", allow_abbrev=False)
+    parser = Parser(prog="greentls", description="TLS for gevent whose callbacks may wait.")
     parser.add_argument("--version", action="version", version=f"greentls {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
     serve.add_parser(commands)

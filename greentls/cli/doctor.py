@@ -37,14 +37,8 @@ The exit status is 0 if all is ok, 1 if there is a problem, 2 for a wrong option
 
 def add_parser(commands: Commands) -> None:
     """Adds the command to argparse's sub-parsers."""
-    parser = commands.add_parser(
-        "doctor",
-        help="check what is installed and whether it works",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    help = "check what is installed and whether it works"
+    parser = commands.add_parser("doctor", help=help, description=DESCRIPTION, epilog=EPILOG)
     add = parser.add_argument
     add("--store", metavar="URL", action="append", default=[], help="session store to resume through; may be repeated")
     add("--certificate", metavar="FILE", action="append", default=[], help="chain in PEM whose OCSP responder to ask")

@@ -57,26 +57,14 @@ input: a malformed hello, no hello, a broken file; 130 after Ctrl-C.
 
 def add_parser(commands: Commands) -> None:
     """Adds the command to argparse's sub-parsers."""
-    parser = commands.add_parser(
-        "hello",
-        help="show what a client offers: its ClientHello, from a capture or live",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    help = "show what a client offers: its ClientHello, from a capture or live"
+    parser = commands.add_parser("hello", help=help, description=DESCRIPTION, epilog=EPILOG)
     source = parser.add_mutually_exclusive_group()
     source.add_argument("file", metavar="FILE", nargs="?", default="-", help="default: -, standard input")
     source.add_argument("--listen", metavar="HOST:PORT", help="wait for a client and refuse it; port 0: any")
     add = parser.add_argument
     add("--count", metavar="N", type=count, default=1, help="with --listen: number of clients; default %(default)s")
-    add(
-        "--timeout",
-        metavar="S",
-        type=seconds,
-        default=10.0,
-        help="with --listen: for a hello; default %(default)g",
-    )
+    add("--timeout", metavar="S", type=seconds, default=10.0, help="with --listen: for a hello; default %(default)g")
     add("--json", action="store_true", help="print one JSON document per hello, each on one line")
     add("--verbose", action="store_true", help="also name the streams of a capture that are not TLS")
     parser.set_defaults(run=run, parser=parser)

@@ -34,17 +34,10 @@ A user that may connect can have anything signed while this runs. SIGTERM and Ct
 
 def add_parser(commands: Commands) -> None:
     """Adds the command to argparse's sub-parsers."""
-    parser = commands.add_parser("keys", help="run a process that holds private keys", allow_abbrev=False)
+    parser = commands.add_parser("keys", help="run a process that holds private keys")
     parser.set_defaults(parser=parser)
     actions = parser.add_subparsers(title="commands", metavar="COMMAND", dest="action", required=True)
-    parser = actions.add_parser(
-        "serve",
-        help="hold keys and sign",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = actions.add_parser("serve", help="hold keys and sign", description=DESCRIPTION, epilog=EPILOG)
     add = parser.add_argument
     add("--socket", metavar="PATH", required=True, help="where to listen; only the allowed user can use the file")
     add("--key", metavar="FILE", required=True, nargs="+", help="private keys in PEM, not encrypted")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import socket
-from typing import NoReturn, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 from greentls.errors import ConfigurationError
 
@@ -23,7 +23,10 @@ _REMEDIES: dict[int | None, str] = {
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser that reports an error in one line."""
+    """An ArgumentParser that reports an error in one line, takes no abbreviations, and keeps the lines of its texts."""
+
+    def __init__(self, **settings: Any) -> None:  # Any: argparse's
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **settings)
 
     def error(self, message: str) -> NoReturn:
         self.exit(USAGE_ERROR, f"{self.prog}: {message}; see {self.prog} --help\n")

@@ -54,14 +54,8 @@ then 0, or 130 after Ctrl-C. A second Ctrl-C ends it at once. An unusable settin
 
 def add_parser(commands: Commands) -> None:
     """Adds the command to argparse's sub-parsers."""
-    parser = commands.add_parser(
-        "serve",
-        help="run an HTTPS server whose sessions resume in other processes",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    help = "run an HTTPS server whose sessions resume in other processes"
+    parser = commands.add_parser("serve", help=help, description=DESCRIPTION, epilog=EPILOG)
     add = parser.add_argument
     add("--bind", metavar="HOST:PORT", default="localhost:8443", help="default %(default)s; [::1]:8443; port 0: any")
     add("--cert", metavar="FILE", help="certificate chain in PEM, the server's first; default: one is made")

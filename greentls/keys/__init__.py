@@ -33,7 +33,4 @@ __all__ = [
     "is_signing_key",
 ]
 
-_WHERE = {"Agent": "agent", "Callback": "callback", "PKCS11": "pkcs11"}
-
-
-__getattr__, __dir__ = at_first_use(__name__, _WHERE)
+__getattr__, __dir__ = at_first_use(__name__, {"agent": "Agent", "callback": "Callback", "pkcs11": "PKCS11"})

@@ -16,13 +16,8 @@ if TYPE_CHECKING:
     from greentls.ocsp.stapler import StapleFacts as StapleFacts
     from greentls.ocsp.stapler import Stapler as Stapler
 
-_WHERE = {
-    "CheckedResponse": "response",
-    "StapleFacts": "stapler",
-    "Stapler": "stapler",
-    "check_response": "response",
-}
+__all__ = ["CheckedResponse", "StapleFacts", "Stapler", "check_response"]
 
-__all__ = [*_WHERE]
-
-__getattr__, __dir__ = at_first_use(__name__, _WHERE)
+__getattr__, __dir__ = at_first_use(
+    __name__, {"response": "CheckedResponse check_response", "stapler": "StapleFacts Stapler"}
+)

@@ -86,16 +86,14 @@ OURS = {
     "SSLSession": SSLSession,
     "create_connection": create_connection,
 }
-AT_FIRST_USE = {"SSLSocket": "socket"}
+AT_FIRST_USE = {"socket": "SSLSocket"}
 
 
 def _names() -> dict[str, object]:
     """The standard library's names as they are here."""
     names: dict[str, object] = {}
     for name in vars(_stdlib_ssl):
-        if name.startswith("__") or f"{__name__}.{name}" in sys.modules:
-            continue
-        if name in AT_FIRST_USE:
+        if name.startswith("__") or f"{__name__}.{name}" in sys.modules or name in AT_FIRST_USE.values():
             continue
         # not gevent's, if gevent has patched ssl
         value = OURS[name] if name in OURS else unpatched("ssl", name)

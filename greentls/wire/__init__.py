@@ -38,28 +38,16 @@ if TYPE_CHECKING:
     from greentls.wire.proxy import ProxyReader as ProxyReader
     from greentls.wire.record import RecordReader as RecordReader
 
-_WHERE = {
-    "Alert": "messages",
-    "Certificate": "messages",
-    "CertificateRequest": "messages",
-    "CertificateStatus": "messages",
-    "ClientHello": "hello",
-    "Finished": "messages",
-    "NewSessionTicket": "messages",
-    "NotTLS": "not_tls",
-    "Parser": "parser",
-    "ProxyHeader": "proxy",
-    "ProxyReader": "proxy",
-    "RecordReader": "record",
-    "ServerHello": "hello",
-    "ServerKeyExchange": "messages",
-    "ja3": "fingerprint",
-    "ja3_string": "fingerprint",
-    "ja4": "fingerprint",
-    "ja4_r": "fingerprint",
-    "recognise": "not_tls",
+_NAMES = {
+    "fingerprint": "ja3 ja3_string ja4 ja4_r",
+    "hello": "ClientHello ServerHello",
+    "messages": "Alert Certificate CertificateRequest CertificateStatus Finished NewSessionTicket ServerKeyExchange",
+    "not_tls": "NotTLS recognise",
+    "parser": "Parser",
+    "proxy": "ProxyHeader ProxyReader",
+    "record": "RecordReader",
 }
 
-__all__ = ["WireError", *_WHERE]
+__all__ = ["WireError", *" ".join(_NAMES.values()).split()]
 
-__getattr__, __dir__ = at_first_use(__name__, _WHERE)
+__getattr__, __dir__ = at_first_use(__name__, _NAMES)

@@ -35,8 +35,7 @@ __all__ = [
 ]
 
 
-#: The sixteen two-byte numbers that clients send so that servers stay tolerant: 0x0A0A, 0x1A1A, ... 0xFAFA (RFC 8701
-#: 2).
+#: The two-byte numbers that clients send so that servers stay tolerant: 0x0A0A, 0x1A1A, ... 0xFAFA (RFC 8701 2).
 GREASE = frozenset(range(0x0A0A, 0x10000, 0x1010))
 
 
@@ -161,67 +160,20 @@ class AlertDescription(IntEnum):
 class ExtensionType(IntEnum):
     """The IANA registry, and the few others (marked "not IANA") that current clients send."""
 
-    server_name = 0
-    max_fragment_length = 1
-    client_certificate_url = 2
-    trusted_ca_keys = 3
-    truncated_hmac = 4
-    status_request = 5
-    user_mapping = 6
-    client_authz = 7
-    server_authz = 8
-    cert_type = 9
-    supported_groups = 10
-    ec_point_formats = 11
-    srp = 12
-    signature_algorithms = 13
-    use_srtp = 14
-    heartbeat = 15
-    application_layer_protocol_negotiation = 16
-    status_request_v2 = 17
-    signed_certificate_timestamp = 18
-    client_certificate_type = 19
-    server_certificate_type = 20
-    padding = 21
-    encrypt_then_mac = 22
-    extended_master_secret = 23
-    token_binding = 24
-    cached_info = 25
-    tls_lts = 26
-    compress_certificate = 27
-    record_size_limit = 28
-    pwd_protect = 29
-    pwd_clear = 30
-    password_salt = 31
-    ticket_pinning = 32
-    tls_cert_with_extern_psk = 33
-    delegated_credential = 34
-    session_ticket = 35
-    TLMSP = 36
-    TLMSP_proxying = 37
-    TLMSP_delegate = 38
-    supported_ekt_ciphers = 39
-    pre_shared_key = 41
-    early_data = 42
-    supported_versions = 43
-    cookie = 44
-    psk_key_exchange_modes = 45
-    certificate_authorities = 47
-    oid_filters = 48
-    post_handshake_auth = 49
-    signature_algorithms_cert = 50
-    key_share = 51
-    transparency_info = 52
-    connection_id_deprecated = 53
-    connection_id = 54
-    external_id_hash = 55
-    external_session_id = 56
-    quic_transport_parameters = 57
-    ticket_request = 58
-    dnssec_chain = 59
-    sequence_number_encryption_algorithms = 60
-    rrc = 61
-    tls_flags = 62
+    server_name, max_fragment_length, client_certificate_url, trusted_ca_keys, truncated_hmac = range(5)
+    status_request, user_mapping, client_authz, server_authz, cert_type = range(5, 10)
+    supported_groups, ec_point_formats, srp, signature_algorithms, use_srtp = range(10, 15)
+    heartbeat, application_layer_protocol_negotiation, status_request_v2, signed_certificate_timestamp = range(15, 19)
+    client_certificate_type, server_certificate_type, padding, encrypt_then_mac = range(19, 23)
+    extended_master_secret, token_binding, cached_info, tls_lts, compress_certificate = range(23, 28)
+    record_size_limit, pwd_protect, pwd_clear, password_salt, ticket_pinning = range(28, 33)
+    tls_cert_with_extern_psk, delegated_credential, session_ticket = range(33, 36)
+    TLMSP, TLMSP_proxying, TLMSP_delegate, supported_ekt_ciphers = range(36, 40)
+    pre_shared_key, early_data, supported_versions, cookie, psk_key_exchange_modes = range(41, 46)
+    certificate_authorities, oid_filters, post_handshake_auth, signature_algorithms_cert, key_share = range(47, 52)
+    transparency_info, connection_id_deprecated, connection_id, external_id_hash, external_session_id = range(52, 57)
+    quic_transport_parameters, ticket_request, dnssec_chain, sequence_number_encryption_algorithms = range(57, 61)
+    rrc, tls_flags = range(61, 63)
     next_protocol_negotiation = 13172  # not IANA: draft-agl-tls-nextprotoneg, before ALPN
     application_settings_old = 17513  # not IANA: ALPS, draft-vvv-tls-alps, Chromium until 2024
     application_settings = 17613  # not IANA: ALPS, Chromium since
@@ -242,125 +194,44 @@ class NameType(IntEnum):
 class NamedGroup(IntEnum):
     """TLS Supported Groups: elliptic curves, finite fields (RFC 7919), post-quantum groups and hybrids."""
 
-    sect163k1 = 1
-    sect163r1 = 2
-    sect163r2 = 3
-    sect193r1 = 4
-    sect193r2 = 5
-    sect233k1 = 6
-    sect233r1 = 7
-    sect239k1 = 8
-    sect283k1 = 9
-    sect283r1 = 10
-    sect409k1 = 11
-    sect409r1 = 12
-    sect571k1 = 13
-    sect571r1 = 14
-    secp160k1 = 15
-    secp160r1 = 16
-    secp160r2 = 17
-    secp192k1 = 18
-    secp192r1 = 19
-    secp224k1 = 20
-    secp224r1 = 21
-    secp256k1 = 22
-    secp256r1 = 23
-    secp384r1 = 24
-    secp521r1 = 25
-    brainpoolP256r1 = 26
-    brainpoolP384r1 = 27
-    brainpoolP512r1 = 28
-    x25519 = 29
-    x448 = 30
-    brainpoolP256r1tls13 = 31
-    brainpoolP384r1tls13 = 32
-    brainpoolP512r1tls13 = 33
-    GC256A = 34
-    GC256B = 35
-    GC256C = 36
-    GC256D = 37
-    GC512A = 38
-    GC512B = 39
-    GC512C = 40
-    curveSM2 = 41
-    ffdhe2048 = 256
-    ffdhe3072 = 257
-    ffdhe4096 = 258
-    ffdhe6144 = 259
-    ffdhe8192 = 260
-    MLKEM512 = 512
-    MLKEM768 = 513
-    MLKEM1024 = 514
-    SecP256r1MLKEM768 = 4587
-    X25519MLKEM768 = 4588
-    SecP384r1MLKEM1024 = 4589
-    curveSM2MLKEM768 = 4590
-    X25519Kyber768Draft00 = 25497
-    SecP256r1Kyber768Draft00 = 25498
-    arbitrary_explicit_prime_curves = 65281
-    arbitrary_explicit_char2_curves = 65282
+    sect163k1, sect163r1, sect163r2, sect193r1, sect193r2, sect233k1, sect233r1, sect239k1 = range(1, 9)
+    sect283k1, sect283r1, sect409k1, sect409r1, sect571k1, sect571r1 = range(9, 15)
+    secp160k1, secp160r1, secp160r2, secp192k1, secp192r1, secp224k1, secp224r1, secp256k1 = range(15, 23)
+    secp256r1, secp384r1, secp521r1 = range(23, 26)
+    brainpoolP256r1, brainpoolP384r1, brainpoolP512r1, x25519, x448 = range(26, 31)
+    brainpoolP256r1tls13, brainpoolP384r1tls13, brainpoolP512r1tls13 = range(31, 34)
+    GC256A, GC256B, GC256C, GC256D, GC512A, GC512B, GC512C, curveSM2 = range(34, 42)
+    ffdhe2048, ffdhe3072, ffdhe4096, ffdhe6144, ffdhe8192 = range(256, 261)
+    MLKEM512, MLKEM768, MLKEM1024 = range(512, 515)
+    SecP256r1MLKEM768, X25519MLKEM768, SecP384r1MLKEM1024, curveSM2MLKEM768 = range(4587, 4591)
+    X25519Kyber768Draft00, SecP256r1Kyber768Draft00 = range(25497, 25499)
+    arbitrary_explicit_prime_curves, arbitrary_explicit_char2_curves = range(65281, 65283)
 
 
 class SignatureScheme(IntEnum):
     """RFC 8446 4.2.3 and the registry. Before TLS 1.3 the two bytes were a hash and a signature algorithm."""
 
     rsa_pkcs1_md5 = 0x0101  # TLS 1.2's {md5, rsa}
-    rsa_pkcs1_sha1 = 0x0201
-    dsa_sha1 = 0x0202  # TLS 1.2's {sha1, dsa}, and so on
-    ecdsa_sha1 = 0x0203
-    rsa_pkcs1_sha224 = 0x0301
-    dsa_sha224 = 0x0302
-    ecdsa_sha224 = 0x0303
-    rsa_pkcs1_sha256 = 0x0401
-    dsa_sha256 = 0x0402
-    ecdsa_secp256r1_sha256 = 0x0403
-    rsa_pkcs1_sha256_legacy = 0x0420
-    rsa_pkcs1_sha384 = 0x0501
-    dsa_sha384 = 0x0502
-    ecdsa_secp384r1_sha384 = 0x0503
-    rsa_pkcs1_sha384_legacy = 0x0520
-    rsa_pkcs1_sha512 = 0x0601
-    dsa_sha512 = 0x0602
-    ecdsa_secp521r1_sha512 = 0x0603
-    rsa_pkcs1_sha512_legacy = 0x0620
-    eccsi_sha256 = 0x0704
-    iso_ibs1 = 0x0705
-    iso_ibs2 = 0x0706
-    iso_chinese_ibs = 0x0707
-    sm2sig_sm3 = 0x0708
-    gostr34102012_256a = 0x0709
-    gostr34102012_256b = 0x070A
-    gostr34102012_256c = 0x070B
-    gostr34102012_256d = 0x070C
-    gostr34102012_512a = 0x070D
-    gostr34102012_512b = 0x070E
-    gostr34102012_512c = 0x070F
-    rsa_pss_rsae_sha256 = 0x0804
-    rsa_pss_rsae_sha384 = 0x0805
-    rsa_pss_rsae_sha512 = 0x0806
-    ed25519 = 0x0807
-    ed448 = 0x0808
-    rsa_pss_pss_sha256 = 0x0809
-    rsa_pss_pss_sha384 = 0x080A
-    rsa_pss_pss_sha512 = 0x080B
+    rsa_pkcs1_sha1, dsa_sha1, ecdsa_sha1 = range(0x0201, 0x0204)  # TLS 1.2's {sha1, rsa}, and so on
+    rsa_pkcs1_sha224, dsa_sha224, ecdsa_sha224 = range(0x0301, 0x0304)
+    rsa_pkcs1_sha256, dsa_sha256, ecdsa_secp256r1_sha256 = range(0x0401, 0x0404)
+    rsa_pkcs1_sha384, dsa_sha384, ecdsa_secp384r1_sha384 = range(0x0501, 0x0504)
+    rsa_pkcs1_sha512, dsa_sha512, ecdsa_secp521r1_sha512 = range(0x0601, 0x0604)
+    rsa_pkcs1_sha256_legacy, rsa_pkcs1_sha384_legacy, rsa_pkcs1_sha512_legacy = range(0x0420, 0x0621, 0x0100)
+    eccsi_sha256, iso_ibs1, iso_ibs2, iso_chinese_ibs, sm2sig_sm3 = range(0x0704, 0x0709)
+    gostr34102012_256a, gostr34102012_256b, gostr34102012_256c, gostr34102012_256d = range(0x0709, 0x070D)
+    gostr34102012_512a, gostr34102012_512b, gostr34102012_512c = range(0x070D, 0x0710)
+    rsa_pss_rsae_sha256, rsa_pss_rsae_sha384, rsa_pss_rsae_sha512 = range(0x0804, 0x0807)
+    ed25519, ed448 = range(0x0807, 0x0809)
+    rsa_pss_pss_sha256, rsa_pss_pss_sha384, rsa_pss_pss_sha512 = range(0x0809, 0x080C)
     ecdsa_brainpoolP256r1tls13_sha256 = 0x081A
     ecdsa_brainpoolP384r1tls13_sha384 = 0x081B
     ecdsa_brainpoolP512r1tls13_sha512 = 0x081C
-    mldsa44 = 0x0904
-    mldsa65 = 0x0905
-    mldsa87 = 0x0906
-    slhdsa_sha2_128s = 0x0911
-    slhdsa_sha2_128f = 0x0912
-    slhdsa_sha2_192s = 0x0913
-    slhdsa_sha2_192f = 0x0914
-    slhdsa_sha2_256s = 0x0915
-    slhdsa_sha2_256f = 0x0916
-    slhdsa_shake_128s = 0x0917
-    slhdsa_shake_128f = 0x0918
-    slhdsa_shake_192s = 0x0919
-    slhdsa_shake_192f = 0x091A
-    slhdsa_shake_256s = 0x091B
-    slhdsa_shake_256f = 0x091C
+    mldsa44, mldsa65, mldsa87 = range(0x0904, 0x0907)
+    slhdsa_sha2_128s, slhdsa_sha2_128f, slhdsa_sha2_192s, slhdsa_sha2_192f = range(0x0911, 0x0915)
+    slhdsa_sha2_256s, slhdsa_sha2_256f = range(0x0915, 0x0917)
+    slhdsa_shake_128s, slhdsa_shake_128f, slhdsa_shake_192s, slhdsa_shake_192f = range(0x0917, 0x091B)
+    slhdsa_shake_256s, slhdsa_shake_256f = range(0x091B, 0x091D)
 
 
 class PskKeyExchangeMode(IntEnum):

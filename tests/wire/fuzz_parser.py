@@ -90,8 +90,9 @@ TARGETS = (stream, handshake_record, message, extension)
 
 def look_at(parsed: object) -> None:
     """At every attribute, and the fingerprints."""
-    for name, attribute in vars(type(parsed)).items():
-        if isinstance(attribute, Body | property):
+    kind = type(parsed)
+    for name in dir(kind):
+        if isinstance(getattr(kind, name), Body | property):
             with contextlib.suppress(WireError):
                 getattr(parsed, name)
     if isinstance(parsed, ClientHello):

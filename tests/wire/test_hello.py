@@ -245,7 +245,8 @@ UNKNOWN_FORMS = [ECHClientHello(9, payload=b"??"), CertificateStatusRequest(9, b
 
 
 def bodies(hello_class):
-    return {name: value for name, value in vars(hello_class).items() if isinstance(value, Body)}
+    found = {name: getattr(hello_class, name) for name in dir(hello_class)}
+    return {name: value for name, value in found.items() if isinstance(value, Body)}
 
 
 @pytest.mark.parametrize("hello_class", [ClientHello, ServerHello])

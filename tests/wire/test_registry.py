@@ -3,6 +3,7 @@ from __future__ import annotations
 import ssl
 import subprocess
 from enum import IntEnum
+from pathlib import Path
 
 import pytest
 
@@ -41,6 +42,12 @@ def test_alerts_are_named_as_the_standard_library_names_them():
         ours = name(AlertDescription, member.value).removesuffix("_RESERVED")
         spelt = member.name.replace("CANCELLED", "CANCELED")
         assert spelt == "ALERT_DESCRIPTION_" + ours.upper()
+
+
+def test_cipher_suites_are_named_as_iana_names_them():
+    listed = Path(__file__).with_name("cipher_suites.txt").read_text().splitlines()
+    assert [f"{number:04X} {number.name}" for number in sorted(CipherSuite)] == listed
+    assert CipherSuite.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 == 0xC02F
 
 
 @pytest.mark.programs
