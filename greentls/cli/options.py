@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import socket
-from typing import Any, NoReturn, TypeAlias
+from typing import NoReturn, TypeAlias
 
 from greentls.errors import ConfigurationError
 
@@ -25,8 +25,9 @@ _REMEDIES: dict[int | None, str] = {
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser that reports an error in one line, takes no abbreviations, and keeps the lines of its texts."""
 
-    def __init__(self, **settings: Any) -> None:  # Any: argparse's
-        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **settings)
+    def __init__(self, prog: str | None = None, description: str | None = None, epilog: str | None = None) -> None:
+        form = argparse.RawDescriptionHelpFormatter
+        super().__init__(prog, description=description, epilog=epilog, formatter_class=form, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
         self.exit(USAGE_ERROR, f"{self.prog}: {message}; see {self.prog} --help\n")

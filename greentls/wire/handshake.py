@@ -11,18 +11,6 @@ from greentls.errors import WireError
 from greentls.wire.reader import Reader
 from greentls.wire.registry import AlertDescription, HandshakeType, name
 
-__all__ = [
-    "HEADER_SIZE",
-    "MAX_HANDSHAKE_MESSAGE",
-    "MAX_HELLO_BYTES",
-    "body_size",
-    "check_size",
-    "message_bytes",
-    "opaque",
-    "open_message",
-    "uint16s",
-]
-
 HEADER_SIZE = 4
 
 # A hello with post-quantum key shares has 1.5 to 2 KiB; with several of them or a large ticket, about 17 KiB. OpenSSL

@@ -15,18 +15,6 @@ from greentls.wire.handshake import HEADER_SIZE, body_size, check_size
 from greentls.wire.not_tls import NotTLS, recognise
 from greentls.wire.registry import AlertDescription, ContentType, HandshakeType, name
 
-__all__ = [
-    "MAX_CIPHERTEXT",
-    "MAX_HELLO_RECORDS",
-    "MAX_PLAINTEXT",
-    "RECORD_HEADER_SIZE",
-    "RecordHeader",
-    "RecordReader",
-    "begins_hello",
-    "check_order",
-    "open_stream",
-]
-
 RECORD_HEADER_SIZE = 5
 
 MAX_PLAINTEXT = 2**14  # bytes of a fragment, RFC 8446 5.1

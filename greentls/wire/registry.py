@@ -10,30 +10,6 @@ from enum import IntEnum
 
 from greentls.wire.cipher_suites import CipherSuite
 
-__all__ = [
-    "GREASE",
-    "AlertDescription",
-    "AlertLevel",
-    "CertificateCompressionAlgorithm",
-    "CertificateStatusType",
-    "CertificateType",
-    "CipherSuite",
-    "ClientCertificateType",
-    "CompressionMethod",
-    "ContentType",
-    "ECCurveType",
-    "ECPointFormat",
-    "ExtensionType",
-    "HandshakeType",
-    "NameType",
-    "NamedGroup",
-    "ProtocolVersion",
-    "PskKeyExchangeMode",
-    "SignatureScheme",
-    "is_grease",
-    "name",
-]
-
 
 #: The two-byte numbers that clients send so that servers stay tolerant: 0x0A0A, 0x1A1A, ... 0xFAFA (RFC 8701 2).
 GREASE = frozenset(range(0x0A0A, 0x10000, 0x1010))
