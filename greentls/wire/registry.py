@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from greentls.wire.cipher_suites import CipherSuite
-
+from greentls.wire.cipher_suites import CipherSuite as CipherSuite
 
 #: The two-byte numbers that clients send so that servers stay tolerant: 0x0A0A, 0x1A1A, ... 0xFAFA (RFC 8701 2).
 GREASE = frozenset(range(0x0A0A, 0x10000, 0x1010))
