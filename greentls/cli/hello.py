@@ -155,15 +155,8 @@ class HelloReader:
         self._parser.pause()
 
 
-_CAPTURES = (
-    b"\xa1\xb2\xc3\xd4",  # pcap: microseconds
-    b"\xd4\xc3\xb2\xa1",
-    b"\xa1\xb2\x3c\x4d",  # nanoseconds
-    b"\x4d\x3c\xb2\xa1",
-    b"\xa1\xb2\xcd\x34",  # Kuznetzov's
-    b"\x34\xcd\xb2\xa1",
-    b"\x0a\x0d\x0d\x0a",  # pcapng
-)
+# The first bytes of pcap with microseconds, with nanoseconds, and Kuznetzov's, each in both byte orders; of pcapng.
+_CAPTURES = [*map(bytes.fromhex, ["a1b2c3d4", "d4c3b2a1", "a1b23c4d", "4d3cb2a1", "a1b2cd34", "34cdb2a1", "0a0d0d0a"])]
 
 _RECORD = re.compile(rb"[\x14-\x18]\x03")
 

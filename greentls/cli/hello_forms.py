@@ -10,22 +10,10 @@ from enum import IntEnum
 from typing import NamedTuple
 
 from greentls.errors import WireError
+from greentls.wire import registry
 from greentls.wire.fingerprint import ja3, ja3_string, ja4, ja4_r
 from greentls.wire.hello import ClientHello
-from greentls.wire.registry import (
-    CertificateCompressionAlgorithm,
-    CertificateStatusType,
-    CertificateType,
-    CipherSuite,
-    CompressionMethod,
-    ECPointFormat,
-    ExtensionType,
-    NamedGroup,
-    ProtocolVersion,
-    PskKeyExchangeMode,
-    SignatureScheme,
-    name,
-)
+from greentls.wire.registry import ExtensionType, name
 
 __all__ = ["Found", "Where", "document", "show", "table"]
 
@@ -95,27 +83,21 @@ def _printable(text: str) -> str:
     return "".join(chr(byte) if 0x20 <= byte < 0x7F and byte != 0x5C else f"\\x{byte:02x}" for byte in sent)
 
 
-# A field or an extension: the enum of its numbers.
-_ENUMS: dict[str, type[IntEnum]] = {
-    "legacy_version": ProtocolVersion,
-    "supported_versions": ProtocolVersion,
-    "cipher_suites": CipherSuite,
-    "legacy_compression_methods": CompressionMethod,
-    "extension_type": ExtensionType,
-    "ech_outer_extensions": ExtensionType,
-    "supported_groups": NamedGroup,
-    "group": NamedGroup,
-    "ec_point_formats": ECPointFormat,
-    "signature_algorithms": SignatureScheme,
-    "signature_algorithms_cert": SignatureScheme,
-    "delegated_credential": SignatureScheme,
-    "psk_key_exchange_modes": PskKeyExchangeMode,
-    "compress_certificate": CertificateCompressionAlgorithm,
-    "cert_type": CertificateType,
-    "client_certificate_type": CertificateType,
-    "server_certificate_type": CertificateType,
-    "status_type": CertificateStatusType,
+# Enums, and the fields and extensions that have their numbers.
+_FIELDS: dict[type[IntEnum], str] = {
+    ExtensionType: "extension_type ech_outer_extensions",
+    registry.CertificateCompressionAlgorithm: "compress_certificate",
+    registry.CertificateStatusType: "status_type",
+    registry.CertificateType: "cert_type client_certificate_type server_certificate_type",
+    registry.CipherSuite: "cipher_suites",
+    registry.CompressionMethod: "legacy_compression_methods",
+    registry.ECPointFormat: "ec_point_formats",
+    registry.NamedGroup: "supported_groups group",
+    registry.ProtocolVersion: "legacy_version supported_versions",
+    registry.PskKeyExchangeMode: "psk_key_exchange_modes",
+    registry.SignatureScheme: "signature_algorithms signature_algorithms_cert delegated_credential",
 }
+_ENUMS = {field: enum for enum, fields in _FIELDS.items() for field in fields.split()}
 
 
 # As JSON
@@ -169,18 +151,18 @@ def table(found: Found, where: Where | None, values: dict[int, object], faults: 
     lines = [
         *([f"{where}  {_time(where.time)}"] if where else []),
         _row("size", [f"{_bytes(found.size)} in {records}"]),
-        _row("legacy_version", [name(ProtocolVersion, hello.legacy_version)]),
+        _row("legacy_version", [name(registry.ProtocolVersion, hello.legacy_version)]),
         _row("supported_versions", _items(values, ExtensionType.supported_versions)),
         _row("server_name", _items(values, ExtensionType.server_name)),
         _row("ALPN", _items(values, ExtensionType.application_layer_protocol_negotiation)),
         _row("legacy_session_id", [_bytes(len(hello.legacy_session_id))]),
         _row("psk_identities", [f"{len(sizes)}: {', '.join(sizes)}"] if sizes else []),
         _row("supported_groups", _items(values, ExtensionType.supported_groups)),
-        _row("key_share", [f"{name(NamedGroup, each.group)} {_bytes(len(each.key_exchange))}" for each in shares]),
+        _row("key_share", [f"{_text('group', each.group)} {_bytes(len(each.key_exchange))}" for each in shares]),
         _row("signature_algorithms", _items(values, ExtensionType.signature_algorithms)),
         *(f"{label:{LABEL}}{text or '-'}" for label, text in _fingerprints(hello).items()),
         f"cipher_suites: {len(hello.cipher_suites)}",
-        *(f"  0x{number:04X}  {name(CipherSuite, number)}" for number in hello.cipher_suites),
+        *(f"  0x{number:04X}  {name(registry.CipherSuite, number)}" for number in hello.cipher_suites),
         f"extensions: {len(hello.extensions)}",
     ]
     for number, data in hello.extensions:

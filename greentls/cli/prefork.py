@@ -42,7 +42,6 @@ LONGEST_PAUSE = 30.0
 _STOP = {signal.SIGTERM, signal.SIGINT}
 _EVENTS = {signal.SIGCHLD, signal.SIGUSR1} | _STOP
 
-
 Work = Callable[["Parent"], int]
 
 
@@ -59,6 +58,7 @@ class Parent:
             os.kill(self.pid, signal.SIGUSR1)
 
 
+@dataclass(eq=False)
 class Supervisor:
     """Keeps count workers running on one listener.
 
@@ -67,21 +67,14 @@ class Supervisor:
     keys(parent): runs the key process in the child, if there is one.
     """
 
-    def __init__(
-        self,
-        listener: socket.socket,
-        count: int,
-        work: Work,
-        started: Callable[[], None],
-        patience: float,
-        keys: Work | None = None,
-    ) -> None:
-        self._listener = listener
-        self._count = count
-        self._work = work
-        self._started = started
-        self._patience = patience
-        self._keys = keys
+    listener: socket.socket
+    count: int
+    work: Work
+    started: Callable[[], None]
+    patience: float
+    keys: Work | None = None
+
+    def __post_init__(self) -> None:
         self._ready = False  # the first worker
         self._children: dict[int, tuple[Work, float]] = {}  # pid: its work, and the time of the fork
         self._due: list[tuple[float, Work]] = []  # times to fork children, and their work
@@ -96,7 +89,7 @@ class Supervisor:
         parent = os.getpid()
         self._lifeline = os.pipe()
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _EVENTS)
-        self._due.append((monotonic(), self._keys or self._work))
+        self._due.append((monotonic(), self.keys or self.work))
         try:
             while True:
                 if work := self._fork_due():
@@ -122,12 +115,12 @@ class Supervisor:
         return signal.sigtimedwait(_EVENTS, max(0.0, min(when for when, _ in self._due) - monotonic()))
 
     def _one_is_ready(self, pid: int) -> None:
-        if self._children[pid][0] is self._keys:
-            self._due.append((monotonic(), self._work))
+        if self._children[pid][0] is self.keys:
+            self._due.append((monotonic(), self.work))
             return
         self._ready = True
-        self._started()
-        self._due += [(monotonic(), self._work)] * (self._count - 1)
+        self.started()
+        self._due += [(monotonic(), self.work)] * (self.count - 1)
 
     def _fork_due(self) -> Work | None:
         """Forks the children that are due. Returns the work in a child, and None in the parent."""
@@ -158,7 +151,7 @@ class Supervisor:
         return [(pid, os.waitstatus_to_exitcode(status)) for pid, ended, status in looked if ended]
 
     def _name(self, work: Work) -> str:
-        return "key process" if work is self._keys else "worker"
+        return "key process" if work is self.keys else "worker"
 
     def _never_ready(self, pid: int, status: int) -> int:
         work, _ = self._children.pop(pid)
@@ -185,10 +178,11 @@ class Supervisor:
 
     def _drain(self, status: int) -> int:
         """Ends the workers. Kills those that do not end within patience seconds, or at once on a second signal."""
-        self._listener.close()
-        self._signal_workers(signal.SIGTERM)
+        self.listener.close()
+        for pid in self._workers():  # not reaped yet, so no other process has their numbers
+            os.kill(pid, signal.SIGTERM)
         log.warning("draining; a second Ctrl-C or SIGTERM ends it at once")
-        end = monotonic() + self._patience
+        end = monotonic() + self.patience
         while True:
             for pid, _ in self._reap():
                 del self._children[pid]
@@ -203,11 +197,7 @@ class Supervisor:
                 return status or 1
 
     def _workers(self) -> list[int]:
-        return [pid for pid, (work, _) in self._children.items() if work is self._work]
-
-    def _signal_workers(self, signum: signal.Signals) -> None:
-        for pid in self._workers():  # not reaped yet, so no other process has their numbers
-            os.kill(pid, signum)
+        return [pid for pid, (work, _) in self._children.items() if work is self.work]
 
     def _end(self, signum: signal.Signals) -> None:
         """Signals the remaining children and waits for their end."""
