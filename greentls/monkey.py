@@ -36,7 +36,7 @@ import greentls.ssl
 from greentls.sessions.client import ClientSessions
 from greentls.ssl import polling
 from greentls.ssl.context import SSLContext
-from greentls.ssl.replacement import STDLIB_CONTEXT, STDLIB_SOCKET
+from greentls.ssl.replacement import STDLIB_CONTEXT, STDLIB_SOCKET, with_globals
 from greentls.ssl.socket import SSLSocket
 
 __all__ = ["patch", "unpatch"]
@@ -177,14 +177,7 @@ def _guard() -> Iterator[_Place]:
 def _over(member: Any, names: dict[str, object]) -> Any:  # Any: members of every type
     """Returns a member of a class with other globals."""
     if isinstance(member, types.FunctionType):
-        code, defaults, closure = member.__code__, member.__defaults__, member.__closure__
-        made = types.FunctionType(code, names, member.__name__, defaults, closure)
-        made.__kwdefaults__, made.__doc__, made.__qualname__ = (
-            member.__kwdefaults__,
-            member.__doc__,
-            member.__qualname__,
-        )
-        return made
+        return with_globals(member, names)
     if isinstance(member, classmethod):
         return classmethod(_over(member.__func__, names))
     if isinstance(member, property):

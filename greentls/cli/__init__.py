@@ -6,11 +6,8 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-import greentls.cli.doctor as doctor
-import greentls.cli.hello as hello
-import greentls.cli.keys as keys
-import greentls.cli.serve as serve
 from greentls._version import __version__
+from greentls.cli import doctor, hello, keys, serve
 from greentls.cli.options import INTERRUPTED, USAGE_ERROR, Parser
 from greentls.errors import GreenTLSError
 
@@ -22,10 +19,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(prog="greentls", description="TLS for gevent whose callbacks may wait.")
     parser.add_argument("--version", action="version", version=f"greentls {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
-    serve.add_parser(commands)
-    keys.add_parser(commands)
-    hello.add_parser(commands)
-    doctor.add_parser(commands)
+    for each in (serve, keys, hello, doctor):
+        each.add_parser(commands)
     arguments, unknown = parser.parse_known_args(argv)
     command: argparse.ArgumentParser = arguments.parser
     if unknown:
@@ -43,11 +38,8 @@ def status_of(prog: str, run: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except (GreenTLSError, OSError) as error:
-        print(f"{prog}: {_sentence(error)}", file=sys.stderr)
+        sentence = " ".join(str(error).split())
+        if isinstance(error, OSError) and error.filename is not None:
+            sentence = f"{error.filename or repr(error.filename)}: {error.strerror}; check the path and its permissions"
+        print(f"{prog}: {sentence}", file=sys.stderr)
         return USAGE_ERROR
-
-
-def _sentence(error: Exception) -> str:
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename or repr(error.filename)}: {error.strerror}; check the path and its permissions"
-    return " ".join(str(error).split())

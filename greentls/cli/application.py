@@ -24,10 +24,15 @@ def load(name: str) -> Application:
 
     Raises ConfigurationError for any exception from the import.
     """
+    from gevent import monkey
+
     module, _, attribute = name.partition(":")
     if not module or not attribute:
         raise ConfigurationError(f"--app {name}", "not MODULE:NAME", "write shop.wsgi:application")
-    _patch()
+    with warnings.catch_warnings():
+        # "... after ssl has already been imported": greentls imported it, and does not need it patched.
+        warnings.filterwarnings("ignore", "Monkey-patching ssl ", monkey.MonkeyPatchWarning)
+        monkey.patch_all()
     sys.path.insert(0, os.getcwd())
     try:
         application: Application = getattr(importlib.import_module(module), attribute)
@@ -37,15 +42,6 @@ def load(name: str) -> Application:
     if not callable(application):
         raise ConfigurationError(f"--app {name}", "not callable", "name a WSGI application")
     return application
-
-
-def _patch() -> None:
-    from gevent import monkey
-
-    with warnings.catch_warnings():
-        # "... after ssl has already been imported": greentls imported it, and does not need it patched.
-        warnings.filterwarnings("ignore", "Monkey-patching ssl ", monkey.MonkeyPatchWarning)
-        monkey.patch_all()
 
 
 def _place(error: Exception) -> str:

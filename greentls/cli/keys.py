@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import logging
 import os
 import signal
 import socket
 import stat
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from functools import partial
 
 from greentls.cli import hardening
 from greentls.cli.options import Commands
@@ -52,21 +53,12 @@ def run(arguments: argparse.Namespace) -> int:
     allowed = os.getuid() if arguments.allow is None else hardening.user_id(arguments.allow)
     with listen(arguments.socket, allowed) as listener:
         try:
-            return hold(listener, arguments.key, allowed, user=arguments.user, started=lambda: _greet(arguments))
+            greeting = f"listening on {arguments.socket} (pid {os.getpid()}, keys: {len(arguments.key)})"
+            started = partial(print, f"greentls keys: {greeting}", flush=True)
+            return hold(listener, arguments.key, allowed, user=arguments.user, started=started)
         finally:
-            _remove(arguments.socket)
-
-
-def _greet(arguments: argparse.Namespace) -> None:
-    print(f"greentls keys: listening on {arguments.socket} (pid {os.getpid()}, keys: {len(arguments.key)})", flush=True)
-
-
-def _remove(path: str) -> None:
-    try:
-        os.unlink(path)
-    except OSError as error:  # the directory does not belong to the new user
-        if error.errno not in (errno.ENOENT, errno.EACCES, errno.EPERM):
-            raise
+            with suppress(FileNotFoundError, PermissionError):  # the directory may not be the new user's
+                os.unlink(arguments.socket)
 
 
 def listen(path: str, owner: int) -> socket.socket:

@@ -15,8 +15,7 @@ from __future__ import annotations
 import fcntl
 import ipaddress
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -50,7 +49,9 @@ def certificate(directory: str | os.PathLike[str], names: Sequence[str]) -> str:
     """
     place = Path(directory)
     place.mkdir(parents=True, exist_ok=True)
-    with _alone_in(place):
+    descriptor = os.open(place, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
         ca = _kept(place / CA_FILE, place / "ca.key")
         if ca is None or not _lasts(ca, SERVER_LIFE + TO_SPARE):
             ca = _make_ca(place)
@@ -59,14 +60,6 @@ def certificate(directory: str | os.PathLike[str], names: Sequence[str]) -> str:
         if server is None or not _lasts(server, TO_SPARE) or not _fits(server, ca, names):
             _make_server(path, ca, names)
         return str(path)
-
-
-@contextmanager
-def _alone_in(directory: Path) -> Iterator[None]:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
     finally:
         os.close(descriptor)
 

@@ -108,9 +108,7 @@ def _check_issued(certificate: x509.Certificate, issuer: x509.Certificate) -> No
 
 def _good_until(response: CheckedResponse) -> float:
     if response.status == "revoked":
-        when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(response.revoked_at))
-        reason = response.reason or "no reason given"
-        raise _refusal(_REVOKED, f"certificate revoked at {when} UTC ({reason}), says {response.responder}")
+        raise _refusal(_REVOKED, f"certificate revoked at {response.revocation}")
     if response.status == "unknown":
         raise _refusal(_UNKNOWN, f"{response.responder} does not know the certificate")
     return response.good_until

@@ -14,6 +14,7 @@ it a short lifetime instead.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -78,6 +79,12 @@ class CheckedResponse:
     @property
     def good_until(self) -> float:
         return self.next_update if self.next_update is not None else self.this_update + WITHOUT_NEXT_UPDATE
+
+    @property
+    def revocation(self) -> str:
+        """When, why and by whom it was revoked."""
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(self.revoked_at))
+        return f"{when} UTC ({self.reason or 'no reason given'}), says {self.responder}"
 
 
 def responder_url(certificate: x509.Certificate) -> str | None:

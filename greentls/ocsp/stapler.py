@@ -322,8 +322,7 @@ class _Staple:
         """The reason why there is nothing to staple."""
         response = self.response
         if response is not None and response.status == "revoked":
-            when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(response.revoked_at))
-            return f"REVOKED since {when} UTC ({response.reason or 'no reason given'}), says {response.responder}"
+            return f"REVOKED since {response.revocation}"
         return ("the last one has run out; " if response is not None else "") + (self.error or "none has come yet")
 
     def __str__(self) -> str:

@@ -20,6 +20,7 @@ from greentls.lazy import at_first_use
 from greentls.ssl import compiled
 from greentls.ssl.common import CHANNEL_BINDING_TYPES as CHANNEL_BINDING_TYPES
 from greentls.ssl.context import SSLContext as SSLContext
+from greentls.ssl.replacement import with_globals
 
 if TYPE_CHECKING:
     from gevent.socket import create_connection as create_connection
@@ -108,11 +109,7 @@ _MAKERS = {"SSLContext", "_create_unverified_context", "_create_stdlib_context"}
 
 @functools.cache  # a function that has two names stays one function
 def _over_here(function: types.FunctionType) -> types.FunctionType:
-    """The function, reading its names from this module instead of its own."""
-    code, defaults, closure = function.__code__, function.__defaults__, function.__closure__
-    made = types.FunctionType(code, globals(), function.__name__, defaults, closure)
-    made.__kwdefaults__, made.__doc__, made.__module__ = function.__kwdefaults__, function.__doc__, __name__
-    return made
+    return with_globals(function, globals())
 
 
 globals().update(_names())

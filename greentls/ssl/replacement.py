@@ -9,12 +9,13 @@
 from __future__ import annotations
 
 import ssl as _stdlib_ssl
+import types
 from collections.abc import Callable, Collection
 from typing import Any, NoReturn, TypeVar
 
 from greentls.hub import unpatched
 
-__all__ = ["STDLIB_CONTEXT", "STDLIB_SOCKET", "Replacement", "hide_unknown", "through_c"]
+__all__ = ["STDLIB_CONTEXT", "STDLIB_SOCKET", "Replacement", "hide_unknown", "through_c", "with_globals"]
 
 Value = TypeVar("Value")
 
@@ -60,6 +61,17 @@ def hide_unknown(cls: type, base: type, inherited: Collection[str]) -> None:
             absent = Absent()
             setattr(cls, name, absent)
             absent.__set_name__(cls, name)
+
+
+def with_globals(function: types.FunctionType, names: dict[str, object]) -> types.FunctionType:
+    """The function, reading its names from here instead of its module."""
+    made = types.FunctionType(function.__code__, names, function.__name__, function.__defaults__, function.__closure__)
+    made.__kwdefaults__, made.__doc__, made.__qualname__ = (
+        function.__kwdefaults__,
+        function.__doc__,
+        function.__qualname__,
+    )
+    return made
 
 
 def through_c(name: str, kind: Callable[[int], Value]) -> property:
