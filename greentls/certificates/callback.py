@@ -116,7 +116,9 @@ class Callback:
             with Deadline(self._timeout, f"certificates: {name}: no answer in {{}} s"):
                 flight.chains = _chains(self._function(name))
             if flight.chains:
-                self._known.put(name, flight.chains, min(self._lifetime, _remaining(flight.chains)))
+                ends = min(chain.certificate.not_valid_after_utc for chain in flight.chains)
+                remaining = max((ends - datetime.now(timezone.utc)).total_seconds(), FAILURE_LIFETIME)
+                self._known.put(name, flight.chains, min(self._lifetime, remaining))
             else:
                 self._unknown.put(name, False, self._unknown_lifetime)
         except BaseException as error:
@@ -160,12 +162,6 @@ def _chains(answer: object) -> Chains | None:
             return (CertificateChain.load(*answer),)
     kind = type(answer).__name__  # the answer itself may be a private key
     raise TypeError(f"certificates: the answer is a {kind}: neither None, nor CertificateChains, nor a pair of files")
-
-
-def _remaining(chains: Chains) -> float:
-    """Seconds until the first of the chains expires, and a short time if one has."""
-    ends = min(chain.certificate.not_valid_after_utc for chain in chains)
-    return max((ends - datetime.now(timezone.utc)).total_seconds(), FAILURE_LIFETIME)
 
 
 class _Memory(Generic[T]):

@@ -134,7 +134,8 @@ class Directory:
                     pairs[name] = pair._replace(stamp=())
         now = datetime.now(timezone.utc)
         state = old._replace(number=number, pairs=pairs)
-        if now >= old.ends or [*map(_chain, pairs.values())] != [*map(_chain, old.pairs.values())]:
+        chains, before = ([id(each.chain) for each in some.values()] for some in (pairs, old.pairs))
+        if now >= old.ends or chains != before:
             state = _State(number, pairs, _by_name(pairs, now), _next_change(pairs, now))
         if number > self._state.number:  # otherwise a later look has overtaken this one
             self._state = state
@@ -202,10 +203,6 @@ def _stamp(path: str) -> tuple[int, ...]:
     """Changes if the file is written, replaced or made readable, or if a link points to another file."""
     found = os.stat(path)
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
-
-
-def _chain(pair: _Pair) -> int:
-    return id(pair.chain)
 
 
 def _by_name(pairs: dict[str, _Pair], now: datetime) -> dict[str, tuple[CertificateChain, ...]]:

@@ -151,7 +151,8 @@ def _check_signature(response: ocsp.OCSPResponse, issuer: x509.Certificate, now:
     def is_responder(candidate: x509.Certificate) -> bool:
         if by_name is not None:
             return candidate.subject == by_name
-        return _key_hash(candidate) == by_key
+        # by its key: SHA-1 of the subjectPublicKey's bits (RFC 6960 4.2.1)
+        return x509.SubjectKeyIdentifier.from_public_key(candidate.public_key()).digest == by_key
 
     candidates = [each for each in response.certificates if is_responder(each)]
     if is_responder(issuer):
@@ -209,11 +210,6 @@ def _hash(response: ocsp.OCSPResponse) -> hashes.HashAlgorithm:
     if algorithm is None or isinstance(algorithm, _WEAK):
         raise OCSPError(f"signed with {algorithm.name if algorithm else 'no hash'}, which proves nothing")
     return algorithm
-
-
-def _key_hash(certificate: x509.Certificate) -> bytes:
-    """SHA-1 of the subjectPublicKey's bits: a ResponderID byKey (RFC 6960 4.2.1)."""
-    return x509.SubjectKeyIdentifier.from_public_key(certificate.public_key()).digest
 
 
 def _extension(certificate: x509.Certificate, kind: type[Extension]) -> Extension | None:

@@ -76,13 +76,12 @@ def _text(value: str | bytes) -> str:
     return value if isinstance(value, str) else value.decode("latin-1")
 
 
+_TEXTS: dict[type, str] = {x509.DNSName: "DNS", x509.RFC822Name: "email", x509.UniformResourceIdentifier: "URI"}
+
+
 def _general_name(name: x509.GeneralName) -> tuple[str, object]:
-    if isinstance(name, x509.DNSName):
-        return "DNS", name.value
-    if isinstance(name, x509.RFC822Name):
-        return "email", name.value
-    if isinstance(name, x509.UniformResourceIdentifier):
-        return "URI", name.value
+    if isinstance(name, x509.DNSName | x509.RFC822Name | x509.UniformResourceIdentifier):
+        return _TEXTS[type(name)], name.value
     if isinstance(name, x509.IPAddress):
         return "IP Address", _address(name.value)
     if isinstance(name, x509.DirectoryName):

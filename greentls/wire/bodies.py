@@ -10,11 +10,14 @@ Lists of numbers or texts become tuples. Structures become named tuples with the
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
 
 from greentls.errors import WireError
 from greentls.wire.reader import Reader
 from greentls.wire.registry import AlertDescription, CertificateStatusType, NameType
+
+T = TypeVar("T")
 
 
 class KeyShareEntry(NamedTuple):
@@ -130,32 +133,23 @@ def padding(body: Reader) -> int:
     return len(body.rest())
 
 
-def number8(body: Reader) -> int:
-    return body.u8(body.name)
+def _read(method: Callable[[Reader, str], T]) -> Callable[[Reader], T]:
+    """A body that is one item."""
+    return lambda body: method(body, body.name)
 
 
-def number16(body: Reader) -> int:
-    return body.u16(body.name)
+def _read_sized(method: Callable[[Reader, int, str], T], length_size: int) -> Callable[[Reader], T]:
+    """A body that is one vector, whose length has so many bytes."""
+    return lambda body: method(body, length_size, body.name)
 
 
-def opaque8(body: Reader) -> bytes:
-    return body.opaque(1, body.name)
-
-
-def opaque16(body: Reader) -> bytes:
-    return body.opaque(2, body.name)
+number8, number16 = _read(Reader.u8), _read(Reader.u16)
+opaque8, opaque16 = _read_sized(Reader.opaque, 1), _read_sized(Reader.opaque, 2)
+list8_of_16, list16_of_16 = _read_sized(Reader.u16s, 1), _read_sized(Reader.u16s, 2)
 
 
 def list8_of_8(body: Reader) -> tuple[int, ...]:
     return tuple(body.opaque(1, body.name))
-
-
-def list8_of_16(body: Reader) -> tuple[int, ...]:
-    return body.u16s(1, body.name)
-
-
-def list16_of_16(body: Reader) -> tuple[int, ...]:
-    return body.u16s(2, body.name)
 
 
 def list16_of_opaque16(body: Reader) -> tuple[bytes, ...]:

@@ -21,18 +21,6 @@ from greentls.wire.registry import (
     name,
 )
 
-__all__ = [
-    "Alert",
-    "Certificate",
-    "CertificateRequest",
-    "CertificateStatus",
-    "Finished",
-    "NewSessionTicket",
-    "ServerDHParams",
-    "ServerECDHParams",
-    "ServerKeyExchange",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class Certificate:

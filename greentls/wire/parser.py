@@ -137,23 +137,17 @@ class Parser:
         size = max(RECORD_HEADER_SIZE - len(self._header), 1)
         piece = data[position : position + size]
         self._header += piece
-        opening = self._open_record()
-        if isinstance(opening, NotTLS):
-            self._not_tls(opening)
+        if self._record is not _NONE:
+            if len(self._header) == RECORD_HEADER_SIZE:
+                self._begin_record(RecordHeader.parse(self._header, self._encrypted))
+        elif isinstance(opening := open_stream(self._header), NotTLS):
+            if self.on_not_tls is None:
+                raise WireError("TLSPlaintext", opening.value, "a record expected", AlertDescription.unexpected_message)
+            self._stopped = True
+            self.on_not_tls(opening)
         elif opening is not None:
             self._begin_record(opening)
         return len(piece)
-
-    def _open_record(self) -> RecordHeader | NotTLS | None:
-        if self._record is _NONE:
-            return open_stream(self._header)
-        return RecordHeader.parse(self._header, self._encrypted) if len(self._header) == RECORD_HEADER_SIZE else None
-
-    def _not_tls(self, kind: NotTLS) -> None:
-        if self.on_not_tls is None:
-            raise WireError("TLSPlaintext", kind.value, "a record expected", AlertDescription.unexpected_message)
-        self._stopped = True
-        self.on_not_tls(kind)
 
     def _begin_record(self, record: RecordHeader) -> None:
         check_order(record, bool(self._message_header))
