@@ -18,7 +18,6 @@ back fifty.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from weakref import ref
 
 import gevent.event
@@ -45,7 +44,7 @@ _allocate_lock = get_original("_thread", "allocate_lock")
 
 
 # Not hub.threadpool: hooks may need that one, for example to look up an address, while handshakes occupy this pool.
-_pools = PerHub(partial(ThreadPool, THREADS, idle_task_timeout=IDLE))
+_pools = PerHub(lambda: ThreadPool(THREADS, idle_task_timeout=IDLE))
 
 
 class _Errand:

@@ -23,7 +23,10 @@ def children(server):
 
 
 def locked(pid):
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):  # it has ended, and was reaped, since its parent named it
+        return 0
     return next((int(line.split()[1]) for line in lines if line.startswith("VmLck")), 0)  # a dead one has none
 
 

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import argparse
 import ast
+import csv
 import doctest
 import importlib
+import io
 import os
 import re
 import shlex
@@ -70,12 +72,17 @@ def blocks(language):
 
 
 def rows(page, heading):
-    """The cells of the list-table whose first header is heading."""
-    (table,) = [
-        content for where, _, _, content in directives("list-table") if where == page and f"* - {heading}\n" in content
-    ]
-    _, *rows = re.split(r"^\* - ", table, flags=re.MULTILINE)
-    return [[" ".join(cell.split()) for cell in re.split(r"^  -", row, flags=re.MULTILINE)] for row in rows[1:]]
+    """The cells of the csv-table or list-table whose first header is heading."""
+    found = []
+    for _, _, options, content in directives("csv-table", page):
+        if options["header"].startswith(f"{heading},"):
+            found.append(list(csv.reader(io.StringIO(content), skipinitialspace=True)))
+    for _, _, _, content in directives("list-table", page):
+        if content.startswith(f"* - {heading}\n"):
+            _, _, *lines = re.split(r"^\* - ", content, flags=re.MULTILINE)
+            found.append([re.split(r"^  -", line, flags=re.MULTILINE) for line in lines])
+    (table,) = found
+    return [[" ".join(cell.split()) for cell in row] for row in table]
 
 
 def literals(text):

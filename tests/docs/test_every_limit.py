@@ -11,7 +11,7 @@ from tests.docs.sources import TESTS, is_there
 from tests.support.helpers import ROOT
 
 PAGE = (ROOT / "docs" / "security.rst").read_text("utf-8")
-LIMITS = re.findall(r"^   \* - ``greentls\.([\w.]+)``$", PAGE, re.MULTILINE)
+LIMITS = re.findall(r"^   ``greentls\.([\w.]+)``, ", PAGE, re.MULTILINE)
 
 BY_SETTING = {
     "ssl.context.CALLBACK_TIMEOUT": "test_a_callback_that_is_late_refuses_and_says_so",
