@@ -14,7 +14,7 @@ from gevent.event import Event
 from gevent.lock import BoundedSemaphore
 from greenlet import getcurrent
 
-__all__ = ["GeventHub", "get_hub", "outcome"]
+__all__ = ["GeventHub", "get_hub"]
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ class GeventHub:
         self.call_from_thread = hub.loop.run_callback_threadsafe
 
     def in_thread(self, function: Callable[..., T], *arguments: object) -> T:
-        result, error = get_hub().threadpool.apply(outcome, (function, *arguments))
+        result, error = get_hub().threadpool.apply(_outcome, (function, arguments))
         if error is None:
             return result  # type: ignore[no-any-return]  # gevent is untyped
         try:
@@ -50,8 +50,8 @@ class GeventHub:
         return _Readable(self._loop, descriptor, timeout)
 
 
-def outcome(function: Callable[..., T], *arguments: object) -> tuple[T | None, BaseException | None]:
-    """What a function returns and raises in a thread. gevent would print an exception that leaves the thread."""
+def _outcome(function: Callable[..., T], arguments: tuple[object, ...]) -> tuple[T | None, BaseException | None]:
+    """gevent would print what a function raises in a thread."""
     try:
         return function(*arguments), None
     except BaseException as error:

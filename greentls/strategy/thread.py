@@ -18,6 +18,7 @@ back fifty.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 from weakref import ref
 
 import gevent.event
@@ -29,9 +30,10 @@ from greenlet import getcurrent
 from greentls.core.bridge import Operation
 from greentls.core.connection import Connection
 from greentls.hub import PerHub
-from greentls.hub.gevent import outcome
 
 __all__ = ["call"]
+
+Result = TypeVar("Result")
 
 # Native threads for a hub's handshakes. A thread that waits for an answer does nothing else. 64 concurrent lookups of
 # 20 ms allow 3,200 handshakes a second, about what two cores can compute.
@@ -43,8 +45,20 @@ IDLE = 10.0 if tuple(map(int, gevent.__version__.split(".")[:2])) >= (26, 9) els
 _allocate_lock = get_original("_thread", "allocate_lock")
 
 
+def _pool() -> ThreadPool:
+    return ThreadPool(THREADS, idle_task_timeout=IDLE)
+
+
 # Not hub.threadpool: hooks may need that one, for example to look up an address, while handshakes occupy this pool.
-_pools = PerHub(lambda: ThreadPool(THREADS, idle_task_timeout=IDLE))
+_pools = PerHub(_pool)
+
+
+def _spawn(step: Callable[[], int]) -> gevent.event.AsyncResult:
+    """Starts a task in this hub's pool. Returns its AsyncResult."""
+    pool = _pools.get()
+    task = pool.spawn(_outcome, step)
+    pool.fork_watcher.stop()  # it would keep the pool, and so the hub, alive after the hub is destroyed
+    return task
 
 
 class _Errand:
@@ -60,9 +74,7 @@ class _Errand:
     def run(self) -> int:
         self._operation.go_elsewhere(self._ask)
         try:
-            pool = _pools.get()
-            task = pool.spawn(outcome, self._do)
-            pool.fork_watcher.stop()  # it would keep the pool, and so the hub, alive after the hub is destroyed
+            task = _spawn(self._do)
             while not task.ready():
                 try:
                     task.wait()
@@ -148,6 +160,14 @@ class _Question:
             self.error = greenlet.value
         self.error = self.error or greenlet.exception
         self.answered.release()
+
+
+def _outcome(step: Callable[[], Result]) -> tuple[Result | None, BaseException | None]:
+    """Returns the step's result and exception. gevent would print an exception that leaves a thread or greenlet."""
+    try:
+        return step(), None
+    except BaseException as error:
+        return None, error
 
 
 def call(connection: Connection, step: Callable[[], int]) -> int:

@@ -15,7 +15,6 @@ import gevent
 import gevent.socket
 import pytest
 from gevent.event import Event
-from gevent.threadpool import ThreadPool
 
 import greentls.ssl
 import greentls.strategy.thread
@@ -118,7 +117,8 @@ class TestThread:
 
     def test_one_that_stands_in_line_and_is_killed_leaves_it(self, pki, version, monkeypatch):
         """hazard: a deadline that passes in line is heeded when the line has moved on."""
-        monkeypatch.setattr(greentls.strategy.thread, "_pools", PerHub(lambda: ThreadPool(1)))
+        monkeypatch.setattr(greentls.strategy.thread, "THREADS", 1)
+        monkeypatch.setattr(greentls.strategy.thread, "_pools", PerHub(greentls.strategy.thread._pool))
         client, server = contexts(pki, version)
         server.strategy = "thread"
         server.callback_timeout = PATIENCE
