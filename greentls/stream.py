@@ -23,24 +23,22 @@ from __future__ import annotations
 
 import _socket
 import errno
-import gc
 import os
 import sys
 import weakref
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from gevent import get_hub
 from gevent.event import Event
-from gevent.hub import Waiter
+from gevent.exceptions import InvalidSwitchError
 from gevent.socket import wait as wait_on
 
 from greentls.core.connection import Connection
 from greentls.errors import ConcurrentUseError, TLSError, UnexpectedEOF, WouldBlock
 from greentls.openssl import bios
 from greentls.openssl.library import pointer
-from greentls.openssl.lifetimes import hold
 from greentls.openssl.pump import CLOSED, DONE, ENDED, SPENT, UNSENT, WANT_WRITE
 from greentls.strategy import Strategy
 
@@ -97,8 +95,6 @@ class TLSStream:
         self._socket = sock
         self._read_ahead = read_ahead
         self._readable, self._writable = watchers  # io watchers; those that are missing are made at the first wait
-        if gc.is_tracked(sock):  # from CPython 3.12 on the collector may close it, and close_notify could not go out
-            self._held = hold(sock)
         self._hub = get_hub()
         self._free = [_HANDSHAKE, _SEND, _RECEIVE]
         self.use(connection)
@@ -109,10 +105,7 @@ class TLSStream:
     def use(self, connection: Connection) -> None:
         """Another one instead, before the handshake."""
         self.connection = connection
-        self._pump = pump = connection.operation
-        pump.keep_out(self._hub)
-        pump.attach(self._socket, not self._read_ahead)
-        pump.look(self._timeout is not None)
+        connection.attach(self._socket, not self._read_ahead, self._timeout is not None, self._hub)
 
     @property
     def timeout(self) -> float | None:
@@ -121,15 +114,15 @@ class TLSStream:
     @timeout.setter
     def timeout(self, timeout: float | None) -> None:
         self._timeout = timeout
-        self._pump.look(timeout is not None)
+        self.connection.look(timeout is not None)
 
     # -- operations ----------------------------------------------------------------------------------------------------
 
     def do_handshake(self) -> None:
         """Raises TLSError, UnexpectedEOF, OSError, TimeoutError, or what a hook raised."""
-        operation = self.connection.operation
-        if operation.inside:
-            operation.admit("do_handshake")
+        connection = self.connection
+        if connection.busy and connection.inside:
+            connection.admit("do_handshake")
         free, mine = self._free, False
         try:
             while not mine:
@@ -147,11 +140,11 @@ class TLSStream:
                     self._left(_HANDSHAKE)
 
     def _handshake(self) -> None:
-        connection, pump = self.connection, self._pump
+        connection = self.connection
         step = connection.step_handshake
         if self._call is not None:
-            if pump.received == pump.drained_at and not connection.handshake.established:
-                while (said := self._do(pump.refill)) != DONE:
+            if connection.drained and not connection.established:
+                while (said := self._do(connection.refill)) != DONE:
                     self._wait(said)
             step = partial(self._call, connection, step)
         while (said := self._do(step)) != DONE:
@@ -163,35 +156,32 @@ class TLSStream:
 
         Raises UnexpectedEOF, TLSError, OSError, TimeoutError, or what a hook raised.
         """
-        connection, pump = self.connection, self._pump
-        verb: Any = connection.step_read if connection.early else pump.read  # Any: bytes, or what is to be done
+        connection = self.connection
         while True:
             try:
-                said = verb(max_bytes)
+                said = connection.step_read(max_bytes)
             except BaseException as error:
                 if not self._again(error):
                     raise
                 continue
-            if said.__class__ is bytes:
-                data: bytes = said
+            if not isinstance(said, int):
                 break
             if said == CLOSED:
-                data = b""
+                said = b""
                 break
             self._wait(said, "read")
-        if not pump.server_side and pump.unsent:
+        if not connection.server_side and connection.unsent:
             self._answer()
-        return data
+        return said
 
     def read_into(self, buffer: bytearray | memoryview) -> int:
         """read() into a writable buffer; returns the length."""
-        connection, pump = self.connection, self._pump
-        verb = connection.step_read_into if connection.early else pump.read_into
+        connection = self.connection
         with bios.writable(buffer) as room:  # or a traceback would keep the caller's buffer exported
             address, length = pointer(room), len(room)
-            while (said := self._do(verb, address, length)) <= 0 and said != CLOSED:
+            while (said := self._do(connection.step_read_into, address, length)) <= 0 and said != CLOSED:
                 self._wait(said, "read")
-        if not pump.server_side and pump.unsent:
+        if not connection.server_side and connection.unsent:
             self._answer()
         return max(said, 0)
 
@@ -238,14 +228,12 @@ class TLSStream:
         connection = self.connection
         try:
             if isinstance(data, bytes):
-                write = connection.step_write if connection.early else self._pump.write
-                while (said := self._do(write, data)) not in (DONE, UNSENT):
+                while (said := self._do(connection.step_write, data)) not in (DONE, UNSENT):
                     self._wait(said, "write")
                 return said
-            write_from = connection.step_write_from if connection.early else self._pump.write_from
             with bios.readable(data) as readable:
                 address, length = pointer(readable), len(readable)
-                while (said := self._do(write_from, address, length)) not in (DONE, UNSENT):
+                while (said := self._do(connection.step_write_from, address, length)) not in (DONE, UNSENT):
                     self._wait(said, "write")
                 return said
         except TLSError:
@@ -260,9 +248,9 @@ class TLSStream:
         plaintext must not mistake truncation for close_notify, or lose data. Raises OSError, TimeoutError, and any
         exception from a hook.
         """
-        if not self.connection.handshake.finished:
+        if not self.connection.finished:
             self.do_handshake()
-        shutdown, refill = self.connection.shutdown, self._pump.refill
+        shutdown, refill = self.connection.shutdown, self.connection.refill
         done = self._do(shutdown)
         self.flush()
         while not (done or self._do(shutdown)):
@@ -276,7 +264,7 @@ class TLSStream:
 
     def receive(self) -> bytes:
         """Ciphertext as it comes from the socket, b"" at its end; the connection has it too. Before the handshake."""
-        while isinstance(said := self._do(self._pump.receive), int):
+        while isinstance(said := self._do(self.connection.receive), int):
             self._wait(said, "read")
         return said
 
@@ -296,10 +284,10 @@ class TLSStream:
 
     def close_notify(self) -> None:
         """Sends close_notify if that can be done at once; the peer may still send."""
-        connection, handshake = self.connection, self.connection.handshake
-        if not handshake.established or handshake.dead or connection.busy:
+        connection = self.connection
+        if not connection.established or connection.dead or connection.busy:
             return
-        if handshake.writable:  # else it has been said
+        if connection.writable:  # else it has been said
             try:
                 connection.shutdown()
             except TLSError:
@@ -316,14 +304,14 @@ class TLSStream:
         try:
             self.close_notify()  # may enter hooks
         finally:
-            self._pump.detach()
+            self.connection.detach()
             sock, self._socket = self._socket, _CLOSED
             self._release(partial(_close_polled, sock, self._hub.loop))
 
     def abandon(self) -> None:
         """The end of the socket, without a word, where there is no hub, or nobody knows the stream any more."""
         self.closed = True
-        self._pump.detach()  # before its number is another one's
+        self.connection.detach()  # before its number is another one's
         self._socket.close()
 
     def shut(self, how: int) -> None:
@@ -344,7 +332,7 @@ class TLSStream:
 
     def detach(self) -> int:
         """The socket's descriptor, -1 if there is none any more; the stream is closed but the descriptor is not."""
-        self._pump.detach()
+        self.connection.detach()
         self._release()
         return self._socket.detach()
 
@@ -370,13 +358,13 @@ class TLSStream:
     def _again(self, error: BaseException) -> bool:
         """Whether a verb that has raised this can be tried again: another greenlet was inside OpenSSL, in a hook, and
         has left."""
-        operation = self.connection.operation
-        if not isinstance(error, ConcurrentUseError) or operation.dead or operation.inside:
+        connection = self.connection
+        if not isinstance(error, ConcurrentUseError) or connection.dead or connection.inside:
             self._last_words()
             return False
-        while operation.taken:
-            left = operation.when_left(Event())
-            if operation.taken and not left.wait(self._timeout):
+        while connection.taken:
+            left = connection.when_left(Event())
+            if connection.taken and not left.wait(self._timeout):
                 raise self.late("write")
         return True
 
@@ -390,7 +378,7 @@ class TLSStream:
             self._rest()
         else:
             self._wait_to_receive()
-        self._pump.rest()
+        self.connection.rest()
 
     def _rest(self) -> None:
         """To the hub and back, behind a look at the sockets and at the clock: sleep(0) is only for greenlets that are
@@ -404,8 +392,8 @@ class TLSStream:
 
         late: what to raise after the timeout, instead of a new TimeoutError or WouldBlock.
         """
-        pump = self._pump
-        send = pump.send_or_forget if forget and pump.readable else pump.send
+        connection = self.connection
+        send = connection.send_or_forget if forget and connection.established else connection.send
         free, mine = self._free, False
         try:
             while self._do(send) != DONE:
@@ -416,7 +404,7 @@ class TLSStream:
                     except ValueError:
                         mine = False
                         self._wait_for(_SEND, "write")
-                pump.attend(True)
+                connection.attend(True)
                 if self._timeout == 0.0:
                     raise late or self.late("write")
                 if self._writable is None:
@@ -424,7 +412,7 @@ class TLSStream:
                 wait_on(self._writable, self._timeout, late or self.late("write"))
         finally:
             if mine and _SEND not in free:
-                pump.attend(False)
+                connection.attend(False)
                 free.append(_SEND)
                 if _awaited:
                     self._left(_SEND)
@@ -440,21 +428,18 @@ class TLSStream:
                 mine = False
                 self._wait_for(_RECEIVE, "read")
                 return
-            if self._idle is None and self._pump.bulky:
+            if self._idle is None and self.connection.bulky:
                 self._idle = self._hub.loop.timer(IDLE, IDLE, ref=False)
                 self._idle.start(_look_whether_idle, weakref.ref(self), self._idle)
             if self._readable is None:
                 self._readable = self._hub.loop.io(self._socket.fileno(), _READ)
-            readable = self._readable
             if self._timeout is not None:
-                wait_on(readable, self._timeout, self.late("read"))
+                wait_on(self._readable, self._timeout, self.late("read"))
                 return
-            waiter = Waiter(self._hub)
             try:
-                readable.start(waiter.switch, None)
-                waiter.get()  # hub.wait() would raise if it is woken by mistake; here that is only another look
-            finally:
-                readable.stop()
+                self._hub.wait(self._readable)
+            except InvalidSwitchError:  # it was woken by mistake, which here is only another look
+                pass
         finally:
             if mine and _RECEIVE not in free:
                 free.append(_RECEIVE)
@@ -464,7 +449,7 @@ class TLSStream:
     def _give_back(self) -> bool:
         """The memory of the connection's BIOs, if nothing has come since this was asked last. In the hub, which does
         not switch."""
-        received, before = self._pump.received, self._received_when_looked
+        received, before = self.connection.received, self._received_when_looked
         self._received_when_looked = received
         if received != before or not self.connection.release():
             return False
@@ -474,14 +459,14 @@ class TLSStream:
     def late(self, what: str) -> TimeoutError:
         """What a wait raises that takes too long. Raises WouldBlock if there must not be one."""
         if self._timeout == 0.0:
-            self._pump.rest()  # the caller has a loop of its own, and comes back after others
+            self.connection.rest()  # the caller has a loop of its own, and comes back after others
             raise WouldBlock(what)
-        return TimeoutError(f"The {what if self.connection.handshake.established else 'handshake'} operation timed out")
+        return TimeoutError(f"The {what if self.connection.established else 'handshake'} operation timed out")
 
     def _last_words(self) -> None:
         """An alert, or a close_notify, if the socket takes it at once: nobody waits for a connection that failed."""
         try:
-            self._pump.send()
+            self.connection.send()
         except (OSError, ConcurrentUseError):
             pass
 

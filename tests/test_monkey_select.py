@@ -92,7 +92,7 @@ idle, _idle = SOCKETS()
 
 
 def record(sock, data):
-    operation = sock._connection.operation
+    operation = sock._connection
     operation.run("write", lib.SSL_write, (operation.ssl, data, len(data)))
     return sock._connection.data_to_send()
 

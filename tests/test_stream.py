@@ -265,7 +265,7 @@ class TestBeingIdle:
         monkeypatch.setattr(stream_module, "IDLE", 0.001)
         monkeypatch.setattr(ssl_bios, "shrink", lambda *bios: given_back.append(bios) or shrink(*bios))
         here, there = connect(streams(version))
-        bios = there.connection.operation.incoming, there.connection.operation.outgoing
+        bios = there.connection.incoming, there.connection.outgoing
         for times in (1, 2):
             job = gevent.spawn(read_exactly, there, many)
             wanted = times if many > BULKY else 1
@@ -488,7 +488,7 @@ def test_one_flight_is_one_send(streams, monkeypatch):
     there._socket = Counting(sock.family, sock.type, sock.proto, fileno=sock.detach())
     there._socket.setblocking(False)
     with fakes() as known:
-        there.connection.operation.attach(known(there._socket))
+        there.connection.attach(known(there._socket))
         connect([here, there])
     assert len(sends) == 2  # ServerHello .. Finished; then the tickets
     assert RECEIVE_SIZE >= 4 * 16384

@@ -26,7 +26,7 @@ from gevent.server import StreamServer
 from greentls.certificates import CertificateChain
 from greentls.openssl import bios, client_hello, connections, contexts
 from greentls.openssl import sessions as ssl_sessions
-from greentls.openssl.library import ffi, lib
+from greentls.openssl.library import ffi, lib, pointer
 
 given = arguments(("--way", {"choices": ("suspend", "replay"), "required": True}), ("--milliseconds", {"default": "0"}))
 WANT_READ = 2  # SSL_get_error(3)
@@ -79,7 +79,7 @@ class Handshake:
         self.fresh()
 
     def fresh(self) -> None:
-        self.ssl, self.incoming, self.outgoing = connections.new(self.service.context, True)
+        self.ssl, self.incoming, self.outgoing = connections.new(pointer(self.service.context), True)
 
     def answer(self) -> None:
         look_up(self.service.seconds)

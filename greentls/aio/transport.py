@@ -532,7 +532,7 @@ class TLSTransport(transports._FlowControlMixin, asyncio.Transport):
     @property
     def dead(self) -> bool:
         """TLS has failed for good: by what the peer has sent, or by what a callback has raised."""
-        return bool(self._object._connection.handshake.dead)
+        return bool(self._object._connection.dead)
 
     def is_closing(self) -> bool:
         return self._closing

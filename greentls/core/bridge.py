@@ -45,14 +45,12 @@ The callbacks themselves are in greentls.core.callbacks, the hooks in greentls.c
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable
-from typing import Any, NoReturn, TypeVar, cast
+from typing import NoReturn, TypeVar, cast
 
-from greenlet import getcurrent, greenlet
+from greenlet import getcurrent
 
-from greentls.core.handshake import State
-from greentls.core.hooks import HookConnection
+from greentls.core.handshake import State, States
 from greentls.errors import (
     CertificateError,
     ConcurrentUseError,
@@ -64,8 +62,8 @@ from greentls.errors import (
 from greentls.hub.coroutines import asker
 from greentls.hub.protocol import Event
 from greentls.openssl import bios, connections, errors, pump
-from greentls.openssl.library import BIO, SSL
-from greentls.openssl.pump import Entrant, Pump, nobody
+from greentls.openssl.library import SSL
+from greentls.openssl.pump import Entrant, Pump, current_thread, nobody
 from greentls.wire.registry import AlertDescription
 
 __all__ = ["Operation", "guarded", "occupant", "occupants", "second_net", "tls_error"]
@@ -79,59 +77,27 @@ Fatal = TypeVar("Fatal")
 _NONSENSE = (b"\x17\x03\x03\x01\x00" + bytes(256)) * 70
 
 
-def _thread() -> weakref.ref[greenlet]:
-    """What tells threads apart, without a system call: a weak reference to the greenlet that this one has begun with.
+class Operation(States, Pump):
+    """What one connection's SSL* is doing, and who may use it: the pump's decisions, and the bridge's record.
 
-    Weak, and no frame that may become part of a traceback keeps that greenlet: greenlet (3.5.6 and before) frees the
-    first greenlet of a thread that has ended if gc.get_referrers() knows of none, as it does while the garbage that
-    refers to it is being collected; the collector then reads what was freed.
+    A Connection is one. context: the SSL_CTX's address.
     """
-    root = getcurrent()
-    while root.parent is not None:
-        root = root.parent
-    return weakref.ref(root)
-
-
-class Operation(Pump):
-    """A Pump, and who may use it. What one connection's SSL* is doing; lives as long as the connection."""
 
     alert = AlertDescription.internal_error  # what the peer is told if a callback fails where OpenSSL cannot be told
-    thread: weakref.ref[greenlet] | None = None  # that of the first operation
-    # Runs a callback's function, if that is not to run in the thread that OpenSSL runs in.
-    ask: Callable[..., Any] | None = None  # Any: what that returns
-    # The thread that waits for another one's operation, from before that begins until it is back.
-    waits: weakref.ref[greenlet] | None = None
-    # A greenlet that must not wait, and so must not enter. It may say close_notify, which asks no hook.
-    hub: greenlet | None = None
 
-    def __init__(self, ssl: SSL, incoming: BIO, outgoing: BIO, connection: HookConnection) -> None:
-        super().__init__(ssl, incoming, outgoing, connection.server_side)
-        self.connection = weakref.ref(connection)
-        self.handshake = connection.handshake
-
-    def keep_step(self) -> None:
-        """With the handshake, which has taken a step: what may be done now."""
-        handshake = self.handshake
-        self.dead, self.readable, self.writable = handshake.dead, handshake.established, handshake.writable
-
-    def admit(self, name: str) -> Entrant:
-        """Raises what run() raises before OpenSSL is entered. Returns a weak reference to the running greenlet."""
+    def refusal(self, name: str) -> BaseException:
+        """Why the running greenlet may not enter."""
         if self.busy:
-            raise self._occupied(name)
+            return self._occupied(name)
         if self.dead:
-            raise ConnectionDead(name, reason=self.dead)
-        if self.entrant() is getcurrent():
-            return self.entrant
+            return ConnectionDead(name, reason=self.dead)
         if getcurrent() is self.hub and name != "shutdown":
-            raise WrongThreadError(f"{name}: the hub must never wait: spawn a greenlet for TLS operations")
-        thread = _thread()
-        if thread == self.waits:
-            raise ConcurrentUseError(f"{name}: another thread is inside {self.name} of this connection")
-        if self.thread is None:
-            self.thread = thread
-        elif self.thread != thread:  # two weak references are equal if they are to one object that is alive
-            raise WrongThreadError(f"{name}: a connection belongs to the thread of its first operation")
-        return weakref.ref(getcurrent())
+            return WrongThreadError(f"{name}: the hub must never wait: spawn a greenlet for TLS operations")
+        if self.waits and self.waits == current_thread():
+            return ConcurrentUseError(f"{name}: another thread is inside {self.name} of this connection")
+        if self.thread and self.thread != current_thread():
+            return WrongThreadError(f"{name}: a connection belongs to the thread of its first operation")
+        return ConcurrentUseError(f"{name}: somebody else was inside of this connection")
 
     def _occupied(self, name: str) -> ConcurrentUseError:
         who = "this greenlet's own callback" if self.inside else "another greenlet"
@@ -145,19 +111,15 @@ class Operation(Pump):
     @property
     def taken(self) -> bool:
         """Somebody is inside, or was interrupted there, or this thread waits for another one's operation."""
-        return self.busy or self.moving or self.waits is not None
-
-    def keep_out(self, hub: greenlet) -> None:
-        """That greenlet must not wait: it may enter for a close_notify only."""
-        self.hub = hub
+        return bool(self.busy or self.moving or self.waits)
 
     def go_elsewhere(self, ask: Callable[..., object]) -> None:
         """The next operation comes from another thread, and this thread's come again after come_back(). Both are called
         between operations only. ask: runs the functions of callbacks meanwhile."""
-        self.ask, self.thread, self.entrant, self.waits = ask, None, nobody, _thread()
+        self.ask, self.thread, self.entrant, self.waits = ask, 0, nobody, current_thread()
 
     def come_back(self) -> None:
-        self.ask, self.thread, self.entrant, self.waits = None, None, nobody, None
+        self.ask, self.thread, self.entrant, self.waits = None, 0, nobody, 0
         self.tell_those_who_wait()
 
     def stand_in(self, entrant: Entrant) -> Entrant:
@@ -172,7 +134,7 @@ class Operation(Pump):
         return left
 
     def tell_those_who_wait(self) -> None:
-        if self.waits is None:  # an event is set in the thread of those who wait for it
+        if not self.waits:  # an event is set in the thread of those who wait for it
             left = self.__dict__.pop("left", None)
             if left is not None:
                 left.set()
@@ -182,13 +144,13 @@ class Operation(Pump):
 
         The coroutine that a callback waits for is the callback's, though the event loop's greenlet runs it.
         """
-        if self.busy and not self.inside and (self.entrant() is not asker() or self.thread != _thread()):
+        if self.busy and not self.inside and (self.entrant() is not asker() or self.thread != current_thread()):
             raise ConcurrentUseError(f"{name}: another greenlet is inside {self.name} of this connection")
 
     def not_now(self, name: str) -> NoReturn:
         """Raises why data cannot be read or written."""
         self.admit(name)  # raises the reason if the connection is dead, or somebody is inside
-        if self.handshake.state is State.CLOSING:  # as OpenSSL, to which it would be an error of the whole connection
+        if self.state is State.CLOSING:  # as OpenSSL, to which it would be an error of the whole connection
             raise TLSError(name, "SSL routines", "protocol is shutdown")
         raise TLSError(name, reason="the handshake is not finished")
 
@@ -196,8 +158,7 @@ class Operation(Pump):
         """The connection is dead. Returns what to raise: what a callback raised, or what OpenSSL says."""
         said = self._said(name, failed)
         failure, self.failure = self.failure, None
-        self.handshake.die(str(said) if failure is None else f"a callback raised {failure!r}")
-        self.keep_step()
+        self.die(str(said) if failure is None else f"a callback raised {failure!r}")
         if failure is None:
             return said
         if failure.__cause__ is None:
@@ -266,12 +227,9 @@ def guarded(fatal: Fatal) -> Callable[[Callable[..., Answer]], Callable[..., Ans
                 return fatal
             saved = errors.save() if errors.peek() else None
             try:
-                connection = operation.connection()
-                if connection is None:  # the collector clears weak references before it calls finalizers: one came here
-                    raise ConnectionDead(operation.name, reason="the connection is garbage, and has no hooks any more")
                 if operation.ask is None:
-                    return function(operation, connection, *arguments)
-                answer: Answer = operation.ask(function, operation, connection, *arguments)
+                    return function(operation, operation, *arguments)
+                answer: Answer = operation.ask(function, operation, operation, *arguments)
                 return answer
             except BaseException as failure:
                 operation.failure = failure

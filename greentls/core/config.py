@@ -39,7 +39,7 @@ from greentls.core import callbacks
 from greentls.core.hooks import Hooks
 from greentls.errors import ConfigurationError
 from greentls.openssl import contexts
-from greentls.openssl.library import SSL_CTX
+from greentls.openssl.library import SSL_CTX, pointer
 
 __all__ = ["Config", "TrustAnchors"]
 
@@ -115,10 +115,12 @@ class Config:
     max_early_data: int = 0  # a server's, bytes (RFC 8446 2.3); 0: none is taken. Hooks.early_data decides
     ssl_context: SSL_CTX = field(init=False, repr=False)
     session_scope: tuple[bytes, Hooks] | None = field(init=False, repr=False, default=None)
+    address: int = field(init=False, repr=False)  # of the SSL_CTX
 
     def __post_init__(self) -> None:
         context = contexts.new()
         object.__setattr__(self, "ssl_context", context)
+        object.__setattr__(self, "address", pointer(context))
         contexts.set_versions(context, self.minimum_version, self.maximum_version)
         contexts.set_options(context, _ALWAYS | self.options)
         if ciphers := self._cipher_list():  # with the security level, for certificates and trust anchors
@@ -270,6 +272,7 @@ NOT_IN_IDENTITY = {
     "max_early_data": "written into the session; a resumption is held to the lower one, and the hook is asked",
     "ssl_context": "made of the others",
     "session_scope": "made of the others",
+    "address": "made of the others",
 }
 # Hooks whose absence, when the session was made, does not matter to a server that has them, and why.
 HOOKS_NOT_IN_IDENTITY = {
@@ -294,6 +297,7 @@ NOT_IN_SCOPE = {
     "num_tickets": "a server's",
     "ssl_context": "made of the others",
     "session_scope": "made of the others",
+    "address": "made of the others",
 }
 
 

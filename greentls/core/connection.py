@@ -6,8 +6,9 @@
 Every operation enters OpenSSL through the bridge, so it may wait in a hook, and what the hook raises comes out of it.
 After an operation that returned *or raised*, data_to_send() may have something for the peer: a flight, an alert.
 
-Each verb has a twin, step_*, that tells by its result what the verb tells by an exception: a pump calls one several
-times per record, and "more, please" is the ordinary answer.
+Each verb has a twin, step_*, that tells by its result what the verb tells by an exception: "more, please" is the
+ordinary answer, and comes several times per record. The twins are the pump's (greentls.openssl.pump): a Connection is
+one.
 
 How a connection ends matters to the session cache. OpenSSL forgets a session whose connection is freed without a
 close_notify, as TLS 1.0 once demanded; peers that just close TCP would so empty a cache shared by many servers. A
@@ -24,7 +25,7 @@ from greentls.certificates import CertificateChain
 from greentls.core.bridge import Operation, tls_error
 from greentls.core.callbacks import count_messages, verify_resumption
 from greentls.core.config import VERIFY_POST_HANDSHAKE, Config
-from greentls.core.handshake import HANDSHAKING, Handshake, State, Unread
+from greentls.core.handshake import FRESH, HANDSHAKING, Handshake, Unread
 from greentls.core.hooks import Hooks, Owner
 from greentls.core.session import Session
 from greentls.errors import ConfigurationError, TLSError, UnexpectedEOF, WantRead
@@ -37,7 +38,7 @@ __all__ = ["Connection"]
 _TLS13, _OP_NO_TLS13 = 0x0304, 1 << 29  # SSL_CTX_set_options(3)
 
 
-class Connection:
+class Connection(Operation):
     """One TLS connection, either side.
 
     config: kept as long as the connection. owner: whose connection this is, for its hooks: a weak reference.
@@ -47,7 +48,6 @@ class Connection:
     """
 
     early_data = b""  # a client's to send, before its handshake; at a server what came (early_data.EarlyConnection)
-    early = False  # early data may come, so that the verbs are this object's and not the operation's
 
     def __init__(
         self,
@@ -58,23 +58,21 @@ class Connection:
         verify_hostname: bool = True,
         session: Session | None = None,
     ) -> None:
+        super().__init__(config.address, config.server_side)
         self.config = config
         self.owner = owner
-        self.server_side = config.server_side
         self.expected = server_hostname, verify_hostname  # whom a client wants to talk to
         self._original = config  # its session and servername hooks stay in force when the Config is switched
         verify = config.hooks.verify
         self.verify_hooks = () if verify is None else (verify,)  # of all the Configs it has had, each once
-        self._ssl, self._incoming, self._outgoing = connections.new(config.ssl_context, self.server_side)
         self.handshake = Handshake()
-        self.operation = Operation(self._ssl, self._incoming, self._outgoing, self)
         if server_hostname:
             if connections.packed_ip(server_hostname) is None:  # RFC 6066 3: no literal addresses
-                connections.set_server_name(self._ssl, server_hostname)
+                connections.set_server_name(self.ssl, server_hostname)
             if verify_hostname:
-                connections.check_host(self._ssl, server_hostname, config.hostname_checks_common_name)
+                connections.check_host(self.ssl, server_hostname, config.hostname_checks_common_name)
         if config.hooks.ocsp and not self.server_side:
-            connections.request_ocsp_response(self._ssl)
+            connections.request_ocsp_response(self.ssl)
         if session is not None:
             self.offer(session)
 
@@ -82,7 +80,7 @@ class Connection:
 
     def receive_data(self, data: bytes | bytearray | memoryview) -> None:
         """Takes ciphertext from the peer; b"" says that there will be no more. Allowed while an operation waits."""
-        self.operation.feed(bytes(data))
+        self.feed(bytes(data))
 
     def data_to_send(self) -> bytes:
         """The ciphertext for the peer, b"" if there is none. Allowed while an operation waits.
@@ -90,7 +88,7 @@ class Connection:
         Reading makes answers to KeyUpdates, as many bytes as such come: whoever calls receive_data() while the peer
         takes nothing bounds them by `unsent`.
         """
-        return bytes(bios.take(self._outgoing))
+        return bytes(bios.take(self.outgoing))
 
     def release(self) -> bool:
         """Gives back the memory of the BIOs, if they are empty: they keep the size of the most that they ever held.
@@ -98,27 +96,16 @@ class Connection:
         Not in the handshake, when OpenSSL has a buffer of its own in front of the outgoing one. Nobody may move
         ciphertext meanwhile.
         """
-        handshake = self.handshake
-        if not handshake.finished or handshake.dead or self.operation.taken or self.unread or self.unsent:
+        if not self.finished or self.dead or self.taken or self.unread or self.unsent:
             return False
-        bios.shrink(self._incoming, self._outgoing)
-        self.operation.bulky = False
+        bios.shrink(self.incoming, self.outgoing)
+        self.bulky = False
         return True
-
-    @property
-    def eof(self) -> bool:
-        """The peer's ciphertext has ended."""
-        return self.operation.eof
 
     @property
     def drained(self) -> bool:
         """OpenSSL wants more ciphertext than it was given."""
-        return self.operation.received == self.operation.drained_at
-
-    @property
-    def unsent(self) -> int:
-        """Bytes of ciphertext that wait to be sent."""
-        return self.operation.unsent
+        return self.received == self.drained_at
 
     # -- operations ----------------------------------------------------------------------------------------------------
 
@@ -132,14 +119,13 @@ class Connection:
 
         Raises UnexpectedEOF, TLSError, or what a hook raised.
         """
-        handshake = self.handshake
-        if handshake.state is not HANDSHAKING:
-            if handshake.established:
+        if self.state is not HANDSHAKING:
+            if self.established:
                 return DONE
-            if handshake.begin() and self.early_data and len(self.early_data) <= self.early_data_limit:
-                early = self._ssl, self.early_data, len(self.early_data)
-                self.operation.run("do_handshake", connections.write_early_data, early)
-        step = self.operation.do_handshake()
+            if self.begin() and self.early_data and len(self.early_data) <= self.early_data_limit:
+                early = self.ssl, self.early_data, len(self.early_data)
+                self.run("do_handshake", connections.write_early_data, early)
+        step = self.continue_handshake()
         if step != WANT_READ:
             self._shaken("do_handshake", step)
         return step
@@ -147,14 +133,13 @@ class Connection:
     def _shaken(self, name: str, step: int) -> None:
         """What follows from a step of the handshake."""
         if step == DONE:
-            ssl, operation = self._ssl, self.operation
+            ssl = self.ssl
             if self.verify_hooks:
-                operation.run(name, verify_resumption, (ssl,))
-            self.handshake.finish()
-            operation.keep_step()
+                self.run(name, verify_resumption, (ssl,))
+            self.finish()
             connections.forget_keys(ssl)
             if not connections.session_reused(ssl):
-                operation.bulky = True  # certificates are
+                self.bulky = True  # certificates are
             connections.set_info_callback(ssl, self.config.ssl_context, count_messages)
         elif step == ENDED:
             raise UnexpectedEOF(name)
@@ -189,20 +174,6 @@ class Connection:
                 _wanted("write", self.step_write_from(pointer(readable), len(readable)))
         return len(data)
 
-    # A pump's verbs, as they are called while early data may come.
-
-    def step_read(self, size: int) -> bytes | int:
-        return self.operation.read(size)
-
-    def step_read_into(self, address: int, room: int) -> int:
-        return self.operation.read_into(address, room)
-
-    def step_write(self, data: bytes) -> int:
-        return self.operation.write(data)
-
-    def step_write_from(self, address: int, length: int) -> int:
-        return self.operation.write_from(address, length)
-
     def shutdown(self) -> bool:
         """Says close_notify the first time, and looks for the peer's from the second time on (RFC 8446 6.1): True once
         that has come. Nothing behind it is read, nor data before it.
@@ -210,12 +181,11 @@ class Connection:
         Where a part of a post-handshake message has come, close_notify waits for the rest of it. Raises TLSError if
         there is data before the peer's, or a fatal alert in its place; UnexpectedEOF.
         """
-        step = self.operation.shutdown()
+        step = self.step_shutdown()
         if step == ENDED:
             raise UnexpectedEOF("shutdown")
         if step != WANT_READ:
-            self.handshake.close()
-            self.operation.keep_step()
+            self.close()
         return step in (BOTH, CLOSED)
 
     def offer(self, session: Session, *, of_equal_settings: bool = False, chain_ends: float | None = None) -> None:
@@ -227,7 +197,7 @@ class Connection:
         that matters, the name included. With an ocsp hook a response must vouch for the session, too. chain_ends: the
         expiry of its chain of resumptions, seconds since the epoch; None: the session's own.
         """
-        ssl, config = self._ssl, self.config
+        ssl, config = self.ssl, self.config
         connections.set_session(ssl, session.pointer)
         good = of_equal_settings or connections.offers_cipher(ssl, session.pointer)
         if config.verify_mode:
@@ -264,7 +234,7 @@ class Connection:
             return 0
         if self.verify_hooks:  # which are asked about the resumed server behind the handshake, and may say no
             return 0
-        if session.server_name not in (None, connections.server_name(self._ssl)):
+        if session.server_name not in (None, connections.server_name(self.ssl)):
             return 0
         if session.alpn_protocol and session.alpn_protocol not in config.alpn_protocols:
             return 0
@@ -273,15 +243,15 @@ class Connection:
     @property
     def early_data_accepted(self) -> bool | None:
         """Whether the server took the early data; None if there was none, and before the handshake."""
-        return connections.early_data_accepted(self._ssl) if self.established else None
+        return connections.early_data_accepted(self.ssl) if self.established else None
 
     def request_client_certificate(self) -> None:
         """Post-handshake authentication (RFC 8446 4.6.2): the request goes out with the next write.
 
         Raises TLSError if the client has not offered it; the connection goes on.
         """
-        self.operation.check_entry("request_client_certificate")
-        if codes := connections.request_client_certificate(self._ssl):
+        self.check_entry("request_client_certificate")
+        if codes := connections.request_client_certificate(self.ssl):
             raise tls_error("request_client_certificate", codes)
 
     def refuse(self, alert: int, reason: str) -> None:
@@ -289,32 +259,21 @@ class Connection:
 
         alert: an AlertDescription. reason: what later operations raise ConnectionDead with.
         """
-        self.operation.check_entry("refuse")
-        bios.append(self._outgoing, b"\x15\x03\x03\x00\x02\x02" + bytes([alert]))
-        self.handshake.die(reason)
-        self.operation.keep_step()
+        self.check_entry("refuse")
+        bios.append(self.outgoing, b"\x15\x03\x03\x00\x02\x02" + bytes([alert]))
+        self.die(reason)
 
     @property
     def started(self) -> bool:
         """The handshake has begun: the Config is switched from now on, and the Connection stays."""
-        return self.handshake.state is not State.FRESH
-
-    @property
-    def established(self) -> bool:
-        """The handshake is finished, or far enough for early data."""
-        return self.handshake.established
+        return self.state is not FRESH
 
     @property
     def unfinished(self) -> bool:
         """Data are sent and received, but the client's Finished has not come: what was read may be a replay."""
-        return self.handshake.established and not self.handshake.finished
+        return self.established and not self.finished
 
     # -- for hooks -----------------------------------------------------------------------------------------------------
-
-    @property
-    def busy(self) -> bool:
-        """An operation is inside OpenSSL, waiting in a hook."""
-        return self.operation.busy
 
     @property
     def hooks(self) -> Hooks:
@@ -343,18 +302,18 @@ class Connection:
         two verify modes the stricter one holds, and the verify hooks of both are asked. Raises ConcurrentUseError;
         ConfigurationError for a client that has a verify hook, and whose new Config has none, and so would ask nobody.
         """
-        self.operation.check_entry("switch_config")
+        self.check_entry("switch_config")
         hook = config.hooks.verify
         if hook is not None:
             self.verify_hooks = tuple(dict.fromkeys((*self.verify_hooks, hook)))
         elif self.verify_hooks and not self.server_side:
             raise ConfigurationError("switch_config", "the verify hook would not be asked", "give both of them one")
-        connections.switch_context(self._ssl, config.ssl_context)
+        connections.switch_context(self.ssl, config.ssl_context)
         if config.verify_mode:
-            mode = connections.verify_mode(self._ssl) | config.verify_mode
+            mode = connections.verify_mode(self.ssl) | config.verify_mode
             if not config.post_handshake_auth:
                 mode &= ~VERIFY_POST_HANDSHAKE
-            connections.set_verify_mode(self._ssl, mode)
+            connections.set_verify_mode(self.ssl, mode)
         self.config = config
 
     # -- facts about the connection ------------------------------------------------------------------------------------
@@ -362,32 +321,32 @@ class Connection:
     @property
     def pending(self) -> int:
         """Plaintext bytes that read() has at hand."""
-        return connections.pending(self._ssl)
+        return connections.pending(self.ssl)
 
     @property
     def unread(self) -> int:
         """Ciphertext bytes that were received and not yet read by OpenSSL."""
-        return bios.pending(self._incoming)
+        return bios.pending(self.incoming)
 
     def take_unread(self) -> bytes:
         """The same bytes, taken away: behind the peer's close_notify they are no ciphertext any more."""
-        return bytes(bios.take(self._incoming))
+        return bytes(bios.take(self.incoming))
 
     @property
     def closed_by_peer(self) -> bool:
         """The peer's close_notify has come, and nothing has failed: a fatal alert sets OpenSSL's flag as well."""
-        return connections.received_shutdown(self._ssl) and not self.handshake.dead
+        return connections.received_shutdown(self.ssl) and not self.dead
 
     @property
     def server_name(self) -> str | None:
         """RFC 6066 server_name: what the client asked for, at a server in lower case."""
         name = self.handshake.server_name
-        return connections.server_name(self._ssl) if isinstance(name, Unread) else name
+        return connections.server_name(self.ssl) if isinstance(name, Unread) else name
 
     @property
     def session(self) -> Session | None:
         """What a later connection can resume; with TLS 1.3 not before read() has seen a ticket: Session.resumable."""
-        pointer = connections.current_session(self._ssl)
+        pointer = connections.current_session(self.ssl)
         return Session(pointer, self.vouched_until) if pointer is not None else None
 
     @property
@@ -398,52 +357,52 @@ class Connection:
 
     @property
     def session_reused(self) -> bool:
-        return connections.session_reused(self._ssl)
+        return connections.session_reused(self.ssl)
 
     @property
     def alpn_protocol(self) -> bytes:
         """b"" if none was agreed on."""
-        return connections.alpn_protocol(self._ssl)
+        return connections.alpn_protocol(self.ssl)
 
     @property
     def tls13(self) -> bool:
         """TLS 1.3, agreed on or, before that, to be offered."""
-        return connections.protocol_version(self._ssl) >= _TLS13
+        return connections.protocol_version(self.ssl) >= _TLS13
 
     @property
     def version(self) -> str | None:
         """ "TLSv1.3", ...; None before the handshake is finished."""
-        return connections.version(self._ssl) if self.established else None
+        return connections.version(self.ssl) if self.established else None
 
     @property
     def cipher(self) -> tuple[str, str, int] | None:
         """(name, the version that defines it, secret bits); None before the handshake is finished."""
-        return connections.cipher(self._ssl) if self.established else None
+        return connections.cipher(self.ssl) if self.established else None
 
     @property
     def shared_ciphers(self) -> list[tuple[str, str, int]] | None:
         """A server's: what the client offered of its own. None for a client, and before the ClientHello."""
-        return connections.shared_ciphers(self._ssl) if self.server_side else None
+        return connections.shared_ciphers(self.ssl) if self.server_side else None
 
     @property
     def group(self) -> str | None:
         """The key-exchange group; None before the handshake is finished, and where there was no key exchange."""
-        return connections.group_name(self._ssl) if self.established else None
+        return connections.group_name(self.ssl) if self.established else None
 
     @property
     def peer_certificates(self) -> list[bytes]:
         """DER of what the peer sent, its own first. On resumption outside OpenSSL's cache only its own is known."""
-        return connections.peer_certificates(self._ssl, self.server_side)
+        return connections.peer_certificates(self.ssl, self.server_side)
 
     @property
     def verified_chain(self) -> list[bytes]:
         """DER of the chain that was built for the peer's certificate, up to the trust anchor. Empty without one."""
-        return connections.verified_peer_chain(self._ssl)
+        return connections.verified_peer_chain(self.ssl)
 
     @property
     def certificate(self) -> bytes | None:
         """DER of this side's own."""
-        return connections.own_certificate(self._ssl)
+        return connections.own_certificate(self.ssl)
 
     @property
     def certificate_chain(self) -> CertificateChain | None:
@@ -451,9 +410,9 @@ class Connection:
         chosen = self.certificate
         return next((chain for chain in self.config.certificates if chain.der == chosen), None)
 
-    def finished(self, ours: bool) -> bytes:
-        """verify_data of this side's Finished, or the peer's; empty before it."""
-        return connections.finished(self._ssl, ours)
+    def verify_data(self, ours: bool) -> bytes:
+        """Of this side's Finished, or the peer's; empty before it."""
+        return connections.finished(self.ssl, ours)
 
     def export_keying_material(self, label: bytes, length: int, context: bytes | None = None) -> bytes:
         """RFC 5705, RFC 8446 7.5. Under TLS 1.2 an empty context is another one than None. Raises ValueError for a
@@ -462,7 +421,7 @@ class Connection:
             raise ValueError("handshake not done yet")
         if length < 1:
             raise ValueError(f"{length} bytes of keying material")
-        return connections.exported_keying_material(self._ssl, label, length, context)
+        return connections.exported_keying_material(self.ssl, label, length, context)
 
 
 @lru_cache(1024)  # asked several times in a handshake; and most names are asked for again

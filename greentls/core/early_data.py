@@ -28,8 +28,6 @@ __all__ = ["EarlyConnection", "server_connection"]
 class EarlyConnection(Connection):
     """early_data: what has come of it so far; Config.max_early_data bytes at most."""
 
-    early = True
-
     def __init__(self, config: Config, *, owner: Owner = nobody) -> None:
         super().__init__(config, owner=owner)
         self._kept: deque[bytes] = deque()  # early data that do_handshake() received, and read() has not given yet
@@ -38,10 +36,9 @@ class EarlyConnection(Connection):
 
     def step_handshake(self) -> int:
         """DONE: finished, or, the first time, some early data has come."""
-        handshake = self.handshake
-        handshake.begin()
-        was_established = handshake.established
-        while not handshake.established or (was_established and not handshake.finished):
+        self.begin()
+        was_established = self.established
+        while not self.established or (was_established and not self.finished):
             said = self._step_early("do_handshake", bios.RECORD_SIZE)
             if isinstance(said, bytes):
                 self._kept.append(said)
@@ -50,15 +47,16 @@ class EarlyConnection(Connection):
         return DONE
 
     def step_read(self, size: int) -> bytes | int:
-        handshake = self.handshake
-        while handshake.established and not (handshake.finished or self._kept):
+        if self.finished and not self._kept:
+            self.__class__ = Connection  # type: ignore[assignment]  # its base: it is as any other from now on
+            return self.step_read(size)
+        while self.established and not (self.finished or self._kept):
             said = self._step_early("read", min(size, bios.RECORD_SIZE))
             if said != DONE:
                 return said
         try:
             data = self._kept.popleft()
         except IndexError:
-            self.early = not handshake.finished
             return super().step_read(size)
         if len(data) > size:
             self._kept.appendleft(data[size:])
@@ -77,30 +75,27 @@ class EarlyConnection(Connection):
         return super().step_write_from(address, length)
 
     def _write_early(self, data: Memory | bytes, length: int) -> int:
-        operation = self.operation
-        if operation.attached and operation.unsent and (step := operation.send()) != DONE:
+        if self.attached and self.unsent and (step := self.send()) != DONE:
             return step
         if length:
-            operation.run("write", connections.write_early_data, (self._ssl, data, length))
-        return DONE if not operation.attached or operation.send() == DONE else UNSENT
+            self.run("write", connections.write_early_data, (self.ssl, data, length))
+        return DONE if not self.attached or self.send() == DONE else UNSENT
 
     def _step_early(self, name: str, room: int) -> bytes | int:
         """Early data. DONE: the handshake is finished. Or what a Pump waits for."""
         buffer = bios.read_buffer(room)
-        operation = self.operation
         while True:
-            length = operation.run(name, self._accept, (self._ssl, buffer, room))
+            length = self.run(name, self._accept, (self.ssl, buffer, room))
             if length > 1:
                 data = bios.read_bytes(buffer, length - 1)
                 self.early_data += data
-                self.handshake.accept_early_data()
-                operation.keep_step()
+                self.accept_early_data()
                 return data
-            step = ENDED if length == WANT_READ and operation.eof else length
+            step = ENDED if length == WANT_READ and self.eof else length
             self._shaken(name, step)
             if step != WANT_READ:
                 return step
-            step = operation.refill()
+            step = self.refill()
             if step != DONE:
                 return step
 

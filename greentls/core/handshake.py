@@ -1,13 +1,13 @@
 """The states of a connection, and the record of its handshake.
 
 A connection is in one State at a time, and each step from one to the next is one of TRANSITIONS. All steps are taken in
-this file, by a method of Handshake that says what has happened; any other step is an IllegalTransition.
+this file, by a method of States that says what has happened; any other step is an IllegalTransition.
 
     FRESH --> HELLO --> HANDSHAKING --> EARLY --> ESTABLISHED --> CLOSING        and from any of them: DEAD
 
-The Connection and its Operation share one Handshake. The connection asks it what may be done now, and the operation
-tells it that the connection has died. It also records what the handshake finds out. What only the handshake needs is
-forgotten as soon as data flow; the rest stays, for the sessions that come later and for whoever asks how it went.
+A Connection is a States: what may be done now is written into fields of its pump, which asks them. Its Handshake, the
+record, has what the handshake finds out. What only the handshake needs is forgotten as soon as data flow; the rest
+stays, for the sessions that come later and for whoever asks how it went.
 
 The peer's close_notify is no state here. OpenSSL keeps it (SSL_get_shutdown(3)), and it ends nothing but read().
 """
@@ -15,14 +15,15 @@ The peer's close_notify is no state here. OpenSSL keeps it (SSL_get_shutdown(3))
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from greentls.core.session import Session
 
-__all__ = ["TRANSITIONS", "UNREAD", "Handshake", "IllegalTransition", "Outcome", "SessionLookup", "State", "Unread"]
+__all__ = [
+    "TRANSITIONS", "UNREAD", "Handshake", "IllegalTransition", "Outcome", "SessionLookup", "State", "States", "Unread",
+]  # fmt: skip
 
 
 class State(str, Enum):  # str: to hash one is C's work
@@ -88,15 +89,75 @@ class SessionLookup(NamedTuple):
     seconds: float
 
 
-@dataclass(slots=True, eq=False)
-class Handshake:
-    """The state of one connection, and what its handshake has found out. Written by the methods below only."""
+class States:
+    """The state of one connection.
 
-    state: State = FRESH
-    writable: bool = False  # data may be written
-    established: bool = False  # data may be read: the handshake is finished, or far enough for early data
-    finished: bool = False  # the handshake is
-    dead: str = ""  # why the state is DEAD
+    An exception may be thrown in between any two lines of a step, which is then taken again: so to take it twice does
+    no harm.
+    """
+
+    handshake: Handshake
+    state = FRESH
+    finished = False  # the handshake is
+    # The pump's.
+    dead: str  # why the state is DEAD
+    established: bool  # data may be read: the handshake is finished, or far enough for early data
+    writable: bool  # data may be written
+
+    def _enter(self, state: State) -> None:
+        if state not in TRANSITIONS[self.state] and state is not self.state:
+            raise IllegalTransition(f"a connection does not become {state.value} when it is {self.state.value}")
+        self.state = state
+
+    def foretell(self, server_name: str | None) -> None:
+        """A strategy has read the hello, and asks hooks what OpenSSL will ask. foretold() ends it."""
+        self._enter(HELLO)
+        self.handshake.server_name = server_name
+
+    def foretold(self, answers: Answers) -> None:
+        """OpenSSL reads the hello next, and asks the hooks that have not answered."""
+        self.handshake.server_name, self.handshake.answers = UNREAD, answers
+
+    def begin(self) -> bool:
+        """do_handshake() has been called. True: for the first time."""
+        if self.state is not FRESH and self.state is not HELLO:
+            return False
+        self.state = HANDSHAKING  # TRANSITIONS has it from both
+        return True
+
+    def accept_early_data(self) -> None:
+        """Some has come, for the first time or again."""
+        if self.state is not CLOSING:
+            self._enter(EARLY)
+            self.handshake.forget()
+            self.established = self.writable = True
+
+    def finish(self) -> None:
+        if self.state is not CLOSING:  # a server may say close_notify before the client's Finished has come
+            if self.state is HANDSHAKING:
+                self.state = ESTABLISHED  # TRANSITIONS has it
+            else:
+                self._enter(ESTABLISHED)
+            self.handshake.forget()
+            self.established = self.writable = True
+        self.finished = True
+
+    def close(self) -> None:
+        """close_notify has been said, now or before."""
+        self.writable = False
+        self._enter(CLOSING)
+
+    def die(self, reason: str) -> None:
+        self.dead = reason  # which keeps everybody out, so it comes first
+        self.writable = False
+        self._enter(DEAD)
+
+
+class Handshake:
+    """What one handshake has found out. Written by the methods below, and by OpenSSL's callbacks.
+
+    What was not found out is an attribute of the class, so that nothing is written for it.
+    """
 
     # What only the handshake needs.
     hello: bytes | None = None  # at a server, the client's first one, for as long as a second one may come
@@ -116,59 +177,9 @@ class Handshake:
     session_key: Any = None  # where ClientSessions keeps what the client gets, None: nowhere. Any: only it looks inside
     vouched_until: float | None = None  # a client's: expiry of the OCSP response that confirmed the peer's certificate
 
-    # -- the steps -----------------------------------------------------------------------------------------------------
-    #
-    # An exception may be thrown in between any two lines, and the step is then taken again: so to take it twice does no
-    # harm.
-
-    def _enter(self, state: State) -> None:
-        if state not in TRANSITIONS[self.state] and state is not self.state:
-            raise IllegalTransition(f"a connection does not become {state.value} when it is {self.state.value}")
-        self.state = state
-
-    def foretell(self, server_name: str | None) -> None:
-        """A strategy has read the hello, and asks hooks what OpenSSL will ask. foretold() ends it."""
-        self._enter(HELLO)
-        self.server_name = server_name
-
-    def foretold(self, answers: Answers) -> None:
-        """OpenSSL reads the hello next, and asks the hooks that have not answered."""
-        self.server_name, self.answers = UNREAD, answers
-
-    def begin(self) -> bool:
-        """do_handshake() has been called. True: for the first time."""
-        if self.state is not FRESH and self.state is not HELLO:
-            return False
-        self.state = HANDSHAKING  # TRANSITIONS has it from both
-        return True
-
-    def accept_early_data(self) -> None:
-        """Some has come, for the first time or again."""
-        if self.state is not CLOSING:
-            self._enter(EARLY)
-            self._let_data_flow()
-
-    def finish(self) -> None:
-        if self.state is not CLOSING:  # a server may say close_notify before the client's Finished has come
-            self._enter(ESTABLISHED)
-            self._let_data_flow()
-        self.finished = True
-
-    def _let_data_flow(self) -> None:
+    def forget(self) -> None:
+        """Data flow: what only the handshake needs is not kept."""
         self.hello = self.offered_psks = self.kept = self.answers = None
-        self.established = self.writable = True
-
-    def close(self) -> None:
-        """close_notify has been said, now or before."""
-        self.writable = False
-        self._enter(CLOSING)
-
-    def die(self, reason: str) -> None:
-        self.dead = reason  # which keeps everybody out, so it comes first
-        self.writable = False
-        self._enter(DEAD)
-
-    # -- the findings --------------------------------------------------------------------------------------------------
 
     def looked_up(self, lookup: SessionLookup | None) -> None:
         self.session_lookup = lookup

@@ -12,6 +12,8 @@
      (spare_plain); the buffer that is received into is shared, since nothing can switch while it is in use;
    - an SSL* has one occupant. It is noted before the call into OpenSSL and after the checks, with no Python between;
    - a verb holds a reference to its pump, so that neither the collector nor an exception takes it away;
+   - the SSL* is freed with the pump's memory, when nobody can call a method of it any more. It is not Python's object, so
+     the collector, which calls the finalizers of garbage in any order, cannot free it before one that uses it;
    - SSL_get_error(3) is asked before the GIL is taken again.
 
    OpenSSL's functions come as addresses: no header and no library of it is needed to build this, and the very library
@@ -32,21 +34,36 @@
 #define MSG_NOSIGNAL 0 /* Python ignores SIGPIPE */
 #endif
 
-#define CONTRACT 2 /* pump.py has the same number, or does not use this file */
+#define CONTRACT 3 /* pump.py has the same number, or does not use this file */
 
 /* What a verb answers besides a length: pump.py explains them. */
 enum { DONE = 1, WANT_READ = 0, CLOSED = -1, WANT_WRITE = -2, ENDED = -3, SPENT = -4, UNSENT = -5 };
 enum { FAILED = INT_MIN }; /* a Python exception is set */
-enum { ADMISSIONS = 100 };  /* asked for in a row: one is enough, unless others run meanwhile */
 
 enum { RECORD_SIZE = 16384, RECEIVE_SIZE = 65536, SEND_SIZE = 131072 + 4096 };
 enum { MAX_UNSENT = 16384, TURN = 128, PER_UNIT = 4096, BULKY = 4096, HEADER_SIZE = 5 };
 
 /* ssl.h, err.h, sslerr.h: numbers that OpenSSL cannot change any more */
-enum { SSL_ERROR_WANT_READ = 2, SSL_ERROR_SYSCALL = 5, SSL_ERROR_ZERO_RETURN = 6, SSL_RECEIVED_SHUTDOWN = 2 };
+enum { SSL_ERROR_WANT_READ = 2, SSL_ERROR_SYSCALL = 5, SSL_ERROR_ZERO_RETURN = 6 };
+enum { SSL_SENT_SHUTDOWN = 1, SSL_RECEIVED_SHUTDOWN = 2 };
 enum { REASON_MASK = 0x7FFFFF, SSL_R_SHUTDOWN_WHILE_IN_INIT = 407 };
 
+#ifdef _MSC_VER
+#define THREAD_LOCAL __declspec(thread)
+#else
+#define THREAD_LOCAL _Thread_local
+#endif
+
 static struct {
+    void *(*SSL_new)(void *);
+    void (*SSL_free)(void *);
+    void (*SSL_set_accept_state)(void *);
+    void (*SSL_set_connect_state)(void *);
+    void (*SSL_set_bio)(void *, void *, void *);
+    void (*SSL_set_shutdown)(void *, int);
+    const void *(*BIO_s_mem)(void);
+    void *(*BIO_new)(const void *);
+    int (*BIO_free)(void *);
     int (*SSL_do_handshake)(void *);
     int (*SSL_read)(void *, void *, int);
     int (*SSL_write)(void *, const void *, int);
@@ -64,26 +81,30 @@ static struct {
 enum { FUNCTIONS = sizeof(call) / sizeof(call.recv) };
 
 static PyObject *running; /* {SSL*: its Pump} of those that are inside OpenSSL, the last one last */
-static PyObject *getcurrent, *address_of, *save_errors, *restore_errors;
+static PyObject *getcurrent, *ssl_at, *bio_at, *save_errors, *restore_errors;
 static PyObject *no_text, *nobody;
 static PyObject *n_handshake, *n_read, *n_write, *n_shutdown, *n_send, *n_receive;
-static PyObject *m_admit, *m_failed, *m_not_now, *m_left;
+static PyObject *m_refusal, *m_failed, *m_not_now, *m_left;
+
+static unsigned long long threads; /* that have been here */
+static THREAD_LOCAL unsigned long long this_thread;
 
 static char received_data[RECEIVE_SIZE];
 static char *spare_plain; /* the buffer for plaintext that nobody owns */
 
 typedef struct {
     PyObject_HEAD
-    PyObject *ssl, *incoming, *outgoing; /* cffi's pointers; ssl is the key in running */
     void *c_ssl, *c_incoming, *c_outgoing;
+    PyObject *ssl;    /* cffi's pointer, the key in running */
     PyObject *socket; /* keeps the descriptor open */
     int descriptor;   /* -1: none */
-    PyObject *name, *dead, *failure, *entrant;
+    PyObject *name, *dead, *failure, *entrant, *hub, *ask;
     long long received, drained_at;
     int budget, messages;
     long ours; /* bytes at the front of the outgoing BIO that are a writer's, and what came before it */
-    unsigned long thread;
-    char busy, server_side, readable, writable, eof, emptied, eager, attended, awaited, bulky, whole_records;
+    unsigned long long thread, waits; /* numbers of threads; 0: none */
+    unsigned long long inside;        /* the occupant's */
+    char busy, server_side, established, writable, eof, emptied, eager, attended, awaited, bulky, whole_records;
     unsigned char header[HEADER_SIZE];
     int header_length;
     int missing; /* bytes of the record whose header has come */
@@ -91,10 +112,28 @@ typedef struct {
 
 /* -- inside OpenSSL ------------------------------------------------------------------------------------------------ */
 
+static void
+keep(PyObject **where, PyObject *what)
+{
+    PyObject *before = *where;
+    Py_INCREF(what);
+    *where = what;
+    Py_XDECREF(before);
+}
+
 static int
 is_true(PyObject *thing)
 {
     return thing != NULL && thing != Py_None && PyObject_IsTrue(thing) == 1;
+}
+
+static void
+raise(PyObject *failed)
+{
+    if (failed != NULL) {
+        PyErr_SetObject((PyObject *)Py_TYPE(failed), failed);
+        Py_DECREF(failed);
+    }
 }
 
 /* Whether the running greenlet is the one that entered last, and so was admitted. -1: an exception. */
@@ -120,6 +159,15 @@ was_admitted(Pump *pump)
     return who == me;
 }
 
+static unsigned long long
+thread_number(void)
+{
+    if (this_thread == 0) {
+        this_thread = ++threads; /* under the GIL */
+    }
+    return this_thread;
+}
+
 static int
 is_made(Pump *pump)
 {
@@ -129,35 +177,46 @@ is_made(Pump *pump)
     return pump->ssl != NULL;
 }
 
-/* Raises what forbids to enter, and notes who may. 0, or -1 with an exception. */
+/* Raises what refusal() returns. */
+static int
+refuse(Pump *pump, PyObject *name)
+{
+    raise(PyObject_CallMethodObjArgs((PyObject *)pump, m_refusal, name, NULL));
+    return -1;
+}
+
+/* Notes who enters, or raises what forbids it: somebody is inside, an operation has failed for good, or this is the
+   wrong thread, or the hub. 0, or -1 with an exception. */
 static int
 may_enter(Pump *pump, PyObject *name)
 {
-    int tries;
-    if (!is_made(pump)) {
+    PyObject *me, *entrant, *before;
+    unsigned long long thread = thread_number();
+    int admitted;
+    if (!is_made(pump) || (admitted = was_admitted(pump)) < 0) {
         return -1;
     }
-    for (tries = 0; tries < ADMISSIONS; tries++) {
-        PyObject *me, *before;
-        int admitted = was_admitted(pump);
-        if (admitted < 0) {
-            return -1;
-        }
-        if (admitted && !pump->busy && !is_true(pump->dead)) {
-            return 0;
-        }
-        me = PyObject_CallMethodObjArgs((PyObject *)pump, m_admit, name, NULL); /* Python: others may have run since */
-        if (me == NULL) {
-            return -1;
-        }
-        before = pump->busy ? me : pump->entrant; /* an occupant's stays */
-        if (!pump->busy) {
-            pump->entrant = me;
-        }
-        Py_XDECREF(before);
+    if (admitted) {
+        return pump->busy || is_true(pump->dead) ? refuse(pump, name) : 0;
     }
-    PyErr_SetString(PyExc_RuntimeError, "admit() lets in whom it must not");
-    return -1;
+    if ((me = PyObject_CallNoArgs(getcurrent)) == NULL) {
+        return -1;
+    }
+    entrant = PyWeakref_NewRef(me, NULL); /* may run the collector, and so Python: the checks come behind it */
+    Py_DECREF(me);                        /* it runs */
+    if (entrant == NULL) {
+        return -1;
+    }
+    if (pump->busy || is_true(pump->dead) || (me == pump->hub && name != n_shutdown) || thread == pump->waits ||
+        (pump->thread != 0 && pump->thread != thread)) {
+        Py_DECREF(entrant);
+        return refuse(pump, name);
+    }
+    before = pump->entrant;
+    pump->thread = thread;
+    pump->entrant = entrant;
+    Py_XDECREF(before);
+    return 0;
 }
 
 static int
@@ -172,7 +231,7 @@ enter(Pump *pump, PyObject *name, PyObject **found)
         return -1;
     }
     pump->busy = 1;
-    pump->thread = PyThread_get_thread_ident();
+    pump->inside = thread_number();
     before = pump->name;
     Py_INCREF(name);
     pump->name = name;
@@ -236,15 +295,6 @@ outcome(Pump *pump, PyObject *name, int result, int error, PyObject **failed)
     *failed = PyObject_CallMethodObjArgs((PyObject *)pump, m_failed, name,
                                          result <= 0 && error != SSL_ERROR_WANT_READ ? Py_True : Py_False, NULL);
     return FAILED;
-}
-
-static void
-raise(PyObject *failed)
-{
-    if (failed != NULL) {
-        PyErr_SetObject((PyObject *)Py_TYPE(failed), failed);
-        Py_DECREF(failed);
-    }
 }
 
 static int
@@ -316,15 +366,7 @@ is_elsewhere(Pump *pump, PyObject *name)
     if (!is_made(pump)) {
         return 1;
     }
-    if (pump->busy && pump->thread != PyThread_get_thread_ident()) {
-        PyObject *done = PyObject_CallMethodObjArgs((PyObject *)pump, m_admit, name, NULL);
-        if (done != NULL) {
-            Py_DECREF(done);
-            PyErr_SetString(PyExc_RuntimeError, "admit() has let in whom it must not");
-        }
-        return 1;
-    }
-    return 0;
+    return pump->busy && pump->inside != thread_number() && refuse(pump, name);
 }
 
 /* -- the descriptor ------------------------------------------------------------------------------------------------ */
@@ -482,7 +524,7 @@ static int
 push_or_forget(Pump *pump)
 {
     int sent = push(pump);
-    if (sent == FAILED && pump->server_side && pump->readable &&
+    if (sent == FAILED && pump->server_side && pump->established &&
         (PyErr_ExceptionMatches(PyExc_BrokenPipeError) || PyErr_ExceptionMatches(PyExc_ConnectionResetError))) {
         PyErr_Clear();
         discard(pump->c_outgoing, LONG_MAX);
@@ -567,7 +609,7 @@ do_read(Pump *pump, char *plain, int room)
     for (;;) {
         long long received = pump->received;
         int step;
-        if (!pump->readable) {
+        if (!pump->established) {
             return not_now(pump, n_read);
         }
         if (received == pump->drained_at) {
@@ -650,7 +692,7 @@ static int
 do_shutdown(Pump *pump)
 {
     int step;
-    if (!pump->readable) {
+    if (!pump->established) {
         return not_now(pump, n_shutdown);
     }
     step = operate(pump, n_shutdown, NULL, 0);
@@ -663,6 +705,19 @@ answer(Pump *pump, int step)
 {
     Py_DECREF(pump);
     return step == FAILED ? NULL : PyLong_FromLong(step);
+}
+
+static PyObject *
+Pump_admit(PyObject *self, PyObject *name)
+{
+    int step;
+    Py_INCREF(self);
+    step = may_enter((Pump *)self, name);
+    Py_DECREF(self);
+    if (step < 0) {
+        return NULL;
+    }
+    Py_RETURN_NONE;
 }
 
 static PyObject *
@@ -863,8 +918,8 @@ Pump_attach(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
     Pump *pump = (Pump *)self;
     PyObject *socket, *before, *number;
     long descriptor;
-    if (count < 1 || count > 2) {
-        return PyErr_Format(PyExc_TypeError, "attach() takes a socket, and whether it is read by whole records");
+    if (count < 1 || count > 4) {
+        return PyErr_Format(PyExc_TypeError, "attach() takes a socket, whether whole_records, whether eager, and a hub");
     }
     socket = arguments[0];
     number = PyObject_CallMethod(socket, "fileno", NULL);
@@ -876,7 +931,9 @@ Pump_attach(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
     if (descriptor == -1 && PyErr_Occurred()) {
         return NULL;
     }
-    pump->whole_records = count == 2 && arguments[1] == Py_True;
+    pump->whole_records = count > 1 && arguments[1] == Py_True;
+    pump->eager = count > 2 && arguments[2] == Py_True;
+    keep(&pump->hub, count > 3 ? arguments[3] : Py_None);
     before = pump->socket;
     Py_INCREF(socket);
     pump->socket = socket;
@@ -916,51 +973,68 @@ Pump_rest(PyObject *self, PyObject *Py_UNUSED(none))
 
 /* -- the object ---------------------------------------------------------------------------------------------------- */
 
+/* A memory BIO at each side of an SSL*, which owns them. */
 static int
-Pump_init(PyObject *self, PyObject *arguments, PyObject *keywords)
+make(Pump *pump, void *context, int server_side)
 {
-    static char *names[] = {"ssl", "incoming", "outgoing", "server_side", NULL};
-    Pump *pump = (Pump *)self;
-    PyObject *given[3], **kept[3] = {&pump->ssl, &pump->incoming, &pump->outgoing};
-    void **pointers[3] = {&pump->c_ssl, &pump->c_incoming, &pump->c_outgoing};
-    int server_side, index;
-    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "OOOp", names, &given[0], &given[1], &given[2],
-                                     &server_side)) {
+    void *ssl = call.SSL_new(context), *incoming = call.BIO_new(call.BIO_s_mem());
+    void *outgoing = call.BIO_new(call.BIO_s_mem());
+    PyObject *address;
+    if (ssl == NULL || incoming == NULL || outgoing == NULL) {
+        call.BIO_free(incoming);
+        call.BIO_free(outgoing);
+        call.SSL_free(ssl);
+        PyErr_NoMemory();
         return -1;
     }
-    if (pump->ssl != NULL) {
+    if (server_side) {
+        call.SSL_set_accept_state(ssl);
+    }
+    else {
+        call.SSL_set_connect_state(ssl);
+    }
+    call.SSL_set_bio(ssl, incoming, outgoing);
+    pump->c_ssl = ssl;
+    pump->c_incoming = incoming;
+    pump->c_outgoing = outgoing;
+    address = PyLong_FromVoidPtr(ssl);
+    if (address == NULL) {
+        return -1;
+    }
+    pump->ssl = PyObject_CallFunctionObjArgs(ssl_at, address, NULL);
+    Py_DECREF(address);
+    return pump->ssl == NULL ? -1 : 0;
+}
+
+static int
+Pump_init(PyObject *self, PyObject *arguments, PyObject *Py_UNUSED(keywords))
+{
+    Pump *pump = (Pump *)self;
+    PyObject *address;
+    void *context;
+    int server_side;
+    if (!PyArg_ParseTuple(arguments, "Op", &address, &server_side)) {
+        return -1;
+    }
+    context = PyLong_AsVoidPtr(address);
+    if (context == NULL) {
+        if (!PyErr_Occurred()) {
+            PyErr_SetString(PyExc_ValueError, "NULL");
+        }
+        return -1;
+    }
+    if (pump->c_ssl != NULL) {
         PyErr_SetString(PyExc_RuntimeError, "a pump is made once");
         return -1;
-    }
-    for (index = 0; index < 3; index++) {
-        PyObject *number = PyObject_CallFunctionObjArgs(address_of, given[index], NULL);
-        if (number == NULL) {
-            return -1;
-        }
-        *pointers[index] = PyLong_AsVoidPtr(number);
-        Py_DECREF(number);
-        if (*pointers[index] == NULL) {
-            if (!PyErr_Occurred()) {
-                PyErr_SetString(PyExc_ValueError, "NULL");
-            }
-            return -1;
-        }
-    }
-    for (index = 0; index < 3; index++) {
-        Py_INCREF(given[index]);
-        *kept[index] = given[index];
     }
     pump->descriptor = -1;
     pump->server_side = (char)server_side;
     pump->drained_at = server_side ? 0 : -1; /* a client begins */
     pump->budget = TURN;
-    Py_INCREF(no_text);
-    pump->dead = no_text;
-    Py_INCREF(no_text);
-    pump->name = no_text;
-    Py_INCREF(nobody);
-    pump->entrant = nobody;
-    return 0;
+    keep(&pump->dead, no_text);
+    keep(&pump->name, no_text);
+    keep(&pump->entrant, nobody);
+    return make(pump, context, server_side);
 }
 
 static int
@@ -968,15 +1042,12 @@ Pump_traverse(PyObject *self, visitproc visit, void *arg)
 {
     Pump *pump = (Pump *)self;
     Py_VISIT(Py_TYPE(self));
-    Py_VISIT(pump->ssl);
-    Py_VISIT(pump->incoming);
-    Py_VISIT(pump->outgoing);
-    Py_VISIT(pump->socket);
-    Py_VISIT(pump->name);
-    Py_VISIT(pump->dead);
     Py_VISIT(pump->failure);
     Py_VISIT(pump->entrant);
-    return 0;
+    Py_VISIT(pump->hub);
+    Py_VISIT(pump->ask);
+    return 0; /* The socket is not told. So the collector takes it for somebody else's, and does not close it before a
+                 finalizer has said close_notify. It refers to nothing, and so is in no cycle. */
 }
 
 /* Not the pointers: finalizers may come here as long as there is an object. */
@@ -987,6 +1058,8 @@ Pump_clear(PyObject *self)
     pump->descriptor = -1;
     Py_CLEAR(pump->failure);
     Py_CLEAR(pump->entrant);
+    Py_CLEAR(pump->hub);
+    Py_CLEAR(pump->ask);
     return 0;
 }
 
@@ -1001,11 +1074,42 @@ Pump_dealloc(PyObject *self)
     Py_CLEAR(pump->socket);
     Py_CLEAR(pump->name);
     Py_CLEAR(pump->dead);
-    Py_CLEAR(pump->incoming);
-    Py_CLEAR(pump->outgoing);
     Py_CLEAR(pump->ssl);
+    if (pump->c_ssl != NULL) {
+        PyObject *type_of, *value, *traceback;
+        PyErr_Fetch(&type_of, &value, &traceback);
+        /* As if close_notify had been sent, so that its session stays resumable (SSL_set_shutdown(3)). A session that
+           must not be resumed is gone by then: OpenSSL removes it with each fatal alert. */
+        call.SSL_set_shutdown(pump->c_ssl, SSL_SENT_SHUTDOWN);
+        call.SSL_free(pump->c_ssl);
+        PyErr_Restore(type_of, value, traceback);
+    }
     release(self);
     Py_DECREF(type);
+}
+
+static PyObject *
+bio(void *bio)
+{
+    PyObject *address = PyLong_FromVoidPtr(bio), *pointer;
+    if (address == NULL) {
+        return NULL;
+    }
+    pointer = PyObject_CallFunctionObjArgs(bio_at, address, NULL);
+    Py_DECREF(address);
+    return pointer;
+}
+
+static PyObject *
+Pump_incoming(PyObject *self, void *Py_UNUSED(closure))
+{
+    return bio(((Pump *)self)->c_incoming);
+}
+
+static PyObject *
+Pump_outgoing(PyObject *self, void *Py_UNUSED(closure))
+{
+    return bio(((Pump *)self)->c_outgoing);
 }
 
 static PyObject *
@@ -1028,15 +1132,17 @@ Pump_moving(PyObject *Py_UNUSED(self), void *Py_UNUSED(closure))
 
 static PyMemberDef Pump_members[] = {
     {"ssl", T_OBJECT, offsetof(Pump, ssl), READONLY, NULL},
-    {"incoming", T_OBJECT, offsetof(Pump, incoming), READONLY, NULL},
-    {"outgoing", T_OBJECT, offsetof(Pump, outgoing), READONLY, NULL},
     {"server_side", T_BOOL, offsetof(Pump, server_side), READONLY, NULL},
     {"name", T_OBJECT, offsetof(Pump, name), 0, NULL},
     {"dead", T_OBJECT, offsetof(Pump, dead), 0, NULL},
     {"failure", T_OBJECT, offsetof(Pump, failure), 0, NULL},
     {"entrant", T_OBJECT, offsetof(Pump, entrant), 0, NULL},
+    {"hub", T_OBJECT, offsetof(Pump, hub), 0, NULL},
+    {"ask", T_OBJECT, offsetof(Pump, ask), 0, NULL},
+    {"thread", T_ULONGLONG, offsetof(Pump, thread), 0, NULL},
+    {"waits", T_ULONGLONG, offsetof(Pump, waits), 0, NULL},
     {"busy", T_BOOL, offsetof(Pump, busy), READONLY, NULL},
-    {"readable", T_BOOL, offsetof(Pump, readable), 0, NULL},
+    {"established", T_BOOL, offsetof(Pump, established), 0, NULL},
     {"writable", T_BOOL, offsetof(Pump, writable), 0, NULL},
     {"eof", T_BOOL, offsetof(Pump, eof), 0, NULL},
     {"eager", T_BOOL, offsetof(Pump, eager), READONLY, NULL},
@@ -1052,6 +1158,8 @@ static PyMemberDef Pump_members[] = {
 };
 
 static PyGetSetDef Pump_properties[] = {
+    {"incoming", Pump_incoming, NULL, NULL, NULL},
+    {"outgoing", Pump_outgoing, NULL, NULL, NULL},
     {"unsent", Pump_unsent, NULL, NULL, NULL},
     {"attached", Pump_attached, NULL, NULL, NULL},
     {"moving", Pump_moving, NULL, NULL, NULL},
@@ -1061,13 +1169,14 @@ static PyGetSetDef Pump_properties[] = {
 #define FAST(function) (PyCFunction)(void (*)(void))(function), METH_FASTCALL
 
 static PyMethodDef Pump_methods[] = {
+    {"admit", Pump_admit, METH_O, NULL},
     {"run", FAST(Pump_run), NULL},
-    {"do_handshake", Pump_do_handshake, METH_NOARGS, NULL},
-    {"read", Pump_read, METH_O, NULL},
-    {"read_into", FAST(Pump_read_into), NULL},
-    {"write", Pump_write, METH_O, NULL},
-    {"write_from", FAST(Pump_write_from), NULL},
-    {"shutdown", Pump_shutdown, METH_NOARGS, NULL},
+    {"continue_handshake", Pump_do_handshake, METH_NOARGS, NULL},
+    {"step_read", Pump_read, METH_O, NULL},
+    {"step_read_into", FAST(Pump_read_into), NULL},
+    {"step_write", Pump_write, METH_O, NULL},
+    {"step_write_from", FAST(Pump_write_from), NULL},
+    {"step_shutdown", Pump_shutdown, METH_NOARGS, NULL},
     {"send", Pump_send, METH_NOARGS, NULL},
     {"send_or_forget", Pump_send_or_forget, METH_NOARGS, NULL},
     {"refill", Pump_refill, METH_NOARGS, NULL},
@@ -1117,22 +1226,13 @@ occupants(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none))
     return PyDict_Values(running);
 }
 
-static void
-keep(PyObject **where, PyObject *what)
-{
-    PyObject *before = *where;
-    Py_INCREF(what);
-    *where = what;
-    Py_XDECREF(before);
-}
-
 static PyObject *
 bind_functions(PyObject *Py_UNUSED(module), PyObject *arguments)
 {
-    PyObject *addresses, *current, *address, *save, *restore, *absent;
+    PyObject *addresses, *current, *ssl, *bio, *save, *restore, *absent;
     void *functions[FUNCTIONS];
     Py_ssize_t index;
-    if (!PyArg_ParseTuple(arguments, "O!OOOOO", &PyTuple_Type, &addresses, &current, &address, &save, &restore,
+    if (!PyArg_ParseTuple(arguments, "O!OOOOOO", &PyTuple_Type, &addresses, &current, &ssl, &bio, &save, &restore,
                           &absent)) {
         return NULL;
     }
@@ -1158,15 +1258,23 @@ bind_functions(PyObject *Py_UNUSED(module), PyObject *arguments)
     }
     memcpy(&call, functions, sizeof(call));
     keep(&getcurrent, current);
-    keep(&address_of, address);
+    keep(&ssl_at, ssl);
+    keep(&bio_at, bio);
     keep(&save_errors, save);
     keep(&restore_errors, restore);
     keep(&nobody, absent);
     Py_RETURN_NONE;
 }
 
+static PyObject *
+current_thread(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none))
+{
+    return PyLong_FromUnsignedLongLong(thread_number());
+}
+
 static PyMethodDef functions[] = {
     {"bind", bind_functions, METH_VARARGS, NULL},
+    {"current_thread", current_thread, METH_NOARGS, NULL},
     {"occupant", occupant, METH_O, NULL},
     {"occupants", occupants, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
@@ -1180,7 +1288,7 @@ static const struct {
     const char *text;
 } texts[] = {
     {&no_text, ""},          {&n_handshake, "do_handshake"}, {&n_read, "read"},       {&n_write, "write"},
-    {&n_shutdown, "shutdown"}, {&n_send, "send"},            {&n_receive, "receive"}, {&m_admit, "admit"},
+    {&n_shutdown, "shutdown"}, {&n_send, "send"},            {&n_receive, "receive"}, {&m_refusal, "refusal"},
     {&m_failed, "failed"},   {&m_not_now, "not_now"},    {&m_left, "tell_those_who_wait"},
 };
 

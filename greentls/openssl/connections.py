@@ -35,9 +35,10 @@ _READ_EARLY_DATA_SUCCESS, _EARLY_DATA_ACCEPTED = 1, 2
 _HOSTFLAG_NO_PARTIAL_WILDCARDS, _HOSTFLAG_NEVER_CHECK_SUBJECT = 0x4, 0x20
 
 
-def new(context: SSL_CTX, server_side: bool) -> tuple[SSL, BIO, BIO]:
-    """(the connection, owned; its incoming and outgoing memory BIO, which live as long). Raises MemoryError."""
-    ssl = lib.SSL_new(context)  # it takes a reference to the context
+def new(context: int, server_side: bool) -> tuple[SSL, BIO, BIO]:
+    """(a connection of the SSL_CTX at this address, owned; its incoming and outgoing memory BIO, which live as long).
+    Raises MemoryError."""
+    ssl = lib.SSL_new(ffi.cast("SSL_CTX *", context))  # it takes a reference to the context
     if not ssl:
         raise MemoryError("SSL_new")
     ssl = owned(ssl, _free_quietly)

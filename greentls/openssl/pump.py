@@ -1,8 +1,10 @@
 """The pump: descriptor -> BIO -> SSL_* -> BIO -> descriptor, as far as it goes without waiting.
 
-A pump has one connection's SSL*, its two memory BIOs and, once it is attached, a non-blocking socket. Each verb enters
-OpenSSL, sends what it has for the peer, receives, and begins again, until there is something to tell. It never waits
-for the socket: it says what to wait for, and the caller, who knows the loop, waits and calls again. The rules:
+A pump makes and owns one connection's SSL* and its two memory BIOs; once it is attached, it has a non-blocking socket.
+Each verb enters OpenSSL, sends what it has for the peer, receives, and begins again, until there is something to tell.
+It never waits for the socket: it says what to wait for, and the caller, who knows the loop, waits and calls again. The
+rules:
+
 
 - **It sends before it receives.** What OpenSSL has for the peer may be what the peer waits for.
 - **Its work is bounded.** Each record and each receive takes from `budget`. When that is spent the verb says so,
@@ -10,10 +12,11 @@ for the socket: it says what to wait for, and the caller, who knows the loop, wa
   the same where there is a loop, and ends the work where there is none. Whoever waits gets a new budget.
 - **It owns its buffers,** from before the C call that fills one until the content is copied, sent or given to a BIO.
 - **One occupant.** OpenSSL is not re-entrant, but its callbacks may wait, so a second entry is possible; it is refused
-  before OpenSSL is entered. `busy`, `dead`, `failure` and `entrant` are the bridge's as much as the pump's: a callback
-  that fails notes why, and the pump raises that when OpenSSL has returned.
+  before OpenSSL is entered. So are another thread than that of the first operation, and the hub, which must not wait.
+  `busy`, `dead`, `failure` and `entrant` are the bridge's as much as the pump's: a callback that fails notes why, and
+  the pump raises that when OpenSSL has returned.
 
-A subclass (the bridge's Operation) decides who may enter and what a failure is called: admit(), failed(), not_now().
+A subclass (the bridge's Operation) says what is raised: refusal(), failed(), not_now().
 
 The pump exists twice. PlainPump below is Python, where a signal handler, a finalizer or another greenlet may run
 between any two bytecodes. `_pump.c` is its twin, where nobody can, with the same verbs; it is used where it was built,
@@ -23,8 +26,11 @@ unless GREENTLS_PURE is set. Nothing else differs, and one suite of tests holds 
 from __future__ import annotations
 
 import errno
+import gc
 import os
+import weakref
 from collections.abc import Callable
+from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -32,14 +38,16 @@ from greenlet import getcurrent
 
 from greentls.errors import ConcurrentUseError, ConnectionDead
 from greentls.openssl import bios, connections, errors, symbols
-from greentls.openssl.library import BIO, SSL, Memory, pointer
+from greentls.openssl.library import SSL, Memory, ffi
+from greentls.openssl.lifetimes import hold
 
 __all__ = [
     "BOTH", "BULKY", "CLOSED", "COMPILED", "DONE", "ENDED", "MAX_UNSENT", "RECEIVE_SIZE", "RECORD_SIZE",
-    "SEND_SIZE", "SPENT", "TURN", "UNSENT", "WANT_READ", "WANT_WRITE", "PlainPump", "Pump", "occupant", "occupants",
+    "SEND_SIZE", "SPENT", "TURN", "UNSENT", "WANT_READ", "WANT_WRITE", "PlainPump", "Pump", "current_thread",
+    "occupant", "occupants",
 ]  # fmt: skip
 
-CONTRACT = 2  # _pump.c has the same number, or is an older build and not used
+CONTRACT = 3  # _pump.c has the same number, or is an older build and not used
 
 # What a verb answers, besides a number of bytes.
 DONE = 1
@@ -72,6 +80,7 @@ _SEND, _RECEIVE = "send", "receive"
 
 
 Entrant = Callable[[], object]  # a weak reference to a greenlet, or nobody
+Thread = object  # what tells threads apart; 0: none
 
 
 def nobody() -> None:
@@ -92,14 +101,19 @@ _running: dict[SSL, tuple[PlainPump, Entrant]] = {}
 class PlainPump:
     """See the module's docstring.
 
-    ssl, incoming, outgoing: an SSL* and its memory BIOs, which it owns. server_side: which side it is.
+    context: the address of an SSL_CTX, which others keep. server_side: which side it is. Raises MemoryError.
     """
 
     name = ""  # of the operation that runs, or that ran last
     dead = ""  # why, once an operation failed for good
     failure: BaseException | None = None  # what a callback raised while the operation runs
-    readable = False  # the handshake is done as far as it must be for data
+    established = False  # the handshake is done as far as it must be for data
     writable = False  # the same, and close_notify has not been said
+    hub: object = None  # a greenlet that must not wait, and so must not enter. It may say close_notify
+    thread: Thread = 0  # that of the first operation
+    waits: Thread = 0  # the one that waits for another one's operation, from before that begins until it is back
+    # Runs a callback's function, if that is not to run in the thread that OpenSSL runs in.
+    ask: Callable[..., Any] | None = None  # Any: what that returns
     eof = False  # the peer's ciphertext has ended
     attended = eager = False
     awaited = False  # somebody waits until nobody is inside any more: tell_those_who_wait()
@@ -114,21 +128,22 @@ class PlainPump:
     _header = b""  # of the next record, as far as it has come
     _missing = 0  # bytes of the record whose header has come
 
-    def __init__(self, ssl: SSL, incoming: BIO, outgoing: BIO, server_side: bool) -> None:
-        self.ssl, self.incoming, self.outgoing = ssl, incoming, outgoing
+    def __init__(self, context: int, server_side: bool) -> None:
+        self.ssl, self.incoming, self.outgoing = connections.new(context, server_side)
         self.server_side = server_side
         # OpenSSL would only say that it wants to read if nothing was received since it last did. These are two counts
         # and no flag, as somebody else may receive between an SSL_read() and the note of it. A client begins.
         self.drained_at = 0 if server_side else -1
-        # The greenlet that entered last. A weak reference, and run() keeps no other: otherwise a greenlet that waits
-        # for ever in a callback could not be collected, which ends the operation with its GreenletExit.
+        # The greenlet that entered last. A weak reference, and no frame keeps another one: otherwise a greenlet that
+        # waits for ever in a callback could not be collected, which ends the operation with its GreenletExit.
         self.entrant: Entrant = nobody
         self._free = [_SEND, _RECEIVE]  # what nobody is at
 
     # -- what a subclass decides ---------------------------------------------------------------------------------------
 
-    def admit(self, name: str) -> Entrant:
-        """A weak reference to the running greenlet; raises if that may not enter, as when somebody is inside."""
+    def refusal(self, name: str) -> BaseException:
+        """What to raise to the running greenlet, which may not enter: somebody is inside, the connection is dead, or
+        this is the hub, or another thread."""
         raise NotImplementedError
 
     def failed(self, name: str, failed: bool) -> BaseException:
@@ -154,18 +169,17 @@ class PlainPump:
         """Calls an SSL_* function with the arguments; its callbacks may wait.
 
         Returns the function's positive result, WANT_READ, or CLOSED. Raises what a callback raised, as itself; what
-        failed() says if OpenSSL failed; what admit() raises before OpenSSL is entered.
+        failed() says if OpenSSL failed; what refusal() says before OpenSSL is entered.
         """
         me = self.entrant
         if me() is not getcurrent():
-            me = self.admit(name)
+            me = self._admitted(name)
         ssl = self.ssl
         entry = self, me  # no other entry is this object
         found = None
         try:
             if _running.setdefault(ssl, entry) is not entry:
-                self.admit(name)
-                raise ConcurrentUseError(f"{name}: somebody else was inside of this connection")
+                raise self.refusal(name)
             if self.dead:
                 raise ConnectionDead(name, reason=self.dead)
             self.entrant = me
@@ -187,10 +201,13 @@ class PlainPump:
                     return CLOSED
             failed = self.failed(name, result <= 0 and error != connections.WANT_READ)
         finally:
-            if ssl in _running and _running[ssl] is entry:  # no call before this is done, since others may run in one
-                del _running[ssl]
-                if self.awaited:
-                    self._left()
+            try:
+                if _running[ssl] is entry:  # no call before this is done, since others may run in one
+                    del _running[ssl]
+            except KeyError:  # it was another's, who has left meanwhile
+                pass
+            if self.awaited and ssl not in _running:
+                self._left()
             if found is not None and _running:
                 errors.restore(found)  # those of an operation that was interrupted
         try:
@@ -198,10 +215,22 @@ class PlainPump:
         finally:
             del failed  # the traceback holds this frame
 
-    def _may_enter(self, name: str) -> None:
-        """Raises what run() would."""
-        if self.ssl in _running or self.dead or self.entrant() is not getcurrent():
-            self.admit(name)
+    def admit(self, name: str) -> None:
+        """Raises what a verb raises before OpenSSL is entered."""
+        if self.ssl in _running or self.dead:
+            raise self.refusal(name)
+        if self.entrant() is not getcurrent():
+            self.entrant = self._admitted(name)
+
+    def _admitted(self, name: str) -> Entrant:
+        """A weak reference to the running greenlet, which is another one than before."""
+        me, thread = getcurrent(), current_thread()
+        if (me is self.hub and name != "shutdown") or (self.waits and self.waits == thread):
+            raise self.refusal(name)
+        self.thread = self.thread or thread
+        if self.thread != thread:
+            raise self.refusal(name)
+        return weakref.ref(me)
 
     def _left(self) -> None:
         self.awaited = False
@@ -214,12 +243,12 @@ class PlainPump:
 
     # -- the verbs -----------------------------------------------------------------------------------------------------
 
-    def do_handshake(self) -> int:
+    def continue_handshake(self) -> int:
         """DONE, and what is to be sent has not been yet. Else WANT_READ, WANT_WRITE, ENDED, CLOSED."""
         while True:
             received = self.received
             if received == self.drained_at:
-                self._may_enter("do_handshake")
+                self.admit("do_handshake")
             else:
                 step = self.run("do_handshake", connections.do_handshake, (self.ssl,))
                 if step > 0:
@@ -235,7 +264,7 @@ class PlainPump:
             if step != DONE:
                 return step
 
-    def read(self, size: int) -> bytes | int:
+    def step_read(self, size: int) -> bytes | int:
         """1 to size bytes; or WANT_READ, WANT_WRITE, SPENT, ENDED, CLOSED."""
         if size <= 0:
             raise ValueError(f"a read of {size} bytes")
@@ -251,8 +280,8 @@ class PlainPump:
             if not spare:
                 spare.append(plain)
 
-    def read_into(self, address: int, room: int) -> int:
-        """read() to an address; room: bytes there. Returns how many there were."""
+    def step_read_into(self, address: int, room: int) -> int:
+        """step_read() to an address; room: bytes there. Returns how many there were."""
         if room <= 0:
             raise ValueError(f"a read of {room} bytes")
         return self._read(bios.at(address), min(room, RECORD_SIZE))
@@ -261,11 +290,11 @@ class PlainPump:
         if self.budget <= 0 and self._socket is not None:
             return SPENT
         while True:
-            if not self.readable:
+            if not self.established:
                 self.not_now("read")
             received = self.received
             if received == self.drained_at:
-                self._may_enter("read")
+                self.admit("read")
             else:
                 step = self.run("read", connections.read, (self.ssl, plain, room))
                 if step > 0:
@@ -283,13 +312,13 @@ class PlainPump:
             if step != DONE:
                 return step
 
-    def write(self, data: bytes) -> int:
+    def step_write(self, data: bytes) -> int:
         """Encrypts all of it, once nothing is unsent, and sends: DONE or UNSENT. Or nothing was taken: WANT_WRITE,
         SPENT, or, as a post-handshake message has come in part, WANT_READ, ENDED."""
         return self._write(data, len(data))
 
-    def write_from(self, address: int, length: int) -> int:
-        """write() from an address."""
+    def step_write_from(self, address: int, length: int) -> int:
+        """step_write() from an address."""
         return self._write(bios.at(address), length)
 
     def _write(self, data: Memory | bytes, length: int) -> int:
@@ -319,21 +348,28 @@ class PlainPump:
         except ConcurrentUseError:  # somebody was interrupted in the middle of it; but the data were taken
             return UNSENT
 
-    def shutdown(self) -> int:
+    def step_shutdown(self) -> int:
         """Says close_notify the first time, DONE, and looks for the peer's from the second time on: BOTH or CLOSED,
         DONE if it has not come. WANT_READ: close_notify has to wait for the rest of a post-handshake message. ENDED.
         It is not sent yet."""
-        if not self.readable:
+        if not self.established:
             self.not_now("shutdown")
         step = self.run("shutdown", connections.shutdown, (self.ssl,))
         return ENDED if step == WANT_READ and self.eof else step
 
     # -- the socket ----------------------------------------------------------------------------------------------------
 
-    def attach(self, sock: object, whole_records: bool = False) -> None:
-        """sock: a _socket.socket, non-blocking; kept. From now on verbs send and receive. whole_records: nothing is
-        received behind the record that is being read, as by OpenSSL on a socket; it costs a second receive for each."""
-        self._socket, self.whole_records = sock, whole_records
+    def attach(self, sock: object, whole_records: bool = False, eager: bool = False, hub: object = None) -> None:
+        """From now on verbs send and receive.
+
+        sock: a _socket.socket, non-blocking. It is kept, and the collector does not close it, so that a finalizer can
+        still say close_notify; it must not refer to its pump. whole_records: nothing is received behind the record that
+        is being read, as by OpenSSL on a socket; it costs a second receive for each. eager: see look(). hub: a greenlet
+        that must not wait, and so must not enter. It may say close_notify.
+        """
+        if gc.is_tracked(sock):  # from CPython 3.12 on
+            self._held = hold(sock)
+        self._socket, self.whole_records, self.eager, self.hub = sock, whole_records, eager, hub
 
     def detach(self) -> None:
         """Before the socket is closed: from now on it is as a closed one, EBADF."""
@@ -423,7 +459,7 @@ class PlainPump:
         try:
             return self.send()
         except (BrokenPipeError, ConnectionResetError):
-            if not (self.server_side and self.readable):
+            if not (self.server_side and self.established):
                 raise
             self._rest = None
             bios.take(self.outgoing)
@@ -520,6 +556,19 @@ class _Closed:
     send = recv_into = _closed
 
 
+def _current_thread() -> Thread:
+    """A weak reference to the greenlet that this thread has begun with: two are equal if they are to one that is alive.
+
+    Weak, and no frame that may become part of a traceback keeps that greenlet: greenlet (3.5.6 and before) frees the
+    first greenlet of a thread that has ended if gc.get_referrers() knows of none, as it does while the garbage that
+    refers to it is being collected; the collector then reads what was freed.
+    """
+    root = getcurrent()
+    while root.parent is not None:
+        root = root.parent
+    return weakref.ref(root)
+
+
 def _occupant(ssl: SSL) -> PlainPump | None:
     entry = _running.get(ssl)
     return None if entry is None else entry[0]
@@ -532,6 +581,8 @@ def _occupants() -> list[PlainPump]:
 # -- which of the two --------------------------------------------------------------------------------------------------
 
 FUNCTIONS = (
+    "SSL_new", "SSL_free", "SSL_set_accept_state", "SSL_set_connect_state", "SSL_set_bio", "SSL_set_shutdown",
+    "BIO_s_mem", "BIO_new", "BIO_free",
     "SSL_do_handshake", "SSL_read", "SSL_write", "SSL_shutdown", "SSL_get_error", "SSL_get_shutdown",
     "BIO_read", "BIO_write", "BIO_get_mem_data", "ERR_peek_error", "ERR_clear_error",
 )  # fmt: skip  # in the order of _pump.c
@@ -540,7 +591,8 @@ FUNCTIONS = (
 def bind(compiled: ModuleType, receive: int = 0, send: int = 0) -> None:
     """Hands the compiled pump what it needs. receive, send: addresses, for tests; 0: recv(2) and send(2)."""
     functions = (*map(symbols.exported, FUNCTIONS), receive, send)
-    compiled.bind(functions, getcurrent, pointer, errors.save, errors.restore, nobody)
+    cast = (partial(ffi.cast, ffi.typeof(kind)) for kind in ("SSL *", "BIO *"))
+    compiled.bind(functions, getcurrent, *cast, errors.save, errors.restore, nobody)
 
 
 def _compiled() -> Any:  # Any: a module of C's, or None
@@ -563,6 +615,8 @@ if TYPE_CHECKING:
     Pump = PlainPump
 else:
     Pump = _twin.Pump if COMPILED else PlainPump
+#: (): what tells this thread apart from others.
+current_thread: Callable[[], Thread] = _twin.current_thread if COMPILED else _current_thread
 #: (ssl): the pump that is inside OpenSSL with it, or None.
 occupant: Callable[[SSL], PlainPump | None] = _twin.occupant if COMPILED else _occupant
 #: Those that are inside OpenSSL, the last one last.

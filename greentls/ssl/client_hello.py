@@ -99,7 +99,7 @@ class ReadsClientHello(Common):
     def _begin(self) -> PassedThrough | None:
         """A server's steps before OpenSSL is entered for the first time. Returns the answer of a callback that passes
         the connection through, else None."""
-        if self._connection.handshake.dead:
+        if self._connection.dead:
             return None  # entering OpenSSL raises what is wrong
         if self._before_handshake:
             raise ConcurrentUseError("a callback is being asked about this connection's ClientHello")

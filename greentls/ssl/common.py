@@ -76,7 +76,7 @@ class Common:
     def _observed(self, handshake: Callable[[], Result]) -> Result:
         """Does the handshake, or a step of it. Its end is counted, and told to greentls.events, once."""
         connection = self._connection
-        if self._handshake_told or self._before_handshake or connection.operation.busy:
+        if self._handshake_told or self._before_handshake or connection.busy:
             return handshake()
         self._handshake_began = self._handshake_began or perf_counter()
         try:
@@ -86,7 +86,7 @@ class Common:
         except BaseException as error:
             self._tell(error)
             raise
-        if self._connection.handshake.established:  # and not passed through; it may be another connection than before
+        if self._connection.established:  # and not passed through; it may be another connection than before
             self._tell(None)
         return result
 
@@ -181,7 +181,7 @@ class Common:
         """
         connection = self._connection
         handshake = connection.handshake
-        if not handshake.established:
+        if not connection.established:
             return None
         reused = connection.session_reused
         if handshake.external_psk and (reused or not connection.tls13):
@@ -199,7 +199,7 @@ class Common:
     def handshake_finished(self) -> bool:
         """False while a server that accepted early data has not received the client's Finished: what it has read so far
         may be a replay (max_early_data). do_handshake() waits for the Finished."""
-        return self._connection.handshake.finished
+        return self._connection.finished
 
     @property
     def early_data(self) -> bytes:
@@ -308,7 +308,7 @@ class Common:
             chosen = connection.certificate if self.server_side else next(iter(connection.peer_certificates), None)
             return None if chosen is None else _server_end_point(chosen)
         # The first Finished of the handshake: the client's, or in a resumption the server's.
-        return connection.finished(ours=connection.session_reused == self.server_side) or None
+        return connection.verify_data(ours=connection.session_reused == self.server_side) or None
 
     def export_keying_material(self, label: str | bytes, length: int, context: bytes | None = None) -> bytes:
         """length bytes that are the same at both ends of this connection, and known to nobody else (RFC 5705, RFC 8446

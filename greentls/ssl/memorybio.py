@@ -85,7 +85,7 @@ class BIOConnection(ReadsClientHello):
             while (result := step(*arguments)) == WANT_READ:
                 self._receive()
             if result == ENDED:
-                raise UnexpectedEOF(self._tls.operation.name)
+                raise UnexpectedEOF(self._tls.name)
             self._records = 0
             return result
         except TLSError as error:

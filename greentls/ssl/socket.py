@@ -220,7 +220,7 @@ class SSLSocket(SocketMethods, ReadsClientHello, metaclass=Replacement):
             raise self._as_stdlib(error) from error
         except OSError as error:
             # The transport failed, or it took too long. An error that a hook raised leaves a dead connection.
-            if self.server_side and not (self._connection.handshake.dead or isinstance(error, _stdlib_ssl.SSLError)):
+            if self.server_side and not (self._connection.dead or isinstance(error, _stdlib_ssl.SSLError)):
                 mark(error, self._peer_address())
             raise
         return None
@@ -315,7 +315,7 @@ class SSLSocket(SocketMethods, ReadsClientHello, metaclass=Replacement):
         if buflen < 0:
             raise ValueError("negative buffersize in recv")
         try:
-            if not self._stream.connection.handshake.established:
+            if not self._stream.connection.established:
                 self._finish_handshake()
             return self._stream.read(buflen)
         except UnexpectedEOF as error:
@@ -334,7 +334,7 @@ class SSLSocket(SocketMethods, ReadsClientHello, metaclass=Replacement):
             if not room:
                 return 0
             try:
-                if not self._stream.connection.handshake.established:
+                if not self._stream.connection.established:
                     self._finish_handshake()
                 return self._stream.read_into(room)
             except UnexpectedEOF as error:
@@ -354,7 +354,7 @@ class SSLSocket(SocketMethods, ReadsClientHello, metaclass=Replacement):
         if flags:
             return int(self._unwrapped("send").send(data, flags))
         try:
-            if not self._stream.connection.handshake.established:
+            if not self._stream.connection.established:
                 self._finish_handshake()
             return self._stream.send(data)
         except TLSError as error:
@@ -366,7 +366,7 @@ class SSLSocket(SocketMethods, ReadsClientHello, metaclass=Replacement):
             self._unwrapped("sendall").sendall(data, flags)
             return
         try:
-            if not self._stream.connection.handshake.established:
+            if not self._stream.connection.established:
                 self._finish_handshake()
             self._stream.write(data)
         except TLSError as error:

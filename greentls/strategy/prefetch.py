@@ -58,7 +58,7 @@ def client_hello(connection: Connection, hello: ClientHello) -> None:
         return  # OpenSSL refuses it too, with the right alert
     asked: dict[object, _Asked] = {}
     answers: dict[object, Callable[[], object]] = {}
-    connection.handshake.foretell(name)
+    connection.foretell(name)
     try:
         before = connection.config
         choose = connection.session_hooks.servername
@@ -82,7 +82,7 @@ def client_hello(connection: Connection, hello: ClientHello) -> None:
         _kill(asked.values())
         raise
     finally:
-        connection.handshake.foretold(answers)
+        connection.foretold(answers)
 
 
 def _ask_all(connection: Connection, foreseen: list[Foreseen], asked: dict[object, _Asked]) -> None:

@@ -172,4 +172,4 @@ def _outcome(step: Callable[[], Result]) -> tuple[Result | None, BaseException |
 
 def call(connection: Connection, step: Callable[[], int]) -> int:
     """Strategy.call."""
-    return _Errand(connection.operation, step).run()
+    return _Errand(connection, step).run()

@@ -258,7 +258,7 @@ class SocketTarget(Target):
     def pause(self):
         """One turn of the hub."""
         self.connection = self.sock._connection
-        waits = self.connection.operation.taken or self.asking()
+        waits = self.connection.taken or self.asking()
         gevent.sleep(0.0005 if waits else 0)
         queued = self.queued()
         if not self.done:

@@ -87,7 +87,7 @@ def test_one_read_looks_at_few_of_them(pki, version, server_side, flood):
     victim.receive_data(b"".join(islice(flood(sealer), MANY)))
     with pytest.raises(TLSError, match="too "):
         victim.read()
-    assert victim.operation.messages <= MAX_MESSAGES_WITHOUT_DATA + MOST_IN_A_RECORD
+    assert victim.messages <= MAX_MESSAGES_WITHOUT_DATA + MOST_IN_A_RECORD
     assert victim.unsent < 8192
     with pytest.raises(ConnectionDead):
         victim.read()

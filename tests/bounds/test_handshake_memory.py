@@ -37,7 +37,7 @@ def feed(connection, stream, step):
     for start in range(0, len(stream), RECEIVE_SIZE):
         connection.receive_data(stream[start : start + RECEIVE_SIZE])
         assert attempt(step) is None
-    assert not connection.handshake.dead
+    assert not connection.dead
     return connection
 
 

@@ -239,7 +239,7 @@ def collect(site, step):
 
     def act(frame):
         number = next(count)
-        if number % (50 * step) == 0 and ready:
+        if number % (20 * step) == 0 and ready:
             Finalized(ready.pop())
         if number % step == 0:
             gc.collect(0)

@@ -99,7 +99,7 @@ class Party:
 
     def pair(self, session=None):
         one = client(self.client_context, session)
-        lib.SSL_set_tlsext_status_type(one._ssl, 1)
+        lib.SSL_set_tlsext_status_type(one.ssl, 1)
         return one, Connection(self.server_context)
 
 
@@ -197,8 +197,8 @@ def test_a_second_greenlet_that_writes_during_a_handshake_puts_no_plaintext_on_t
     assert waiting.inside.wait(10)
     for operation in (
         other.do_handshake,
-        lambda: other.operation.run("write", lib.SSL_write, (other.operation.ssl, ffi.from_buffer(b"TOP-SECRET"), 10)),
-        lambda: other.operation.run("shutdown", lib.SSL_shutdown, (other.operation.ssl,)),
+        lambda: other.run("write", lib.SSL_write, (other.ssl, ffi.from_buffer(b"TOP-SECRET"), 10)),
+        lambda: other.run("shutdown", lib.SSL_shutdown, (other.ssl,)),
         lambda: other.switch_config(party.server_context),
     ):
         with pytest.raises(ConcurrentUseError, match="another greenlet is inside do_handshake"):

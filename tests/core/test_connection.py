@@ -271,7 +271,7 @@ class TestFacts:
         for end in (here, there):
             assert (end.version, end.cipher, end.group, end.early_data_accepted) == (None, None, None, None)
             assert (end.peer_certificates, end.verified_chain, end.alpn_protocol) == ([], [], b"")
-            assert not (end.session_reused or end.established or end.closed_by_peer or end.finished(True))
+            assert not (end.session_reused or end.established or end.closed_by_peer or end.verify_data(True))
             with pytest.raises(ValueError, match="not done"):
                 end.export_keying_material(b"EXPORTER-test", 32)
         assert there.shared_ciphers is None
@@ -283,7 +283,7 @@ class TestFacts:
         for fact in ("version", "cipher", "group", "server_name", "tls13", "session_reused"):
             assert getattr(here, fact) == getattr(there, fact), fact
         assert (here.version, here.cipher[1], here.server_name) == (name, name, "localhost")
-        assert here.finished(True) == there.finished(False) != there.finished(True) == here.finished(False)
+        assert here.verify_data(True) == there.verify_data(False) != there.verify_data(True) == here.verify_data(False)
         assert here.cipher in there.shared_ciphers
         assert here.shared_ciphers is None
 

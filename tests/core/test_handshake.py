@@ -7,14 +7,14 @@ import itertools
 import pytest
 
 from greentls.core.connection import Connection
-from greentls.core.handshake import TRANSITIONS, UNREAD, Handshake, IllegalTransition, State
+from greentls.core.handshake import TRANSITIONS, UNREAD, Handshake, IllegalTransition, State, States
 from greentls.core.hooks import Hooks
 from greentls.errors import ConnectionDead, TLSError
 from tests.support.pairs import VERSIONS, client, client_context, handshake, move, server_context
 
 both_versions = pytest.mark.parametrize("version", VERSIONS.values(), ids=VERSIONS.keys())
 
-# What has to happen to a fresh connection before it is in a state, and what each step is to a Handshake.
+# What has to happen to a fresh connection before it is in a state, and what each step is to its States.
 WAYS = {
     State.FRESH: [],
     State.HELLO: [State.HELLO],
@@ -25,12 +25,12 @@ WAYS = {
     State.DEAD: [State.DEAD],
 }
 STEPS = {
-    State.HELLO: lambda handshake: handshake.foretell("localhost"),
-    State.HANDSHAKING: lambda handshake: handshake.begin(),
-    State.EARLY: lambda handshake: handshake.accept_early_data(),
-    State.ESTABLISHED: lambda handshake: handshake.finish(),
-    State.CLOSING: lambda handshake: handshake.close(),
-    State.DEAD: lambda handshake: handshake.die("for the test"),
+    State.HELLO: lambda states: states.foretell("localhost"),
+    State.HANDSHAKING: lambda states: states.begin(),
+    State.EARLY: lambda states: states.accept_early_data(),
+    State.ESTABLISHED: lambda states: states.finish(),
+    State.CLOSING: lambda states: states.close(),
+    State.DEAD: lambda states: states.die("for the test"),
 }
 # Steps that are called in these states, and change nothing.
 AGAIN = {
@@ -43,12 +43,21 @@ AGAIN = {
 }
 
 
+class Subject(States):
+    """Without a pump."""
+
+    dead, established, writable = "", False, False
+
+    def __init__(self):
+        self.handshake = Handshake()
+
+
 def at(state):
-    handshake = Handshake()
+    states = Subject()
     for each in WAYS[state]:
-        STEPS[each](handshake)
-    assert handshake.state is state
-    return handshake
+        STEPS[each](states)
+    assert states.state is state
+    return states
 
 
 def test_the_table_has_every_state_and_leads_nowhere_from_the_last_one():
@@ -60,17 +69,17 @@ def test_the_table_has_every_state_and_leads_nowhere_from_the_last_one():
 
 @pytest.mark.parametrize(("before", "after"), list(itertools.product(State, STEPS)), ids=lambda state: state.name)
 def test_a_step_is_taken_if_the_table_has_it(before, after):
-    handshake = at(before)
+    states = at(before)
     if before is after or after in TRANSITIONS[before]:
-        STEPS[after](handshake)
-        assert handshake.state is after
+        STEPS[after](states)
+        assert states.state is after
     elif (before, after) in AGAIN:
-        STEPS[after](handshake)
-        assert handshake.state is before
+        STEPS[after](states)
+        assert states.state is before
     else:
         with pytest.raises(IllegalTransition, match=f"does not become {after.value} when it is {before.value}"):
-            STEPS[after](handshake)
-        assert handshake.state is before
+            STEPS[after](states)
+        assert states.state is before
 
 
 @pytest.mark.parametrize(
@@ -87,26 +96,27 @@ def test_a_step_is_taken_if_the_table_has_it(before, after):
     ids=lambda value: getattr(value, "name", ""),
 )
 def test_what_may_be_done_in_a_state(state, established, writable, finished):
-    handshake = at(state)
-    assert (handshake.established, handshake.writable, handshake.finished) == (established, writable, finished)
-    handshake.die("for the test")
-    assert (handshake.established, handshake.writable, handshake.finished) == (established, False, finished)
-    assert handshake.dead == "for the test"
+    states = at(state)
+    assert (states.established, states.writable, states.finished) == (established, writable, finished)
+    states.die("for the test")
+    assert (states.established, states.writable, states.finished) == (established, False, finished)
+    assert states.dead == "for the test"
 
 
 def test_what_only_the_handshake_needs_is_forgotten_with_it_and_the_rest_stays():
-    handshake = Handshake()
-    handshake.foretell("localhost")
+    states = Subject()
+    handshake = states.handshake
+    states.foretell("localhost")
     assert handshake.server_name == "localhost"
-    handshake.foretold({"a question": lambda: "its answer"})
+    states.foretold({"a question": lambda: "its answer"})
     assert handshake.server_name is UNREAD, "OpenSSL reads the hello itself"
-    handshake.begin()
+    states.begin()
     handshake.hello = handshake.offered_psks = handshake.kept = b"bytes"
     handshake.server_name = "localhost"
     handshake.took("sni_callback", 1.0)
     handshake.took("sni_callback", 0.5)
     handshake.resumes_until(7.0)
-    handshake.finish()
+    states.finish()
     assert {handshake.hello, handshake.offered_psks, handshake.kept, handshake.answers} == {None}
     assert (handshake.server_name, handshake.hook_seconds, handshake.chain_ends) == (
         "localhost",
@@ -118,20 +128,20 @@ def test_what_only_the_handshake_needs_is_forgotten_with_it_and_the_rest_stays()
 @both_versions
 def test_a_connection_goes_through_its_states(pki, version):
     seen: list[State] = []
-    hooks = Hooks(servername=lambda connection, name: seen.append(connection.handshake.state))
+    hooks = Hooks(servername=lambda connection, name: seen.append(connection.state))
     here, there = client(client_context(pki, version)), Connection(server_context(pki, version, hooks=hooks))
-    assert here.handshake.state is there.handshake.state is State.FRESH
+    assert here.state is there.state is State.FRESH
     assert not there.started
     handshake(here, there)
     assert seen == [State.HANDSHAKING]
-    assert here.handshake.state is there.handshake.state is State.ESTABLISHED
+    assert here.state is there.state is State.ESTABLISHED
     here.shutdown()
-    assert here.handshake.state is State.CLOSING
+    assert here.state is State.CLOSING
     move(here, there)
     assert there.read() == b""
-    assert there.handshake.state is State.ESTABLISHED, "it may go on to write"
+    assert there.state is State.ESTABLISHED, "it may go on to write"
     there.refuse(80, "for the test")
-    assert there.handshake.state is State.DEAD
+    assert there.state is State.DEAD
     with pytest.raises(ConnectionDead, match="for the test"):
         there.read()
 

@@ -15,8 +15,8 @@ from tests.support.helpers import ROOT
 @pytest.mark.parametrize(
     ("kind", "step", "least"),
     [
-        ("switch", 1, 10_000),  # bytecodes; with the plain pump five times as many
-        ("collect", 7, 10_000),
+        ("switch", 1, 5_000),  # bytecodes; with the plain pump five times as many
+        ("collect", 7, 5_000),
         ("kill", 1, 500),  # places
     ],
 )

@@ -62,7 +62,7 @@ def with_field(hello, **fields):
 def test_another_name_is_refused_and_no_hook_is_asked_again(pki):
     names = []
     here, there = retried(pki, hooks=Hooks(servername=lambda connection, name: names.append(name)))
-    connections.set_server_name(here._ssl, "admin.example")
+    connections.set_server_name(here.ssl, "admin.example")
     attempt(here.do_handshake)
     move(here, there)
     with pytest.raises(TLSError, match=r"after the HelloRetryRequest another server_name"):
@@ -75,7 +75,7 @@ def test_another_name_is_refused_and_no_hook_is_asked_again(pki):
 def test_another_alpn_offer_is_refused(pki):
     offers = []
     here, there = retried(pki, hooks=Hooks(alpn=lambda connection, offered: offers.append(offered)))
-    lib.SSL_set_alpn_protos(here._ssl, b"\x03foo", 4)
+    lib.SSL_set_alpn_protos(here.ssl, b"\x03foo", 4)
     attempt(here.do_handshake)
     move(here, there)
     with pytest.raises(TLSError, match=r"another application_layer_protocol_negotiation"):

@@ -49,7 +49,7 @@ def handshakes(pki):
         assert (here.version, here.tls13, here.alpn_protocol) == (name, version == TLS13, b"h2")
         assert here.cipher in there.shared_ciphers
         assert here.peer_certificates == [there.certificate] and len(here.verified_chain) == 2
-        assert here.finished(True) == there.finished(False) != b""
+        assert here.verify_data(True) == there.verify_data(False) != b""
         assert here.export_keying_material(b"label", 8) == there.export_keying_material(b"label", 8)
         assert here.release()
         attempt(here.shutdown)

@@ -115,23 +115,23 @@ def step(end, dice):
         ("read",) * 6 + ("read_into", "write", "write", "write_from", "send", "refill", "receive", "odd")
     )
     if verb == "read":
-        return end.read(size)
+        return end.step_read(size)
     if verb == "read_into":
         room = bytearray(size)
         with ffi.from_buffer(room) as there:
-            return end.read_into(pointer(there), size), bytes(room[:10])
+            return end.step_read_into(pointer(there), size), bytes(room[:10])
     if verb == "write":
-        return end.write(bytes([size % 251]) * size)
+        return end.step_write(bytes([size % 251]) * size)
     if verb == "write_from":
         data = bytes([size % 251]) * size
-        return end.write_from(pointer(ffi.from_buffer(data)), size)
+        return end.step_write_from(pointer(ffi.from_buffer(data)), size)
     if verb != "odd":
         answer = getattr(end, verb)()
         return len(answer) if isinstance(answer, bytes) else answer
     odd = dice.randrange(8)
     if odd == 0:
         end.look(not end.eager)
-        return end.shutdown()
+        return end.step_shutdown()
     if odd == 1 and not end.whole_records:
         return end.feed(dice.randbytes(size))
     if odd == 2 and not end.whole_records:
@@ -139,13 +139,13 @@ def step(end, dice):
     if odd == 3:
         end.attend(not end.attended)
     elif odd == 4:
-        end.readable = end.writable = dice.random() < 0.9
+        end.established = end.writable = dice.random() < 0.9
     elif odd == 5 and dice.random() < 0.1:
         end.detach()
     elif odd == 6:
         return end.send_or_forget()
     elif odd == 7:
-        return end.do_handshake()
+        return end.continue_handshake()
     return None
 
 

@@ -6,14 +6,11 @@ import _socket
 import contextlib
 import functools
 import socket
-import weakref
-
-from greenlet import getcurrent
 
 from greentls.certificates import CertificateChain
-from greentls.errors import ConcurrentUseError, ConnectionDead, TLSError
-from greentls.openssl import bios, connections, contexts, errors, pump
-from greentls.openssl.library import ffi, lib
+from greentls.errors import ConcurrentUseError, ConnectionDead, TLSError, WrongThreadError
+from greentls.openssl import bios, contexts, errors, pump
+from greentls.openssl.library import ffi, lib, pointer
 from tests.support.fake_sockets import compiled
 
 PUMPS = {"plain": pump.PlainPump} | ({} if compiled is None else {"compiled": compiled.Pump})
@@ -28,14 +25,14 @@ def subject(base):
         left = 0
 
         def __init__(self, context, server_side):
-            super().__init__(*connections.new(context, server_side), server_side)
+            super().__init__(pointer(context), server_side)
 
-        def admit(self, name):
+        def refusal(self, name):
             if self.busy:
-                raise ConcurrentUseError(f"{name}: somebody is inside {self.name}")
+                return ConcurrentUseError(f"{name}: somebody is inside {self.name}")
             if self.dead:
-                raise ConnectionDead(name, reason=self.dead)
-            return weakref.ref(getcurrent())
+                return ConnectionDead(name, reason=self.dead)
+            return WrongThreadError(name)
 
         def failed(self, name, failed):
             codes = errors.take()
@@ -101,13 +98,13 @@ def in_memory(base, files, version):
     client, server = kind(client_context(version), False), kind(server_context(files, version), True)
     for _ in range(5):
         for one, other in ((client, server), (server, client)):
-            if not one.readable:
-                one.readable = one.writable = one.do_handshake() == pump.DONE
+            if not one.established:
+                one.established = one.writable = one.continue_handshake() == pump.DONE
             if data := bytes(bios.take(one.outgoing)):
                 other.feed(data)
-    assert client.readable
-    assert server.readable
-    assert client.read(1) == pump.WANT_READ
+    assert client.established
+    assert server.established
+    assert client.step_read(1) == pump.WANT_READ
     return client, server
 
 
@@ -117,10 +114,10 @@ def established(base, files, version, **options):
     for _ in range(20):
         for end in ends:
             if end not in done:
-                step = end.do_handshake()
+                step = end.continue_handshake()
                 assert step in (*WAITS, pump.DONE)
                 if step == pump.DONE:
-                    end.readable = end.writable = True
+                    end.established = end.writable = True
                     done.add(end)
             end.send()
         if len(done) == 2:
@@ -134,8 +131,8 @@ def established(base, files, version, **options):
 
 def read(end, size=65536):
     """A look more, where the pump may not have looked."""
-    answer = end.read(size)
-    return end.read(size) if answer == pump.WANT_READ else answer
+    answer = end.step_read(size)
+    return end.step_read(size) if answer == pump.WANT_READ else answer
 
 
 def read_all(end, size):

@@ -12,7 +12,8 @@ from greentls.openssl.library import lib
 
 @pytest.fixture
 def ssl():
-    made, _, _ = connections.new(Config(server_side=False).ssl_context, False)
+    config = Config(server_side=False)
+    made, _, _ = connections.new(config.address, False)
     return made
 
 

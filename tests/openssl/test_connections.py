@@ -24,7 +24,7 @@ def key_shares(connection):
     lengths = []
     for command in PEER_TMP_KEY, TMP_KEY:
         key, room, length = ffi.new("EVP_PKEY **"), ffi.new("char[4096]"), ffi.new("size_t *", 4096)
-        if lib.SSL_ctrl(connection._ssl, command, 0, key) == 1:
+        if lib.SSL_ctrl(connection.ssl, command, 0, key) == 1:
             if raw(key[0], room, length) == 1:
                 lengths.append(length[0])
             lib.EVP_PKEY_free(key[0])

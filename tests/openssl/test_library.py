@@ -24,7 +24,14 @@ AT_IMPORT = {
     "SSL_get_error", "SSL_read", "SSL_write",
 }  # fmt: skip
 # Nor are these taken out of lib where the compiled pump calls them: GREENTLS_PURE=1 runs with the plain one.
-BY_THE_PUMP = {"SSL_get_shutdown", "SSL_shutdown"} if pump.COMPILED else set()
+BY_THE_PUMP = (
+    {
+        "SSL_free", "SSL_get_shutdown", "SSL_new", "SSL_set_accept_state", "SSL_set_bio", "SSL_set_connect_state",
+        "SSL_set_shutdown", "SSL_shutdown", "BIO_new",
+    }
+    if pump.COMPILED
+    else set()
+)  # fmt: skip
 LATER = sorted(set(NAMES) - AT_IMPORT - BY_THE_PUMP)
 if not library.have("X509_VERIFY_PARAM_set1_host_input_validation"):  # which OpenSSL 4.0 brought, with the need for it
     LATER.remove("X509_VERIFY_PARAM_set1_host_input_validation")

@@ -14,7 +14,7 @@ import gevent
 import pytest
 from greenlet import GreenletExit, getcurrent, greenlet
 
-from greentls.errors import ConcurrentUseError, TLSError
+from greentls.errors import ConcurrentUseError, TLSError, WrongThreadError
 from greentls.openssl import bios, errors, pump
 from greentls.openssl.library import ffi, lib, pointer
 from greentls.openssl.pump import (
@@ -89,21 +89,33 @@ def own_context(files):
 # -- data --------------------------------------------------------------------------------------------------------------
 
 
+def data_verbs(end):
+    return [(lambda: end.step_read(1), "read"), (lambda: end.step_write(b"secret"), "write")]
+
+
+def tls_verbs(end):
+    return [(end.continue_handshake, "do_handshake"), (end.step_shutdown, "shutdown"), *data_verbs(end)]
+
+
+def every_verb(end):
+    return [*tls_verbs(end), (lambda: end.run("other", lambda: 1, ()), "other"), (lambda: end.admit("other"), "other")]
+
+
 @each_version
 @pytest.mark.parametrize("size", [1, 100, RECORD_SIZE, RECORD_SIZE + 1, 100_000])
 def test_data_comes_as_it_went(base, files, version, size):
     client, server = established(base, files, version)
     data = os.urandom(size)
-    assert client.write(data) == DONE
+    assert client.step_write(data) == DONE
     assert read_all(server, size) == data
     assert read(server) == WANT_READ
     held = ffi.from_buffer(data)
-    assert server.write_from(pointer(held), size) == DONE
+    assert server.step_write_from(pointer(held), size) == DONE
     room = bytearray(RECORD_SIZE)
     got = bytearray()
     while len(got) < size:
         with ffi.from_buffer(room) as there:
-            length = client.read_into(pointer(there), 1000)
+            length = client.step_read_into(pointer(there), 1000)
         client.budget = TURN
         assert 0 < length <= 1000
         got += room[:length]
@@ -112,45 +124,45 @@ def test_data_comes_as_it_went(base, files, version, size):
 
 def test_a_read_gives_no_more_than_was_asked_for(ends):
     client, server = ends
-    client.write(b"0123456789")
+    client.step_write(b"0123456789")
     assert [read(server, 4) for _ in range(3)] == [b"0123", b"4567", b"89"]
     with pytest.raises(ValueError, match="0 bytes"):
-        server.read(0)
+        server.step_read(0)
     with pytest.raises(ValueError, match="-1 bytes"):
-        server.read_into(1, -1)
+        server.step_read_into(1, -1)
 
 
 def test_nothing_is_written_of_nothing(ends):
     client, _ = ends
-    assert client.write(b"") == DONE
+    assert client.step_write(b"") == DONE
     assert client.unsent == 0
 
 
 @pytest.mark.parametrize("data", [bytearray(b"x"), memoryview(b"x"), "x"], ids=["bytearray", "memoryview", "str"])
 def test_only_bytes_are_written_as_they_are(ends, data):
     with pytest.raises(TypeError):
-        ends[0].write(data)
+        ends[0].step_write(data)
     assert not ends[0].busy
 
 
 @each_version
 def test_without_a_socket_ciphertext_is_fed_and_taken(base, files, version):
     client, server = in_memory(base, files, version)
-    assert server.read(10) == WANT_READ
-    assert client.write(b"in memory") == DONE
+    assert server.step_read(10) == WANT_READ
+    assert client.step_write(b"in memory") == DONE
     assert client.unsent > 9
     server.feed(bytes(bios.take(client.outgoing)))
-    assert server.read(100) == b"in memory"
-    assert server.read(100) == WANT_READ
+    assert server.step_read(100) == b"in memory"
+    assert server.step_read(100) == WANT_READ
     server.feed(b"")
     assert server.eof
-    assert server.read(100) == ENDED
+    assert server.step_read(100) == ENDED
 
 
 def test_before_the_handshake_nothing_is_read_or_written(base, files):
     """hazard: SSL_write() would do the handshake itself."""
     client, _ = pair(base, files, TLS13)
-    for verb in (lambda: client.read(1), lambda: client.write(b"x"), client.shutdown):
+    for verb in (lambda: client.step_read(1), lambda: client.step_write(b"x"), client.step_shutdown):
         with pytest.raises(TLSError, match="too early"):
             verb()
     assert client.unsent == 0
@@ -161,10 +173,10 @@ def test_openssl_is_not_asked_again_before_something_has_come(ends):
     assert read(server) == WANT_READ
     before = server.received, server.drained_at
     assert before[0] == before[1]
-    client.write(b"x")
-    assert server.read(10) == b"x"
+    client.step_write(b"x")
+    assert server.step_read(10) == b"x"
     assert server.received == server.drained_at == before[0] + 1, "a receive that was used up"
-    client.write(bytes(20))
+    client.step_write(bytes(20))
     assert read(server, 10) == bytes(10)
     assert server.received != server.drained_at, "there is more in OpenSSL"
 
@@ -177,7 +189,7 @@ def fill(end):
     taken = 0
     while True:
         end.budget = TURN
-        step = end.write(bytes(100_000))
+        step = end.step_write(bytes(100_000))
         taken += 100_000 if step in (DONE, UNSENT) else 0
         if step != DONE:
             return taken, step
@@ -190,13 +202,13 @@ def test_what_the_socket_does_not_take_goes_first_next_time(ends):
     assert client.unsent > 0
     assert client.send() == WANT_WRITE
     before = client.unsent
-    assert client.write(b"later") == WANT_WRITE
+    assert client.step_write(b"later") == WANT_WRITE
     assert client.unsent == before, "it was not taken"
     got = 0
     while client.unsent:
         client.send()
         got += len(read_all(server, 1))
-    assert client.write(b"later") == DONE
+    assert client.step_write(b"later") == DONE
     rest = read_all(server, taken - got + 5)
     assert rest == bytes(taken - got) + b"later"
 
@@ -218,7 +230,7 @@ def test_a_record_is_not_torn_wherever_the_socket_stops(base, files):
     with fakes() as known:
         client.attach(known(FakeSocket(send=send)))
         data = os.urandom(3000)
-        assert client.write(data) == UNSENT
+        assert client.step_write(data) == UNSENT
         while client.send() == WANT_WRITE:
             pass
         client.budget = TURN
@@ -235,7 +247,7 @@ def test_what_is_for_the_peer_goes_before_a_receive(base, files):
         client.attach(
             known(FakeSocket(lambda *_: calls.append("receive") or 0, lambda data: calls.append("send") or len(data)))
         )
-        assert client.do_handshake() == ENDED
+        assert client.continue_handshake() == ENDED
     assert calls == ["send", "receive"]
 
 
@@ -243,11 +255,11 @@ def test_a_reader_does_not_wait_for_a_writer_but_for_too_many_answers(ends):
     """attended: a writer waits for the socket. Its reader goes on receiving, until its own answers have piled up."""
     client, server = ends
     fill(server)
-    assert server.read(1) == WANT_WRITE
+    assert server.step_read(1) == WANT_WRITE
     server.attend(True)
     assert read(server) == WANT_READ
-    assert client.write(b"in spite of it") == DONE
-    assert server.read(100) == b"in spite of it"
+    assert client.step_write(b"in spite of it") == DONE
+    assert server.step_read(100) == b"in spite of it"
     bios.append(server.outgoing, bytes(MAX_UNSENT))
     assert read(server) == WANT_READ
     bios.append(server.outgoing, b"and one more")
@@ -256,7 +268,7 @@ def test_a_reader_does_not_wait_for_a_writer_but_for_too_many_answers(ends):
 
 def test_a_server_whose_peer_has_gone_reads_what_it_said(base, files):
     client, server = established(base, files, TLS13, socks=(socks := sockets()))
-    client.write(b"the last words")
+    client.step_write(b"the last words")
     lib_key_update(server)
     socks[0].close()
     assert server.unsent > 0
@@ -311,8 +323,8 @@ def is_not_interrupted(base, files, what):
 
     with fakes() as known:
         server.attach(known(FakeSocket(**{what: interrupted})))
-        assert server.write(b"x") == DONE
-        assert server.read(1) == WANT_READ
+        assert server.step_write(b"x") == DONE
+        assert server.step_read(1) == WANT_READ
     assert times == [0]
 
 
@@ -327,7 +339,7 @@ def is_not_believed(base, files):
     with fakes() as known:
         server.attach(known(FakeSocket(lambda *_: 1 << 20, lambda data: len(data) + 1)))
         with pytest.raises(SystemError):
-            server.write(b"x")
+            server.step_write(b"x")
         with pytest.raises(SystemError):
             server.receive()
 
@@ -338,19 +350,19 @@ def is_not_believed(base, files):
 @each_version
 def test_close_notify_both_ways(base, files, version):
     client, server = established(base, files, version)
-    assert client.shutdown() == DONE
+    assert client.step_shutdown() == DONE
     assert client.send() == DONE
     assert read(server) == CLOSED
-    assert server.shutdown() == BOTH
+    assert server.step_shutdown() == BOTH
     assert server.send() == DONE
     assert client.refill() == DONE
-    assert client.shutdown() in (BOTH, CLOSED)
+    assert client.step_shutdown() in (BOTH, CLOSED)
     assert read(client) == CLOSED
 
 
 def test_an_end_without_close_notify_is_none(base, files):
     client, server = established(base, files, TLS13, socks=(socks := sockets()))
-    client.write(b"x")
+    client.step_write(b"x")
     client.detach()
     socks[0].close()
     assert read(server) == b"x"
@@ -360,14 +372,15 @@ def test_an_end_without_close_notify_is_none(base, files):
 def test_the_end_in_the_handshake(base, files):
     _client, server = pair(base, files, TLS13, socks := sockets())
     socks[0].close()
-    assert server.do_handshake() == ENDED
+    assert server.continue_handshake() == ENDED
 
 
 def test_a_detached_socket_is_as_a_closed_one(ends):
     """hazard: the descriptor's number belongs to another connection by now."""
     client, server = ends
     server.detach()
-    for verb in (lambda: server.read(1), server.refill, server.receive, lambda: server.write(b"x"), server.send):
+    reading, writing = (verb for verb, _ in data_verbs(server))
+    for verb in (reading, server.refill, server.receive, writing, server.send):
         with pytest.raises(OSError) as raised:
             verb()
         assert raised.value.errno == errno.EBADF
@@ -382,7 +395,7 @@ def test_a_fatal_alert_kills(ends):
         read(server)
     assert server.dead
     with pytest.raises(TLSError, match="it failed"):
-        server.read(1)
+        server.step_read(1)
     assert server.unsent > 0, "the alert"
     server.send()
     with pytest.raises(TLSError, match="alert"):
@@ -399,7 +412,7 @@ def test_reads_are_bounded(base, files, version, size):
     client, server = in_memory(base, files, version)
     said = bytearray()
     for _ in range(200):
-        client.write(bytes(size))
+        client.step_write(bytes(size))
     said += bios.take(client.outgoing)
 
     def recv_into(buffer, size=0):
@@ -413,7 +426,7 @@ def test_reads_are_bounded(base, files, version, size):
         server.attach(known(FakeSocket(recv_into)))
         reads, turns = 0, []
         while reads < 200:
-            got = server.read(RECORD_SIZE)
+            got = server.step_read(RECORD_SIZE)
             if got in (SPENT, WANT_READ):
                 turns.append(reads)
                 server.budget = TURN
@@ -427,7 +440,7 @@ def test_reads_are_bounded(base, files, version, size):
 def test_receives_that_lead_to_nothing_are_bounded(base, files):
     """hazard: a record that never ends, byte by byte."""
     client, server = in_memory(base, files, TLS13)
-    client.write(bytes(RECORD_SIZE))
+    client.step_write(bytes(RECORD_SIZE))
     record = bytes(bios.take(client.outgoing))
     calls = []
 
@@ -439,7 +452,7 @@ def test_receives_that_lead_to_nothing_are_bounded(base, files):
     with fakes() as known:
         server.attach(known(FakeSocket(recv_into)))
         server.look(True)
-        assert server.read(1) == WANT_READ
+        assert server.step_read(1) == WANT_READ
         assert 1 < len(calls) <= TURN
 
 
@@ -447,7 +460,7 @@ def test_writes_are_bounded(base, files):
     client, _ = in_memory(base, files, TLS13)
     with fakes() as known:
         client.attach(known(FakeSocket()))
-        steps = [client.write(bytes(131072)) for _ in range(TURN)]
+        steps = [client.step_write(bytes(131072)) for _ in range(TURN)]
     assert steps.count(DONE) <= TURN // 8
     assert steps[-1] == SPENT
 
@@ -455,23 +468,23 @@ def test_writes_are_bounded(base, files):
 def test_who_has_no_socket_has_no_bounds(base, files):
     client, server = in_memory(base, files, TLS13)
     for _ in range(2 * TURN):
-        client.write(b"x")
+        client.step_write(b"x")
         server.feed(bytes(bios.take(client.outgoing)))
-        assert server.read(10) == b"x"
+        assert server.step_read(10) == b"x"
 
 
 def test_a_receive_that_got_less_is_not_followed_by_another(ends):
     """To look at a socket that was emptied costs more than a wait that ends at once."""
     client, server = ends
-    client.write(b"x")
+    client.step_write(b"x")
     assert read(server) == b"x"
-    client.write(b"y")
-    assert server.read(1) == WANT_READ, "it has not looked"
-    assert server.read(1) == b"y"
+    client.step_write(b"y")
+    assert server.step_read(1) == WANT_READ, "it has not looked"
+    assert server.step_read(1) == b"y"
     server.look(True)
-    client.write(b"z")
-    assert server.read(1) == b"z"
-    assert server.read(1) == WANT_READ
+    client.step_write(b"z")
+    assert server.step_read(1) == b"z"
+    assert server.step_read(1) == WANT_READ
 
 
 @each_version
@@ -480,8 +493,8 @@ def test_whole_records_leave_the_next_one_in_the_kernel(base, files, version):
     client, server = established(base, files, version, socks=(socks := sockets()))
     server.attach(socks[1], True)
     for data in (b"one", bytes(RECORD_SIZE), b"three"):
-        client.write(data)
-    client.shutdown()
+        client.step_write(data)
+    client.step_shutdown()
     client.send()
     socks[0].send(b"in clear")
     assert read_all(server, 3 + RECORD_SIZE + 5) == b"one" + bytes(RECORD_SIZE) + b"three"
@@ -492,8 +505,8 @@ def test_whole_records_leave_the_next_one_in_the_kernel(base, files, version):
 def test_whole_records_know_what_was_fed(base, files):
     client, server = established(base, files, TLS13, socks=(socks := sockets()))
     server.attach(socks[1], True)
-    client.write(b"one")
-    client.write(b"two")
+    client.step_write(b"one")
+    client.step_write(b"two")
     records = socks[1].recv(1000)
     server.feed(records[:7])
     socks[0].send(records[7:] + b"in clear")
@@ -505,10 +518,10 @@ def test_what_has_grown_is_told(ends):
     client, server = ends
     assert not (client.bulky and server.bulky)
     client.bulky = server.bulky = False
-    client.write(b"x")
+    client.step_write(b"x")
     read(server)
     assert not (client.bulky or server.bulky)
-    client.write(bytes(2 * BULKY))
+    client.step_write(bytes(2 * BULKY))
     read(server)
     assert client.bulky
     assert server.bulky
@@ -525,7 +538,7 @@ def hellos(base, context, number=1):
         client, server = (kind := subject(base))(client_context(TLS13), False), kind(context, True)
         for end, sock in zip((client, server), sockets(), strict=True):
             end.attach(sock)
-        assert client.do_handshake() == WANT_READ
+        assert client.continue_handshake() == WANT_READ
         made.append((client, server))
     return made
 
@@ -537,11 +550,11 @@ def test_one_occupant(base, own_context, files):
     def body(ssl):
         assert pump_module(base).occupant(ssl) is server
         assert pump_module(base).occupants()[-1] is server
-        for verb in (server.do_handshake, server.shutdown, lambda: server.read(1), lambda: server.write(b"secret")):
-            server.readable = server.writable = verb != server.do_handshake
+        for verb, _ in tls_verbs(server):
+            server.established = server.writable = verb != server.continue_handshake
             with pytest.raises(ConcurrentUseError):
                 verb()
-        server.readable = server.writable = False
+        server.established = server.writable = False
         said.append(server.busy)
         main.switch()
         return 1
@@ -549,16 +562,16 @@ def test_one_occupant(base, own_context, files):
     main = getcurrent()
     with waiting_callback(own_context, body):
         [(_client, server)] = hellos(base, own_context)
-        other = greenlet(server.do_handshake)
+        other = greenlet(server.continue_handshake)
         other.switch()
         assert said == [True]
         assert server.busy
         assert server.name == "do_handshake"
-        server.readable = server.writable = True
-        for verb in (server.do_handshake, server.shutdown, lambda: server.read(1), lambda: server.write(b"secret")):
+        server.established = server.writable = True
+        for verb, _ in tls_verbs(server):
             with pytest.raises(ConcurrentUseError):
                 verb()
-        server.readable = server.writable = False
+        server.established = server.writable = False
         assert server.unsent == 0
         server.awaited = True
         assert other.switch() in (WANT_READ,)
@@ -574,6 +587,7 @@ def pump_module(base):
 
     class Plain:
         occupant, occupants = staticmethod(pump._occupant), staticmethod(pump._occupants)
+        current_thread = staticmethod(pump.current_thread)
 
     return Plain
 
@@ -587,7 +601,7 @@ def test_many_are_inside_at_once_and_leave_in_any_order(base, own_context, files
 
     with waiting_callback(own_context, body):
         made = hellos(base, own_context, 20)
-        inside = [greenlet(server.do_handshake) for _, server in made]
+        inside = [greenlet(server.continue_handshake) for _, server in made]
         for each in inside:
             each.switch()
         assert all(server.busy for _, server in made)
@@ -595,9 +609,9 @@ def test_many_are_inside_at_once_and_leave_in_any_order(base, own_context, files
             assert each.switch() in (WANT_READ,)
     assert not any(server.busy for _, server in made)
     for client, server in made:
-        assert client.do_handshake() in (DONE, WANT_READ)
+        assert client.continue_handshake() in (DONE, WANT_READ)
         client.send()
-        assert (server.do_handshake() == DONE) or server.do_handshake() == DONE
+        assert (server.continue_handshake() == DONE) or server.continue_handshake() == DONE
 
 
 def test_ciphertext_comes_and_goes_while_somebody_is_inside(base, own_context, files):
@@ -609,7 +623,7 @@ def test_ciphertext_comes_and_goes_while_somebody_is_inside(base, own_context, f
 
     with waiting_callback(own_context, body):
         [(client, server)] = hellos(base, own_context)
-        other = greenlet(server.do_handshake)
+        other = greenlet(server.continue_handshake)
         other.switch()
         bios.append(client.outgoing, b"\x15\x03\x03\x00\x02\x01\x5a")  # user_canceled
         client.send()
@@ -630,15 +644,15 @@ def test_what_a_callback_noted_is_raised_and_the_connection_is_dead(base, own_co
     with waiting_callback(own_context, body):
         [(client, server)] = hellos(base, own_context)
         with pytest.raises(kind) as raised:
-            server.do_handshake()
+            server.continue_handshake()
     assert raised.value is failure
     assert server.dead
     assert server.failure is None
     assert not server.busy
     assert server.send() == DONE
     with pytest.raises(TLSError, match="alert"):
-        client.do_handshake()
-        client.do_handshake()
+        client.continue_handshake()
+        client.continue_handshake()
 
 
 def test_what_a_callback_noted_is_raised_though_openssl_has_succeeded(base, own_context, files):
@@ -650,7 +664,7 @@ def test_what_a_callback_noted_is_raised_though_openssl_has_succeeded(base, own_
     with waiting_callback(own_context, body):
         [(_client, server)] = hellos(base, own_context)
         with pytest.raises(ValueError, match="but go on"):
-            server.do_handshake()
+            server.continue_handshake()
     assert server.dead
 
 
@@ -667,7 +681,7 @@ def test_a_greenlet_that_is_killed_inside_leaves(base, own_context, files):
 
     with waiting_callback(own_context, body):
         [(_client, server)] = hellos(base, own_context)
-        other = greenlet(server.do_handshake)
+        other = greenlet(server.continue_handshake)
         other.switch()
         assert isinstance(other.throw(), GreenletExit)
     assert other.dead
@@ -692,7 +706,7 @@ def test_a_greenlet_that_nobody_knows_any_more_ends_inside(base, own_context, fi
     with waiting_callback(own_context, body):
         [(client, server)] = hellos(base, own_context)
         gone = weakref.ref(server)
-        cycle = [greenlet(server.do_handshake)]
+        cycle = [greenlet(server.continue_handshake)]
         cycle.append(cycle)
         cycle[0].switch()
         del server, client, cycle
@@ -730,9 +744,9 @@ def test_errors_of_an_interrupted_operation_stay(base, own_context, files):
 
     with waiting_callback(own_context, body):
         [(_client, server)] = hellos(base, own_context)
-        assert server.do_handshake() in (WANT_READ,)
+        assert server.continue_handshake() in (WANT_READ,)
     lib.ERR_put_error(20, 0, 255, b"", 0)
-    other_client.write(b"x")
+    other_client.step_write(b"x")
     assert read(other_server) == b"x", "nobody's errors are no errors"
     errors.take()
 
@@ -748,11 +762,12 @@ def test_another_thread_inside_is_left_alone(base, own_context, files):
 
     with waiting_callback(own_context, body):
         [(_client, server)] = hellos(base, own_context)
-        thread = threading.Thread(target=server.do_handshake)
+        thread = threading.Thread(target=server.continue_handshake)
         thread.start()
         assert inside.wait(30)
         try:
-            for verb in (server.do_handshake, *((server.send, server.receive) if base is not pump.PlainPump else ())):
+            sending = (server.send, server.receive) if base is not pump.PlainPump else ()
+            for verb in (server.continue_handshake, *sending):
                 with pytest.raises(ConcurrentUseError):
                     verb()
         finally:
@@ -764,45 +779,56 @@ def test_another_thread_inside_is_left_alone(base, own_context, files):
 # -- who may enter -----------------------------------------------------------------------------------------------------
 
 
-def test_each_greenlet_is_admitted_once(base, files):
+def test_who_has_entered_last_is_known(base, files):
     _client, server = established(base, files, TLS13)
-    asked = []
-    admit = type(server).admit
-
-    class Asked(type(server)):
-        def admit(self, name):
-            asked.append(name)
-            return admit(self, name)
-
-    server.__class__ = Asked
-    read(server), read(server), server.write(b"x")
-    assert asked == []
-    gevent.spawn(server.write, b"x").get()
-    assert asked == ["write"]
-    server.write(b"x")
-    assert asked == ["write", "write"]
+    assert server.entrant() is getcurrent()
+    other = greenlet(lambda: server.step_write(b"x"))
+    other.switch()
+    assert server.entrant() is other
+    del other
+    assert server.entrant() is None, "it is not kept"
+    server.step_write(b"x")
+    assert server.entrant() is getcurrent()
 
 
-def test_nobody_enters_whom_admit_refuses(base, files):
+def test_the_hub_may_enter_for_close_notify_only(base, files):
+    """hazard: a callback waits in the hub, for ever."""
     _client, server = established(base, files, TLS13)
-
-    class Refusing(type(server)):
-        def admit(self, name):
-            raise RuntimeError(f"not {name}")
-
-    server.__class__ = Refusing
 
     def act():
-        for verb, name in (
-            (lambda: server.read(1), "read"), (lambda: server.write(b"x"), "write"),
-            (server.shutdown, "shutdown"), (server.do_handshake, "do_handshake"),
-            (lambda: server.run("other", lambda: 1, ()), "other"),
-        ):  # fmt: skip
-            with pytest.raises(RuntimeError, match=f"not {name}"):
-                verb()
-        return server.unsent
+        server.hub = getcurrent()
+        for verb, name in every_verb(server):
+            if name != "shutdown":
+                with pytest.raises(WrongThreadError, match=name):
+                    verb()
+        assert server.unsent == 0
+        assert not server.busy
+        return server.step_shutdown()
 
-    assert gevent.spawn(act).get() == 0
+    assert gevent.spawn(act).get() == DONE
+
+
+def test_a_pump_belongs_to_one_thread(base, files):
+    """hazard: two threads are in OpenSSL with one SSL*, which no lock protects."""
+    _client, server = established(base, files, TLS13)
+    said = []
+
+    def act():
+        for verb, name in every_verb(server):
+            try:
+                verb()
+            except WrongThreadError as error:
+                said.append(str(error) == name)
+
+    thread = threading.Thread(target=act)
+    thread.start()
+    thread.join(30)
+    assert said == [True] * 6
+    server.thread, server.waits = 0, pump_module(base).current_thread()
+    for verb, name in every_verb(server):
+        server.entrant = pump.nobody
+        with pytest.raises(WrongThreadError, match=name):
+            verb()
     assert not server.busy
 
 
@@ -815,7 +841,7 @@ def test_an_operation_of_pythons(ends):
     assert not server.busy
     room = bios.read_buffer(10)
     assert server.run("read", lib.SSL_read, (server.ssl, room, 10)) == WANT_READ
-    client.shutdown()
+    client.step_shutdown()
     client.send()
     server.refill()
     server.refill()
@@ -829,10 +855,9 @@ def test_one_that_was_never_made_does_nothing(base):
     """hazard: C follows pointers that nobody has set."""
     kind = subject(base)
     raw = kind.__new__(kind)
-    raw.readable = raw.writable = True
-    verbs = [raw.do_handshake, raw.shutdown, raw.send, raw.refill, raw.receive]
-    verbs += [lambda: raw.read(1), lambda: raw.write(b"x"), lambda: raw.feed(b"x"), lambda: raw.run("x", int, ())]
-    for verb in verbs:
+    raw.established = raw.writable = True
+    verbs = [raw.send, raw.refill, raw.receive, lambda: raw.feed(b"x")]
+    for verb in verbs + [verb for verb, _ in every_verb(raw)]:
         try:
             assert verb() == WANT_READ
         except (RuntimeError, AttributeError):
@@ -844,10 +869,10 @@ def test_both_have_the_same_names():
     plain = {each for each in vars(pump.PlainPump) if not each.startswith("_")}
     for base in PUMPS.values():
         there = {each for each in vars(base) if not each.startswith("_")}
-        assert (there | {"admit", "failed", "not_now", "tell_those_who_wait"}) - plain <= {
+        assert (there | {"refusal", "failed", "not_now", "tell_those_who_wait"}) - plain <= {
             "ssl", "incoming", "outgoing", "server_side", "drained_at", "entrant",
         }  # fmt: skip
-        assert plain - there <= {"admit", "failed", "not_now", "tell_those_who_wait"}
+        assert plain - there <= {"refusal", "failed", "not_now", "tell_those_who_wait"}
 
 
 def test_the_numbers_are_the_same():

@@ -191,8 +191,7 @@ class TestBuffers:
             job.kill(timeout=PATIENCE)
             sock.settimeout(0.01)
             receive()
-            sock._connection.handshake.die("for the test")
-            sock._connection.operation.keep_step()
+            sock._connection.die("for the test")
             receive()
         assert failures[0] is late
         assert [type(each) for each in failures[1:]] == [gevent.GreenletExit, TimeoutError, ssl.SSLError]
@@ -211,8 +210,7 @@ class TestBuffers:
 
             with gevent.Timeout(0.01) as late:
                 send()
-            sock._connection.handshake.die("for the test")
-            sock._connection.operation.keep_step()
+            sock._connection.die("for the test")
             send()
         assert failures[0] is late
         assert type(failures[1]) is ssl.SSLError

@@ -48,7 +48,7 @@ def rename(here):
     """As no honest client does, and with a transcript that is right."""
     connection = here.tls._sslobj._connection
     assert isinstance(connection, Connection)
-    connections.set_server_name(connection._ssl, ADMIN)
+    connections.set_server_name(connection.ssl, ADMIN)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

@@ -105,5 +105,5 @@ def _prf(secret: bytes, seed: bytes) -> bytes:
 
 def _random(peer: Connection, side: str) -> bytes:
     buffer = ffi.new("unsigned char[32]")
-    getattr(lib, f"SSL_get_{side}_random")(peer._ssl, buffer, 32)
+    getattr(lib, f"SSL_get_{side}_random")(peer.ssl, buffer, 32)
     return bytes(ffi.buffer(buffer))

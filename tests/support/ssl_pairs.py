@@ -138,6 +138,6 @@ def pair(pki, version="1.3", modules=(greentls.ssl, greentls.ssl), **options):
 def record(sock, data):
     """A record with this data, from the socket to its peer, that was not sent."""
     connection = sock._connection
-    operation = connection.operation
+    operation = connection
     assert operation.run("write", lib.SSL_write, (operation.ssl, data, len(data))) == len(data)
     return connection.data_to_send()
