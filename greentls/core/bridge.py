@@ -220,27 +220,7 @@ def guarded(fatal: Fatal) -> Callable[[Callable[..., Answer]], Callable[..., Ans
     operation has failed already, and where there is none.
     """
 
-    def guard(function: Callable[..., Answer]) -> Callable[..., Answer | Fatal]:
-        def ask(ssl: SSL, *arguments: object) -> Answer | Fatal:
-            operation = occupant(ssl)
-            if operation is None or operation.failure is not None:
-                return fatal
-            saved = errors.save() if errors.peek() else None
-            try:
-                if operation.ask is None:
-                    return function(operation, operation, *arguments)
-                answer: Answer = operation.ask(function, operation, operation, *arguments)
-                return answer
-            except BaseException as failure:
-                operation.failure = failure
-                return fatal
-            finally:
-                if saved is not None or errors.peek():
-                    errors.restore(saved)
-
-        return ask
-
-    return guard
+    return lambda function: pump.guard(function, fatal)
 
 
 def second_net(kind: type[BaseException], failure: BaseException, traceback: object) -> None:

@@ -1266,6 +1266,84 @@ bind_functions(PyObject *Py_UNUSED(module), PyObject *arguments)
     Py_RETURN_NONE;
 }
 
+/* What is raised, as what a callback of the pump's raised. */
+static void
+note_failure(Pump *pump)
+{
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyErr_NormalizeException(&type, &value, &traceback);
+    if (traceback != NULL) {
+        PyException_SetTraceback(value, traceback);
+    }
+    keep(&pump->failure, value);
+    Py_XDECREF(type);
+    Py_XDECREF(value);
+    Py_XDECREF(traceback);
+}
+
+/* (function, fatal, SSL*, ...): guard() in pump.py is the same. */
+static PyObject *
+ask(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count)
+{
+    Pump *pump;
+    PyObject *saved = NULL, *asked = NULL, *function, *answer = NULL;
+    Py_ssize_t index, elsewhere;
+    if (count < 3) {
+        return PyErr_Format(PyExc_TypeError, "a function, its fatal value, an SSL*");
+    }
+    pump = (Pump *)PyDict_GetItemWithError(running, arguments[2]);
+    if (pump == NULL && PyErr_Occurred()) {
+        return NULL;
+    }
+    if (pump == NULL || (pump->failure != NULL && pump->failure != Py_None)) {
+        Py_INCREF(arguments[1]);
+        return arguments[1];
+    }
+    Py_INCREF(pump);
+    if (call.ERR_peek_error() && (saved = PyObject_CallNoArgs(save_errors)) == NULL) {
+        goto failed;
+    }
+    elsewhere = pump->ask != NULL && pump->ask != Py_None;
+    asked = PyTuple_New(count - 1 + elsewhere);
+    if (asked == NULL) {
+        goto failed;
+    }
+    if (elsewhere) {
+        Py_INCREF(arguments[0]);
+        PyTuple_SetItem(asked, 0, arguments[0]);
+    }
+    for (index = 1; index < count; index++) {
+        PyObject *next = index < 3 ? (PyObject *)pump : arguments[index];
+        Py_INCREF(next);
+        PyTuple_SetItem(asked, index - 1 + elsewhere, next);
+    }
+    function = elsewhere ? pump->ask : arguments[0];
+    Py_INCREF(function);
+    answer = PyObject_CallObject(function, asked);
+    Py_DECREF(function);
+failed:
+    if (answer == NULL) {
+        note_failure(pump);
+    }
+    Py_XDECREF(asked);
+    if (saved != NULL || call.ERR_peek_error()) {
+        PyObject *done = PyObject_CallFunctionObjArgs(restore_errors, saved == NULL ? Py_None : saved, NULL);
+        if (done == NULL) {
+            note_failure(pump);
+            Py_CLEAR(answer);
+        }
+        Py_XDECREF(done);
+        Py_XDECREF(saved);
+    }
+    if (answer == NULL) {
+        answer = arguments[1];
+        Py_INCREF(answer);
+    }
+    Py_DECREF(pump);
+    return answer;
+}
+
 static PyObject *
 current_thread(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none))
 {
@@ -1275,6 +1353,7 @@ current_thread(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none))
 static PyMethodDef functions[] = {
     {"bind", bind_functions, METH_VARARGS, NULL},
     {"current_thread", current_thread, METH_NOARGS, NULL},
+    {"ask", FAST(ask), NULL},
     {"occupant", occupant, METH_O, NULL},
     {"occupants", occupants, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},

@@ -32,7 +32,7 @@ import weakref
 from collections.abc import Callable
 from functools import partial
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from greenlet import getcurrent
 
@@ -43,7 +43,7 @@ from greentls.openssl.lifetimes import hold
 
 __all__ = [
     "BOTH", "BULKY", "CLOSED", "COMPILED", "DONE", "ENDED", "MAX_UNSENT", "RECEIVE_SIZE", "RECORD_SIZE",
-    "SEND_SIZE", "SPENT", "TURN", "UNSENT", "WANT_READ", "WANT_WRITE", "PlainPump", "Pump", "current_thread",
+    "SEND_SIZE", "SPENT", "TURN", "UNSENT", "WANT_READ", "WANT_WRITE", "PlainPump", "Pump", "current_thread", "guard",
     "occupant", "occupants",
 ]  # fmt: skip
 
@@ -79,6 +79,8 @@ HEADER_SIZE = 5  # of a record
 _SEND, _RECEIVE = "send", "receive"
 
 
+Answer = TypeVar("Answer")
+Fatal = TypeVar("Fatal")
 Entrant = Callable[[], object]  # a weak reference to a greenlet, or nobody
 Thread = object  # what tells threads apart; 0: none
 
@@ -578,6 +580,27 @@ def _occupants() -> list[PlainPump]:
     return [pump for pump, _ in list(_running.values())]
 
 
+def _guard(function: Callable[..., Answer], fatal: Fatal) -> Callable[..., Answer | Fatal]:
+    def ask(ssl: SSL, *arguments: object) -> Answer | Fatal:
+        pump = _occupant(ssl)
+        if pump is None or pump.failure is not None:
+            return fatal
+        saved = errors.save() if errors.peek() else None
+        try:
+            if pump.ask is None:
+                return function(pump, pump, *arguments)
+            answer: Answer = pump.ask(function, pump, pump, *arguments)
+            return answer
+        except BaseException as failure:
+            pump.failure = failure
+            return fatal
+        finally:
+            if saved is not None or errors.peek():
+                errors.restore(saved)
+
+    return ask
+
+
 # -- which of the two --------------------------------------------------------------------------------------------------
 
 FUNCTIONS = (
@@ -615,6 +638,12 @@ if TYPE_CHECKING:
     Pump = PlainPump
 else:
     Pump = _twin.Pump if COMPILED else PlainPump
+#: (function, fatal): a function(SSL*, *arguments) for OpenSSL's callbacks, which calls function(pump, pump, *arguments)
+#: with the pump that is inside OpenSSL with that SSL*. What it raises is kept as the pump's failure, and the result is
+#: fatal; it is so at once where the pump has failed already, and where there is none. The error queue is left as found.
+guard: Callable[[Callable[..., Answer], Fatal], Callable[..., Answer | Fatal]] = (
+    partial(partial, _twin.ask) if COMPILED else _guard
+)
 #: (): what tells this thread apart from others.
 current_thread: Callable[[], Thread] = _twin.current_thread if COMPILED else _current_thread
 #: (ssl): the pump that is inside OpenSSL with it, or None.
