@@ -39,7 +39,7 @@ from greentls.core.connection import Connection
 from greentls.errors import ConcurrentUseError, TLSError, UnexpectedEOF, WouldBlock
 from greentls.openssl import bios
 from greentls.openssl.library import pointer
-from greentls.openssl.pump import CLOSED, DONE, ENDED, SPENT, UNSENT, WANT_WRITE
+from greentls.openssl.pump import CLOSED, DONE, ENDED, SPENT, UNSENT, WANT_READ, WANT_WRITE
 from greentls.strategy import Strategy
 
 if TYPE_CHECKING:
@@ -56,6 +56,9 @@ FLIGHT_SIZE = 131072  # plaintext bytes encrypted before they are sent; bounds w
 IDLE = 0.2
 
 _READ, _WRITE = 1, 2  # libev's events
+_EBADF = errno.EBADF
+_INTERNET = _socket.AF_INET, _socket.AF_INET6
+_NODELAY = _socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1
 
 _CLOSED = _socket.socket()  # in the place of one that was closed: all it does is EBADF
 _CLOSED.close()
@@ -98,9 +101,9 @@ class TLSStream:
         self._hub = get_hub()
         self._free = [_HANDSHAKE, _SEND, _RECEIVE]
         self.use(connection)
-        if sock.family in (_socket.AF_INET, _socket.AF_INET6):
+        if sock.family in _INTERNET:
             # Flights are whole: Nagle's algorithm only makes a TLS 1.3 ticket wait for the peer's delayed ACK.
-            sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
+            sock.setsockopt(*_NODELAY)
 
     def use(self, connection: Connection) -> None:
         """Another one instead, before the handshake."""
@@ -132,24 +135,21 @@ class TLSStream:
                 except ValueError:
                     mine = False
                     self._wait_for(_HANDSHAKE, "read")
-            self._handshake()
+            step = connection.step_handshake
+            if self._call is not None:
+                if connection.drained and not connection.established:
+                    while (said := self._do(connection.refill)) != DONE:
+                        self._wait(said)
+                step = partial(self._call, connection, step)
+            while (said := self._do(step)) != DONE:
+                self._wait(said)
+            if connection.unsent:
+                self.flush(forget=True)  # a client may have said all it wanted, and left before its tickets came
         finally:
             if mine and _HANDSHAKE not in free:
                 free.append(_HANDSHAKE)
                 if _awaited:
                     self._left(_HANDSHAKE)
-
-    def _handshake(self) -> None:
-        connection = self.connection
-        step = connection.step_handshake
-        if self._call is not None:
-            if connection.drained and not connection.established:
-                while (said := self._do(connection.refill)) != DONE:
-                    self._wait(said)
-            step = partial(self._call, connection, step)
-        while (said := self._do(step)) != DONE:
-            self._wait(said)
-        self.flush(forget=True)  # a client may have said all it wanted, and left before its tickets came
 
     def read(self, max_bytes: int) -> bytes:
         """1 to max_bytes bytes, or b"" after the peer's close_notify.
@@ -292,7 +292,8 @@ class TLSStream:
                 connection.shutdown()
             except TLSError:
                 pass
-        self._last_words()
+        if connection.unsent:
+            self._last_words()
 
     def close(self) -> None:
         """close_notify(), and the end of the socket. A greenlet that waits for it gets OSError."""
@@ -306,7 +307,7 @@ class TLSStream:
         finally:
             self.connection.detach()
             sock, self._socket = self._socket, _CLOSED
-            self._release(partial(_close_polled, sock, self._hub.loop))
+            self._release(_close_polled, sock, self._hub.loop)
 
     def abandon(self) -> None:
         """The end of the socket, without a word, where there is no hub, or nobody knows the stream any more."""
@@ -336,12 +337,12 @@ class TLSStream:
         self._release()
         return self._socket.detach()
 
-    def _release(self, then: Callable[[], None] = lambda: None) -> None:
+    def _release(self, then: Callable[..., None] = lambda: None, *arguments: object) -> None:
         """Ends the waits: libev must not poll a descriptor that is closed, or somebody else's. then: after them."""
         self.closed = True
         if self._idle is not None:
             self._idle.close()
-        self._hub.cancel_waits_close_and_then((self._readable, self._writable), _closed(), then)
+        self._hub.cancel_waits_close_and_then((self._readable, self._writable), _closed(), then, *arguments)
         self._readable = self._writable = None
 
     # -- turns and waits -----------------------------------------------------------------------------------------------
@@ -370,14 +371,14 @@ class TLSStream:
 
     def _wait(self, said: int, name: str = "do_handshake") -> None:
         """For what the pump said it wants; then it may work again."""
-        if said == ENDED:
-            raise UnexpectedEOF(name)
-        if said == WANT_WRITE:
+        if said == WANT_READ:
+            self._wait_to_receive()
+        elif said == WANT_WRITE:
             self.flush(forget=name != "write")
         elif said == SPENT:
             self._rest()
-        else:
-            self._wait_to_receive()
+        elif said == ENDED:
+            raise UnexpectedEOF(name)
         self.connection.rest()
 
     def _rest(self) -> None:
@@ -499,7 +500,7 @@ def _look_whether_idle(stream: Callable[[], TLSStream | None], timer: gevent.cor
 
 def _closed() -> OSError:
     """gevent's cancel_wait_ex, which is one for all, and would hold the frames of those that it was raised in."""
-    return OSError(errno.EBADF, "File descriptor was closed in another greenlet")
+    return OSError(_EBADF, "File descriptor was closed in another greenlet")
 
 
 def _close_polled(sock: _socket.socket, loop: gevent.core.loop) -> None:

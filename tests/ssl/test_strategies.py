@@ -65,21 +65,21 @@ class TestThread:
         server.session_store = MemoryStore()
         threads = {"hooks": set(), "openssl": set()}
         server.sni_callback = lambda *_: threads["hooks"].add(get_native_id())
-        for name in ("do_handshake", "read", "write"):
+        for name in ("continue_handshake", "step_read", "step_write"):
             monkeypatch.setattr(Operation, name, self.looking(name, threads["openssl"]))
         with connected(client, server):
             pass
         here = get_native_id()
         assert threads["hooks"] == {here}
-        assert {name for name, thread in threads["openssl"] if thread != here} == {"do_handshake"}
-        assert {name for name, thread in threads["openssl"] if thread == here} >= {"read", "write"}
+        assert {name for name, thread in threads["openssl"] if thread != here} == {"continue_handshake"}
+        assert {name for name, thread in threads["openssl"] if thread == here} >= {"step_read", "step_write"}
 
     @staticmethod
     def looking(name, threads):
         verb = getattr(Operation, name)
 
         def look(self, *arguments):
-            if self.connection().server_side:
+            if self.server_side:
                 threads.add((name, get_native_id()))
             return verb(self, *arguments)
 
@@ -285,15 +285,15 @@ class TestTheThreadsOfThread:
     def test_end_if_the_hub_is_destroyed_while_one_computes(self, pki, monkeypatch):
         """hazard: it comes back to a loop that is none any more."""
         inside, go_on, before = threading.Event(), threading.Event(), native_threads()
-        do_handshake, hooks = Operation.do_handshake, []
+        do_handshake, hooks = Operation.continue_handshake, []
 
         def compute(self):
-            if self.connection().server_side and not inside.is_set():
+            if self.server_side and not inside.is_set():
                 inside.set()
                 assert go_on.wait(PATIENCE)
             return do_handshake(self)
 
-        monkeypatch.setattr(Operation, "do_handshake", compute)
+        monkeypatch.setattr(Operation, "continue_handshake", compute)
 
         def one():
             client, server = contexts(pki)
