@@ -149,7 +149,10 @@ class Server(asyncio.AbstractServer):
         transport.begin(partial(self._begun, transport))
 
     def _begun(self, transport: TLSTransport, error: BaseException | None) -> None:
-        if error is None or isinstance(error, Closed):
+        if error is None:
+            transport.start()
+            return
+        if isinstance(error, Closed):
             return
         if isinstance(error, _stdlib_ssl.SSLError) or (isinstance(error, OSError) and not transport.dead):
             log.warning("%s: no handshake: %s", transport.get_extra_info("peername") or "a client", error)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 from greentls.core.connection import Connection
 from greentls.errors import TLSError, WireError
 from greentls.hub import Deadline
-from greentls.openssl.pump import WANT_READ
+from greentls.openssl.pump import DONE
 from greentls.ssl.client_hello import ReadsClientHello
 from greentls.ssl.compiled import make_connection
 from greentls.ssl.context import PassedThrough
@@ -25,11 +25,13 @@ class Transport(Protocol):
 
     def get_extra_info(self, name: str, default: object = None) -> Any: ...  # Any: of each name another type
 
-    def receive(self) -> bytes: ...
+    def use(self, connection: Connection) -> None: ...
+
+    def wait(self, said: int) -> None: ...
 
     def flush(self) -> None: ...
 
-    def send(self, data: bytes) -> None: ...
+    def refuse_in_clear(self, answer: bytes) -> None: ...
 
 
 class SSLObject(ReadsClientHello):
@@ -38,15 +40,15 @@ class SSLObject(ReadsClientHello):
     It does not read or write: the transport does. Its methods do not wait.
     """
 
+    _transport: Transport  # during the handshake
+
     def __init__(
         self,
-        transport: Transport,
         context: SSLContext,
         server_side: bool,
         server_hostname: str | None,
         session: Session | None,
     ) -> None:
-        self._transport = transport
         self._context = context
         self.server_side = server_side
         self.server_hostname = None if server_hostname is None else context._encode_hostname(server_hostname)
@@ -58,27 +60,32 @@ class SSLObject(ReadsClientHello):
 
     def _replace_connection(self, connection: Connection) -> None:
         self._tls = connection
+        self._transport.use(connection)
 
     def _peer_address(self) -> Any:  # Any: the address family's
         return self._transport.get_extra_info("peername") or None
 
     # -- the handshake, in a worker ------------------------------------------------------------------------------------
 
-    def handshake(self, timeout: float | None) -> None:
+    def handshake(self, transport: Transport, timeout: float | None) -> None:
         """Raises ssl.SSLError, OSError, TimeoutError, or whatever a callback raised. Waits for the peer."""
-        self._observed(lambda: self._handshake(timeout))
+        self._transport = transport
+        try:
+            transport.use(self._tls)
+            self._observed(lambda: self._handshake(timeout))
+        finally:
+            transport.flush()
+            del self._transport  # which holds this object
 
     def _handshake(self, timeout: float | None) -> None:
-        transport = self._transport
         try:
             deadline = Deadline(timeout, "SSL handshake is taking longer than {} seconds: aborting the connection")
             with deadline:
                 if self.server_side:
                     self._begin()
                 with self._resuming():
-                    while self._tls.step_handshake() == WANT_READ:
-                        transport.flush()
-                        self._receive()
+                    while (said := self._tls.step_handshake()) != DONE:
+                        self._transport.wait(said)
         except TLSError as error:
             answer = self._context.plain_http_answer
             if self.server_side and answer is not None and "http request" in (error.reason, *error.details):
@@ -88,13 +95,11 @@ class SSLObject(ReadsClientHello):
             if deadline.passed:
                 raise ConnectionAbortedError(*error.args) from error.__cause__  # as asyncio's
             raise
-        finally:
-            transport.flush()
 
     def _receive(self) -> bytes:
-        data = self._transport.receive()
-        self._tls.receive_data(data)
-        return data
+        while isinstance(said := self._tls.operation.receive(), int):
+            self._transport.wait(said)
+        return said
 
     def _refuse(self, alert: int, reason: str) -> None:
         self._tls.refuse(alert, reason)
@@ -110,7 +115,7 @@ class SSLObject(ReadsClientHello):
     def _refuse_in_clear(self, answer: bytes, reason: str) -> None:
         self._tls.refuse(0, reason)
         self._tls.data_to_send()
-        self._transport.send(answer)
+        self._transport.refuse_in_clear(answer)
 
     def _passed_through(self, plain: PassedThrough) -> NoReturn:
         raise TypeError("client_hello_callback answered with a PlainSocket: under asyncio there is nothing to pass on")

@@ -1,12 +1,17 @@
 """TLSTransport: an asyncio.Transport that is a non-blocking socket and a Connection.
 
-The loop says when the socket is readable or writable; the transport moves ciphertext between the socket and the
-connection's BIOs, and plaintext between the connection and the protocol. OpenSSL is only entered in a worker, so that
-its callbacks may wait; one step of a connection runs at a time. While one waits in a callback, nothing is read from the
-socket, and what the program writes is kept.
+The loop says when the socket is readable or writable. The connection's pump then goes from the descriptor to OpenSSL and
+back, as far as it can without waiting, and says what to wait for:
 
-    socket readable -> receive -> SSL_read() in a worker -> protocol.data_received()
-    write() -> SSL_write() in a worker -> send -> the rest when the socket is writable
+    socket readable -> pump.read() -> protocol.data_received(), until the pump wants to read more
+    write() -> pump.write(); what is not taken is kept, and written when the socket is writable
+
+OpenSSL's callbacks may wait, but the loop's own greenlet must not. So the handshake runs in a worker, and so do the
+verbs of a connection whose hooks may be asked after the handshake (PatientVerbs). All others are called here. While a
+hook waits, nothing is read, and what the program writes is kept.
+
+The work between two looks at the loop is bounded by the pump's budget. When that is spent, the rest waits for the
+loop's next turn (_soon), even if the peer is always faster, or the program writes without end.
 
 How it ends:
 
@@ -22,56 +27,37 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import weakref
 from asyncio import constants, transports
 from asyncio.trsock import TransportSocket
 from collections import deque
 from collections.abc import Callable
-from contextvars import Context, copy_context
+from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from greenlet import getcurrent, greenlet
 
 from greentls.aio.ssl_object import SSLObject
-from greentls.aio.workers import Job, Workers
-from greentls.errors import TLSError, UnexpectedEOF, WantRead
-from greentls.openssl.pump import MAX_UNSENT, RECEIVE_SIZE, RECORD_SIZE, WANT_READ
+from greentls.aio.workers import WAITS, Job, PatientVerbs, workers_of
+from greentls.errors import TLSError, UnexpectedEOF
+from greentls.openssl.pump import CLOSED, DONE, ENDED, RECORD_SIZE, SPENT, UNSENT, WANT_READ, WANT_WRITE
 
 if TYPE_CHECKING:
+    from greentls.core.connection import Connection
     from greentls.core.session import Session
+    from greentls.openssl.pump import Pump
     from greentls.ssl.context import SSLContext
 
 __all__ = ["Closed", "TLSTransport"]
 
-RECORDS = 16  # that are decrypted before the protocol has them: 256 KiB, as much as asyncio's transports read at once
 FLIGHT_SIZE = 131072  # bytes that are encrypted before they are sent
 SHUTDOWN_TIMEOUT = 30.0  # seconds for the peer's close_notify; asyncio's
-
 
 Timeouts = tuple[float | None, float | None]  # seconds for the handshake and for the peer's close_notify, or defaults
 
 
 class Closed(ConnectionAbortedError):
     """This side has closed the transport, or aborted it, in the middle of the handshake."""
-
-
-class _Buffers:
-    """Those that no transport is using. One is taken before it is filled, and given back once it has been copied."""
-
-    def __init__(self) -> None:
-        self.received: list[memoryview[int]] = []
-
-
-_by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[Workers, _Buffers]] = weakref.WeakKeyDictionary()
-
-
-def _shared(loop: asyncio.AbstractEventLoop) -> tuple[Workers, _Buffers]:
-    """What the transports of one loop share."""
-    found = _by_loop.get(loop)
-    if found is None:
-        found = _by_loop[loop] = Workers(loop), _Buffers()
-    return found
 
 
 class TLSTransport(transports._FlowControlMixin, asyncio.Transport):
@@ -82,6 +68,30 @@ class TLSTransport(transports._FlowControlMixin, asyncio.Transport):
 
     _start_tls_compatible = True
     _sendfile_compatible = constants._SendfileMode.FALLBACK
+
+    _waiting: greenlet | None = None  # the worker that waits for the socket, during the handshake
+    _job: Job | None = None  # the handshake, if it waits
+    _done: Callable[[BaseException | None], None] | None = None  # to be called when the handshake has ended
+    _patient: PatientVerbs | None = None
+    _told = False  # connection_made() was called
+    _open = False  # start() was
+    _polling = False  # add_reader() is in force
+    _attending = False  # add_writer() is
+    _turning = False  # _read() is under way
+    _due = False  # _advance() is called soon
+    _paused = False  # by pause_reading()
+    _eof = False  # the peer has ended
+    _held = True  # what the program writes is kept, as something has to go out before it, or the handshake is not done
+    _starved = False  # nothing can be encrypted until more has come
+    _kept_size = 0
+    _notify = _notified = False  # close_notify has to go out; it has
+    _closing = False
+    _mute = False  # what the program writes is dropped
+    _lost = False  # nothing moves any more
+    _timer: asyncio.TimerHandle | None = None
+    _protocol: Any  # of one kind or the other; None at the end
+    _data_received: Any  # its method, or what does the same
+    _verbs: PatientVerbs | Pump
 
     def __init__(
         self,
@@ -101,29 +111,12 @@ class TLSTransport(transports._FlowControlMixin, asyncio.Transport):
         super().__init__(loop=loop)
         self._loop = loop
         self._sock, self._under, self._ended = sock, under, ended
-        self._workers, self._spare = _shared(loop)
         self._announced = announced  # the protocol has been told of a connection
         self._fd = sock.fileno()
         self._addresses: dict[str, object] = {}
+        self._kept: deque[bytes] = deque()  # written by the program, not encrypted yet
         self.set_protocol(protocol)
-        self._waiting: greenlet | None = None  # the worker that waits for ciphertext, during the handshake
-        self._polling = False  # add_reader() is in force
-        self._job: Job | None = None  # the step that waits in a callback
-        self._told = False  # connection_made() was called
-        self._paused = False  # by pause_reading()
-        self._blocked = False  # nothing can be encrypted until more has come
-        self._eof = False  # the peer has ended
-        self._closing = False
-        self._lost = False  # nothing moves any more
-        self._ending = ""  # "notify": close_notify has to go out; "notified": it has
-        self._timer: asyncio.TimerHandle | None = None
-        self._plain: deque[bytes] = deque()  # written by the program, not encrypted yet
-        self._plain_size = 0
-        self._unsent = bytearray()  # ciphertext that the socket has not taken
-        self._pieces: list[bytes] = []  # of what a step has read
-        self._more = False  # the step ended before OpenSSL had nothing left
-        self._done: Callable[[BaseException | None], None] | None = None  # to be called when the handshake has ended
-        self._object = SSLObject(self, context, server_side, server_hostname, session)
+        self._object = SSLObject(context, server_side, server_hostname, session)
         if sock.family in (socket.AF_INET, socket.AF_INET6):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         handshake, shutdown = timeouts
@@ -133,13 +126,23 @@ class TLSTransport(transports._FlowControlMixin, asyncio.Transport):
         self._handshake_timeout = context.handshake_timeout if handshake is None else handshake
         self._shutdown_timeout = SHUTDOWN_TIMEOUT if shutdown is None else shutdown
 
+    def use(self, connection: Connection) -> None:
+        """In the handshake: this connection, and later another one in its place."""
+        self._pump = connection.operation
+        self._pump.attach(self._sock)
+
     # -- the handshake -------------------------------------------------------------------------------------------------
 
     def begin(self, done: Callable[[BaseException | None], None]) -> None:
         """Begins the handshake. done(error) is called once it is finished and the protocol has been told, with None, or
-        with what has ended it."""
+        with what has ended it. After None, start() is to be called."""
         self._done = done
-        self._run(partial(self._object.handshake, self._handshake_timeout), self._shaken, copy_context())
+        step = partial(self._object.handshake, self, self._handshake_timeout)
+        job = workers_of(self._loop).run(step, self._shaken, copy_context())
+        if job.done:
+            self._shaken(job)
+        else:
+            self._job = job
 
     async def handshake(self) -> None:
         """The same for a task that waits. Raises what has ended the handshake. A cancellation ends it, too."""
@@ -151,74 +154,71 @@ class TLSTransport(transports._FlowControlMixin, asyncio.Transport):
             self.kill(cancelled)
             self._end(None)  # now: the loop may end with the task
             raise
+        self.start()  # now, as who waited has the transport: the protocol may need it when data come
 
-    # -- steps ---------------------------------------------------------------------------------------------------------
-
-    def _run(self, step: Callable[[], object], then: Callable[..., None], context: Context | None = None) -> None:
-        job = self._workers.run(step, then, context)
-        if not job.done:
-            self._job = job
-
-    def _shaken(self, _: object, error: BaseException | None) -> None:
+    def _shaken(self, job: Job) -> None:
         """The handshake has ended."""
         self._job = None
         if self._lost:
             return
-        if error is not None:
-            self._end(error)
+        if job.error is not None:
+            self._end(job.error)
             return
         self._told = True
+        connection = self._object._connection
+        if connection.may_ask:
+            self._patient = PatientVerbs(connection, workers_of(self._loop), self._advance)
+        self._verbs = self._patient or self._pump
+        self._held = self._attending
         if not self._announced:
             self._call("connection_made", self)
         self._settle(None)
-        self._advance()
+
+    def start(self) -> None:
+        """Begins to read, after the handshake."""
+        self._open = True
+        self._poll(True)
+        if not self._object._connection.drained:
+            self._soon()
 
     def _settle(self, error: BaseException | None) -> None:
         done, self._done = self._done, None
         if done is not None:
             done(error)
 
-    # -- for the handshake, in a worker --------------------------------------------------------------------------------
+    # For the SSLObject, in a worker.
 
-    def receive(self) -> bytes:
-        """Ciphertext as it comes, b"" at its end. Waits. Raises OSError."""
-        while True:
-            self._waiting = getcurrent()
-            self._poll(True)
-            try:
-                self._waiting.parent.switch()
-            finally:
-                self._waiting = None
-            try:
-                return self._sock.recv(RECEIVE_SIZE)
-            except (BlockingIOError, InterruptedError):
-                pass
+    def wait(self, said: int) -> None:
+        """Until the pump may go on."""
+        self._waiting = me = getcurrent()
+        try:
+            if said == WANT_WRITE:
+                self._attend(True)
+            else:
+                self._poll(True)
+            me.parent.switch()
+        finally:
+            self._waiting = None
+            if self._attending:
+                self._attend(False)
+        self._pump.rest()
 
     def flush(self) -> None:
         """What OpenSSL has for the peer goes out, or is kept until the socket takes it."""
-        data = self._object._connection.data_to_send()
-        if data:
-            self.send(data)
+        try:
+            if self._pump.send_or_forget() == WANT_WRITE and not self._lost:
+                self._attend(True)
+        except OSError as error:
+            self._loop.call_soon(self._end, error)
 
-    def send(self, data: bytes) -> None:
-        """Bytes for the socket, after those that it has not taken yet. What goes wrong ends the transport."""
-        if self._lost:
-            return
-        if not self._unsent:
-            try:
-                sent = self._sock.send(data)
-            except (BlockingIOError, InterruptedError):
-                sent = 0
-            except OSError as error:
-                self._loop.call_soon(self._end, error)
-                return
-            if sent == len(data):
-                return
-            data = data[sent:]
-            self._loop.add_writer(self._fd, self._on_writable)
-        self._unsent += data
+    def refuse_in_clear(self, answer: bytes) -> None:
+        """To a peer that does not speak TLS."""
+        try:
+            self._sock.send(answer)
+        except OSError:
+            pass
 
-    # -- from the peer -------------------------------------------------------------------------------------------------
+    # -- the loop ------------------------------------------------------------------------------------------------------
 
     def _poll(self, on: bool) -> None:
         if on is not self._polling and not self._lost:
@@ -228,291 +228,308 @@ class TLSTransport(transports._FlowControlMixin, asyncio.Transport):
             else:
                 self._loop.remove_reader(self._fd)
 
+    def _attend(self, on: bool) -> None:
+        """Whether the socket's being writable is waited for."""
+        if on is not self._attending and not self._lost:
+            self._attending = on
+            self._pump.attend(on)
+            if on:
+                self._loop.add_writer(self._fd, self._on_writable)
+            else:
+                self._loop.remove_writer(self._fd)
+
     def _on_readable(self) -> None:
+        if self._open and not self._paused:
+            self._read()
+        elif self._waiting is not None:
+            self._waiting.switch()
+        elif self._starved:
+            self._write_out()
+        else:
+            self._poll(False)  # until the handshake goes on, or resume_reading()
+
+    def _on_writable(self) -> None:
         if self._waiting is not None:
             self._waiting.switch()
             return
-        unsent = self._object._connection.unsent
-        if self._job is not None or (self._paused and not self._closing) or unsent > MAX_UNSENT:
-            self._poll(False)  # until _advance()
-            return
-        spare = self._spare.received
-        try:
-            buffer = spare.pop()
-        except IndexError:
-            buffer = memoryview(bytearray(RECEIVE_SIZE))
-        try:
-            length = self._sock.recv_into(buffer)
-            self._object._connection.receive_data(buffer[:length])
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError as error:
-            self._end(error)
-            return
-        finally:
-            if not spare:
-                spare.append(buffer)
-        if not length:
-            self._poll(False)
-        self._run(self._read, self._have_read)
+        self._write_out()
+        if not (self._polling or self._attending or self._paused):
+            self._soon()  # a read had to wait as well
+
+    def _soon(self) -> None:
+        if not self._due:
+            self._due = True
+            self._loop.call_soon(self._advance)
 
     def _advance(self) -> None:
-        """What has come, and could not be handled before, is; then the socket is polled again."""
-        if self._lost or self._job is not None or not self._told:
-            return
-        if self._plain or self._ending == "notify":
+        """In a turn of the loop of its own: all that can be done now."""
+        self._due = False
+        self._pump.rest()
+        if self._told and self._held and not self._lost:
             self._write_out()
-            if self._lost or self._job is not None:
-                return
-        if self._paused and not self._closing:
-            return
-        connection = self._object._connection
-        if self._more or not connection.drained:
-            self._run(self._read, self._have_read)
-        elif not (connection.eof or self._eof):
+        if self._open and not (self._paused or self._eof or self._lost):
             self._poll(True)
+            self._read()
+
+    # -- from the peer -------------------------------------------------------------------------------------------------
 
     def _read(self) -> None:
-        """In a worker. Into self._pieces."""
-        connection, pieces = self._object._connection, self._pieces
-        self._more = False
+        """All that has come, as far as the budget goes."""
+        read = self._verbs.read
+        said: bytes | int = b""
+        self._turning = True
         try:
-            for _ in range(RECORDS):
-                said = connection.step_read(RECORD_SIZE)
-                if isinstance(said, int):
-                    self._eof = said != WANT_READ
+            while not self._paused:
+                try:
+                    said = read(RECORD_SIZE)
+                except BaseException as error:
+                    self._failed(error)
                     return
-                pieces.append(said)
-                if connection.drained:
+                if said.__class__ is not bytes:
+                    break
+                if not self._closing:
+                    try:
+                        self._data_received(said)
+                    except BaseException as error:
+                        self._protocol_failed("data_received", error)
+                if self._lost:
                     return
-        except UnexpectedEOF:
+        finally:
+            self._turning = False
+        if said != WANT_READ:
+            self._rest(said)
+        if self._held and not (self._attending or self._due or self._lost):
+            self._write_out()
+
+    def _rest(self, said: bytes | int) -> None:
+        """What else a read may come to."""
+        if said == SPENT:
+            self._soon()
+        elif said == CLOSED or said == ENDED:
             self._eof = True
-            return
-        self._more = True
+            self._poll(False)
+            if self._closing:
+                self._write_out()
+            elif not self._call("eof_received"):
+                self.close()
+        elif said == WANT_WRITE or said == WAITS:
+            self._poll(False)
+            if said == WANT_WRITE:
+                self._held = True
+                self._attend(True)
+        elif self._pump.unsent:  # it was paused: answers go out nevertheless
+            self._held = True
+            self._write_out()
 
-    def _have_read(self, _: object, error: BaseException | None) -> None:
-        self._job = None
-        if self._lost:
-            return
-        pieces = self._pieces
-        if pieces:
-            data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-            pieces.clear()
-            if not self._closing:
-                self._give(data)
-        if error is not None:
-            self.flush()
-            self._end(self._object._as_stdlib(error) if isinstance(error, TLSError) else error)
-            return
-        if self._lost:
-            return
-        if not self._unsent and self._object._connection.unsent:
-            self.flush()
-        self._blocked = False
-        if self._eof:
-            self._peer_ended()
-        elif self._more and not self._paused:
-            self._loop.call_soon(self._advance)
-        elif self._plain or self._ending == "notify" or not self._polling:
-            self._advance()
-
-    def _give(self, data: bytes) -> None:
-        if not self._buffered:
-            self._call("data_received", data)
-            return
+    def _fill(self, data: bytes) -> None:
+        """data_received() of a BufferedProtocol."""
         view = memoryview(data)
         while view and not self._lost:
-            room = self._call("get_buffer", len(view))
-            if room is None:
-                return
-            with memoryview(room) as buffer:
+            with memoryview(self._protocol.get_buffer(len(view))) as buffer:
                 length = min(len(buffer), len(view))
                 buffer[:length] = view[:length]
             view = view[length:]
-            self._call("buffer_updated", length)
+            self._protocol.buffer_updated(length)
 
-    def _peer_ended(self) -> None:
-        self._poll(False)
-        if self._closing:
-            if self._ending == "notified":
-                self._end(None)
-            return
-        if not self._call("eof_received"):
-            self.close()
+    def is_reading(self) -> bool:
+        return not (self._paused or self._closing)
+
+    def pause_reading(self) -> None:
+        if not self._closing:
+            self._paused = True  # _on_readable() sees it
+
+    def resume_reading(self) -> None:
+        if self._paused:
+            self._paused = False
+            self._soon()
 
     # -- to the peer ---------------------------------------------------------------------------------------------------
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """As asyncio.Transport.write(): what cannot go out at once is kept. Before connection_made() nothing can be."""
-        if not isinstance(data, (bytes, bytearray, memoryview)):
-            raise TypeError(f"data argument must be a bytes-like object, not {type(data).__name__!r}")
-        if self._closing or self._lost or self._ending or not data:
+        """As asyncio.Transport.write(): what cannot go out at once is kept."""
+        if data.__class__ is not bytes:
+            if not isinstance(data, (bytes, bytearray, memoryview)):
+                raise TypeError(f"data argument must be a bytes-like object, not {type(data).__name__!r}")
+            data = bytes(data)
+        if self._mute or not data:
             return
-        self._plain.append(bytes(data))
-        self._plain_size += len(data)
-        if self._job is None and not self._unsent:
-            self._write_out()
-        if self._plain or self._unsent:
-            self._maybe_pause_protocol()  # type: ignore[attr-defined]  # not in typeshed
+        if not self._held and len(data) <= FLIGHT_SIZE:
+            try:
+                said = self._verbs.write(data)
+            except BaseException as error:
+                self._failed(error)
+                return
+            if said == DONE:
+                if not self._turning and self._pump.received != self._pump.drained_at:
+                    self._soon()  # the rest of a post-handshake message had to be received before, and maybe more
+                return
+            self._held = True
+            if said != UNSENT:
+                self._keep(data)
+            self._stopped(said)
+        else:
+            held, self._held = self._held, True
+            self._keep(data)
+            if not held:
+                self._write_out()
+        self._maybe_pause_protocol()  # type: ignore[attr-defined]  # not in typeshed
+
+    def _keep(self, data: bytes) -> None:
+        self._kept_size += len(data)
+        while len(data) > FLIGHT_SIZE:
+            self._kept.append(data[:FLIGHT_SIZE])
+            data = data[FLIGHT_SIZE:]
+        self._kept.append(data)
 
     def _write_out(self) -> None:
-        """Encrypts and sends, as far as the socket takes it. close_notify goes after all data."""
-        while (self._plain or self._ending == "notify") and not (
-            self._unsent or self._lost or self._job or self._blocked
-        ):
-            self._run(self._encrypt if self._plain else self._notify, self._have_written)
-
-    def _encrypt(self) -> None:
-        """In a worker."""
-        plain = self._plain
-        if len(plain) > 1 and len(plain[0]) < FLIGHT_SIZE:
-            plain.appendleft(b"".join(_first(plain, FLIGHT_SIZE)))
-        data = plain[0]
-        rest = data[FLIGHT_SIZE:]
-        if rest:
-            data = data[:FLIGHT_SIZE]
-        self._object._connection.write(data)
-        self._plain_size -= len(data)
-        if rest:
-            plain[0] = rest
-        else:
-            plain.popleft()
-
-    def _notify(self) -> None:
-        """In a worker."""
-        self._ending = "notified"
-        self._object._connection.shutdown()
-
-    def _have_written(self, _: object, error: BaseException | None) -> None:
-        waited, self._job = self._job is not None, None
-        if self._lost:
-            return
-        self.flush()
-        if isinstance(error, WantRead):  # a part of a post-handshake message has come: the rest goes first
-            self._blocked = True
-            error = None
-        if error is not None:
-            self._end(self._object._as_stdlib(error) if isinstance(error, TLSError) else error)
-            return
-        if self._ending == "notified" and not self._unsent:
-            self._notified()
-        if waited:
-            self._advance()
-        self._maybe_resume_protocol()  # type: ignore[attr-defined]  # not in typeshed
-
-    def _on_writable(self) -> None:
+        """All that is held, as far as the socket takes it and the budget goes. close_notify goes after all data."""
+        kept = self._kept
         try:
-            sent = self._sock.send(self._unsent)
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError as error:
-            self._end(error)
-            return
-        del self._unsent[:sent]
-        if self._unsent:
-            return
-        self._loop.remove_writer(self._fd)
-        self.flush()
-        if self._unsent:
-            return
-        if self._ending == "notified":
-            self._notified()
-        if self._told and self._job is None:
-            self._write_out()
-            if not self._polling:
-                self._advance()
-        self._maybe_resume_protocol()  # type: ignore[attr-defined]  # not in typeshed
-
-    def _call(self, method: str, *arguments: object) -> Any:  # Any: the method's
-        """The protocol's method. What it raises ends the transport."""
-        try:
-            return getattr(self._protocol, method)(*arguments)
-        except (SystemExit, KeyboardInterrupt):
-            raise
+            said = self._pump.send_or_forget()
+            while said == DONE and (kept or self._notify):
+                if kept:
+                    if self._patient is None:  # which wants to see the same data again
+                        _put_together(kept)
+                    said = self._verbs.write(kept[0])
+                    if said == DONE or said == UNSENT:
+                        self._kept_size -= len(kept.popleft())
+                else:
+                    said = self._say_close_notify()
         except BaseException as error:
-            self._loop.call_exception_handler(
-                {
-                    "message": f"Fatal error: protocol.{method}() call failed.",
-                    "exception": error,
-                    "transport": self,
-                    "protocol": self._protocol,
-                }
-            )
-            self._end(error)
-            return None
+            self._failed(error)
+            return
+        self._stopped(said)
+        if not self._lost:
+            self._maybe_resume_protocol()  # type: ignore[attr-defined]  # not in typeshed
 
-    # -- the end -------------------------------------------------------------------------------------------------------
+    def _say_close_notify(self) -> int:
+        connection = self._object._connection
+        said = (self._patient or connection).shutdown()
+        if connection.handshake.writable:  # it has to wait for a hook, or for the rest of a post-handshake message
+            return WAITS if said == WAITS else WANT_READ
+        self._notify, self._notified = False, True
+        return self._pump.send_or_forget()
 
-    def close(self) -> None:
-        """See the module's docstring. During the handshake: as abort()."""
-        if self._closing or self._lost:
-            return
-        self._closing = True
-        if not self._told:
-            self._loop.call_soon(self._end, None)
-            return
-        self._timer = self._loop.call_later(self._shutdown_timeout, self._end, None)
-        if self._ending == "notified" and not self._unsent:
-            self._notified()
-            return
-        self._ending = self._ending or "notify"
-        if self._job is None:
-            self._write_out()
-            if not (self._lost or self._eof):
-                self._advance()
+    def _stopped(self, said: int) -> None:
+        """Why no more goes out now."""
+        self._held = said != DONE or not self._told
+        self._starved = said == WANT_READ
+        self._attend(said == WANT_WRITE or said == UNSENT)
+        if said == SPENT:
+            self._soon()
+        elif said == WANT_READ:
+            self._poll(True)
+        elif said == ENDED:
+            self._failed(UnexpectedEOF("write"))
+        elif said == DONE and self._notified and self._closing:
+            self._close_notify_sent()
+
+    def get_write_buffer_size(self) -> int:
+        """Bytes: plaintext that is not encrypted yet, and ciphertext that the socket has not taken."""
+        return 0 if self._lost else self._kept_size + self._pump.unsent
 
     def write_eof(self) -> None:
         """close_notify, after what was written; the peer may go on."""
-        if not (self._ending or self._closing or self._lost):
-            self._ending = "notify"
-            if self._job is None:
+        if not self._mute:
+            self._mute = self._notify = True
+            if not self._held:
                 self._write_out()
 
     def can_write_eof(self) -> bool:
         return True
 
-    def _notified(self) -> None:
-        """close_notify is on its way."""
-        if not self._closing:
+    # -- the end -------------------------------------------------------------------------------------------------------
+
+    def _call(self, method: str, *arguments: object) -> Any:  # Any: the method's
+        """The protocol's method. What it raises ends the transport."""
+        try:
+            return getattr(self._protocol, method)(*arguments)
+        except BaseException as error:
+            self._protocol_failed(method, error)
+            return None
+
+    def _protocol_failed(self, method: str, error: BaseException) -> None:
+        if isinstance(error, (SystemExit, KeyboardInterrupt)):
+            raise error
+        self._loop.call_exception_handler(
+            {
+                "message": f"Fatal error: protocol.{method}() call failed.",
+                "exception": error,
+                "transport": self,
+                "protocol": self._protocol,
+            }
+        )
+        self._end(error)
+
+    def _failed(self, error: BaseException) -> None:
+        """A verb has."""
+        if not self._lost:
+            try:
+                self._pump.send()  # an alert
+            except OSError:
+                pass
+            self._end(self._object._as_stdlib(error) if isinstance(error, TLSError) else error)
+        if isinstance(error, (SystemExit, KeyboardInterrupt)):
+            raise error
+
+    def close(self) -> None:
+        """See the module's docstring. During the handshake: as abort()."""
+        if self._closing:
+            return
+        self._closing = self._mute = True
+        if not self._told:
+            self._loop.call_soon(self._end, None)
+            return
+        self._notify = not self._notified
+        if not self._held:
+            self._held = True
+            self._write_out()
+        if self._lost:
+            return
+        self._timer = self._loop.call_later(self._shutdown_timeout, self._end, None)
+        if self._paused:
+            self._paused = False
+            self._soon()
+
+    def _close_notify_sent(self) -> None:
+        if self._eof:
+            self._end(None)
             return
         try:
             self._sock.shutdown(socket.SHUT_WR)
         except OSError:
             pass
-        if self._eof or self._object._connection.eof:
-            self._end(None)
-        else:
-            self._poll(True)
 
     def abort(self) -> None:
-        self._closing = True
+        self._closing = self._mute = True
         self._loop.call_soon(self._end, None)
 
     def kill(self, error: BaseException) -> None:
-        """Ends a handshake from outside: whatever it waits for gets the error, and the peer an alert."""
+        """Ends a handshake, or a verb, from outside: whatever it waits for gets the error, and the peer an alert."""
         if self._waiting is not None:
             self._waiting.throw(error)
         elif self._job is not None:
             self._job.throw(error)
+        elif self._patient is not None:
+            self._patient.throw(error)
 
     def _end(self, error: BaseException | None) -> None:
         """Nothing moves from now on."""
         if self._lost:
             return
-        self._closing = True
+        self._closing = self._mute = True
         if not self._told:
             self.kill(Closed("the transport was closed"))  # which leaves an alert for the peer
         self._poll(False)
-        if self._unsent:
-            self._loop.remove_writer(self._fd)
+        self._attend(False)
         self._lost = True
         if self._timer is not None:
             self._timer.cancel()
-        self._plain.clear()
-        self._unsent.clear()
-        self._plain_size = 0
+        self._kept.clear()
+        self._kept_size = 0
         if self._told:
             self.kill(Closed("the transport was closed"))
+        self._pump.detach()
         self._settle(error or Closed("the transport was closed"))
         if self._under is not None:
             self._under.abort()  # type: ignore[attr-defined]  # a Transport has it
@@ -524,6 +541,10 @@ class TLSTransport(transports._FlowControlMixin, asyncio.Transport):
                 self._protocol.connection_lost(error if isinstance(error, Exception) else None)
         finally:
             self._sock.close()
+            # No cycle is left for the collector.
+            self._protocol = self._data_received = self._patient = None
+            if self._told:
+                self._verbs = self._pump
             if self._ended is not None:
                 self._ended(self)
 
@@ -538,27 +559,13 @@ class TLSTransport(transports._FlowControlMixin, asyncio.Transport):
         return self._closing
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
-        self._protocol: Any = protocol  # Any: of one kind or the other
-        self._buffered = isinstance(protocol, asyncio.BufferedProtocol)
+        self._protocol = protocol
+        buffered = isinstance(protocol, asyncio.BufferedProtocol)
+        self._data_received = self._fill if buffered else getattr(protocol, "data_received", None)
 
     def get_protocol(self) -> asyncio.BaseProtocol:
         protocol: asyncio.BaseProtocol = self._protocol
         return protocol
-
-    def is_reading(self) -> bool:
-        return not (self._paused or self._closing)
-
-    def pause_reading(self) -> None:
-        self._paused = True  # _on_readable() sees it
-
-    def resume_reading(self) -> None:
-        if self._paused:
-            self._paused = False
-            self._loop.call_soon(self._advance)
-
-    def get_write_buffer_size(self) -> int:
-        """Bytes: plaintext that is not encrypted yet, and ciphertext that the socket has not taken."""
-        return self._plain_size + len(self._unsent)
 
     def get_extra_info(self, name: str, default: object = None) -> Any:  # Any: of each name another type
         """As asyncio's transports over TLS, and "ssl_object" is an SSLObject."""
@@ -598,11 +605,11 @@ _EXTRA: dict[str, Callable[[TLSTransport], object]] = {
 }
 
 
-def _first(pieces: deque[bytes], size: int) -> list[bytes]:
-    """As many of the pieces as fit into size, taken away from them; one at least."""
+def _put_together(pieces: deque[bytes]) -> None:
+    """Makes one of the first pieces if they are small."""
     taken = [pieces.popleft()]
     length = len(taken[0])
-    while pieces and length + len(pieces[0]) <= size:
+    while pieces and length + len(pieces[0]) <= FLIGHT_SIZE:
         length += len(pieces[0])
         taken.append(pieces.popleft())
-    return taken
+    pieces.appendleft(taken[0] if len(taken) == 1 else b"".join(taken))

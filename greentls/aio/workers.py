@@ -1,9 +1,9 @@
-"""Workers: the greenlets of an event loop in which OpenSSL is entered.
+"""Workers: the greenlets of an event loop in which OpenSSL is entered if its callbacks may wait.
 
-The loop's own greenlet must not wait, and OpenSSL's callbacks may. So each step of a connection runs in a worker. If
-the step waits, its worker switches to the loop with OpenSSL's frames on its stack, and other workers take other steps;
-whoever has the answer switches back to it (greentls.hub.asyncio). A step that does not wait costs two switches, a
-quarter of a microsecond each, and its worker takes the next one.
+The loop's own greenlet must not wait. So a step that may wait runs in a worker. If it does wait, its worker switches to
+the loop with OpenSSL's frames on its stack, and other workers take other steps; whoever has the answer switches back to
+it (greentls.hub.asyncio). A step that does not wait costs two switches, a quarter of a microsecond each, and its worker
+takes the next one.
 """
 
 from __future__ import annotations
@@ -11,25 +11,33 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextvars import Context
-from typing import Any, TypeAlias
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from greenlet import getcurrent
 
 from greentls.hub.asyncio import Task, hub_of
 
-__all__ = ["Job", "Workers"]
+if TYPE_CHECKING:
+    from greentls.core.connection import Connection
 
-Then: TypeAlias = Callable[[Any, BaseException | None], None]  # Any: what the step returns
+__all__ = ["WAITS", "Job", "PatientVerbs", "Workers", "workers_of"]
+
+WAITS = -100  # PatientVerbs: a hook waits. None of a pump's answers
+
+Then: TypeAlias = "Callable[[Job], object]"
+
+_ATTRIBUTE = "_greentls_workers"  # of a loop, which holds its workers
 
 
 class Job:
-    """One step: function() is called in a worker, then(value, error) in the loop's greenlet once it has ended."""
+    """One step: function() is called in a worker. done: it has ended, by returning a value or by raising an error."""
 
     __slots__ = ("done", "error", "function", "then", "value", "waits", "worker")
 
     def __init__(self, function: Callable[[], object], then: Then) -> None:
         self.function, self.then = function, then
-        self.value: object = None
+        self.value: Any = None  # Any: what the function returns
         self.error: BaseException | None = None
         self.waits = self.done = False
         self.worker: Task | None = None
@@ -48,15 +56,11 @@ class Workers:
         self._hub = hub_of(loop)
         self._free: list[Task] = []
 
-    def run(
-        self,
-        function: Callable[[], object],
-        then: Then,
-        context: Context | None = None,
-    ) -> Job:
-        """Begins a step. In the loop's greenlet. If it does not wait, then() has been called on return.
+    def run(self, function: Callable[[], object], then: Then, context: Context | None = None) -> Job:
+        """Begins a step. In the loop's greenlet.
 
-        context: the context variables that the step sees; None: those of its worker.
+        Returns the job. If the step waits, it is not done yet, and then(job) is called in the loop's greenlet once it
+        is. context: the context variables that the step sees; None: those of its worker.
         """
         job = Job(function, then)
         try:
@@ -68,15 +72,10 @@ class Workers:
             worker.gr_context = context
         job.worker = worker
         worker.switch(job)
-        if not job.done:
+        if job.done:
+            self._free.append(worker)
+        else:
             job.waits = True
-            return job
-        self._free.append(worker)
-        error, job.error = job.error, None
-        try:
-            then(job.value, error)
-        finally:
-            del error  # its traceback may hold this frame
         return job
 
     def _work(self) -> None:
@@ -88,6 +87,66 @@ class Workers:
                 job.error = error
             job.done = True
             if job.waits:  # run() has returned; the loop is in the callback that has switched back to here
-                self._loop.call_soon(job.then, job.value, job.error)
+                self._loop.call_soon(job.then, job)
                 self._free.append(getcurrent())
             del job  # no worker keeps a connection
+
+
+def workers_of(loop: asyncio.AbstractEventLoop) -> Workers:
+    """The workers of an event loop. In the loop's thread."""
+    workers: Workers | None = getattr(loop, _ATTRIBUTE, None)
+    if workers is None:
+        workers = Workers(loop)
+        setattr(loop, _ATTRIBUTE, workers)
+    return workers
+
+
+class PatientVerbs:
+    """A connection's verbs whose hooks may wait: each runs in a worker.
+
+    A verb that waits answers WAITS, as does any other meanwhile. again() is called once the hook has its answer. Then
+    the same verb is to be called again, with the same data, and returns or raises what it came to.
+    """
+
+    def __init__(self, connection: Connection, workers: Workers, again: Callable[[], object]) -> None:
+        self._connection, self._workers, self._again = connection, workers, again
+        self._job: Job | None = None  # which waits
+        self._ended: dict[str, Job] = {}  # that have waited, by their verbs
+
+    def read(self, size: int) -> bytes | int:
+        said: bytes | int = self._do("read", self._connection.step_read, size)
+        return said
+
+    def write(self, data: bytes) -> int:
+        said: int = self._do("write", self._connection.step_write, data)
+        return said
+
+    def shutdown(self) -> int:
+        """Connection.shutdown()."""
+        said: int = self._do("shutdown", self._connection.shutdown)
+        return said
+
+    def throw(self, error: BaseException) -> None:
+        """Raises the error where a hook waits."""
+        if self._job is not None:
+            self._job.throw(error)
+
+    def _do(self, name: str, verb: Callable[..., object], *arguments: object) -> Any:  # Any: what the verb returns
+        job = self._ended.pop(name, None)
+        if job is None:
+            if self._job is not None:
+                return WAITS
+            job = self._workers.run(partial(verb, *arguments), partial(self._end, name))
+            if not job.done:
+                self._job = job
+                return WAITS
+        if job.error is None:
+            return job.value
+        try:
+            raise job.error
+        finally:
+            del job  # the traceback has this frame
+
+    def _end(self, name: str, job: Job) -> None:
+        self._ended[name], self._job = job, None
+        self._again()

@@ -273,6 +273,12 @@ class Connection(Operation):
         """Data are sent and received, but the client's Finished has not come: what was read may be a replay."""
         return self.established and not self.finished
 
+    @property
+    def may_ask(self) -> bool:
+        """Hooks may be asked after the handshake: about a certificate that comes later (RFC 8446 4.6.2), or because the
+        handshake ends in a read."""
+        return self.early or self.config.post_handshake_auth or self._original.post_handshake_auth
+
     # -- for hooks -----------------------------------------------------------------------------------------------------
 
     @property
