@@ -1,7 +1,7 @@
 """TLSTransport: an asyncio.Transport that is a non-blocking socket and a Connection.
 
-The loop says when the socket is readable or writable. The connection's pump then goes from the descriptor to OpenSSL and
-back, as far as it can without waiting, and says what to wait for:
+The loop says when the socket is readable or writable. The connection's pump then goes from the descriptor to OpenSSL
+and back, as far as it can without waiting, and says what to wait for:
 
     socket readable -> pump.read() -> protocol.data_received(), until the pump wants to read more
     write() -> pump.write(); what is not taken is kept, and written when the socket is writable
@@ -305,14 +305,14 @@ class TLSTransport(transports._FlowControlMixin, asyncio.Transport):
         """What else a read may come to."""
         if said == SPENT:
             self._soon()
-        elif said == CLOSED or said == ENDED:
+        elif said in (CLOSED, ENDED):
             self._eof = True
             self._poll(False)
             if self._closing:
                 self._write_out()
             elif not self._call("eof_received"):
                 self.close()
-        elif said == WANT_WRITE or said == WAITS:
+        elif said in (WANT_WRITE, WAITS):
             self._poll(False)
             if said == WANT_WRITE:
                 self._held = True
@@ -391,7 +391,7 @@ class TLSTransport(transports._FlowControlMixin, asyncio.Transport):
                     if self._patient is None:  # which wants to see the same data again
                         _put_together(kept)
                     said = self._verbs.write(kept[0])
-                    if said == DONE or said == UNSENT:
+                    if said in (DONE, UNSENT):
                         self._kept_size -= len(kept.popleft())
                 else:
                     said = self._say_close_notify()
@@ -414,7 +414,7 @@ class TLSTransport(transports._FlowControlMixin, asyncio.Transport):
         """Why no more goes out now."""
         self._held = said != DONE or not self._told
         self._starved = said == WANT_READ
-        self._attend(said == WANT_WRITE or said == UNSENT)
+        self._attend(said in (WANT_WRITE, UNSENT))
         if said == SPENT:
             self._soon()
         elif said == WANT_READ:

@@ -105,13 +105,15 @@ class PatientVerbs:
     """A connection's verbs whose hooks may wait: each runs in a worker.
 
     A verb that waits answers WAITS, as does any other meanwhile. again() is called once the hook has its answer. Then
-    the same verb is to be called again, with the same data, and returns or raises what it came to.
+    the same verb is to be called again, with the same data, and returns what it came to. What it raises, whichever verb
+    comes first raises.
     """
 
     def __init__(self, connection: Connection, workers: Workers, again: Callable[[], object]) -> None:
         self._connection, self._workers, self._again = connection, workers, again
         self._job: Job | None = None  # which waits
         self._ended: dict[str, Job] = {}  # that have waited, by their verbs
+        self._failed: Job | None = None  # that has waited
 
     def read(self, size: int) -> bytes | int:
         said: bytes | int = self._do("read", self._connection.step_read, size)
@@ -132,7 +134,7 @@ class PatientVerbs:
             self._job.throw(error)
 
     def _do(self, name: str, verb: Callable[..., object], *arguments: object) -> Any:  # Any: what the verb returns
-        job = self._ended.pop(name, None)
+        job = self._failed or self._ended.pop(name, None)
         if job is None:
             if self._job is not None:
                 return WAITS
@@ -145,8 +147,13 @@ class PatientVerbs:
         try:
             raise job.error
         finally:
+            self._failed = None
             del job  # the traceback has this frame
 
     def _end(self, name: str, job: Job) -> None:
-        self._ended[name], self._job = job, None
+        self._job = None
+        if job.error is None:
+            self._ended[name] = job
+        else:
+            self._failed = job
         self._again()
