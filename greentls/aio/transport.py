@@ -90,7 +90,7 @@ class TLSTransport(transports._FlowControlMixin, asyncio.Transport):
     _lost = False  # nothing moves any more
     _timer: asyncio.TimerHandle | None = None
     _protocol: Any  # of one kind or the other; None at the end
-    _data_received: Any  # its method, or what does the same
+    _data_received: Callable[[bytes], object]  # its method, or what does the same
     _verbs: PatientVerbs | Pump
 
     def __init__(
@@ -542,7 +542,8 @@ class TLSTransport(transports._FlowControlMixin, asyncio.Transport):
         finally:
             self._sock.close()
             # No cycle is left for the collector.
-            self._protocol = self._data_received = self._patient = None
+            self._protocol = self._patient = None
+            del self._data_received
             if self._told:
                 self._verbs = self._pump
             if self._ended is not None:
@@ -561,7 +562,7 @@ class TLSTransport(transports._FlowControlMixin, asyncio.Transport):
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         self._protocol = protocol
         buffered = isinstance(protocol, asyncio.BufferedProtocol)
-        self._data_received = self._fill if buffered else getattr(protocol, "data_received", None)
+        self._data_received = self._fill if buffered else getattr(protocol, "data_received", self._fill)
 
     def get_protocol(self) -> asyncio.BaseProtocol:
         protocol: asyncio.BaseProtocol = self._protocol

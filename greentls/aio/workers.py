@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Callable
 from contextvars import Context
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from greenlet import getcurrent
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from greentls.core.connection import Connection
 
 __all__ = ["WAITS", "Job", "PatientVerbs", "Workers", "workers_of"]
+
+T = TypeVar("T")
 
 WAITS = -100  # PatientVerbs: a hook waits. None of a pump's answers
 
@@ -116,24 +118,21 @@ class PatientVerbs:
         self._failed: Job | None = None  # that has waited
 
     def read(self, size: int) -> bytes | int:
-        said: bytes | int = self._do("read", self._connection.step_read, size)
-        return said
+        return self._do("read", self._connection.step_read, size)
 
     def write(self, data: bytes) -> int:
-        said: int = self._do("write", self._connection.step_write, data)
-        return said
+        return self._do("write", self._connection.step_write, data)
 
     def shutdown(self) -> int:
         """Connection.shutdown()."""
-        said: int = self._do("shutdown", self._connection.shutdown)
-        return said
+        return self._do("shutdown", self._connection.shutdown)
 
     def throw(self, error: BaseException) -> None:
         """Raises the error where a hook waits."""
         if self._job is not None:
             self._job.throw(error)
 
-    def _do(self, name: str, verb: Callable[..., object], *arguments: object) -> Any:  # Any: what the verb returns
+    def _do(self, name: str, verb: Callable[..., T], *arguments: object) -> T | int:
         job = self._failed or self._ended.pop(name, None)
         if job is None:
             if self._job is not None:
@@ -143,7 +142,8 @@ class PatientVerbs:
                 self._job = job
                 return WAITS
         if job.error is None:
-            return job.value
+            said: T = job.value
+            return said
         try:
             raise job.error
         finally:
