@@ -97,7 +97,7 @@ class SSLObject(ReadsClientHello):
             raise
 
     def _receive(self) -> bytes:
-        while isinstance(said := self._tls.operation.receive(), int):
+        while isinstance(said := self._tls.receive(), int):
             self._transport.wait(said)
         return said
 

@@ -3,8 +3,8 @@
 The loop says when the socket is readable or writable. The connection's pump then goes from the descriptor to OpenSSL
 and back, as far as it can without waiting, and says what to wait for:
 
-    socket readable -> pump.read() -> protocol.data_received(), until the pump wants to read more
-    write() -> pump.write(); what is not taken is kept, and written when the socket is writable
+    socket readable -> step_read() -> protocol.data_received(), until the pump wants to read more
+    write() -> step_write(); what is not taken is kept, and written when the socket is writable
 
 OpenSSL's callbacks may wait, but the loop's own greenlet must not. So the handshake runs in a worker, and so do the
 verbs of a connection whose hooks may be asked after the handshake (PatientVerbs). All others are called here. While a
@@ -45,7 +45,6 @@ from greentls.openssl.pump import CLOSED, DONE, ENDED, RECORD_SIZE, SPENT, UNSEN
 if TYPE_CHECKING:
     from greentls.core.connection import Connection
     from greentls.core.session import Session
-    from greentls.openssl.pump import Pump
     from greentls.ssl.context import SSLContext
 
 __all__ = ["Closed", "TLSTransport"]
@@ -91,7 +90,8 @@ class TLSTransport(transports._FlowControlMixin, asyncio.Transport):
     _timer: asyncio.TimerHandle | None = None
     _protocol: Any  # of one kind or the other; None at the end
     _data_received: Callable[[bytes], object]  # its method, or what does the same
-    _verbs: PatientVerbs | Pump
+    _connection: Connection
+    _verbs: PatientVerbs | Connection
 
     def __init__(
         self,
@@ -128,8 +128,8 @@ class TLSTransport(transports._FlowControlMixin, asyncio.Transport):
 
     def use(self, connection: Connection) -> None:
         """In the handshake: this connection, and later another one in its place."""
-        self._pump = connection.operation
-        self._pump.attach(self._sock)
+        self._connection = connection
+        connection.attach(self._sock)
 
     # -- the handshake -------------------------------------------------------------------------------------------------
 
@@ -165,10 +165,9 @@ class TLSTransport(transports._FlowControlMixin, asyncio.Transport):
             self._end(job.error)
             return
         self._told = True
-        connection = self._object._connection
-        if connection.may_ask:
-            self._patient = PatientVerbs(connection, workers_of(self._loop), self._advance)
-        self._verbs = self._patient or self._pump
+        if self._connection.may_ask:
+            self._patient = PatientVerbs(self._connection, workers_of(self._loop), self._advance)
+        self._verbs = self._patient or self._connection
         self._held = self._attending
         if not self._announced:
             self._call("connection_made", self)
@@ -178,7 +177,7 @@ class TLSTransport(transports._FlowControlMixin, asyncio.Transport):
         """Begins to read, after the handshake."""
         self._open = True
         self._poll(True)
-        if not self._object._connection.drained:
+        if not self._connection.drained:
             self._soon()
 
     def _settle(self, error: BaseException | None) -> None:
@@ -201,12 +200,12 @@ class TLSTransport(transports._FlowControlMixin, asyncio.Transport):
             self._waiting = None
             if self._attending:
                 self._attend(False)
-        self._pump.rest()
+        self._connection.rest()
 
     def flush(self) -> None:
         """What OpenSSL has for the peer goes out, or is kept until the socket takes it."""
         try:
-            if self._pump.send_or_forget() == WANT_WRITE and not self._lost:
+            if self._connection.send_or_forget() == WANT_WRITE and not self._lost:
                 self._attend(True)
         except OSError as error:
             self._loop.call_soon(self._end, error)
@@ -232,7 +231,7 @@ class TLSTransport(transports._FlowControlMixin, asyncio.Transport):
         """Whether the socket's being writable is waited for."""
         if on is not self._attending and not self._lost:
             self._attending = on
-            self._pump.attend(on)
+            self._connection.attend(on)
             if on:
                 self._loop.add_writer(self._fd, self._on_writable)
             else:
@@ -264,7 +263,7 @@ class TLSTransport(transports._FlowControlMixin, asyncio.Transport):
     def _advance(self) -> None:
         """In a turn of the loop of its own: all that can be done now."""
         self._due = False
-        self._pump.rest()
+        self._connection.rest()
         if self._told and self._held and not self._lost:
             self._write_out()
         if self._open and not (self._paused or self._eof or self._lost):
@@ -275,7 +274,7 @@ class TLSTransport(transports._FlowControlMixin, asyncio.Transport):
 
     def _read(self) -> None:
         """All that has come, as far as the budget goes."""
-        read = self._verbs.read
+        read = self._verbs.step_read
         said: bytes | int = b""
         self._turning = True
         try:
@@ -317,7 +316,7 @@ class TLSTransport(transports._FlowControlMixin, asyncio.Transport):
             if said == WANT_WRITE:
                 self._held = True
                 self._attend(True)
-        elif self._pump.unsent:  # it was paused: answers go out nevertheless
+        elif self._connection.unsent:  # it was paused: answers go out nevertheless
             self._held = True
             self._write_out()
 
@@ -355,12 +354,12 @@ class TLSTransport(transports._FlowControlMixin, asyncio.Transport):
             return
         if not self._held and len(data) <= FLIGHT_SIZE:
             try:
-                said = self._verbs.write(data)
+                said = self._verbs.step_write(data)
             except BaseException as error:
                 self._failed(error)
                 return
             if said == DONE:
-                if not self._turning and self._pump.received != self._pump.drained_at:
+                if not self._turning and self._connection.received != self._connection.drained_at:
                     self._soon()  # the rest of a post-handshake message had to be received before, and maybe more
                 return
             self._held = True
@@ -385,12 +384,12 @@ class TLSTransport(transports._FlowControlMixin, asyncio.Transport):
         """All that is held, as far as the socket takes it and the budget goes. close_notify goes after all data."""
         kept = self._kept
         try:
-            said = self._pump.send_or_forget()
+            said = self._connection.send_or_forget()
             while said == DONE and (kept or self._notify):
                 if kept:
                     if self._patient is None:  # which wants to see the same data again
                         _put_together(kept)
-                    said = self._verbs.write(kept[0])
+                    said = self._verbs.step_write(kept[0])
                     if said in (DONE, UNSENT):
                         self._kept_size -= len(kept.popleft())
                 else:
@@ -403,12 +402,11 @@ class TLSTransport(transports._FlowControlMixin, asyncio.Transport):
             self._maybe_resume_protocol()  # type: ignore[attr-defined]  # not in typeshed
 
     def _say_close_notify(self) -> int:
-        connection = self._object._connection
-        said = (self._patient or connection).shutdown()
-        if connection.handshake.writable:  # it has to wait for a hook, or for the rest of a post-handshake message
+        said = self._verbs.shutdown()
+        if self._connection.writable:  # it has to wait for a hook, or for the rest of a post-handshake message
             return WAITS if said == WAITS else WANT_READ
         self._notify, self._notified = False, True
-        return self._pump.send_or_forget()
+        return self._connection.send_or_forget()
 
     def _stopped(self, said: int) -> None:
         """Why no more goes out now."""
@@ -426,7 +424,7 @@ class TLSTransport(transports._FlowControlMixin, asyncio.Transport):
 
     def get_write_buffer_size(self) -> int:
         """Bytes: plaintext that is not encrypted yet, and ciphertext that the socket has not taken."""
-        return 0 if self._lost else self._kept_size + self._pump.unsent
+        return 0 if self._lost else self._kept_size + self._connection.unsent
 
     def write_eof(self) -> None:
         """close_notify, after what was written; the peer may go on."""
@@ -465,7 +463,7 @@ class TLSTransport(transports._FlowControlMixin, asyncio.Transport):
         """A verb has."""
         if not self._lost:
             try:
-                self._pump.send()  # an alert
+                self._connection.send()  # an alert
             except OSError:
                 pass
             self._end(self._object._as_stdlib(error) if isinstance(error, TLSError) else error)
@@ -529,7 +527,7 @@ class TLSTransport(transports._FlowControlMixin, asyncio.Transport):
         self._kept_size = 0
         if self._told:
             self.kill(Closed("the transport was closed"))
-        self._pump.detach()
+        self._connection.detach()
         self._settle(error or Closed("the transport was closed"))
         if self._under is not None:
             self._under.abort()  # type: ignore[attr-defined]  # a Transport has it
@@ -545,7 +543,7 @@ class TLSTransport(transports._FlowControlMixin, asyncio.Transport):
             self._protocol = self._patient = None
             del self._data_received
             if self._told:
-                self._verbs = self._pump
+                self._verbs = self._connection
             if self._ended is not None:
                 self._ended(self)
 
@@ -554,7 +552,7 @@ class TLSTransport(transports._FlowControlMixin, asyncio.Transport):
     @property
     def dead(self) -> bool:
         """TLS has failed for good: by what the peer has sent, or by what a callback has raised."""
-        return bool(self._object._connection.dead)
+        return bool(self._connection.dead)
 
     def is_closing(self) -> bool:
         return self._closing

@@ -117,10 +117,10 @@ class PatientVerbs:
         self._ended: dict[str, Job] = {}  # that have waited, by their verbs
         self._failed: Job | None = None  # that has waited
 
-    def read(self, size: int) -> bytes | int:
+    def step_read(self, size: int) -> bytes | int:
         return self._do("read", self._connection.step_read, size)
 
-    def write(self, data: bytes) -> int:
+    def step_write(self, data: bytes) -> int:
         return self._do("write", self._connection.step_write, data)
 
     def shutdown(self) -> int:

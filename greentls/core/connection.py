@@ -277,7 +277,7 @@ class Connection(Operation):
     def may_ask(self) -> bool:
         """Hooks may be asked after the handshake: about a certificate that comes later (RFC 8446 4.6.2), or because the
         handshake ends in a read."""
-        return self.early or self.config.post_handshake_auth or self._original.post_handshake_auth
+        return self.unfinished or self.config.post_handshake_auth or self._original.post_handshake_auth
 
     # -- for hooks -----------------------------------------------------------------------------------------------------
 

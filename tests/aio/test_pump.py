@@ -62,16 +62,16 @@ class Busy:
     def __init__(self, pump):
         self.pump, self.done = pump, 0
 
-    def write(self, data):
+    def step_write(self, data):
         if self.pump.budget <= 0:
-            return self.pump.write(data)
+            return self.pump.step_write(data)
         self.pump.budget -= 1
         self.done += 1
         return DONE
 
-    def read(self, size):
+    def step_read(self, size):
         if self.pump.budget <= 0:
-            return self.pump.read(size)
+            return self.pump.step_read(size)
         self.pump.budget -= 1
         self.done += 1
         assert self.done < 100 * TURN, "others never run"
@@ -81,7 +81,7 @@ class Busy:
 def test_a_turn_of_writing_is_bounded_however_fast_the_peer(run, server_context, client_context):
     async def main():
         server, client, listening = await two(server_context, client_context)
-        busy = server.transport._verbs = Busy(server.transport._pump)
+        busy = server.transport._verbs = Busy(server.transport._connection)
         for _ in range(3):
             before = busy.done
             while not server.transport.get_write_buffer_size():
@@ -100,7 +100,7 @@ def test_a_turn_of_writing_is_bounded_however_fast_the_peer(run, server_context,
 def test_a_turn_of_reading_is_bounded_however_fast_the_peer(run, server_context, client_context):
     async def main():
         server, client, listening = await two(server_context, client_context)
-        busy = server.transport._verbs = Busy(server.transport._pump)
+        busy = server.transport._verbs = Busy(server.transport._connection)
         client.transport.write(b"once")
         turns = [0]
         while turns[-1] < 5 * TURN:
@@ -269,7 +269,7 @@ def test_a_write_that_waits_for_the_rest_of_a_message_goes_on_though_reading_is_
         server, client, listening = await two(server_context, client_context)
         transport = server.transport
         transport.pause_reading()
-        verbs = transport._verbs = Starved(transport._pump)
+        verbs = transport._verbs = Starved(transport._connection)
         transport.write(b"data")
         assert transport.get_write_buffer_size() == 4
         verbs.starved = False
@@ -293,7 +293,7 @@ class Starved:
 
     def __init__(self, pump):
         self.pump = pump
-        self.read = pump.read
+        self.step_read = pump.step_read
 
-    def write(self, data):
-        return WANT_READ if self.starved else self.pump.write(data)
+    def step_write(self, data):
+        return WANT_READ if self.starved else self.pump.step_write(data)
