@@ -256,6 +256,17 @@ class Task(greenlet):  # type: ignore[misc]  # greenlet is untyped
             self.hub.call_soon(self._links.pop(0), self)
 
 
+def _task() -> Task:
+    """That in which the running greenlet waits. Raises WrongThreadError in the loop's own greenlet."""
+    task = getcurrent()
+    while type(task) is not Task:
+        task = task.parent
+        if task is None:
+            sentence = "an event loop itself must not wait: greentls.aio's connections do, and await hub.run(function)"
+            raise WrongThreadError(sentence)
+    return task
+
+
 class _Wait:
     """One wait of one greenlet. It ends once, whoever ends it, or is interrupted once."""
 
@@ -267,13 +278,9 @@ class _Wait:
         self._greenlet: greenlet | None = None  # that waits
 
     def __call__(self) -> None:
-        me = task = getcurrent()
-        while type(task) is not Task:
-            task = task.parent
-            if task is None:
-                raise WrongThreadError("an event loop must not wait: await hub.run(function) waits in a greenlet")
+        task = _task()
         if not self._ended:
-            self._greenlet = me
+            self._greenlet = getcurrent()
             try:
                 task.parent.switch()
             finally:
@@ -350,6 +357,7 @@ class _Semaphore:
         self._waiting: deque[_Wait] = deque()
 
     def __enter__(self) -> None:
+        _task()  # raises before a store opens a connection for a question whose answer nobody could wait for
         while not self._free:
             wait = _Wait(self._hub)
             self._waiting.append(wait)
