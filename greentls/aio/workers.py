@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from greenlet import getcurrent
 
+from greentls.hub import ThreadLocal
 from greentls.hub.asyncio import Task, hub_of
 
 if TYPE_CHECKING:
@@ -35,19 +36,20 @@ _ATTRIBUTE = "_greentls_workers"  # of a loop, which holds its workers
 class Job:
     """One step: function() is called in a worker. done: it has ended, by returning a value or by raising an error."""
 
-    __slots__ = ("done", "error", "function", "then", "value", "waits", "worker")
+    __slots__ = ("done", "error", "function", "then", "value", "worker", "workers")
 
     def __init__(self, function: Callable[[], object], then: Then) -> None:
         self.function, self.then = function, then
         self.value: Any = None  # Any: what the function returns
         self.error: BaseException | None = None
-        self.waits = self.done = False
+        self.done = False
         self.worker: Task | None = None
+        self.workers: Workers | None = None  # if the step waits
 
     def throw(self, error: BaseException) -> None:
         """Raises the error where the step waits. In the loop's greenlet; nothing happens if the step has ended."""
         if not self.done and self.worker is not None:
-            self.worker.throw(error)
+            self.worker.enter(self.worker.throw, error)
 
 
 class Workers:
@@ -56,42 +58,63 @@ class Workers:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._hub = hub_of(loop)
-        self._free: list[Task] = []
 
     def run(self, function: Callable[[], object], then: Then, context: Context | None = None) -> Job:
-        """Begins a step. In the loop's greenlet.
+        """Begins a step. In the loop's greenlet, or in a task.
 
         Returns the job. If the step waits, it is not done yet, and then(job) is called in the loop's greenlet once it
-        is. context: the context variables that the step sees; None: those of its worker.
+        is. context: the context variables that the step sees; None: none.
         """
         job = Job(function, then)
         try:
-            worker = self._free.pop()
+            worker = _free.workers.pop()
+            worker.hub = self._hub
         except IndexError:
-            worker = Task(self._hub, self._work, ())
+            worker = Task(self._hub, _work, ())
             worker.start()  # to where it waits for a job
-        if context is not None:
-            worker.gr_context = context
+        worker.gr_context = context
         job.worker = worker
-        worker.switch(job)
+        worker.enter(worker.switch, job)
         if job.done:
-            self._free.append(worker)
+            _set_free(worker)
         else:
-            job.waits = True
+            job.workers = self
         return job
 
-    def _work(self) -> None:
-        while True:
-            job: Job = getcurrent().parent.switch()
-            try:
-                job.value = job.function()
-            except BaseException as error:
-                job.error = error
-            job.done = True
-            if job.waits:  # run() has returned; the loop is in the callback that has switched back to here
-                self._loop.call_soon(job.then, job)
-                self._free.append(getcurrent())
-            del job  # no worker keeps a connection
+    def end(self, job: Job) -> None:
+        """Of a step that has waited. In its worker: the loop is in the callback that has switched back to there."""
+        self._loop.call_soon(job.then, job)
+
+
+class _Free(ThreadLocal):
+    """A thread's workers that have nothing to do. They know neither a connection nor a loop: the collector does not see
+    what the frames of a greenlet refer to, so it could never be collected."""
+
+    def __init__(self) -> None:
+        self.workers: list[Task] = []
+
+
+_free = _Free()
+
+
+def _set_free(worker: Task) -> None:
+    del worker.hub
+    worker.gr_context = None
+    _free.workers.append(worker)
+
+
+def _work() -> None:
+    while True:
+        job: Job = getcurrent().parent.switch()
+        try:
+            job.value = job.function()
+        except BaseException as error:
+            job.error = error
+        job.done = True
+        if job.workers is not None:  # run() has returned
+            job.workers.end(job)
+            _set_free(getcurrent())
+        del job
 
 
 def workers_of(loop: asyncio.AbstractEventLoop) -> Workers:

@@ -190,10 +190,19 @@ class Task(greenlet):  # type: ignore[misc]  # greenlet is untyped
         self._links: list[Callable[[Task], object]] = []
 
     def start(self) -> None:
-        """Runs it until it waits or ends. In the loop's greenlet."""
+        """Runs it until it waits or ends."""
         if not self.dead:
-            self.parent = getcurrent()  # the loop's; this may have been made in another greenlet
-            self.switch()
+            self.enter(self.switch)
+
+    def enter(self, how: Callable[..., object], *arguments: object) -> None:
+        """Runs it, by its switch() or throw(), until it waits or ends. Its next turns are the loop's.
+
+        In the loop's greenlet, or in a task: a callback that is a function may use another connection.
+        """
+        me = self.parent = getcurrent()
+        how(*arguments)
+        while type(me) is Task:
+            me = self.parent = me.parent
 
     def run(self) -> None:
         function, arguments = self._function, self._arguments

@@ -11,8 +11,14 @@ import pytest
 from greentls import aio, keys
 from greentls.certificates import Callback, CertificateChain
 from greentls.errors import ConcurrentUseError
+from greentls.hub import here
+from greentls.hub.asyncio import hub_of
 from greentls.ssl import SSLContext
-from tests.aio.streams import echo, exchange, serving
+from greentls.stores import open_store
+from greentls.stores.memory import MemoryStore
+from tests.aio.streams import connected, echo, exchange, serving
+from tests.support.pairs import attempt, client
+from tests.support.pairs import client_context as config
 
 
 class Question:
@@ -231,6 +237,35 @@ def test_a_server_that_aborts_its_clients_cancels_what_they_wait_for(run, asked,
     run(main())
 
 
+@pytest.mark.parametrize("where", ["a callback", "hub.run()"])
+def test_a_function_that_waits_may_use_another_connection(run, server_context, client_context, where):
+    """hazard: a step of the other connection ends in the loop, and the function never goes on."""
+    used = []
+
+    async def patient(sock, chain, resumed):  # so that each step of the connection may wait
+        await asyncio.sleep(0)
+
+    client_context.verify_callback = patient
+
+    def use(writer):
+        for _ in range(3):
+            writer.write(b"news")
+            here().sleep(0)
+        used.append(writer)
+
+    async def main():
+        async with serving(server_context) as port, connected(port, client_context) as (reader, writer):
+            if where == "a callback":
+                server_context.sni_callback = lambda sock, name, context: use(writer)
+                assert (await exchange(port, client_context))[0] == b"hello"
+            else:
+                await hub_of(asyncio.get_running_loop()).run(use, writer)
+            assert await reader.readexactly(12) == b"news" * 3
+        assert used == [writer]
+
+    run(main())
+
+
 def test_context_variables_are_those_of_whoever_connects(run, server_context, client_context):
     from contextvars import ContextVar
 
@@ -252,6 +287,40 @@ def test_context_variables_are_those_of_whoever_connects(run, server_context, cl
 
     run(main())
     assert sorted(seen) == ["a", "b", "c"]
+
+
+class Guard(MemoryStore):
+    """Says that it is shared."""
+
+    shared = True
+
+
+def test_early_data_are_rejected_and_the_handshake_goes_on(run, pki, server_context, client_context):
+    """hazard: data that may be a replay reach a protocol, which cannot tell. Others of the fleet may accept them."""
+    server_context.session_store = open_store("memory://")
+    server_context.replay_guard, server_context.max_early_data = Guard(), 1000
+
+    async def main():
+        async with serving(server_context) as port:
+            _, tls = await exchange(port, client_context)
+            here = client(config(pki), tls.session)
+            offered = bool(here.early_data_limit)
+            here.offer_early_data(b"replayed" if offered else b"")
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writes = []
+            while True:
+                done = attempt(here.do_handshake)
+                if done and not writes:
+                    writes.append(here.write(b"hello"))
+                writer.write(here.data_to_send())
+                if done and (said := attempt(here.read)):
+                    break
+                here.receive_data(await reader.read(65536))
+            writer.close()
+            await writer.wait_closed()
+        return said, here.session_reused, here.early_data_accepted if offered else False
+
+    assert run(main()) == (b"hello", True, False)
 
 
 def test_nothing_is_left_behind(run, server_context, client_context):
