@@ -107,6 +107,7 @@ tools:
 	@sh tests/need.sh chromium chromium
 	@sh tests/need.sh redis-server redis-server
 	@sh tests/need.sh /usr/sbin/mariadbd mariadb-server-core
+	@sh tests/need.sh '/usr/lib/postgresql/*/bin/initdb' postgresql
 	@sh tests/need.sh softhsm2-util softhsm2
 	@sh tests/need.sh /usr/lib/python3/dist-packages/cryptography python3-cryptography
 	@sh tests/need.sh my_print_defaults mariadb-client-core

@@ -35,6 +35,7 @@ test = [
     "aiohttp>=3.10",
     "aiosqlite>=0.20",
     "aiosmtpd>=1.4.6",
+    "asyncpg>=0.30",
     "geventhttpclient>=2.3",
     "gunicorn[http2]>=27",
     "h2>=4",

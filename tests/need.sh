@@ -1,8 +1,8 @@
 #!/bin/sh
-# need.sh COMMAND DEBIAN_PACKAGE: the tests run against real programs; see that this one is here. A path is a file's.
+# need.sh COMMAND DEBIAN_PACKAGE: the tests run against real programs; see that this one is here. A path is a file's, and may be a pattern.
 here() {
     case $1 in
-        /*) [ -e "$1" ] ;;
+        /*) ls $1 >/dev/null 2>&1 ;;
         *) command -v "$1" >/dev/null 2>&1 ;;
     esac
 }
