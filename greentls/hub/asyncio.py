@@ -23,7 +23,7 @@ from asyncio import AbstractEventLoop, Handle
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, suppress
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from types import ModuleType
 from typing import TypeVar, cast
 
@@ -180,6 +180,8 @@ class AsyncioHub:
 
 class Task(greenlet):  # type: ignore[misc]  # greenlet is untyped
     """greentls.hub.Task."""
+
+    gr_context: Context | None
 
     def __init__(self, hub: AsyncioHub, function: Callable[..., object], arguments: tuple[object, ...]) -> None:
         super().__init__()

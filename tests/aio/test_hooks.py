@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import ssl
+import weakref
 
 import pytest
 
@@ -333,6 +334,20 @@ def test_nothing_is_left_behind(run, server_context, client_context):
         return [each for each in gc.get_objects() if type(each) in (aio.TLSTransport, aio.SSLObject)]
 
     assert run(main()) == []
+
+
+def test_a_loop_that_is_closed_is_garbage_with_its_workers(run, asked, server_context, client_context):
+    """hazard: the collector does not see what the frame of a greenlet refers to, such as the loop's free workers."""
+    asked()
+
+    async def main():
+        async with serving(server_context) as port:
+            await asyncio.gather(*(exchange(port, client_context) for _ in range(3)))
+        return weakref.ref(asyncio.get_running_loop())
+
+    loop = run(main())
+    gc.collect()
+    assert loop() is None
 
 
 def test_under_gevent_a_coroutine_function_is_refused_and_says_why(pki):

@@ -18,7 +18,7 @@ import gevent.socket
 
 from greentls import aio
 from greentls.hub import here
-from greentls.hub.asyncio import hub_of
+from greentls.hub.asyncio import Task, hub_of
 from greentls.strategy import STRATEGIES
 from tests.support.helpers import PATIENCE
 from tests.support.hubs import run_under
@@ -81,8 +81,8 @@ WAYS = [
 
 
 def is_free(greenlet):
-    """Whether it is a worker of greentls.aio's that has nothing to do. An event loop keeps some."""
-    return greenlet.gr_frame is not None and greenlet.gr_frame.f_code.co_name == "_work"
+    """Whether it is a worker of greentls.aio's that has nothing to do. A thread keeps some."""
+    return type(greenlet) is Task and not hasattr(greenlet, "hub")
 
 
 # -- gevent ------------------------------------------------------------------------------------------------------------
