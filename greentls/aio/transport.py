@@ -68,6 +68,10 @@ class TLSTransport(transports._FlowControlMixin, asyncio.Transport):
     _start_tls_compatible = True
     _sendfile_compatible = constants._SendfileMode.FALLBACK
 
+    # The mixin's, which its __init__() would set, through those of three classes.
+    _protocol_paused = False
+    _high_water, _low_water = 65536, 16384  # bytes; asyncio's
+
     _waiting: greenlet | None = None  # the worker that waits for the socket, during the handshake
     _job: Job | None = None  # the handshake, if it waits
     _done: Callable[[BaseException | None], None] | None = None  # to be called when the handshake has ended
@@ -107,9 +111,7 @@ class TLSTransport(transports._FlowControlMixin, asyncio.Transport):
         announced: bool = False,
         ended: Callable[[TLSTransport], None] | None = None,
     ) -> None:
-        loop = asyncio.get_running_loop()
-        super().__init__(loop=loop)
-        self._loop = loop
+        self._loop = asyncio.get_running_loop()
         self._sock, self._under, self._ended = sock, under, ended
         self._announced = announced  # the protocol has been told of a connection
         self._fd = sock.fileno()
@@ -117,8 +119,10 @@ class TLSTransport(transports._FlowControlMixin, asyncio.Transport):
         self._kept: deque[bytes] = deque()  # written by the program, not encrypted yet
         self.set_protocol(protocol)
         self._object = SSLObject(context, server_side, server_hostname, session)
-        if sock.family in (socket.AF_INET, socket.AF_INET6):
+        try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except OSError:  # it is none of TCP
+            pass
         handshake, shutdown = timeouts
         for name, seconds in (("handshake", handshake), ("shutdown", shutdown)):
             if seconds is not None and seconds <= 0:
@@ -154,7 +158,7 @@ class TLSTransport(transports._FlowControlMixin, asyncio.Transport):
             self.kill(cancelled)
             self._end(None)  # now: the loop may end with the task
             raise
-        self.start()  # now, as who waited has the transport: the protocol may need it when data come
+        self._loop.call_soon(self.start)  # when the caller has the transport: its protocol may need it for the data
 
     def _shaken(self, job: Job) -> None:
         """The handshake has ended."""
@@ -175,10 +179,11 @@ class TLSTransport(transports._FlowControlMixin, asyncio.Transport):
 
     def start(self) -> None:
         """Begins to read, after the handshake."""
-        self._open = True
-        self._poll(True)
-        if not self._connection.drained:
-            self._soon()
+        if not self._lost:
+            self._open = True
+            self._poll(True)
+            if not (self._paused or self._connection.drained):
+                self._read()
 
     def _settle(self, error: BaseException | None) -> None:
         done, self._done = self._done, None
