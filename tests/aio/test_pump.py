@@ -297,3 +297,27 @@ class Starved:
 
     def step_write(self, data):
         return WANT_READ if self.starved else self.pump.step_write(data)
+
+
+def test_a_buffered_protocol_without_room_is_an_error(run, server_context, client_context):
+    class Full(asyncio.BufferedProtocol):
+        def __init__(self):
+            self.told, self.lost = [], asyncio.get_running_loop().create_future()
+
+        connection_made = Recorder.connection_made
+        connection_lost = Recorder.connection_lost
+
+        def get_buffer(self, size):
+            return bytearray()
+
+    async def main():
+        server, client, listening = await two(server_context, client_context, Full)
+        server.transport.write(b"x")
+        assert "empty buffer" in str(await client.lost)
+        await server.lost
+        listening.close()
+        await listening.wait_closed()
+
+    run(main())
+    assert ["empty buffer" in str(each["exception"]) for each in run.reported] == [True]
+    run.reported.clear()
