@@ -15,9 +15,11 @@ import os
 
 from greentls.errors import ConfigurationError
 
-__all__ = ["read_secret_file", "repeats"]
+__all__ = ["read_passphrase", "read_secret_file", "repeats"]
 
 OTHERS = 0o026  # st_mode: write for the group, read and write for others
+
+MAX_PASSPHRASE = 1024  # bytes, as in OpenSSL
 
 # The lowest number of distinct bytes in a secret. 16 random bytes have fewer once in 10^11 times. Hexadecimal text has
 # up to 16.
@@ -40,3 +42,8 @@ def read_secret_file(path: str | os.PathLike[str], subject: str, size: int = -1)
             who = "others can write it" if mode & 0o022 else "others can read it"
             raise ConfigurationError(subject, f"{who} (mode {mode:04o})", f"chmod 600 {os.fspath(path)}, or 440")
         return file.read(size)
+
+
+def read_passphrase(path: str | os.PathLike[str], subject: str) -> bytes:
+    """The first line of a file, without its end. Raises as read_secret_file()."""
+    return read_secret_file(path, subject, MAX_PASSPHRASE).partition(b"\n")[0].rstrip(b"\r")

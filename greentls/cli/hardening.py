@@ -9,7 +9,7 @@ import resource
 
 from greentls.errors import ConfigurationError
 
-__all__ = ["become", "forbid_looking_in", "lock_memory", "user_id"]
+__all__ = ["allow_many_files", "become", "forbid_looking_in", "lock_memory", "user_id"]
 
 _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 4, 38  # prctl(2)
 _MCL_CURRENT, _MCL_FUTURE = 1, 2  # mlockall(2)
@@ -41,6 +41,12 @@ def lock_memory() -> None:
     except (OSError, ValueError):
         future = 0  # memory beyond the limit could not be allocated
     _call("mlockall", _MCL_CURRENT | future)
+
+
+def allow_many_files() -> None:
+    """Raises the limit of open files, sockets included, as far as this process may."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def become(name: str) -> None:

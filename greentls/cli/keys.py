@@ -29,7 +29,8 @@ example:
   greentls keys serve --socket /run/keys.sock --key privkey.pem --user keys --allow www-data
       started by root, it reads a key that only root can read and continues as the user keys; www-data may connect
 
-A user that may connect can have anything signed while this runs. SIGTERM and Ctrl-C end it.
+A user that may connect can have anything signed while this runs. SIGHUP reads the files again, as --user; a file that
+cannot be used changes nothing. The keys before are held until the next SIGHUP. SIGTERM and Ctrl-C end it.
 """
 
 
@@ -41,7 +42,8 @@ def add_parser(commands: Commands) -> None:
     parser = actions.add_parser("serve", help="hold keys and sign", description=DESCRIPTION, epilog=EPILOG)
     add = parser.add_argument
     add("--socket", metavar="PATH", required=True, help="where to listen; only the allowed user can use the file")
-    add("--key", metavar="FILE", required=True, nargs="+", help="private keys in PEM, not encrypted")
+    add("--key", metavar="FILE", required=True, nargs="+", help="private keys in PEM")
+    add("--passphrase", metavar="FILE", help="file with the passphrase of encrypted keys; only the user can read it")
     add("--user", metavar="USER", help="user to continue as after reading the keys; needs root")
     add("--allow", metavar="USER", help="user that may connect; default: the user that starts this")
     parser.set_defaults(run=run, parser=parser)
@@ -55,7 +57,8 @@ def run(arguments: argparse.Namespace) -> int:
         try:
             greeting = f"listening on {arguments.socket} (pid {os.getpid()}, keys: {len(arguments.key)})"
             started = partial(print, f"greentls keys: {greeting}", flush=True)
-            return hold(listener, arguments.key, allowed, user=arguments.user, started=started)
+            options = {"passphrase": arguments.passphrase, "user": arguments.user}
+            return hold(listener, arguments.key, allowed, **options, started=started)
         finally:
             with suppress(FileNotFoundError, PermissionError):  # the directory may not be the new user's
                 os.unlink(arguments.socket)
@@ -72,7 +75,7 @@ def listen(path: str, owner: int) -> socket.socket:
         _remove_if_dead(path)
         listener.bind(path)
         if owner != os.getuid():
-            os.chown(path, owner, -1)
+            os.chown(path, owner, -1, follow_symlinks=False)  # somebody may have put a link there meanwhile
         listener.listen(128)
     except OSError as error:
         listener.close()
@@ -101,34 +104,48 @@ def hold(
     files: Iterable[str],
     allowed: int,
     *,
+    passphrase: str | None = None,
     user: str | None = None,
     started: Callable[[], None],
     parent_gone: int | None = None,
 ) -> int:
-    """Reads keys, gives up rights, and signs until SIGTERM. Returns the exit status.
+    """Reads keys, gives up rights, and signs until SIGTERM; at SIGHUP it reads the keys again. Returns the exit status.
 
-    started: called when it listens. parent_gone: a descriptor that becomes readable when this has to end. Raises
-    ConfigurationError, OSError.
+    passphrase: the file with that of encrypted keys. started: called when it listens. parent_gone: a descriptor that
+    becomes readable when this has to end. Raises ConfigurationError, OSError.
     """
     import gevent
     from gevent.event import Event
     from gevent.socket import socket as HubSocket
 
-    from greentls.keys.process import KeyProcess, read_key
+    from greentls.keys.process import KeyProcess, PrivateKey, read_key
+    from greentls.secret_file import read_passphrase
 
-    process = KeyProcess([read_key(file) for file in files], {allowed, os.getuid()})
+    def read() -> list[PrivateKey]:
+        secret = None if passphrase is None else read_passphrase(passphrase, f"passphrase file {passphrase}")
+        return [read_key(file, secret) for file in files]
+
+    def read_again() -> None:
+        try:
+            process.hold(read())
+        except (ConfigurationError, OSError) as error:
+            log.warning("the keys stay as they are: %s", error)
+        else:
+            log.warning("the keys were read again")
+            _lock_memory()
+
+    process = KeyProcess(read(), {allowed, os.getuid()})
     # Nothing is imported after this: another user may not be able to read the files.
     stop = Event()
     gevent.signal_handler(signal.SIGTERM, stop.set)
+    gevent.signal_handler(signal.SIGHUP, read_again)
     if parent_gone is not None:
         orphaned = gevent.get_hub().loop.io(parent_gone, 1)
         orphaned.start(stop.set)
+    hardening.allow_many_files()
     serving = gevent.spawn(process.serve, HubSocket(fileno=listener.detach()))
     gevent.sleep(0)
-    try:
-        hardening.lock_memory()
-    except OSError as error:
-        log.warning("keys may be swapped: %s; raise the limit (ulimit -l unlimited, LimitMEMLOCK=infinity)", error)
+    _lock_memory()
     if user is not None:
         hardening.become(user)
     hardening.forbid_looking_in()
@@ -136,3 +153,10 @@ def hold(
     stop.wait()
     serving.kill()
     return 0
+
+
+def _lock_memory() -> None:
+    try:
+        hardening.lock_memory()
+    except OSError as error:
+        log.warning("keys may be swapped: %s; raise the limit (ulimit -l unlimited, LimitMEMLOCK=infinity)", error)

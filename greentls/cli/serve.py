@@ -12,13 +12,14 @@ import ssl as _stdlib_ssl
 import tempfile
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from greentls.cli import keys
 from greentls.cli.application import load
 from greentls.cli.options import Commands, count, listen, seconds, written
 from greentls.cli.prefork import Parent, Supervisor
 from greentls.errors import ConfigurationError
+from greentls.secret_file import read_passphrase, read_secret_file
 
 if TYPE_CHECKING:
     from greentls.ssl import SSLContext
@@ -59,7 +60,8 @@ def add_parser(commands: Commands) -> None:
     add = parser.add_argument
     add("--bind", metavar="HOST:PORT", default="localhost:8443", help="default %(default)s; [::1]:8443; port 0: any")
     add("--cert", metavar="FILE", help="certificate chain in PEM, the server's first; default: one is made")
-    add("--key", metavar="FILE", help="private key in PEM, not encrypted; default: in the --cert file")
+    add("--key", metavar="FILE", help="private key in PEM; default: in the --cert file")
+    add("--passphrase", metavar="FILE", help="file with the passphrase of an encrypted key")
     add("--key-process", action="store_true", help="let a separate process hold the key and sign for the workers")
     add("--ca-dir", metavar="DIR", default="demo-ca", help="directory of made certificates; default %(default)s")
     add("--sessions", metavar="URL", default="memory://", help="session store; default %(default)s")
@@ -136,7 +138,8 @@ def _greet(arguments: argparse.Namespace, host: str, port: int) -> None:
 def _hold_key(arguments: argparse.Namespace, parent: Parent) -> int:
     owner = os.getuid()
     with keys.listen(arguments.key_socket, owner) as listener:
-        return keys.hold(listener, [arguments.key], owner, started=parent.ready, parent_gone=parent.gone)
+        options = {"passphrase": arguments.passphrase, "parent_gone": parent.gone}
+        return keys.hold(listener, [arguments.key], owner, **options, started=parent.ready)
 
 
 # -- in a worker -------------------------------------------------------------------------------------------------------
@@ -164,7 +167,6 @@ def _context(arguments: argparse.Namespace, host: str) -> SSLContext:
     from greentls.certificates import CertificateChain
     from greentls.cli import pki
     from greentls.keys import Agent
-    from greentls.secret_file import read_secret_file
     from greentls.ssl import SSLContext
     from greentls.stores import open_store
 
@@ -175,7 +177,7 @@ def _context(arguments: argparse.Namespace, host: str) -> SSLContext:
     else:
         certificate = pki.certificate(arguments.ca_dir, _names(host)) if arguments.cert is None else arguments.cert
         key = certificate if arguments.key is None else arguments.key
-        chain = CertificateChain.load(certificate, key, password=partial(_no_password, key))
+        chain = CertificateChain.load(certificate, key, password=partial(_passphrase, arguments.passphrase, key))
         read_secret_file(key, f"key file {key}")  # afterwards: a file without a key is not secret
     context.load_cert_chain([chain.certificate, *chain.intermediates], chain.key)
     context.minimum_version = VERSIONS[arguments.min_version]
@@ -192,5 +194,7 @@ def _names(host: str) -> list[str]:
     return here if host in here else [host, *here]
 
 
-def _no_password(key: str) -> NoReturn:
-    raise ConfigurationError(f"key file {key}", "the key is encrypted", f"decrypt it: openssl pkey -in {key} -out FILE")
+def _passphrase(path: str | None, key: str) -> bytes:
+    if path is None:
+        raise ConfigurationError(f"key file {key}", "the key is encrypted", "give --passphrase FILE")
+    return read_passphrase(path, f"passphrase file {path}")

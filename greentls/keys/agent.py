@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from hashlib import sha256
+from itertools import count
 from typing import TYPE_CHECKING
 from weakref import finalize
 
@@ -22,6 +23,7 @@ __all__ = ["Agent"]
 
 # At once, of each hub. The key process signs one after the other, so that more of them would wait there, not here.
 CONNECTIONS = 32
+MAX_REASON = 200  # bytes of a refusal that an error shows
 TIMEOUT = 10.0  # seconds for an answer, the turn included: beside a callback_timeout, so that nothing hangs without one
 
 
@@ -41,11 +43,11 @@ class Agent:
     def get(self, public_key: PublicKey) -> _AgentKey | None:
         """Asks the process whether it has the key. Raises SigningError, TimeoutError."""
         spki = public_key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-        listed, known = self._ask(LIST, "list"), []
-        while listed:
-            size = 2 + int.from_bytes(listed[:2], "big")
-            known.append(listed[2:size])
-            listed = listed[size:]
+        listed, known, at = self._ask(LIST, "list"), [], 0
+        while at < len(listed):
+            begin = at + 2
+            at = begin + int.from_bytes(listed[at:begin], "big")
+            known.append(listed[begin:at])
         return _AgentKey(self, public_key, sha256(spki).digest()) if spki in known else None
 
     def _ask(self, request: bytes, what: str) -> bytes:
@@ -55,11 +57,9 @@ class Agent:
             except OSError as error:
                 raise SigningError(what, f"key process {self.path}: {error.strerror or error}") from error
         if not answer.startswith(DONE):
-            raise SigningError(what, f"key process {self.path}: {answer[1:].decode('utf-8', 'replace')}")
+            reason = answer[1:MAX_REASON].decode("ascii", "replace")
+            raise SigningError(what, f"key process {self.path}: {reason!r}")
         return answer[1:]
-
-    def __reduce__(self) -> tuple[type, tuple[str]]:
-        return type(self), (self.path,)
 
 
 class _AgentKey:
@@ -73,6 +73,9 @@ class _AgentKey:
     def sign(self, data: bytes, algorithm: str) -> bytes:
         request = SIGN + self._fingerprint + bytes([len(algorithm)]) + algorithm.encode() + data
         return self._agent._ask(request, algorithm)
+
+
+_numbers = count(1)  # of requests
 
 
 class _Connections:
@@ -105,16 +108,19 @@ class _Connections:
             return self._ask(sock, request)
 
     def _ask(self, sock: Socket, request: bytes) -> bytes:
+        number = next(_numbers) & 0xFFFFFFFF
         try:
-            send(sock, request)
+            send(sock, number, request)
             answer = receive(sock, MAX_ANSWER)
             if answer is None:
                 raise ConnectionResetError("it has closed the connection")
+            if answer[0] != number:
+                raise ConnectionError("the answer to another request")
         except BaseException:
             sock.close()
             raise
         self._idle.append(sock.detach())
-        return answer
+        return answer[1]
 
 
 def _close(descriptors: list[int]) -> None:

@@ -28,7 +28,7 @@ from greentls.errors import ConfigurationError, SigningError
 from greentls.hub import PerHub, here
 from greentls.keys.algorithms import PublicKey, algorithms_of, check, digest
 from greentls.keys.signer import MAX_WAITING
-from greentls.secret_file import read_secret_file
+from greentls.secret_file import read_passphrase
 
 __all__ = ["PKCS11"]
 
@@ -43,7 +43,6 @@ _WHICH = b"greentls: which key is this?"
 
 _PATH = {"token", "serial", "manufacturer", "model", "object", "id", "type"}
 _QUERY = {"module-path", "pin-value", "pin-source"}
-_PIN_FILE = 256  # bytes
 
 Thing = Any  # of python-pkcs11: a library, token, session or key
 
@@ -112,7 +111,7 @@ class PKCS11:
         attributes, pin = self._attributes, self._attributes.get("pin-value")
         if "pin-source" in attributes:
             path = os.fsdecode(attributes["pin-source"]).removeprefix("file:")
-            pin = read_secret_file(path, f"PIN file {path}", _PIN_FILE).rstrip(b"\r\n")
+            pin = read_passphrase(path, f"PIN file {path}")
         token = self._token()
         if pin is None:
             return token.open()

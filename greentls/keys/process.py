@@ -19,15 +19,18 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from greentls.errors import ConfigurationError
-from greentls.hub import here
+from greentls.hub import Readable, here
 from greentls.keys.algorithms import ALGORITHMS, algorithms_of
 from greentls.keys.protocol import DONE, FINGERPRINT, LIST, MAX_REQUEST, REFUSED, SIGN, receive, send
+from greentls.log_limit import LogLimit
 from greentls.secret_file import read_secret_file
 
 __all__ = ["MAX_CONNECTIONS", "KeyProcess", "read_key", "sign"]
 
 log = logging.getLogger("greentls.keys")
 
+IDLE = 600.0  # seconds without a request, after which a connection ends; an Agent makes another one
+PAUSE = 0.1  # seconds before the next accept() if one has failed
 MAX_CONNECTIONS = 1024  # each may hold a request of MAX_REQUEST bytes; a worker has at most agent.CONNECTIONS
 
 _HEAD = 2 + FINGERPRINT  # of a SIGN, up to the algorithm's name
@@ -36,16 +39,21 @@ _PEER = struct.Struct("iII")  # struct ucred
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
 
 
-def read_key(path: str | os.PathLike[str]) -> PrivateKey:
-    """The private key of a PEM file that nobody else can read. Raises ConfigurationError, OSError."""
+def read_key(path: str | os.PathLike[str], passphrase: bytes | None = None) -> PrivateKey:
+    """The private key of a PEM file that nobody else can read. Raises ConfigurationError, OSError.
+
+    passphrase: of the file, if it is encrypted.
+    """
     subject = f"key file {os.fspath(path)}"
+    data = read_secret_file(path, subject)
     try:
-        data = read_secret_file(path, subject)
-        key: Any = serialization.load_pem_private_key(data, None)  # Any: algorithms_of() knows the kind
+        try:
+            key: Any = serialization.load_pem_private_key(data, None)  # Any: algorithms_of() knows the kind
+        except TypeError:
+            if not passphrase:
+                raise ConfigurationError(subject, "the key is encrypted", "give --passphrase FILE") from None
+            key = _decrypted(data, passphrase, subject)
         algorithms_of(key.public_key())
-    except TypeError:
-        remedy = f"decrypt it: openssl pkey -in {os.fspath(path)} -out FILE"
-        raise ConfigurationError(subject, "the key is encrypted", remedy) from None
     except ConfigurationError as error:
         raise ConfigurationError(subject, error.problem, error.remedy) from None
     except (UnsupportedAlgorithm, ValueError):
@@ -54,22 +62,41 @@ def read_key(path: str | os.PathLike[str]) -> PrivateKey:
     return loaded
 
 
+def _decrypted(data: bytes, passphrase: bytes, subject: str) -> Any:
+    try:
+        return serialization.load_pem_private_key(data, passphrase)
+    except ValueError:
+        raise ConfigurationError(subject, "the passphrase does not open the key") from None
+
+
 class KeyProcess:
     """Signs by keys, for peers whose user id is one of uids."""
 
     def __init__(self, keys: Iterable[PrivateKey], uids: Collection[int]) -> None:
-        form = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-        public = {key.public_key().public_bytes(*form): key for key in keys}
-        self._keys = {sha256(der).digest(): key for der, key in public.items()}
-        self._list = b"".join(len(der).to_bytes(2, "big") + der for der in public)
+        self._held: dict[bytes, PrivateKey] = {}  # by the public key, in DER
         self._uids = frozenset(uids)
         self._connections: set[object] = set()
+        self.hold(keys)
+
+    def hold(self, keys: Iterable[PrivateKey]) -> None:
+        """Signs by these keys from now on, and until the next call by those before: servers may still need them."""
+        form = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+        before, self._held = self._held, {key.public_key().public_bytes(*form): key for key in keys}
+        public = {**before, **self._held}
+        self._keys = {sha256(der).digest(): key for der, key in public.items()}
+        self._list = b"".join(len(der).to_bytes(2, "big") + der for der in public)
 
     def serve(self, listener: socket.socket) -> None:
         """Accepts from one of the hub's sockets, for ever."""
-        hub = here()
+        hub, limit = here(), LogLimit()
         while True:
-            sock, _ = listener.accept()
+            try:
+                sock, _ = listener.accept()
+            except OSError as error:  # there are no descriptors left, say
+                if limit.allows():
+                    log.warning("no connection was accepted: %s", error)
+                hub.sleep(PAUSE)
+                continue
             if self._admits(sock):
                 self._connections.add(sock)
                 hub.spawn(self._talk, sock)
@@ -87,14 +114,19 @@ class KeyProcess:
         return True
 
     def _talk(self, sock: socket.socket) -> None:
-        try:
-            with sock:
-                while (request := receive(sock, MAX_REQUEST)) is not None:
-                    send(sock, self.answer(request))
-        except OSError as error:
-            log.warning("a connection has ended: %s", error)
-        finally:
-            self._connections.discard(sock)
+        """Waits in the hub before each request, also if it is there already: a peer that sends many at once gets one
+        answer where the others get one."""
+        with sock:
+            sock.settimeout(IDLE)
+            readable = here().readable(sock.fileno(), IDLE)
+            try:
+                while _has_come(readable) and (request := receive(sock, MAX_REQUEST)) is not None:
+                    send(sock, request[0], self.answer(request[1]))
+            except OSError as error:
+                log.warning("a connection has ended: %s", error)
+            finally:
+                readable.close()
+                self._connections.discard(sock)
 
     def answer(self, request: bytes) -> bytes:
         """What a request is answered with."""
@@ -108,7 +140,18 @@ class KeyProcess:
             return REFUSED + b"no such key"
         if name not in algorithms_of(key.public_key()):
             return REFUSED + b"not an algorithm of this key"
-        return DONE + sign(key, message, name)
+        try:
+            return DONE + sign(key, message, name)
+        except ValueError as error:  # an RSA key of 1024 bits is too short for the longest digests
+            return REFUSED + str(error).encode("ascii", "replace")
+
+
+def _has_come(readable: Readable) -> bool:
+    try:
+        readable.wait()
+    except TimeoutError:
+        return False
+    return True
 
 
 def sign(key: PrivateKey, message: bytes, algorithm: str) -> bytes:

@@ -1,6 +1,8 @@
 """What a key process and its clients say to each other: a request and an answer, in turn, over a Unix socket.
 
-Each is a length of four bytes, in network order, and as many bytes. A request's first byte says what is wanted:
+Each is a number of four bytes, a length of four bytes, both in network order, and as many bytes. The answer has its
+request's number, so that one that came too late or twice is not taken for another's. A request's first byte says what
+is wanted:
 
     LIST                                                    the public keys, in DER (SubjectPublicKeyInfo), each behind
                                                             a length of two bytes
@@ -25,7 +27,7 @@ FINGERPRINT = 32  # bytes
 MAX_REQUEST = 256 << 10
 MAX_ANSWER = 256 << 10  # 500 public keys of RSA-4096
 
-_LENGTH = struct.Struct(">I")
+_HEADER = struct.Struct(">II")
 
 
 class Socket(Protocol):
@@ -33,22 +35,22 @@ class Socket(Protocol):
     def sendall(self, data: bytes, /) -> object: ...
 
 
-def send(sock: Socket, body: bytes) -> None:
-    sock.sendall(_LENGTH.pack(len(body)) + body)
+def send(sock: Socket, number: int, body: bytes) -> None:
+    sock.sendall(_HEADER.pack(number, len(body)) + body)
 
 
-def receive(sock: Socket, limit: int) -> bytes | None:
-    """A body of one byte to limit bytes; None if the peer has closed in front of it. Raises OSError."""
-    header = _exactly(sock, _LENGTH.size)
+def receive(sock: Socket, limit: int) -> tuple[int, bytes] | None:
+    """A number, and a body of one byte to limit bytes; None if the peer has closed in front of it. Raises OSError."""
+    header = _exactly(sock, _HEADER.size)
     if not header:
         return None
-    (length,) = _LENGTH.unpack(header)
+    number, length = _HEADER.unpack(header)
     if not 0 < length <= limit:
         raise ConnectionError(f"{length} bytes were announced; {limit} are the most")
     body = _exactly(sock, length)
     if not body:
         raise ConnectionError("closed between a length and what it announced")
-    return body
+    return number, body
 
 
 def _exactly(sock: Socket, size: int) -> bytes:

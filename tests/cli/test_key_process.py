@@ -11,6 +11,7 @@ import pytest
 
 from tests.cli.clients import VERSIONS, client_context, fetch
 from tests.keys.signing import byte_strings, private_key
+from tests.keys.test_key_files import encrypted
 from tests.support.helpers import wait_until
 
 
@@ -67,6 +68,16 @@ def test_a_workers_memory_has_no_byte_string_of_the_key(serve, pki, kind):
     else:
         with pytest.raises(PermissionError):
             memory_has(holder, strings)
+
+
+@pytest.mark.parametrize("options", [(), ("--key-process",)], ids=["in the workers", "in a key process"])
+def test_an_encrypted_key(serve, pki, tmp_path, options):
+    passphrase = tmp_path / "passphrase"
+    passphrase.touch(0o600)
+    passphrase.write_text("secret\n")
+    key = encrypted(pki.key_file, "secret", tmp_path / "encrypted.key")
+    server = serve("--cert", pki.cert_file, "--key", key, "--passphrase", passphrase, *options)
+    fetch(server.port, client_context(pki.ca_file))
 
 
 def test_workers_outlive_it(serve, pki):

@@ -81,7 +81,12 @@ def test_an_encrypted_key(pki, tmp_path):
     )
     os.chmod(encrypted, 0o600)
     told = fails("--socket", tmp_path / "s", "--key", encrypted)
-    assert told == f"key file {encrypted}: the key is encrypted; decrypt it: openssl pkey -in {encrypted} -out FILE"
+    assert told == f"key file {encrypted}: the key is encrypted; give --passphrase FILE"
+    wrong = tmp_path / "passphrase"
+    wrong.touch(0o600)
+    wrong.write_text("wrong\n")
+    told = fails("--socket", tmp_path / "s", "--key", encrypted, "--passphrase", wrong)
+    assert told == f"key file {encrypted}: the passphrase does not open the key"
 
 
 def test_options_that_are_missing():

@@ -59,7 +59,7 @@ TABLE = [
     (f"{PAIR} other.key", "key file other.key: the key does not fit certificate file good.pem; give the pair"),
     (
         f"{PAIR} encrypted.key",
-        "key file encrypted.key: the key is encrypted; decrypt it: openssl pkey -in encrypted.key -out FILE",
+        "key file encrypted.key: the key is encrypted; give --passphrase FILE",
     ),
     (f"{PAIR} open.key", "key file open.key: others can read it (mode 0644); chmod 600 open.key, or 440"),
     ("--cert=", "'': No such file or directory; check the path and its permissions"),
