@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
-import http.server
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -14,8 +14,7 @@ import weakref
 
 import gevent
 import pytest
-from cryptography.x509 import ocsp
-from greenlet import GreenletExit
+from greenlet import GreenletExit, getcurrent
 
 from greentls.core.connection import Connection
 from greentls.core.hooks import Hooks
@@ -30,7 +29,6 @@ from greentls.stores.memory import MemoryStore
 from tests.ocsp.staplers import ask, chain_of, verdict
 from tests.support.helpers import PATIENCE
 from tests.support.hubs import LOOPS, Job, run_under, together, under_each_hub, wait_for
-from tests.support.ocsp_authority import Authority
 from tests.support.pairs import both_versions, client, client_context, handshake, server_context
 
 
@@ -87,44 +85,6 @@ class TestBridge:
         assert there.handshake.session_lookup[:2] == ("memcached", "hit")
         for each in workers:
             each.close()
-
-
-class Responder(http.server.ThreadingHTTPServer):
-    """An OCSP responder in threads of its own: no hub runs it."""
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Answer)
-        self.requests = []
-        self.url = f"http://127.0.0.1:{self.server_port}/ocsp"
-
-    def answer(self, request):
-        self.requests.append(request)
-        asked = ocsp.load_der_ocsp_request(request).serial_number
-        return self.authority.respond(next(each for each in self.authority.issued if each.serial_number == asked))
-
-
-class Answer(http.server.BaseHTTPRequestHandler):
-    def do_POST(self):
-        answer = self.server.answer(self.rfile.read(int(self.headers["Content-Length"])))
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(answer)))
-        self.end_headers()
-        self.wfile.write(answer)
-
-    def log_message(self, *_):
-        pass
-
-
-@pytest.fixture
-def threaded(tmp_path):
-    """A CA with a responder that no hub runs."""
-    with Responder() as responder:
-        thread = threading.Thread(target=responder.serve_forever)
-        thread.start()
-        responder.authority = Authority(tmp_path, responder.url)
-        yield responder
-        responder.shutdown()
-        thread.join()
 
 
 @under_each_hub
@@ -301,6 +261,28 @@ class TestCoroutines:
             assert await hub.run(int, "7") == 7
             with pytest.raises(ValueError, match="invalid literal"):
                 await hub.run(int, "seven")
+
+        run(main)
+
+    def test_the_stack_of_the_loop_stays_where_it_is(self, run):
+        """hazard: uvloop looks into an array on it, and would find, and write to, the stack of a greenlet."""
+        elsewhere = []
+
+        def wait(_):
+            ours, theirs = socket.socketpair()
+            with ours, theirs:
+                for _ in range(3):
+                    theirs.send(b"x")
+                    here().readable(ours.fileno(), PATIENCE).wait()
+                    ours.recv(1)
+                    elsewhere.append(getcurrent().parent._stack_saved)
+                    here().sleep(0)
+                    elsewhere.append(getcurrent().parent._stack_saved)
+
+        async def main(hub):
+            await hub.run(together, wait, *range(3))
+            assert len(elsewhere) == 18
+            assert max(elsewhere) < 1024
 
         run(main)
 
