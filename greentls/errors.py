@@ -1,4 +1,6 @@
-"""Every error that greentls itself raises.
+"""Every error that greentls itself raises:
+
+.. code-block:: text
 
     GreenTLSError
     +-- ConfigurationError    a setting, file or URL that cannot be used   (also ValueError)

@@ -18,7 +18,6 @@ import os
 import weakref
 from collections.abc import Iterator
 from datetime import datetime, timezone
-from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -89,7 +88,8 @@ class Directory:
         self._numbers = count(1)
         self._state = _State(0, {}, {}, _NEVER)
         self._trouble = ""  # with the directory itself, as it was logged
-        self._watches = PerHub(partial(_watch, weakref.ref(self)))
+        reference = weakref.ref(self)
+        self._watches: PerHub[Task] = PerHub(lambda: here().spawn(_look_again, reference))
         self._tell(self._look(patient=False))
 
     def get(self, server_name: str | None) -> tuple[CertificateChain, ...] | None:
@@ -140,10 +140,6 @@ class Directory:
         if number > self._state.number:  # otherwise a later look has overtaken this one
             self._state = state
         return troubles
-
-
-def _watch(directory: weakref.ref[Directory]) -> Task:
-    return here().spawn(_look_again, directory)
 
 
 def _look_again(reference: weakref.ref[Directory]) -> None:

@@ -177,8 +177,10 @@ class Capture:
                 if stream is not None:
                     yield self._close(stream), b""
                 stream = self._begin(direction, sequence)
-        if stream is None and _HELLO.match(data) and not self._is_passed(direction, sequence):
-            stream = self._begin(direction, sequence)
+        if stream is None and _HELLO.match(data):
+            passed = self._passed.get(direction)
+            if passed is None or _distance(sequence, passed) >= 0:  # otherwise a retransmission of what was read
+                stream = self._begin(direction, sequence)
         if stream is not None and data:
             self._open.move_to_end(direction)
             if piece := stream.take(sequence, data):
@@ -189,10 +191,6 @@ class Capture:
                 yield self._close(stream), b""
         if len(self._open) > MAX_OPEN:
             yield self._close(next(iter(self._open.values()))), b""
-
-    def _is_passed(self, direction: Direction, sequence: int) -> bool:
-        """Whether this is a retransmission of what was read."""
-        return direction in self._passed and _distance(sequence, self._passed[direction]) < 0
 
     def _begin(self, direction: Direction, sequence: int) -> Stream:
         stream = self._open[direction] = Stream(direction, sequence)

@@ -74,7 +74,12 @@ class ReadsClientHello(Common):
             raise ConcurrentUseError("another greenlet reads this connection's ClientHello")
         self._before_handshake = True
         try:
-            self._client_hello = self._next_client_hello()
+            reader = self._hello_reader = self._hello_reader or RecordReader()
+            while self._client_hello is None:
+                if not (data := self._receive()):
+                    raise UnexpectedEOF("read_client_hello")
+                if (message := next(reader.feed(data), None)) is not None:
+                    self._client_hello = ClientHello.parse(message)
         except WireError as error:
             self._refuse_hello(error)
             raise self._as_stdlib(error) from error
@@ -84,15 +89,6 @@ class ReadsClientHello(Common):
             self._before_handshake = False
         self._hello_reader = None
         return self._client_hello
-
-    def _next_client_hello(self) -> ClientHello:
-        reader = self._hello_reader = self._hello_reader or RecordReader()
-        while True:
-            data = self._receive()
-            if not data:
-                raise UnexpectedEOF("read_client_hello")
-            for message in reader.feed(data):
-                return ClientHello.parse(message)
 
     # -- the handshake -------------------------------------------------------------------------------------------------
 
