@@ -146,8 +146,10 @@ def _second_net(kind: type[BaseException], failure: BaseException, traceback: ob
     _escaped(kind, failure, traceback)
 
 
-def _callback(signature: str, fatal: Pointer = None) -> Callable[[Callable[..., object]], library.Callback]:
-    return lambda function: library.callback(signature, function, fatal, _second_net)
+def _callback(
+    signature: str, fatal: Pointer = None, on_error: Callable[..., object] = _second_net
+) -> Callable[[Callable[..., object]], library.Callback]:
+    return lambda function: library.callback(signature, function, fatal, on_error)
 
 
 @_callback("int(void *, int)", 0)
@@ -225,12 +227,19 @@ _numbers = itertools.count(1)
 
 @_callback("void *(void *, const char *)", ffi.NULL)
 def _on_new(_: object, __: object) -> Pointer:
-    number = next(_numbers)
-    _signatures[number] = _Signature()
-    return ffi.cast("void *", number)
+    number, signature = next(_numbers), _Signature()
+    context = ffi.cast("void *", number)
+    _signatures[number] = signature  # at last: if a signal handler raises before, OpenSSL will not free it
+    return context
 
 
-@_callback("void(void *)")
+def _free_anyway(kind: type[BaseException], failure: BaseException, traceback: Any) -> None:
+    """A signal handler has raised in _on_free(), maybe before it freed anything."""
+    _signatures.pop(pointer(traceback.tb_frame.f_locals["context"]), None)
+    _second_net(kind, failure, traceback)
+
+
+@_callback("void(void *)", on_error=_free_anyway)
 def _on_free(context: Pointer) -> None:
     _signatures.pop(pointer(context), None)
 

@@ -145,7 +145,7 @@ def test_help_says_what_there_is():
     command = [sys.executable, "-m", "greentls"]
     assert "serve" in run(*command, "--help")
     text = run(*command, "serve", "--help")
-    options = "bind cert key key-process ca-dir sessions workers app min-version max-version drain-seconds"
+    options = "bind cert key passphrase key-process ca-dir sessions workers app min-version max-version drain-seconds"
     assert set(options.split()) == set(re.findall(r"^  --([a-z-]+)", text, re.MULTILINE))
     for told in (
         "localhost:8443",

@@ -1,12 +1,13 @@
 """A scheduler that is malicious: between any two bytecodes of greentls somebody else runs; run by test_malice.py.
 
-    python -m tests.core.malice switch|collect|kill [--step N]
+    python -m tests.core.malice switch|collect|kill [--step N] [--signers]
 
 switch: at each bytecode a signal handler, as it were, switches to whoever else is ready. collect: at each bytecode the
 collector runs, and every now and then finds a closed TLS socket with its finalizer, which sends and receives. kill: an
 exception is thrown in at one bytecode after the other, wherever Python looks for signals, each time in a fresh pair of
 connections. What must hold: each side gets what its peer has sent, no connection stays busy, no turn stays taken, and
-what was interrupted neither hangs nor breaks another connection.
+what was interrupted neither hangs nor breaks another connection. --signers: both sides have certificates, whose keys are
+functions that wait.
 """
 
 from __future__ import annotations
@@ -24,10 +25,15 @@ import gevent
 
 import greentls
 from greentls import stream
+from greentls.certificates import CertificateChain
 from greentls.core import bridge
+from greentls.core.config import VERIFY_PEER, TrustAnchors
 from greentls.core.connection import Connection
 from greentls.errors import GreenTLSError
+from greentls.keys import Callback
+from greentls.openssl import provider
 from greentls.stream import TLSStream
+from tests.keys.signing import private_key, signature
 from tests.support.helpers import Pki
 from tests.support.pairs import VERSIONS, Sessions, client, client_context, raw_pair, server_context
 
@@ -105,20 +111,38 @@ class Tracer:
 
 
 class Site:
-    def __init__(self, pki):
-        self.pki = pki
+    def __init__(self, pki, signers=False):
+        self.pki, self._signers = pki, signers
         self._contexts = {}
+        self.signatures = 0
 
     def pair(self, version):
         """Two streams over a pair of sockets, before their handshake."""
         if version not in self._contexts:
+            hooks = Sessions().hooks(alpn=self._wait, servername=self._wait)
+            ours, theirs = {}, {"hooks": hooks}
+            if self._signers:
+                ours = {"certificates": [self._signer("client", client=True)]}
+                trust = TrustAnchors(files=(self.pki.ca_file,))
+                theirs |= {"certificates": [self._signer("localhost")], "verify_mode": VERIFY_PEER, "trust": trust}
             self._contexts[version] = (
-                client_context(self.pki, version),
-                server_context(self.pki, version, hooks=Sessions().hooks(alpn=self._wait, servername=self._wait)),
+                client_context(self.pki, version, **ours),
+                server_context(self.pki, version, **theirs),
             )
         ours, theirs = self._contexts[version]
         raw = raw_pair()
         return TLSStream(raw[0], client(ours), PATIENCE), TLSStream(raw[1], Connection(theirs), PATIENCE)
+
+    def _signer(self, name, **options):
+        certificate, key_file = self.pki.issue(name, **options)
+        key = private_key(key_file)
+
+        def sign(data, algorithm):
+            self._wait()
+            self.signatures += 1
+            return signature(key, data, algorithm)
+
+        return CertificateChain.load(certificate, Callback(key.public_key(), sign))
 
     @staticmethod
     def _wait(*_):
@@ -175,6 +199,7 @@ def nothing_is_taken(pairs, what):
     for one in (one for pair in pairs for one in pair):
         assert sorted(one._free) == ["handshake", "receive", "send"], f"{what}: a turn is taken: {one._free}"
     assert not stream._awaited, f"{what}: somebody waits for a turn"
+    assert not provider._signatures, f"{what}: a signature is not freed"
 
 
 def end(pairs):
@@ -304,13 +329,13 @@ def killed_at(site, version, name, choose, where):
     job.join(PATIENCE)
     sys.settrace(None)
     assert job.ready(), f"{what}: hangs"
-    assert not any(one.connection.busy for one in pair[: 1 if operation != theirs.do_handshake else 2]), f"{what}: busy"
+    one = theirs if operation == theirs.do_handshake else ours  # the peer may still wait, for a signature
+    assert not one.connection.busy, f"{what}: busy"
     # Whoever uses the same connection next hangs on nothing that the dead one has left.
-    for one in (ours,) if operation != theirs.do_handshake else (theirs,):
-        one.timeout = 0.0
-        for use in (one.do_handshake, functools.partial(one.read, 1), functools.partial(one.write, b"x")):
-            raised = outcome(use)
-            assert not isinstance(raised, AssertionError | RuntimeError), f"{what}: then {raised!r}"
+    one.timeout = 0.0
+    for use in (one.do_handshake, functools.partial(one.read, 1), functools.partial(one.write, b"x")):
+        raised = outcome(use)
+        assert not isinstance(raised, AssertionError | RuntimeError), f"{what}: then {raised!r}"
     end([pair])
     peer.join(PATIENCE)
     assert peer.ready(), f"{what}: the peer hangs"
@@ -335,9 +360,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("kind", choices=["switch", "collect", "kill"])
     parser.add_argument("--step", type=int, default=1, help="only each so many places (default: each)")
+    parser.add_argument("--signers", action="store_true", help="with keys that wait, on both sides")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
-        count = globals()[arguments.kind](Site(Pki(Path(directory))), arguments.step)
+        site = Site(Pki(Path(directory)), arguments.signers)
+        count = globals()[arguments.kind](site, arguments.step)
+    assert bool(site.signatures) == arguments.signers
     print(arguments.kind, count)
     return 0
 

@@ -11,6 +11,7 @@ import pytest
 from tests.support.helpers import ROOT
 
 
+@pytest.mark.parametrize("keys", [[], ["--signers"]], ids=["keys", "keys that wait"])
 @pytest.mark.parametrize("pure", ["", "1"], ids=["whatever pump there is", "the plain pump"])
 @pytest.mark.parametrize(
     ("kind", "step", "least"),
@@ -20,8 +21,8 @@ from tests.support.helpers import ROOT
         ("kill", 1, 500),  # places
     ],
 )
-def test_whoever_comes_between_two_bytecodes_finds_nothing_half_done(kind, step, least, pure):
-    command = [sys.executable, "-X", "faulthandler", "-m", "tests.core.malice", kind, "--step", str(step)]
+def test_whoever_comes_between_two_bytecodes_finds_nothing_half_done(kind, step, least, pure, keys):
+    command = [sys.executable, "-X", "faulthandler", "-m", "tests.core.malice", kind, "--step", str(step), *keys]
     environment = {**os.environ, "GREENTLS_PURE": pure}
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=ROOT, env=environment)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
