@@ -21,6 +21,7 @@ import struct
 import sys
 import weakref
 from collections.abc import Callable, Collection, Iterator
+from types import TracebackType
 from typing import Any
 
 from greentls.errors import ConfigurationError
@@ -233,7 +234,7 @@ def _on_new(_: object, __: object) -> Pointer:
     return context
 
 
-def _free_anyway(kind: type[BaseException], failure: BaseException, traceback: Any) -> None:
+def _free_anyway(kind: type[BaseException], failure: BaseException, traceback: TracebackType) -> None:
     """A signal handler has raised in _on_free(), maybe before it freed anything."""
     _signatures.pop(pointer(traceback.tb_frame.f_locals["context"]), None)
     _second_net(kind, failure, traceback)

@@ -6,8 +6,8 @@ switch: at each bytecode a signal handler, as it were, switches to whoever else 
 collector runs, and every now and then finds a closed TLS socket with its finalizer, which sends and receives. kill: an
 exception is thrown in at one bytecode after the other, wherever Python looks for signals, each time in a fresh pair of
 connections. What must hold: each side gets what its peer has sent, no connection stays busy, no turn stays taken, and
-what was interrupted neither hangs nor breaks another connection. --signers: both sides have certificates, whose keys are
-functions that wait.
+what was interrupted neither hangs nor breaks another connection. --signers: both sides have certificates, and keys that
+wait.
 """
 
 from __future__ import annotations
