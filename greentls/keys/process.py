@@ -62,7 +62,7 @@ def read_key(path: str | os.PathLike[str], passphrase: bytes | None = None) -> P
     return loaded
 
 
-def _decrypted(data: bytes, passphrase: bytes, subject: str) -> Any:
+def _decrypted(data: bytes, passphrase: bytes, subject: str) -> object:
     try:
         return serialization.load_pem_private_key(data, passphrase)
     except ValueError:
