@@ -68,8 +68,9 @@ sanitize: $(VENV)/.installed-test  ## the compiled pump under ASan and UBSan: it
 	@sh tests/need.sh cc gcc
 	$(BIN)/python -m tests.openssl.sanitize --seconds $(or $(SECONDS),60)
 
-adversary: $(VENV)/.installed-test  ## hostile peers, other ones each time, with a seed for each failure; SECONDS=600
+adversary: $(VENV)/.installed-test  ## hostile peers, other ones each time, with a seed for each failure; SECONDS=600 each
 	$(BIN)/python -m tests.adversary.adversary --seconds $(or $(SECONDS),600)
+	$(BIN)/python -m tests.adversary.adversary --seconds $(or $(SECONDS),600) --loop asyncio
 
 bogo: $(VENV)/.installed-test  ## BoringSSL's test runner, which you have to bring; RUNNER=path/to/runner
 	$(BIN)/python -m tests.bogo.bogo $(RUNNER)

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Hostile peers against servers and clients of ours, and what must hold after each of them.
 
-python -m tests.adversary.adversary [--seconds 600] [--seed FAMILY:NUMBER]
+python -m tests.adversary.adversary [--seconds 600] [--seed FAMILY:NUMBER] [--loop asyncio]
 
 A case is a seed: the attack, the version, the side that is attacked, the way it is used, its strategy and its hooks all
 come from it, and so does every byte that the peer says. A failure names its seed, which runs that case alone.
@@ -23,7 +23,6 @@ import warnings
 import weakref
 from pathlib import Path
 
-import gevent
 from cryptography import x509
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -34,12 +33,14 @@ from greentls.core import bridge
 from greentls.core.connection import Connection
 from greentls.core.hooks import Hooks
 from greentls.errors import GreenTLSError, WireError
+from greentls.hub import Deadline, here
 from greentls.stores.memory import MemoryStore
 from greentls.strategy import STRATEGIES
 from tests.adversary import attacks, lite, puppet
-from tests.adversary.targets import BIOTarget, ConnectionTarget, SocketTarget
+from tests.adversary.targets import BIOTarget, ConnectionTarget, SocketTarget, TransportTarget
 from tests.support import pairs
 from tests.support.helpers import PATIENCE, Pki
+from tests.support.hubs import LOOPS, run_under
 
 FACES = ("socket", "socket", "bio", "connection")
 PEERS = {
@@ -67,8 +68,8 @@ class Guard(MemoryStore):
 class Lab:
     """The contexts of ours, which all cases share: whatever one of them does, the next one must find them whole."""
 
-    def __init__(self, pki):
-        self.case = None
+    def __init__(self, pki, face=None):
+        self.case, self.face = None, face
         self.files = pki.cert_file, pki.key_file
         certificate, key = (Path(each).read_bytes() for each in self.files)
         der = x509.load_pem_x509_certificate(certificate).public_bytes(Encoding.DER)
@@ -109,7 +110,7 @@ class Lab:
         if case.mood == "waits":
             case.asking += 1
             for _ in range(3):
-                gevent.sleep(0)
+                here().sleep(0)
             case.asking -= 1
         elif case.mood == "refuses":
             case.refused = True
@@ -127,6 +128,8 @@ class Lab:
         context = self.server(case) if case.server_side else self.client
         if case.face == "bio":
             return BIOTarget(context, case.server_side, **options)
+        if case.face == "transport":
+            return TransportTarget(context, case.server_side, lambda: case.asking, **options)
         options["suppress_ragged_eofs"] = False
         return SocketTarget(context, case.server_side, PATIENCE, lambda: case.asking, **options)
 
@@ -177,6 +180,7 @@ class Case:
             self.version = rng.choice(versions)
             self.server_side = rng.random() < 0.5 if target == "both" else target == "server"
         self.face = rng.choice(FACES if family != "early" else ("socket", "socket", "bio"))
+        self.face = lab.face or self.face
         self.habit = rng.choice(("reads", "reads", "answers", "leaves"))
         # A native thread costs ten times as much as the rest of a case, and comes rarely.
         self.strategy = rng.choice(("coroutine", "prefetch") * 4 + ("thread",)) if self.server_side else "coroutine"
@@ -192,11 +196,17 @@ class Case:
         """Raises Broken."""
         lab = self.lab
         lab.case = self
-        with silence() as said, gevent.Timeout(PATIENCE, Broken("it hangs")):
-            reference = self._run()
-            lab.an_ordinary_client(self)
+        with silence() as said:
+            try:
+                with Deadline(PATIENCE, "it hangs"):
+                    reference = self._run()
+                    lab.an_ordinary_client(self)
+            except TimeoutError as error:
+                raise Broken(str(error)) from error
             if text := said():
                 raise Broken(f"standard error: {text}")
+        for _ in range(3):  # an event loop lets go of what it has called
+            here().sleep(0)
         gc.collect()
         if reference() is not None:
             raise Broken("the connection is left over")
@@ -315,7 +325,7 @@ class Case:
             raise Broken(f"it went on to a clean end: {error!r}")
         if self.replayed and self.replayed.got and target.early:
             raise Broken("early data were taken twice")
-        if target.clean and not peer.closed:
+        if target.clean and not (peer.closed or target.ragged):
             raise Broken("an end without close_notify counts as a clean one")
         if target.clean and got not in said:
             raise Broken(f"a clean end, and {len(said[0]) - len(got)} bytes are missing")
@@ -363,28 +373,33 @@ def run(lab, family, numbers):
     return found
 
 
+def hunt(lab, options):
+    """(what is wrong, the number of cases)"""
+    if options.seed:
+        family, _, number = options.seed.partition(":")
+        return run(lab, family, [int(number)]), 1
+    found, count, end = [], 0, time.monotonic() + options.seconds
+    start = random.randrange(1 << 32)
+    while time.monotonic() < end:
+        for family in (options.family,) if options.family else FAMILIES:
+            found += run(lab, family, [start + count])
+        count += 1
+    return found, count * len(FAMILIES)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--seed", help="runs this case alone")
     parser.add_argument("--family", choices=FAMILIES)
+    parser.add_argument("--loop", choices=LOOPS, help="against greentls.aio in this event loop")
     options = parser.parse_args()
     warnings.simplefilter("error")
     with tempfile.TemporaryDirectory() as directory:
-        lab = Lab(Pki(Path(directory)))
+        lab = Lab(Pki(Path(directory)), options.loop and "transport")
         gc.collect()
         gc.freeze()
-        if options.seed:
-            family, _, number = options.seed.partition(":")
-            found, count = run(lab, family, [int(number)]), 1
-        else:
-            found, count, end = [], 0, time.monotonic() + options.seconds
-            start = random.randrange(1 << 32)
-            while time.monotonic() < end:
-                for family in (options.family,) if options.family else FAMILIES:
-                    found += run(lab, family, [start + count])
-                count += 1
-            count *= len(FAMILIES)
+        found, count = run_under(options.loop or "gevent", lambda: hunt(lab, options))
     for each in found:
         print(each)
     print(f"{count} cases, {len(found)} failures")

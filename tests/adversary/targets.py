@@ -10,17 +10,20 @@ one with nothing left in its queue, which the kernel tells for a socket.
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
+import socket
 import ssl
 import struct
 import termios
 import time
 
-import gevent
 import gevent.socket
-from gevent.event import Event
 
+from greentls import aio
+from greentls.aio import connecting
 from greentls.errors import WantRead
+from greentls.hub import Deadline, here
 
 MAX_TURNS = 20_000  # of the hub in one turn(): a limit for broken code
 
@@ -39,6 +42,8 @@ ANSWER = bytes(600_000)  # more than a socket takes at once
 
 
 class Target:
+    ragged = False  # an end without close_notify counts as an end
+
     def __init__(self, server_side):
         self.server_side = server_side
         self.got, self.early = bytearray(), 0
@@ -50,7 +55,7 @@ class Target:
         self.reads = self.reads_in_a_turn = 0
 
     def start(self):
-        self.greenlet = gevent.spawn(self._run)
+        self.greenlet = here().spawn(self._run)
 
     def _run(self):
         try:
@@ -68,7 +73,7 @@ class Target:
             self.error = error
         finally:
             if self.writer is not None:
-                self.writer.kill()
+                self.writer.kill(block=True)
             self.done = True
             self.close()
 
@@ -91,7 +96,8 @@ class Target:
         """The peer is gone: lets the target come to its end, for so long."""
         self.eof()
         self.turn()
-        self.greenlet.join(seconds)
+        with Deadline(seconds, "the target does not end"):
+            self.greenlet.join()
 
 
 class MemoryTarget(Target):
@@ -100,7 +106,7 @@ class MemoryTarget(Target):
     def __init__(self, server_side):
         super().__init__(server_side)
         self.pieces = []
-        self.news = Event()
+        self.news = here().event()
         self.waiting = False
         self.out = bytearray()
 
@@ -116,7 +122,7 @@ class MemoryTarget(Target):
             if self.done or (self.waiting and not self.pieces):
                 break
             self.news.set()
-            gevent.sleep(0)
+            here().sleep(0)
             self.look()
         out, self.out = bytes(self.out), bytearray()
         return out
@@ -124,7 +130,7 @@ class MemoryTarget(Target):
     def more(self):
         while not self.pieces:
             self.waiting = True
-            self.news.clear()
+            self.news = here().event()
             self.news.wait()
         self.waiting = False
         return self.pieces.pop(0)
@@ -200,24 +206,22 @@ class BIOTarget(MemoryTarget):
         self.run(self.tls.unwrap)
 
 
-class SocketTarget(Target):
-    """wrap_socket()."""
+class KernelTarget(Target):
+    """Over a pair of sockets: here is the peer's. asking: whether a hook is at work."""
 
     errors = (ssl.SSLError, OSError)
-    connection = None
 
-    def __init__(self, context, server_side, timeout, asking, **options):
+    def __init__(self, server_side, here, there, asking):
         super().__init__(server_side)
-        self.asking = asking  # whether a hook is at work
-        self.here, there = gevent.socket.socketpair()
+        self.asking, self.here = asking, here
         self.here.setblocking(False)
-        there.settimeout(timeout)
         self.descriptor = there.fileno()
         self.expected = 0  # bytes that lay in the queue at the last look, or were sent since
-        self.sock = context.wrap_socket(there, server_side=server_side, do_handshake_on_connect=False, **options)
-        self.connection = self.sock._connection
         self.deaf = False
         self.out = bytearray()
+
+    def find(self):
+        """The connection as it is now: a hook may have put another one in its place."""
 
     def too_much(self):
         if self.gap > MAX_GAP or self.reads_in_a_turn > MAX_READS:
@@ -246,20 +250,21 @@ class SocketTarget(Target):
 
     def eof(self):
         try:
-            self.here.shutdown(gevent.socket.SHUT_WR)
+            self.here.shutdown(socket.SHUT_WR)
         except OSError:
             pass
 
     def queued(self):
-        if self.done:
+        try:
+            return 0 if self.done else struct.unpack("i", fcntl.ioctl(self.descriptor, termios.FIONREAD, b"    "))[0]
+        except OSError:  # it was closed, which is told later
             return 0
-        return struct.unpack("i", fcntl.ioctl(self.descriptor, termios.FIONREAD, b"    "))[0]
 
     def pause(self):
         """One turn of the hub."""
-        self.connection = self.sock._connection
+        self.find()
         waits = self.connection.taken or self.asking()
-        gevent.sleep(0.0005 if waits else 0)
+        here().sleep(0.0005 if waits else 0)
         queued = self.queued()
         if not self.done:
             self.gap = max(self.gap, self.expected - queued)
@@ -286,6 +291,29 @@ class SocketTarget(Target):
         out, self.out = bytes(self.out), bytearray()
         return out
 
+    def end(self, seconds):
+        """And reads what it still has to say."""
+        self.eof()
+        end = time.monotonic() + seconds
+        while not self.done and time.monotonic() < end:
+            self.pause()
+        super().end(seconds)
+        self.here.close()
+
+
+class SocketTarget(KernelTarget):
+    """wrap_socket()."""
+
+    def __init__(self, context, server_side, timeout, asking, **options):
+        ours, theirs = gevent.socket.socketpair()
+        super().__init__(server_side, ours, theirs, asking)
+        theirs.settimeout(timeout)
+        self.sock = context.wrap_socket(theirs, server_side=server_side, do_handshake_on_connect=False, **options)
+        self.find()
+
+    def find(self):
+        self.connection = self.sock._connection
+
     def handshake(self):
         self.sock.do_handshake()
 
@@ -294,7 +322,7 @@ class SocketTarget(Target):
 
     def answer(self):
         """In a greenlet of its own, as one that is blocked does not read."""
-        self.writer = gevent.spawn(self._answer)
+        self.writer = here().spawn(self._answer)
 
     def _answer(self):
         try:
@@ -310,11 +338,90 @@ class SocketTarget(Target):
     def close(self):
         self.sock.close()
 
-    def end(self, seconds):
-        """And reads what it still has to say."""
-        self.eof()
-        end = time.monotonic() + seconds
-        while not self.done and time.monotonic() < end:
-            self.pause()
-        super().end(seconds)
-        self.here.close()
+
+class Found(aio.TLSTransport):
+    """The one that was made last can be found, before it is given to whoever waits for its handshake."""
+
+    last = None
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        Found.last = self
+
+
+class TransportTarget(KernelTarget, asyncio.Protocol):
+    """greentls.aio, in an event loop. To asyncio's protocols an end of TCP is an end of TLS."""
+
+    ragged = True
+
+    def __init__(self, context, server_side, asking, **options):
+        ours, theirs = socket.socketpair()
+        super().__init__(server_side, ours, theirs, asking)
+        self.lost = here().event()
+        connect = aio.connect_accepted_socket if server_side else aio.create_connection
+        theirs.setblocking(False)
+        self.connecting = connect(lambda: self, sock=theirs, ssl=context, **options)
+        self.transport = self.connection = None
+
+    def start(self):
+        super().start()
+        while self.connection is None:
+            here().sleep(0)
+            self.find()
+
+    def find(self):
+        if self.transport is None:
+            self.transport, Found.last = Found.last, None
+        if self.transport is not None:
+            self.connection = self.transport.get_extra_info("ssl_object")._connection
+
+    def handshake(self):
+        connecting.TLSTransport = Found
+        try:
+            here().result(self.connecting)
+        finally:
+            connecting.TLSTransport = aio.TLSTransport
+
+    def connection_made(self, _):
+        self.transport.pause_reading()
+        self.arrived, self.ended, self.failure = bytearray(), False, None
+        self.news = here().event()
+
+    def data_received(self, data):
+        self.arrived += data
+        self.news.set()
+
+    def eof_received(self):
+        self.ended = True
+        self.news.set()
+        return True
+
+    def connection_lost(self, error):
+        self.failure, self.ended = error, True
+        self.news.set()
+        self.lost.set()
+
+    def read(self):
+        self.transport.resume_reading()
+        while not (self.arrived or self.ended):
+            self.news.wait()
+            self.news = here().event()
+        if not self.arrived and self.failure is not None:
+            raise self.failure
+        data, self.arrived = bytes(self.arrived), bytearray()
+        return data
+
+    def answer(self):
+        self.transport.write(ANSWER)
+
+    def shutdown(self):
+        self.transport.close()
+        self.lost.wait()
+        if self.failure is not None:
+            raise self.failure
+        if self.habit == "leaves":
+            raise ConnectionAbortedError("what the peer has said meanwhile was dropped")
+
+    def close(self):
+        if self.transport is not None:
+            self.transport.abort()

@@ -7,6 +7,7 @@ import gc
 import pytest
 
 from tests.adversary import adversary
+from tests.support.hubs import LOOPS, run_under
 
 # Cases of each family: seconds of one core in all. tlslite-ng computes in Python.
 CASES = {"after": 700, "during": 600, "hello": 300, "retry": 300, "early": 240, "tlslite": 120, "noise": 240}
@@ -30,6 +31,24 @@ def test_whatever_a_peer_does(lab, family):
     assert not found, f"{len(found)} cases:\n" + "\n".join(found[:10])
 
 
+@pytest.fixture(scope="module")
+def transports(pki):
+    """The same for greentls.aio."""
+    gc.collect()
+    gc.freeze()
+    yield adversary.Lab(pki, "transport")
+    gc.unfreeze()
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("family", CASES)
+def test_whatever_a_peer_does_to_a_transport_of_asyncios(transports, family, loop):
+    found = []
+    cases = range(CASES[family] // 6) if loop == "asyncio" else range(CASES[family] // 6, CASES[family] // 4)
+    run_under(loop, lambda: found.extend(adversary.run(transports, family, cases)))
+    assert not found, f"{len(found)} cases:\n" + "\n".join(found[:10])
+
+
 def test_a_failure_is_found_and_named(lab, monkeypatch):
     """The harness itself: a target that gives what nobody has sent."""
     monkeypatch.setattr(adversary.BIOTarget, "read", lambda self: b"invented" * (not self.got))
@@ -38,3 +57,10 @@ def test_a_failure_is_found_and_named(lab, monkeypatch):
     assert found
     assert "--seed after:" in found[0]
     assert "plaintext that the peer did not send" in found[0]
+
+
+def test_a_failure_of_a_transport_is_found(transports, monkeypatch):
+    monkeypatch.setattr(adversary.TransportTarget, "read", lambda self: b"invented" * (not self.got))
+    found = []
+    run_under("asyncio", lambda: found.extend(adversary.run(transports, "after", range(3))))
+    assert "plaintext that the peer did not send" in "".join(found)
