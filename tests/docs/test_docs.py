@@ -239,7 +239,7 @@ def refuse(context, pki, alert, server_hostname="localhost"):
     ("callback", "alert"),
     [
         (literals(name)[0], literals(failure)[-1])
-        for name, _, _, failure in rows("hooks", "attribute")
+        for name, _, _, failure in rows("hooks", "callback")
         if "refused: alert" in failure
     ],
 )
@@ -316,7 +316,8 @@ def test_a_command_exists_and_takes_its_arguments(page, line):
 
 def test_the_hooks_page_names_attributes_of_the_context():
     context = greentls.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    attributes = {name: value for names, value, *_ in rows("hooks", "attribute") for name in literals(names)}
+    tables = rows("hooks", "callback") + rows("hooks", "setting")
+    attributes = {name: value for names, value, *_ in tables for name in literals(names)}
     for name, value in attributes.items():
         assert hasattr(context, name)
         if default := re.search(r"(?:; |^)([0-9.]+)$", value.split("seconds")[-1]):
