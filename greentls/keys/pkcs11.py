@@ -234,19 +234,25 @@ class _TokenKey:
             busy.discard(me)
 
     def _open(self, what: str) -> _Use | None:
-        name = self.algorithms[-1]
+        session = use = None
         try:
             session = self._source.open()
-            for key in self._source.private_keys(session):
-                try:
-                    check(self.public_key, _signed(key, _WHICH, name), _WHICH, name)
-                    return _Use(session, key, os.getpid())
-                except (pkcs11.PKCS11Error, SigningError):
-                    pass  # it is of another kind, or another one
+            key = next(filter(self._is_mine, self._source.private_keys(session)), None)
+            use = key and _Use(session, key, os.getpid())
+            return use
         except pkcs11.PKCS11Error as error:
             raise _error(what, error) from error
-        _close(session)
-        return None
+        finally:
+            if session is not None and use is None:
+                _close(session)
+
+    def _is_mine(self, key: Thing) -> bool:
+        name = self.algorithms[-1]
+        try:
+            check(self.public_key, _signed(key, _WHICH, name), _WHICH, name)
+        except (pkcs11.PKCS11Error, SigningError):  # it is of another kind, or another one
+            return False
+        return True
 
 
 def _signed(key: Thing, data: bytes, algorithm: str) -> bytes:

@@ -11,7 +11,7 @@ from functools import cached_property
 
 from cryptography.hazmat.primitives import serialization
 
-from greentls.errors import SigningError
+from greentls.errors import ConfigurationError, SigningError
 from greentls.keys.algorithms import ALGORITHMS, algorithms_of, check
 from greentls.keys.contract import SigningKey
 from greentls.openssl.provider import PrivateKey
@@ -41,6 +41,8 @@ class Signer:
             (ALGORITHMS[name].digest_name, ALGORITHMS[name].padding): name for name in key.algorithms if name in known
         }
         self._waiting: set[object] = set()
+        if not self._names:
+            raise ConfigurationError("signing key", "it has no algorithm of its kind", f"known are {', '.join(known)}")
 
     @cached_property
     def private_key(self) -> PrivateKey:

@@ -131,6 +131,29 @@ def test_a_session_that_was_lost_costs_one_handshake(served):
         pass
 
 
+def test_a_session_in_which_nothing_is_found_is_closed(softhsm, issued, monkeypatch):
+    """A token has only so many."""
+    public = private_key(issued["ec"][1]).public_key()
+    source, sessions = keys.PKCS11(softhsm.uri()), []
+
+    class Session:
+        closed = False
+
+        def get_objects(self, wanted):
+            if len(sessions) == 1:
+                raise pkcs11.exceptions.DeviceError
+            return ()
+
+        def close(self):
+            self.closed = True
+
+    monkeypatch.setattr(source, "open", lambda: sessions.append(Session()) or sessions[-1])
+    with pytest.raises(SigningError, match="DeviceError"):
+        source.get(public)
+    assert source.get(public) is None
+    assert [each.closed for each in sessions] == [True, True]
+
+
 # -- one that hangs ----------------------------------------------------------------------------------------------------
 
 
