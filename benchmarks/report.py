@@ -18,7 +18,7 @@ from benchmarks.suites import SUITES
 Results = dict[str, Any]
 
 # Drawn in colour, also with a comma or a colon after the name.
-OURS = ("greentls", "coroutine", "thread", "prefetch", "key process")
+OURS = ("greentls", "greentls.aio", "coroutine", "thread", "prefetch", "key process")
 NEARLY_ALL = 0.95  # of a core
 QUIET = 1.0  # load average before the run; a higher one means that other programs were busy
 NEEDED = "drawings need matplotlib: pip install 'greentls[bench]'"

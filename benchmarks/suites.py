@@ -31,6 +31,7 @@ BLOCKED_CLIENTS = 8
 FEW_CLIENTS = 8  # so that none waits for the processor
 IDLE = 5000
 PARKED = 1000
+VERSIONS_AND_MODES = tuple(itertools.product(("1.3", "1.2"), ("full", "resumed")))
 WAYS = ("coroutine", "thread", "prefetch", "suspend", "replay")
 
 
@@ -293,10 +294,7 @@ def way(bench: Bench, name: str, measures: dict[str, Measure], milliseconds: Ite
 
 
 def handshake(bench: Bench) -> Sequence[Contestant]:
-    measures = {
-        f"{mode}, TLS {version}": handshakes(mode, version)
-        for version, mode in itertools.product(("1.3", "1.2"), ("full", "resumed"))
-    }
+    measures = {f"{mode}, TLS {version}": handshakes(mode, version) for version, mode in VERSIONS_AND_MODES}
     secret = f"?secret_file={bench.secret}"
     without = "" if bench.memcached else "there is no memcached: apt-get install memcached"
     stored = [Contestant("greentls, memcached", measures, absent=without)]
@@ -348,11 +346,17 @@ def lookup(bench: Bench) -> Sequence[Contestant]:
     return made
 
 
-def waiting(bench: Bench) -> Sequence[Contestant]:
-    """Under asyncio: a blocked event loop does one lookup at a time."""
+def under_asyncio(bench: Bench) -> Sequence[Contestant]:
+    """The TLS of both event loops and greentls.aio in them, and slow lookups. A blocked loop does one at a time."""
     longest = MILLISECONDS[-1]
+    talk: dict[str, Measure] = {
+        **{f"{mode}, TLS {version}": handshakes(mode, version) for version, mode in VERSIONS_AND_MODES},
+        "echo": echo,
+        "upload": bulk("upload"),
+        "download": bulk("download"),
+    }
 
-    def measures(clients: int, seconds: float) -> dict[str, Measure]:
+    def lookups(clients: int, seconds: float) -> dict[str, Measure]:
         return {
             f"session, {longest} ms, TLS {version}": handshakes(
                 "resumed", version, f"session {longest}", clients, seconds, w=min(0.08, bench.seconds)
@@ -361,12 +365,13 @@ def waiting(bench: Bench) -> Sequence[Contestant]:
         }
 
     slow = ("--milliseconds", str(longest))
-    made = []
+    made = [contestant(bench, peer, talk) for peer in PEERS if "asyncio" in peer.name or "uvloop" in peer.name]
+    blocked = lookups(BLOCKED_CLIENTS, max(bench.seconds, 30e-3 * longest))
+    made.append(Contestant("blocking", blocked, bench.python("greentls_aio.py", "--blocking", *slow)))
     for loop, options in (("asyncio", ()), ("uvloop", ("--uvloop",))):
         words = bench.python("greentls_aio.py", *options, *slow)
-        made.append(Contestant(f"greentls.aio, {loop}", measures(WAITING_CLIENTS, bench.seconds), words))
-    blocked = measures(BLOCKED_CLIENTS, max(bench.seconds, 30e-3 * longest))
-    return [Contestant("blocking", blocked, bench.python("greentls_aio.py", "--blocking", *slow)), *made]
+        made.append(Contestant(f"coroutine, {loop}", lookups(WAITING_CLIENTS, bench.seconds), words))
+    return made
 
 
 def hooks(bench: Bench) -> Sequence[Contestant]:
@@ -484,10 +489,10 @@ SUITES = {
         ("rate", "p50_ms", "p99_ms", "cpu_us"),
     ),
     "asyncio": Suite(
-        "200 clients whose session lookups take 20 ms, under asyncio",
-        waiting,
+        "under asyncio and uvloop: handshakes, echo, bulk; and 200 clients whose session lookups take 20 ms",
+        under_asyncio,
         0.4,
-        ("rate", "p50_ms", "cpu_us"),
+        ("cpu_us", "cpu_ns", "rate", "p50_ms"),
     ),
     "hooks": Suite(
         "three lookups in one handshake: their sum or the longest",

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from benchmarks.report import METRICS, Table, spread
+from benchmarks.suites import VERSIONS_AND_MODES
 
 
 class Target(NamedTuple):
@@ -25,6 +26,8 @@ TICKETS, MEMORY, STORED = "greentls, tickets", "greentls, memory", "greentls, me
 SLOW = "session, 20 ms"
 # The lower bounds, in Python and in C, are shown beside each target.
 LEAN, LEAN_STORED, FLOOR = "lean pump", "lean pump, memory", "C"
+UNDER_ASYNCIO = {"asyncio": 1.0, "uvloop": 1.15}
+DATA_UNDER_ASYNCIO = {"asyncio": 0.9, "uvloop": 1.15}
 NONE = "—"
 
 TARGETS = [
@@ -44,6 +47,21 @@ TARGETS = [
     Target("lookup", SLOW, "rate", "coroutine", "blocking", 100, True),
     Target("lookup", f"{SLOW}, TLS 1.2", "rate", "coroutine", "blocking", 100, True),
     Target("lookup", f"{SLOW}, TLS 1.2", "rate", "coroutine", "Node, resumeSession", 1.3, True),
+    *(
+        Target("asyncio", work, metric, f"greentls.aio, {loop}", loop, limits[loop])
+        for work, metric, limits in (
+            *((f"{mode}, TLS {version}", "cpu_us", UNDER_ASYNCIO) for version, mode in VERSIONS_AND_MODES),
+            ("echo", "cpu_us", DATA_UNDER_ASYNCIO),
+            ("upload", "cpu_ns", DATA_UNDER_ASYNCIO),
+            ("download", "cpu_ns", DATA_UNDER_ASYNCIO),
+        )
+        for loop in ("asyncio", "uvloop")
+    ),
+    *(
+        Target("asyncio", f"{SLOW}, TLS {version}", "rate", f"coroutine, {loop}", "blocking", 40, True)
+        for version in ("1.3", "1.2")
+        for loop in ("asyncio", "uvloop")
+    ),
     Target("bridge", "in memory", "on_top_us", "waits", None, 5.0),
     Target("bridge", "in memory", "inside_us", "waits", None, 5.0),
 ]
