@@ -15,7 +15,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from greentls.aio.transport import TLSTransport
+from greentls.aio.transport import TLSTransport, checked
 
 if TYPE_CHECKING:
     from greentls.core.session import Session
@@ -50,6 +50,7 @@ async def create_connection(
     being waited for.
     """
     loop = asyncio.get_running_loop()
+    timeouts = checked(ssl_handshake_timeout, ssl_shutdown_timeout)
     if server_hostname is None:
         if not host and ssl.check_hostname:
             raise ValueError("You must set server_hostname when using ssl without a host")
@@ -64,7 +65,7 @@ async def create_connection(
         ssl,
         server_hostname=server_hostname or None,
         session=session,
-        timeouts=(ssl_handshake_timeout, ssl_shutdown_timeout),
+        timeouts=timeouts,
     )
     return transport, protocol
 
@@ -94,6 +95,7 @@ async def connect_accepted_socket(
     ssl_shutdown_timeout: float | None = None,
 ) -> tuple[TLSTransport, asyncio.BaseProtocol]:
     """loop.connect_accepted_socket(): the server's side over a socket that somebody else has accepted."""
+    timeouts = checked(ssl_handshake_timeout, ssl_shutdown_timeout)
     if sock.type != socket.SOCK_STREAM:
         raise ValueError(f"A Stream Socket was expected, got {sock!r}")
     sock.setblocking(False)
@@ -103,7 +105,7 @@ async def connect_accepted_socket(
         ssl,
         protocol,
         server_side=True,
-        timeouts=(ssl_handshake_timeout, ssl_shutdown_timeout),
+        timeouts=timeouts,
     )
     await transport.handshake()
     return transport, protocol
@@ -125,6 +127,7 @@ async def start_tls(
     As in asyncio the protocol's connection_made() is not called again. Raises as create_connection(), and TypeError for
     a transport that is none of a stream's.
     """
+    timeouts = checked(ssl_handshake_timeout, ssl_shutdown_timeout)
     uvloops = type(transport).__module__ == "uvloop.loop" and hasattr(transport, "write_eof")  # which has no such mark
     if not (uvloops or getattr(transport, "_start_tls_compatible", False)):
         raise TypeError(f"transport {transport!r} is not supported by start_tls()")
@@ -135,7 +138,7 @@ async def start_tls(
         server_side=server_side,
         server_hostname=server_hostname,
         session=session,
-        timeouts=(ssl_handshake_timeout, ssl_shutdown_timeout),
+        timeouts=timeouts,
         announced=True,
     )
 

@@ -271,8 +271,14 @@ class Flow(transports._FlowControlMixin, asyncio.Transport):
 
     def _stopped(self, said: int) -> None:
         """Why no more goes out now."""
-        self._held = said != DONE or not self._told
-        self._starved = said == WANT_READ
+        if said == DONE:
+            self._held, self._starved = not self._told, False
+            if self._attending:
+                self._attend(False)
+            if self._notified and self._closing:
+                self._close_notify_sent()
+            return
+        self._held, self._starved = True, said == WANT_READ
         self._attend(said in (WANT_WRITE, UNSENT))
         if said == SPENT:
             self._soon()
@@ -280,8 +286,6 @@ class Flow(transports._FlowControlMixin, asyncio.Transport):
             self._poll(True)
         elif said == ENDED:
             self._failed(UnexpectedEOF("write"))
-        elif said == DONE and self._notified and self._closing:
-            self._close_notify_sent()
 
     def _close_notify_sent(self) -> None:
         if self._eof:

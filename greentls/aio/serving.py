@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from greentls.aio.connecting import own_socket
-from greentls.aio.transport import Closed, Timeouts, TLSTransport
+from greentls.aio.transport import Closed, Timeouts, TLSTransport, checked
 
 if TYPE_CHECKING:
     from greentls.ssl.context import SSLContext
@@ -117,9 +117,10 @@ class Server(asyncio.AbstractServer):
         await self.wait_closed()
 
     def _accept(self, listener: socket.socket) -> None:
+        family, kind, proto = int(listener.family), int(listener.type), listener.proto
         for _ in range(self._backlog):
             try:
-                sock, _address = listener.accept()
+                descriptor, _address = listener._accept()  # type: ignore[attr-defined]  # accept() asks for enums each time
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
@@ -129,6 +130,7 @@ class Server(asyncio.AbstractServer):
                 self._loop.remove_reader(listener.fileno())
                 self._loop.call_later(PAUSE, self._go_on, listener)
                 return
+            sock = socket.socket(family, kind, proto, fileno=descriptor)
             sock.setblocking(False)
             self._serve(sock)
 
@@ -188,6 +190,7 @@ async def create_server(
     create_server(), with host and port. Raises OSError.
     """
     loop = asyncio.get_running_loop()
+    timeouts = checked(ssl_handshake_timeout, ssl_shutdown_timeout)
     if sock is not None:
         if host is not None or port is not None:
             raise ValueError("host/port and sock can not be specified at the same time")
@@ -204,7 +207,6 @@ async def create_server(
             sockets = [own_socket(each) for each in bound.sockets]
         finally:
             bound.close()
-    timeouts = ssl_handshake_timeout, ssl_shutdown_timeout
     server = Server(loop, sockets, protocol_factory, ssl, backlog, timeouts)
     if start_serving:
         server._start()

@@ -83,9 +83,10 @@ class SSLObject(ReadsClientHello):
             with deadline:
                 if self.server_side:
                     self._begin()
-                with self._resuming():
-                    while (said := self._tls.step_handshake()) != DONE:
-                        self._transport.wait(said)
+                    self._steps()
+                else:
+                    with self._resuming():
+                        self._steps()
         except TLSError as error:
             answer = self._context.plain_http_answer
             if self.server_side and answer is not None and "http request" in (error.reason, *error.details):
@@ -95,6 +96,11 @@ class SSLObject(ReadsClientHello):
             if deadline.passed:
                 raise ConnectionAbortedError(*error.args) from error.__cause__  # as asyncio's
             raise
+
+    def _steps(self) -> None:
+        step, wait = self._tls.step_handshake, self._transport.wait
+        while (said := step()) != DONE:
+            wait(said)
 
     def _receive(self) -> bytes:
         while isinstance(said := self._tls.receive(), int):

@@ -38,11 +38,19 @@ if TYPE_CHECKING:
     from greentls.core.session import Session
     from greentls.ssl.context import SSLContext
 
-__all__ = ["Closed", "TLSTransport"]
+__all__ = ["Closed", "TLSTransport", "Timeouts", "checked"]
 
 SHUTDOWN_TIMEOUT = 30.0  # seconds for the peer's close_notify; asyncio's
 
 Timeouts = tuple[float | None, float | None]  # seconds for the handshake and for the peer's close_notify, or defaults
+
+
+def checked(handshake: float | None, shutdown: float | None) -> Timeouts:
+    """Raises ValueError for a timeout that is none."""
+    for name, seconds in (("handshake", handshake), ("shutdown", shutdown)):
+        if seconds is not None and seconds <= 0:
+            raise ValueError(f"ssl_{name}_timeout should be a positive number, got {seconds}")
+    return handshake, shutdown
 
 
 class Closed(ConnectionAbortedError):
@@ -89,9 +97,6 @@ class TLSTransport(Flow):
         except OSError:  # it is none of TCP
             pass
         handshake, shutdown = timeouts
-        for name, seconds in (("handshake", handshake), ("shutdown", shutdown)):
-            if seconds is not None and seconds <= 0:
-                raise ValueError(f"ssl_{name}_timeout should be a positive number, got {seconds}")
         self._handshake_timeout = context.handshake_timeout if handshake is None else handshake
         self._shutdown_timeout = SHUTDOWN_TIMEOUT if shutdown is None else shutdown
 
@@ -226,19 +231,20 @@ class TLSTransport(Flow):
         if self._lost:
             return
         self._closing = self._mute = True
-        if not self._told:
+        if self._patient is not None or not self._told:
             self.kill(Closed("the transport was closed"))  # which leaves an alert for the peer
-        self._poll(False)
-        self._attend(False)
+        if self._polling:
+            self._poll(False)
+        if self._attending:
+            self._attend(False)
         self._lost = True
         if self._timer is not None:
             self._timer.cancel()
-        self._kept.clear()
-        self._kept_size = 0
-        if self._told:
-            self.kill(Closed("the transport was closed"))
+        if self._kept:
+            self._kept.clear()
         self._connection.detach()
-        self._settle(error or Closed("the transport was closed"))
+        if self._done is not None:
+            self._settle(error or Closed("the transport was closed"))
         if self._under is not None:
             self._under.abort()  # type: ignore[attr-defined]  # a Transport has it
         self._loop.call_soon(self._close, error)
