@@ -10,14 +10,22 @@ from pathlib import Path
 import gevent
 import pytest
 
+import greentls.ssl.context
+import greentls.stores.memcached
 from greentls.hub.asyncio import Task
+from greentls.sessions.server import SessionCache
 from greentls.stores import SessionStore
-from tests.support.helpers import Memcached, Pki, SilentServer
+from tests.support.helpers import PATIENCE, Memcached, Pki, SilentServer
 from tests.support.hubs import LOOPS, run_under
 from tests.support.ocsp_authority import Authority, FakeResponder
 from tests.support.softhsm import SoftHSM
 
 os.umask(0o077)  # files with keys in them are written by many tests, and read by nobody else
+
+# A busy machine may hold up a hook or a store for longer than production waits: tests that say nothing wait for them.
+greentls.ssl.context.CALLBACK_TIMEOUT = PATIENCE
+greentls.stores.memcached.CONNECT_TIMEOUT = greentls.stores.memcached.IO_TIMEOUT = PATIENCE
+SessionCache.__init__.__defaults__ = (PATIENCE,)
 
 
 def pytest_configure(config):

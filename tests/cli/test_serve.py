@@ -353,13 +353,12 @@ def test_workers_that_end_at_once_are_replaced_more_and_more_slowly(serve, tmp_p
     server = serve("--app", "app_of_moods:page")
     (tmp_path / "bad mood").touch()
     os.kill(fetch(server.port, client_context(ca_file))[0]["pid"], signal.SIGKILL)
-    wait_until(lambda: len(server.errors) == 3, "two replacements to fail")
+    wait_until(lambda: len(server.errors) >= 3, "two replacements to fail")
     (tmp_path / "bad mood").unlink()
     fetch(server.port, client_context(ca_file))
     line = "greentls serve [pid]: worker N ended after T s: {}; another one in {} s"
-    server.expected_errors = [line.format("Killed", 0.25)] + [
-        line.format("exit status 7", pause) for pause in (0.5, "1")
-    ]
+    ends = [("Killed", 0.25), *(("exit status 7", pause) for pause in (0.5, 1, 2, 4, 8))]
+    server.expected_errors = [line.format(*each) for each in ends][: len(server.errors)]
 
 
 def test_workers_end_when_their_parent_is_gone(serve):
@@ -461,10 +460,22 @@ def test_ctrl_c_before_it_listens(start, tmp_path):
     assert server.out == ""
 
 
+# The store is waited for as long as the test wants: on a busy machine the usual second may be over before it ends.
+PATIENT_APP = """
+from greentls.cli.page import page
+from greentls.sessions.server import SessionCache
+
+SessionCache.__init__.__defaults__ = (600.0,)
+"""
+
+
 def test_sessions_are_written_before_it_ends(serve, tmp_path, memcached, pki):
+    (tmp_path / "patient_app.py").write_text(PATIENT_APP)
     secret = tmp_path / "secret"
     secret.write_bytes(bytes(range(32)))
-    server = serve("--cert", pki.cert_file, "--key", pki.key_file, "--sessions", memcached.url(secret_file=secret))
+    sessions = memcached.url(secret_file=secret, connect_timeout=600, timeout=600)
+    options = "--cert", pki.cert_file, "--key", pki.key_file, "--app", "patient_app:page", "--drain-seconds", 600
+    server = serve(*options, "--sessions", sessions)
     memcached.pause()
     with connect(server.port, client_context(pki.ca_file)) as tls:
         tls.sendall(GET_JSON)

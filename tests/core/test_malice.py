@@ -16,9 +16,10 @@ from tests.support.helpers import ROOT
 @pytest.mark.parametrize(
     ("kind", "step", "least"),
     [
-        ("switch", 1, 5_000),  # bytecodes; with the plain pump five times as many
-        ("collect", 7, 5_000),
-        ("kill", 1, 500),  # places
+        # How many there are depends on Python and the pump: 10,000 and more, and 400 and more.
+        ("switch", 1, 2_000),  # bytecodes
+        ("collect", 7, 2_000),
+        ("kill", 1, 100),  # places
     ],
 )
 def test_whoever_comes_between_two_bytecodes_finds_nothing_half_done(kind, step, least, pure, keys):

@@ -16,6 +16,7 @@ from greentls.ssl.hooks.callbacks import TicketKeyChoice
 from greentls.tickets import TicketKey, TicketKeys
 from tests.support.helpers import PATIENCE
 from tests.support.pairs import TLS12, TLS13, both_versions, client, client_context, handshake, server_context
+from tests.support.session_der import ticket
 
 
 def ticket_server(pki, version, keys, **settings):
@@ -81,14 +82,15 @@ class TestBridge:
             first, _ = visit(clients, servers)
             second, reused = visit(clients, servers, first)
             assert reused
-            assert (ticket(first) == ticket(second)) == same
+            assert (ticket(bytes(first)) == ticket(bytes(second))) == same
 
     @both_versions
     @pytest.mark.parametrize("key", KEYS.values(), ids=KEYS)
     def test_a_damaged_ticket_is_a_full_handshake(self, pki, version, key):
         clients, servers = client_context(pki, version), ticket_server(pki, version, TicketKeys.static([key]))
         session, _ = visit(clients, servers)
-        blob, whole = bytes(session), ticket(session)
+        blob = bytes(session)
+        whole = ticket(blob)
         for place in (0, 15, 16, 31, 32, len(whole) // 2, len(whole) - 33, len(whole) - 32, len(whole) - 1):
             damaged = bytearray(whole)
             damaged[place] ^= 1
@@ -207,17 +209,3 @@ class TestBridge:
             server_context(pki, hooks=hooks)
         with pytest.raises(ConfigurationError, match="OP_NO_TICKET"):
             ticket_server(pki, 0, TicketKeys.static([TicketKey.new()]), options=0x4000)
-
-
-def ticket(session):
-    """The ticket in a session's DER: behind 04 81 or 04 82 and its length, and longest of all."""
-    blob = bytes(session)
-    found = []
-    for place in range(len(blob) - 4):
-        if blob[place] == 4 and blob[place + 1] in (0x81, 0x82):
-            size = blob[place + 1] - 0x80
-            length = int.from_bytes(blob[place + 2 : place + 2 + size], "big")
-            start = place + 2 + size
-            if length > 100 and start + length <= len(blob):
-                found.append(blob[start : start + length])
-    return max(found, key=len)

@@ -49,6 +49,7 @@ certfile, keyfile = {pair!r}
 control_socket_disable = True
 loglevel = "warning"
 graceful_timeout = 1  # nothing is under way when it is ended
+timeout = 300
 
 def ssl_context(conf, default_ssl_context_factory):
     from tests.soak.servers import context
@@ -56,8 +57,9 @@ def ssl_context(conf, default_ssl_context_factory):
 """
 
 BROKEN_OFF = re.compile(
-    r"Traceback (?:(?!failed with|Exception ignored).)*failed with (?:SSLEOFError|ConnectionResetError)\n+"
-    r"|[^\n]*EOF occurred[^\n]*\n|a client: no handshake: [^\n]*Connection reset by peer\n+",
+    r"Traceback (?:(?!failed with|Exception ignored).)*"
+    r"failed with (?:SSLEOFError|ConnectionResetError|BrokenPipeError)\n+"
+    r"|[^\n]*EOF occurred[^\n]*\n|a client: no handshake: [^\n]*(?:Connection reset by peer|Broken pipe)\n+",
     re.DOTALL,
 )
 
@@ -117,12 +119,20 @@ class Server:
         wrk looks first, by a connection that it closes at once, whether anybody listens; and a browser that ends
         resets the connections that it has made in advance.
         """
+        # In this order: whoever ends has said why before.
+        status = self._process.poll()
+        whole = status is None and (not self.processes or self._all_processes() == self.processes)
         text = self._said.read_text()
-        if (status := self._process.poll()) is not None:
+        said, before = BROKEN_OFF.sub("", text), None
+        while said and said != before:  # it may be in the middle of saying it
+            time.sleep(2)
+            text = self._said.read_text()
+            said, before = BROKEN_OFF.sub("", text), said
+        if status is not None:
             raise Wrong(f"{self.name}: {ending(status)}\n{text}")
-        if said := BROKEN_OFF.sub("", text):
+        if said:
             raise Wrong(f"{self.name}: said on standard error\n{said}")
-        if self.processes and self._all_processes() != self.processes:
+        if not whole:
             raise Wrong(f"{self.name}: a worker has ended")
 
     @property

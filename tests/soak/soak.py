@@ -38,12 +38,18 @@ from greentls.errors import TLSError
 from greentls.sessions.server import SessionCache
 from greentls.stores.memory import MemoryStore
 from greentls.stream import TLSStream
-from tests.support.helpers import Pki
+from tests.support.helpers import PATIENCE, Pki
 from tests.support.pairs import TLS12, TLS13, chain, client_context, server_context
 
 EARLY = "TLS 1.3 with early data"
 MOST_EARLY = 3000
 LONGEST_WAIT = 0.02  # seconds in a hook
+# How often each of these has to happen, so that the whole means something. A busy machine takes longer for it.
+ENOUGH = {
+    **dict.fromkeys(("clean", "resumed", "early data", "context switched"), 20),
+    **{f"carried out: {each}": 20 for each in ("Trouble", "LateTrouble", "GreenletExit")},
+}
+ENOUGH_AT_ONCE = 100  # hooks that wait
 
 
 class Trouble(Exception):
@@ -166,6 +172,11 @@ class Soak:
     def _get(self, connection, session_id):
         self._here(connection, "server", "get")
         return self.cache.get(connection, session_id)
+
+    def too_few(self):
+        """What has not happened often enough yet."""
+        few = {name: self.counts[name] for name, least in ENOUGH.items() if self.counts[name] < least}
+        return few if self.most_waiting >= ENOUGH_AT_ONCE else few | {"waiting at once": self.most_waiting}
 
     def _hooks(self, side, without=()):
         def alpn(connection, offered):
@@ -326,14 +337,17 @@ def main():
         pool = Pool(options.greenlets)
         started = time.monotonic()
         settled = None
-        while (elapsed := time.monotonic() - started) < options.seconds:
+        while (elapsed := time.monotonic() - started) < options.seconds or soak.too_few():
+            if elapsed > PATIENCE + options.seconds:
+                soak.wrong.append(f"too few to mean something, in {elapsed:.0f} s: {soak.too_few()}")
+                break
             pool.spawn(soak.one)
             if settled is None and elapsed > options.seconds / 2:
                 settled = rss()
         pool.join()
         soak.cache.drain(10)
         watcher.kill()
-    growth = rss() - settled
+    growth = rss() - (settled or rss())
     for _ in range(3):
         gevent.sleep(0)
         gc.collect()

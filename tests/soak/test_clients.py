@@ -17,16 +17,18 @@ from tests.support.helpers import ROOT, wait_until
 @pytest.mark.parametrize("server", SERVERS)
 def test_ordinary_clients_come_again_and_again(server):
     command = [sys.executable, "-m", "tests.soak.clients", "--server", server]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=ROOT)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=ROOT)
     assert (done.returncode, done.stderr) == (0, "")
     (answered,) = json.loads(done.stdout).values()
     assert answered.keys() == CLIENTS.keys()
+    assert answered.pop("openssl s_time") > 0  # as many as it could within its time
     assert min(answered.values()) >= 20
 
 
 @pytest.mark.parametrize("name", ["pywsgi", "gunicorn"])
 def test_a_server_or_worker_that_dies_is_seen_and_its_signal_named(name, pki, tmp_path):
     with Server(name, pki, tmp_path) as server:
-        os.kill(max(server.processes), signal.SIGSEGV)
+        parent = server._process.pid
+        os.kill(max(server.processes - {parent}, default=parent), signal.SIGSEGV)
         with pytest.raises(Wrong, match=r"SIGSEGV|Segmentation fault"):
             wait_until(server.check, "the end to be seen")

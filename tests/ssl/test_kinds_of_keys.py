@@ -107,7 +107,8 @@ def pair_of(kind, directory):
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
     now = datetime.datetime.now(datetime.timezone.utc)
     builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
-    builder = builder.serial_number(1).not_valid_before(now).not_valid_after(now + datetime.timedelta(days=1))
+    day = datetime.timedelta(days=1)
+    builder = builder.serial_number(1).not_valid_before(now - day).not_valid_after(now + day)
     path = directory / "pair.pem"
     form = Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
     path.write_bytes(builder.sign(signer, hashes.SHA256()).public_bytes(Encoding.PEM) + key.private_bytes(*form))

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import threading
 import time
+from collections import deque
 from pathlib import Path
 
 from cryptography import x509
@@ -22,13 +23,27 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 ROOT = Path(__file__).parents[2]  # programs beside the tests are started from here: python -m tests.soak.soak
 DATA = ROOT / "tests" / "data"
-PATIENCE = 30.0  # seconds until a test that waits gives up: a limit for broken code, never part of what is asserted
+# Seconds until a test that waits gives up: a limit for broken code, never part of what is asserted. Long, for a machine
+# that does ten other things.
+PATIENCE = 120.0
+
+_reserved: deque[int] = deque()  # descriptors of the sockets that hold the last ports
 
 
 def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
+    """A port of 127.0.0.1 for a program that the test starts.
+
+    A socket goes on holding it, without listening, so that the kernel gives it to nobody else meanwhile. The program
+    can bind to it as well, as it sets SO_REUSEADDR like every server; until then connections are refused.
+    """
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind(("127.0.0.1", 0))
+    port = sock.getsockname()[1]
+    _reserved.append(sock.detach())
+    if len(_reserved) > 100:
+        os.close(_reserved.popleft())
+    return port
 
 
 def loopback_only(directory: Path) -> dict[str, str]:
@@ -135,13 +150,14 @@ class Pki:
         return self._write(f"{stem}.pem", certificate.public_bytes(pem)), self._write(f"{stem}.key", private)
 
     def crl(self, *serial_numbers: int) -> x509.CertificateRevocationList:
-        """Revokes them, for a day."""
+        """Revokes them, for a day. Begins a day ago: OpenSSL's clock, time(2), may still be in the last second."""
         now = datetime.datetime.now(datetime.timezone.utc)
-        builder = x509.CertificateRevocationListBuilder().issuer_name(self._name).last_update(now)
+        day = datetime.timedelta(days=1)
+        builder = x509.CertificateRevocationListBuilder().issuer_name(self._name).last_update(now - day)
         for number in serial_numbers:
-            revoked = x509.RevokedCertificateBuilder().serial_number(number).revocation_date(now).build()
+            revoked = x509.RevokedCertificateBuilder().serial_number(number).revocation_date(now - day).build()
             builder = builder.add_revoked_certificate(revoked)
-        return builder.next_update(now + datetime.timedelta(days=1)).sign(self._key, hashes.SHA256())
+        return builder.next_update(now + day).sign(self._key, hashes.SHA256())
 
 
 def _general_name(name: str):

@@ -8,12 +8,6 @@ from greentls.openssl import library, symbols
 
 lib = Binding.lib
 
-lib = Binding.lib
-
-lib = Binding.lib
-
-lib = Binding.lib
-
 
 def take_from_binding(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
     """As if cryptography's binding did not export them."""
