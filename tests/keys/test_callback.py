@@ -494,7 +494,7 @@ def test_events_and_metrics(served, told):
     assert [each["error"] for each in signatures] == [None, refused, late]
     assert {each["side"] for each in signatures} == {"server"}
     assert {each["algorithm"] for each in signatures} == {"ecdsa_secp256r1_sha256"}
-    assert signatures[2]["seconds"] >= 0.01
+    assert signatures[2]["seconds"] > 0
     registry = CollectorRegistry()
     metrics = Metrics(registry)
     for event in told:

@@ -130,8 +130,8 @@ OPERATIONS = {
     "connect_ex": (state("unconnected"), lambda sock, full: sock.connect_ex(full)),
     "handshake, client": (state("fresh", False), lambda sock: sock.do_handshake()),
     "handshake, server": (state("fresh", True), lambda sock: sock.do_handshake()),
-    "select": (state("established", False), lambda sock: gevent.select.select([sock], [], [], 0.5) and None),
-    "wait_read": (state("established", True), lambda sock: gevent.socket.wait_read(sock.fileno(), 0.5)),
+    "select": (state("established", False), lambda sock: gevent.select.select([sock], [], [], PATIENCE) and None),
+    "wait_read": (state("established", True), lambda sock: gevent.socket.wait_read(sock.fileno(), PATIENCE)),
     "recv, data at hand": (state("with_data", False), lambda sock: sock.recv(100)),
     "recv_into, data at hand": (state("with_data", True), lambda sock: sock.recv_into(bytearray(100))),
     "recv, client": (state("established", False), lambda sock: sock.recv(100)),
@@ -245,7 +245,7 @@ def run(program, when, operation, action):
         done.append("waits" if not job.ready() else job.value)
         done.append(outcome(ACTIONS[when][action], sock, job))
         settle()
-    if action == "settimeout 0.01" and when == "before":
+    if action == "settimeout 0.01" and when == "before" and operation not in named("select", "wait_read"):
         job.join(PATIENCE)
     ended = job.value if job.ready() else "waits"
     if isinstance(job.value, gevent.GreenletExit):

@@ -181,8 +181,8 @@ def test_time_is_linear():
                 pass
         return time.process_time() - start
 
-    small = min(cost(2**15) for _ in range(3))
-    assert min(cost(2**18) for _ in range(2)) < small * 8 * 3  # quadratic time would be 64 times as much
+    # Quadratic time would be 64 times as much. On a busy machine some of the pairs are measured wrong, but not all.
+    assert min(cost(2**18) / cost(2**15) for _ in range(5)) < 8 * 3
 
 
 def test_memory_is_bounded():
