@@ -111,12 +111,16 @@ def told(monkeypatch):
 
 @pytest.fixture
 def new_greenlets():
-    """new_greenlets(): those that the test has begun and that have not ended. Other tests have left others, asleep."""
+    """new_greenlets(): those that the test has begun and that have not ended.
+
+    Other tests have left others, asleep; and timers, by which ticket keys look at their store as long as they live.
+    """
 
     def unfinished():
         gc.collect()
         greenlets = [each for each in gc.get_objects() if isinstance(each, gevent.Greenlet | Task)]
-        return [each for each in greenlets if not each.dead and each is not gevent.getcurrent()]
+        found = [each for each in greenlets if not each.dead and each is not gevent.getcurrent()]
+        return [each for each in found if getattr(getattr(each, "_run", None), "__name__", "") != "look"]
 
     before = weakref.WeakSet(unfinished())
     return lambda: [each for each in unfinished() if each not in before]

@@ -1,4 +1,4 @@
-"""A parent that has asked its directory already, and a child of it: both see the change. Prints how often each looks.
+"""A parent that has asked its directory already, and a child of it: both see the change. Prints how many look in each.
 
 python forked_directory.py DIRECTORY NEW_CERTIFICATE NEW_KEY
 """
@@ -14,13 +14,17 @@ import gevent.os
 from greentls.certificates import Directory
 
 
+def watching():
+    greenlets = [each for each in gc.get_objects() if isinstance(each, gevent.Greenlet)]
+    return sum(not each.ready() for each in greenlets)
+
+
 def look(who, source, old):
-    with gevent.Timeout(20):
-        while source.get("a.example") == old:
+    with gevent.Timeout(100):
+        # The copy of the parent's greenlet, if there is one, wakes up and goes.
+        while source.get("a.example") == old or watching() != 1:
             gevent.sleep(0.01)
-    gevent.sleep(0.1)  # the parent's copy, if it is one, has woken up and gone
-    greenlets = [each for each in gc.get_objects() if isinstance(each, gevent.Greenlet) and not each.ready()]
-    os.write(1, f"{who}:{len(greenlets)}\n".encode())
+    os.write(1, f"{who}:{watching()}\n".encode())
 
 
 def main(path, certificate, key):

@@ -9,22 +9,22 @@ import gevent
 
 def in_processes(count, work):
     """What work(number) answered in each of so many processes: bytes."""
-    pipes = []
+    children = []
     for number in range(count):
         reading, writing = os.pipe()
-        if os.fork() == 0:
+        if (pid := os.fork()) == 0:
             try:
                 gevent.reinit()
                 os.write(writing, work(number))
             finally:
                 os._exit(0)
         os.close(writing)
-        pipes.append(reading)
+        children.append((pid, reading))
     answers = []
-    for reading in pipes:
+    for pid, reading in children:
         with open(reading, "rb") as file:
             answers.append(file.read())
-        os.wait()
+        os.waitpid(pid, 0)
     return answers
 
 

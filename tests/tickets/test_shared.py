@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gc
 import math
-import os
 import random
 import subprocess
 import sys
@@ -344,29 +343,7 @@ class TestGreenlets:
         thread.join(2 * PATIENCE)
         assert ended == [True]
 
-    def test_a_forked_worker_looks_for_itself(self, store, clock, request):
-        """In a process of its own: a child would have the greenlets that other tests have left asleep, too."""
-        if "ALONE" not in os.environ:
-            command = [sys.executable, "-m", "pytest", "-q", "-n", "0", request.node.nodeid]
-            environment = {**os.environ, "ALONE": "1"}
-            done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT, env=environment)
-            assert done.returncode == 0, done.stdout
-            return
-        keys = TicketKeys.shared(store, clock=clock)
-        keys.ready(PATIENCE)
-        before, calls = keys.keys, store.calls
-        reading, writing = os.pipe()
-        if os.fork() == 0:
-            try:
-                gevent.reinit()
-                keys.ready(None)
-                assert keys.keys == before
-                wait_for(lambda: store.calls > calls)
-                gevent.sleep(0)
-                os.write(writing, b"%d" % (store.calls - calls))
-            finally:
-                os._exit(0)
-        os.close(writing)
-        with open(reading, "rb") as file:
-            assert file.read() == b"1"
-        os.wait()
+    def test_a_forked_worker_looks_for_itself(self):
+        command = [sys.executable, "-m", "tests.tickets.forked_worker"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, cwd=ROOT)
+        assert (done.returncode, done.stderr) == (0, "")
