@@ -71,10 +71,6 @@ class Reader:
         self._position = position + 2
         return self._data[position] << 8 | self._data[position + 1]
 
-    def u24(self, item: str) -> int:
-        """uint24 item."""
-        return int.from_bytes(self.take(3, item), "big")
-
     def u32(self, item: str) -> int:
         """uint32 item."""
         return int.from_bytes(self.take(4, item), "big")

@@ -12,7 +12,6 @@ from tests.support.wire_helpers import opaque, proper_prefixes, tuples, u16, uin
 READS = [
     (b"\x12", lambda r: r.u8("n"), 0x12),
     (b"\x12\x34", lambda r: r.u16("n"), 0x1234),
-    (b"\x12\x34\x56", lambda r: r.u24("n"), 0x123456),
     (b"\x12\x34\x56\x78", lambda r: r.u32("n"), 0x12345678),
     (b"abc", lambda r: r.take(3, "x"), b"abc"),
     (b"", lambda r: r.take(0, "x"), b""),
