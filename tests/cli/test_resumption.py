@@ -8,7 +8,6 @@ import signal
 import pytest
 
 from tests.cli.clients import Balancer, client_context, documents, fetch, handshakes, run, s_client
-from tests.support.helpers import wait_until
 
 SESSIONS_PER_HANDSHAKE = {"1.2": 1, "1.3": 2}  # in TLS 1.3 each of the two tickets names a session of its own
 
@@ -42,7 +41,7 @@ def kept(memcached, version):
 
     def kept(*_):
         wanted = SESSIONS_PER_HANDSHAKE[version]
-        wait_until(lambda: int(memcached.stats()["cmd_set"]) >= wanted, "the session to be in memcached")
+        memcached.wait_for(wanted)
 
     return kept
 

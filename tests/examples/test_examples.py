@@ -30,16 +30,27 @@ from tests.support.ocsp_authority import Authority, OpenSSLResponder
 
 EXAMPLES = ROOT / "examples"
 
+# Runs an example as it is, but for its hooks' deadline: a busy machine may hold up whom they ask for a second.
+PATIENT = f"""
+import runpy, sys
+import greentls.ssl.context
+from greentls.sessions.server import SessionCache
+
+greentls.ssl.context.CALLBACK_TIMEOUT = {PATIENCE}
+SessionCache.__init__.__defaults__ = ({PATIENCE},)
+del sys.argv[0]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def example(name, *arguments):
+    return [sys.executable, "-c", PATIENT, str(EXAMPLES / name), *map(str, arguments)]
+
 
 @contextlib.contextmanager
 def running(name, *arguments):
     """A server of examples/, once it has said that it listens; Ctrl-C ends it. Gives its process."""
-    process = subprocess.Popen(
-        [sys.executable, str(EXAMPLES / name), *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = subprocess.Popen(example(name, *arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stdout.readline().startswith("listening on ")
         yield process
@@ -49,9 +60,7 @@ def running(name, *arguments):
 
 
 def run(name, *arguments):
-    done = subprocess.run(
-        [sys.executable, str(EXAMPLES / name), *map(str, arguments)], capture_output=True, text=True, timeout=PATIENCE
-    )
+    done = subprocess.run(example(name, *arguments), capture_output=True, text=True, timeout=PATIENCE)
     assert done.stderr == ""
     return done.stdout
 
@@ -73,6 +82,7 @@ def test_echo_servers_share_sessions_and_the_client_resumes(pki, memcached, tmp_
     ):
         session = exchange(("127.0.0.1", ports[0]), client).session
         assert "full handshake" in first.stdout.readline()
+        memcached.wait_for(2)
         assert exchange(("127.0.0.1", ports[1]), client, session=session).reused
         assert "resumed from memcached" in second.stdout.readline()
         for arguments, first in (([], "False"), ([store], "False"), ([store], "True")):  # the last finds what is stored
@@ -97,7 +107,8 @@ def test_ticket_keys_come_from_memcached_or_a_file(pki, memcached, tmp_path):
                 visit = exchange(address, client, b"", session=session, answer=len(how))
                 assert visit.data == how
                 session = visit.session
-            assert "resumed from its ticket; 1 keys, agreed on 0 s ago" in second.stdout.readline()
+            said = second.stdout.readline()
+            assert re.search(r"resumed from its ticket; 1 keys, agreed on \d+ s ago", said)
 
 
 @pytest.mark.parametrize("example", ["waiting_sni.py", "asyncio_sni.py"])
@@ -138,7 +149,7 @@ def test_remote_key_asks_the_service(pki):
         url = f"http://127.0.0.1:{service.server_port}/sign"
         with running("remote_key.py", pki.cert_file, url, "{}:{}".format(*address)):
             answer = exchange(address, stdlib_context(pki), b"", answer=26).data
-            assert re.fullmatch(rb"0\.\d{3} s for the signature\n", answer)
+            assert re.fullmatch(rb"\d+\.\d{3} s for the signature\n", answer)
     finally:
         service.shutdown()
         thread.join()
@@ -199,6 +210,7 @@ def test_early_data_answers_a_get_at_once_and_a_post_later(pki, memcached, tmp_p
     with running("early_data.py", pki.cert_file, pki.key_file, store, address):
         head, _, body = ask(b"GET / HTTP/1.0\r\n\r\n", "-sess_out", session)
         assert (head.split()[1], body) == (b"200", b"not early, finished\n")
+        memcached.wait_for(1)
         for request, status, said in (
             (b"GET / HTTP/1.0\r\n\r\n", b"200", b"early, unfinished\n"),
             (b"GET /wait HTTP/1.0\r\n\r\n", b"200", b"early, finished\n"),
@@ -323,11 +335,8 @@ def test_a_server_staples_and_a_client_refuses_who_was_revoked(tmp_path):
             arguments = issued.cert_file, issued.key_file, tmp_path / "responses", "{}:{}".format(*address)
             with running("stapling_server.py", *arguments) as server:
                 for mode in ("require", "check"):
-                    client = [
-                        *(sys.executable, EXAMPLES / "revocation_client.py", "localhost", address[1]),
-                        *(authority.ca_file, mode),
-                    ]
-                    done = subprocess.run([*map(str, client)], capture_output=True, text=True, timeout=PATIENCE)
+                    client = example("revocation_client.py", "localhost", address[1], authority.ca_file, mode)
+                    done = subprocess.run(client, capture_output=True, text=True, timeout=PATIENCE)
                     if issued is good:
                         assert re.fullmatch(r"localhost: good, good for \d+ min\n", done.stdout)
                     else:

@@ -13,7 +13,7 @@ import pytest
 
 from tests.cli.clients import Balancer, documents, handshakes, run, s_client
 from tests.programs.processes import clean_environment
-from tests.support.helpers import PATIENCE, ROOT, free_port, wait_until
+from tests.support.helpers import PATIENCE, ROOT, free_port
 
 SERVERS = ("uvicorn", "uvicorn-uvloop", "hypercorn")
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n%s\r\n"
@@ -90,7 +90,7 @@ def kept(request, memcached):
     wanted = {"1.2": 1, "1.3": 2}[request.param]
 
     def kept(*_):
-        wait_until(lambda: int(memcached.stats()["cmd_set"]) >= wanted, "the session to be in memcached")
+        memcached.wait_for(wanted)
 
     return request.param, kept
 

@@ -181,7 +181,9 @@ class Memcached:
         return f"{self.host}:{self.port}"
 
     def url(self, **query: object) -> str:
-        return f"memcached://{self.address}" + ("?" + "&".join(f"{k}={v}" for k, v in query.items()) if query else "")
+        """For open_store(). A busy machine may hold up memcached: it is waited for, if query does not say otherwise."""
+        query = {"connect_timeout": PATIENCE, "timeout": PATIENCE, **query}
+        return f"memcached://{self.address}?" + "&".join(f"{name}={value}" for name, value in query.items())
 
     def start(self) -> None:
         command = ["memcached", "-l", self.host, "-p", str(self.port), "-U", "0", "-m", "16", "-t", "1"]
@@ -225,6 +227,10 @@ class Memcached:
 
     def flush(self) -> None:
         self._ask(b"flush_all\r\n")
+
+    def wait_for(self, sets: int) -> None:
+        """Until it was told so often to keep something: sessions reach it behind their clients' backs."""
+        wait_until(lambda: int(self.stats()["cmd_set"]) >= sets, "what is on its way to memcached")
 
     def close(self) -> None:
         if self.process.poll() is None:
