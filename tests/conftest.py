@@ -10,8 +10,6 @@ from pathlib import Path
 import gevent
 import pytest
 
-import greentls.ssl.context
-import greentls.stores.memcached
 from greentls.hub.asyncio import Task
 from greentls.sessions.server import SessionCache
 from greentls.stores import SessionStore
@@ -21,11 +19,6 @@ from tests.support.ocsp_authority import Authority, FakeResponder
 from tests.support.softhsm import SoftHSM
 
 os.umask(0o077)  # files with keys in them are written by many tests, and read by nobody else
-
-# A busy machine may hold up a hook or a store for longer than production waits: tests that say nothing wait for them.
-greentls.ssl.context.CALLBACK_TIMEOUT = PATIENCE
-greentls.stores.memcached.CONNECT_TIMEOUT = greentls.stores.memcached.IO_TIMEOUT = PATIENCE
-SessionCache.__init__.__defaults__ = (PATIENCE,)
 
 
 def pytest_configure(config):
@@ -99,6 +92,15 @@ def stderr_is_empty(request, capfd):
     yield
     if "stderr" not in request.keywords:
         assert capfd.readouterr().err == ""
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch):
+    """A busy machine may hold up a hook or a store for longer than production waits for them: by default, tests wait."""
+    monkeypatch.setattr("greentls.ssl.context.CALLBACK_TIMEOUT", PATIENCE)
+    monkeypatch.setattr("greentls.stores.memcached.CONNECT_TIMEOUT", PATIENCE)
+    monkeypatch.setattr("greentls.stores.memcached.IO_TIMEOUT", PATIENCE)
+    monkeypatch.setattr(SessionCache.__init__, "__defaults__", (PATIENCE,))
 
 
 @pytest.fixture

@@ -176,6 +176,18 @@ def test_a_stream_that_must_not_wait_does_not(pki, fast_peer):
     sibling.stop()
 
 
+def test_who_must_not_wait_comes_back_and_goes_on(pki, fast_peer):
+    """hazard: once the budget is spent it stays spent, since nobody waits, and nothing is received any more."""
+    hello = client(client_context(pki))
+    attempt(hello.do_handshake)
+    fast_peer.source, fast_peer.piece = hello.data_to_send(), 1
+    stream = TLSStream(fast_peer, Connection(server_context(pki)), 0.0)
+    for _ in range(len(fast_peer.source) // TURN + 1):
+        with pytest.raises(WouldBlock):
+            stream.do_handshake()
+    assert not fast_peer.source
+
+
 @pytest.mark.parametrize("waits", ["for its turn", "for a socket"])
 @pytest.mark.parametrize("how", ["write", "send"])
 def test_a_fast_receiver_leaves_others_their_turns(pki, fast_peer, how, waits):

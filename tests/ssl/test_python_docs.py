@@ -81,7 +81,7 @@ class TestSocketCreation:
         assert in_thread(example) == (None, "TLSv1.3")
 
     def test_server_that_listens_on_localhost(self, ssl, pki):
-        address = ("127.0.0.1", free_port())
+        address = ("127.0.0.1", free_port(held=False))
 
         def example():
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -226,7 +226,7 @@ class TestContexts:
             context.set_ciphers("of my own")
 
     def test_a_servers_name_tells_the_context(self, ssl, pki):
-        address = ("127.0.0.1", free_port())
+        address = ("127.0.0.1", free_port(held=False))
 
         def example():
             def server_name_callback(ssock, name, initial):
@@ -298,7 +298,7 @@ class TestExamples:
         assert refused.reason == "CERTIFICATE_VERIFY_FAILED"
 
     def test_server_side_operation(self, ssl, pki):
-        address = ("127.0.0.1", free_port())
+        address = ("127.0.0.1", free_port(held=False))
 
         def deal_with_client(connstream):
             got = b""
@@ -333,7 +333,7 @@ class TestExamples:
         assert server.get(timeout=PATIENCE) == sent
 
     def test_a_client_must_have_a_certificate(self, ssl, pki):
-        address = ("127.0.0.1", free_port())
+        address = ("127.0.0.1", free_port(held=False))
 
         def example():
             context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=pki.ca_file)

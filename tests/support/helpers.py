@@ -8,6 +8,7 @@ import datetime
 import ipaddress
 import os
 import pwd
+import random
 import signal
 import socket
 import subprocess
@@ -30,20 +31,27 @@ PATIENCE = 120.0
 _reserved: deque[int] = deque()  # descriptors of the sockets that hold the last ports
 
 
-def free_port() -> int:
+def free_port(held: bool = True) -> int:
     """A port of 127.0.0.1 for a program that the test starts.
 
     A socket goes on holding it, without listening, so that the kernel gives it to nobody else meanwhile. The program
-    can bind to it as well, as it sets SO_REUSEADDR like every server; until then connections are refused.
+    can bind to it as well, as it sets SO_REUSEADDR like nearly every server; until then connections are refused. For
+    one that does not, held=False: a port that the kernel gives to nobody by itself (ip_local_port_range, ip(7)).
     """
     sock = socket.socket()
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    sock.bind(("127.0.0.1", 0))
-    port = sock.getsockname()[1]
-    _reserved.append(sock.detach())
-    if len(_reserved) > 100:
-        os.close(_reserved.popleft())
-    return port
+    if held:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+        _reserved.append(sock.detach())
+        if len(_reserved) > 100:
+            os.close(_reserved.popleft())
+        return port
+    with sock:
+        while True:
+            with contextlib.suppress(OSError):
+                sock.bind(("127.0.0.1", random.randrange(20_000, 30_000)))
+                return sock.getsockname()[1]
 
 
 def loopback_only(directory: Path) -> dict[str, str]:
