@@ -96,7 +96,7 @@ def stderr_is_empty(request, capfd):
 
 @pytest.fixture(autouse=True)
 def patient(monkeypatch):
-    """A busy machine may hold up a hook or a store for longer than production waits for them: by default, tests wait."""
+    """A busy machine may hold up a hook or a store for longer than production waits for them: tests wait."""
     monkeypatch.setattr("greentls.ssl.context.CALLBACK_TIMEOUT", PATIENCE)
     monkeypatch.setattr("greentls.stores.memcached.CONNECT_TIMEOUT", PATIENCE)
     monkeypatch.setattr("greentls.stores.memcached.IO_TIMEOUT", PATIENCE)
