@@ -30,7 +30,7 @@ example:
       started by root, it reads a key that only root can read and continues as the user keys; www-data may connect
 
 A user that may connect can have anything signed while this runs. SIGHUP reads the files again, as --user; a file that
-cannot be used changes nothing. The keys before are held until the next SIGHUP. SIGTERM and Ctrl-C end it.
+cannot be used changes nothing. The keys before are held until the files change again. SIGTERM and Ctrl-C end it.
 """
 
 

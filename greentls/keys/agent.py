@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from hashlib import sha256
 from itertools import count
+from socket import AF_UNIX, SOCK_STREAM
 from typing import TYPE_CHECKING
 from weakref import finalize
 
@@ -92,20 +93,27 @@ class _Connections:
     def ask(self, path: str, request: bytes) -> bytes:
         """Raises OSError. A connection that was idle may have ended with the process that it led to, so another one is
         tried: to ask for a signature twice does no harm."""
-        socket = here().socket
         with self._turns:
-            while self._idle:
+            while (sock := self._idle_one()) is not None:
                 try:
-                    return self._ask(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, self._idle.pop()), request)
+                    return self._ask(sock, request)
                 except ConnectionError:
                     continue
-            sock = socket.socket(socket.AF_UNIX)
+            sock = here().socket.socket(AF_UNIX)
             try:
                 sock.connect(path)
             except BaseException:
                 sock.close()
                 raise
             return self._ask(sock, request)
+
+    def _idle_one(self) -> Socket | None:
+        try:
+            descriptor = self._idle.pop()  # without a look before, after which another greenlet might take it
+        except IndexError:
+            return None
+        sock: Socket = here().socket.socket(AF_UNIX, SOCK_STREAM, 0, descriptor)
+        return sock
 
     def _ask(self, sock: Socket, request: bytes) -> bytes:
         number = next(_numbers) & 0xFFFFFFFF

@@ -74,14 +74,19 @@ class KeyProcess:
 
     def __init__(self, keys: Iterable[PrivateKey], uids: Collection[int]) -> None:
         self._held: dict[bytes, PrivateKey] = {}  # by the public key, in DER
+        self._keys: dict[bytes, PrivateKey] = {}  # by its SHA-256
+        self._list = b""
         self._uids = frozenset(uids)
         self._connections: set[object] = set()
         self.hold(keys)
 
     def hold(self, keys: Iterable[PrivateKey]) -> None:
-        """Signs by these keys from now on, and until the next call by those before: servers may still need them."""
+        """Signs by these keys from now on, and by those before, until there are others: servers may still need them."""
         form = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-        before, self._held = self._held, {key.public_key().public_bytes(*form): key for key in keys}
+        held = {key.public_key().public_bytes(*form): key for key in keys}
+        if held.keys() == self._held.keys():
+            return
+        before, self._held = self._held, held
         public = {**before, **self._held}
         self._keys = {sha256(der).digest(): key for der, key in public.items()}
         self._list = b"".join(len(der).to_bytes(2, "big") + der for der in public)

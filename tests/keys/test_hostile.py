@@ -249,6 +249,19 @@ def test_as_many_questions_as_idle_connections_and_one(lied_to):
     assert (liar.requests, len(agent._connections.get()._idle)) == (2 * count + 1, 0)
 
 
+def test_the_last_idle_connection_may_be_taken_between_two_bytecodes(lied_to):
+    """A signal handler switches to another greenlet after this one has seen it."""
+
+    class Idle(list):
+        def __bool__(self):
+            return True
+
+    _, server, liar, agent = lied_to()
+    agent._connections.get()._idle = Idle()
+    assert server._chains[0].key.sign(b"data", ALGORITHM)
+    assert (liar.requests, liar.connections) == (1, 2)
+
+
 LISTS = {
     "nothing": b"",
     "half a length": b"\0",
