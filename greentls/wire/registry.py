@@ -1,7 +1,7 @@
 """The numbers of TLS and their names: enums from the IANA registries "TLS Parameters" and "TLS ExtensionType Values".
 
 The wire may carry numbers that are in no table, and deliberately GREASE. So parsed values are ints everywhere. An enum
-member equals its int, and name() makes either readable.
+member equals its int, and name() makes either readable. The names before a range() have its numbers, one after another.
 """
 
 from __future__ import annotations
@@ -55,30 +55,13 @@ class ContentType(IntEnum):
 class HandshakeType(IntEnum):
     """A handshake message's first byte (RFC 8446 4)."""
 
-    hello_request = 0
-    client_hello = 1
-    server_hello = 2
-    hello_verify_request = 3
-    new_session_ticket = 4
-    end_of_early_data = 5
-    hello_retry_request = 6
-    encrypted_extensions = 8
-    request_connection_id = 9
-    new_connection_id = 10
-    certificate = 11
-    server_key_exchange = 12
-    certificate_request = 13
-    server_hello_done = 14
-    certificate_verify = 15
-    client_key_exchange = 16
-    client_certificate_request = 17
-    finished = 20
-    certificate_url = 21
-    certificate_status = 22
-    supplemental_data = 23
-    key_update = 24
-    compressed_certificate = 25
-    ekt_key = 26
+    hello_request, client_hello, server_hello, hello_verify_request, new_session_ticket = range(5)
+    end_of_early_data, hello_retry_request = range(5, 7)
+    encrypted_extensions, request_connection_id, new_connection_id = range(8, 11)
+    certificate, server_key_exchange, certificate_request, server_hello_done, certificate_verify = range(11, 16)
+    client_key_exchange, client_certificate_request = range(16, 18)
+    finished, certificate_url, certificate_status, supplemental_data, key_update = range(20, 25)
+    compressed_certificate, ekt_key = range(25, 27)
     next_protocol = 67
     message_hash = 254
 
@@ -95,41 +78,21 @@ class AlertDescription(IntEnum):
 
     close_notify = 0
     unexpected_message = 10
-    bad_record_mac = 20
-    decryption_failed_RESERVED = 21
-    record_overflow = 22
+    bad_record_mac, decryption_failed_RESERVED, record_overflow = range(20, 23)
     decompression_failure_RESERVED = 30
-    handshake_failure = 40
-    no_certificate_RESERVED = 41
-    bad_certificate = 42
-    unsupported_certificate = 43
-    certificate_revoked = 44
-    certificate_expired = 45
-    certificate_unknown = 46
-    illegal_parameter = 47
-    unknown_ca = 48
-    access_denied = 49
-    decode_error = 50
-    decrypt_error = 51
-    too_many_cids_requested = 52
+    handshake_failure, no_certificate_RESERVED, bad_certificate, unsupported_certificate = range(40, 44)
+    certificate_revoked, certificate_expired, certificate_unknown, illegal_parameter = range(44, 48)
+    unknown_ca, access_denied, decode_error, decrypt_error, too_many_cids_requested = range(48, 53)
     export_restriction_RESERVED = 60
-    protocol_version = 70
-    insufficient_security = 71
+    protocol_version, insufficient_security = range(70, 72)
     internal_error = 80
     inappropriate_fallback = 86
     user_canceled = 90
     no_renegotiation_RESERVED = 100
-    missing_extension = 109
-    unsupported_extension = 110
-    certificate_unobtainable_RESERVED = 111
-    unrecognized_name = 112
-    bad_certificate_status_response = 113
-    bad_certificate_hash_value_RESERVED = 114
-    unknown_psk_identity = 115
-    certificate_required = 116
-    general_error = 117
-    no_application_protocol = 120
-    ech_required = 121
+    missing_extension, unsupported_extension, certificate_unobtainable_RESERVED = range(109, 112)
+    unrecognized_name, bad_certificate_status_response, bad_certificate_hash_value_RESERVED = range(112, 115)
+    unknown_psk_identity, certificate_required, general_error = range(115, 118)
+    no_application_protocol, ech_required = range(120, 122)
 
 
 class ExtensionType(IntEnum):

@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 
 from greentls.wire import registry
-from greentls.wire.registry import AlertDescription, CipherSuite, ExtensionType, HandshakeType, is_grease, name
+from greentls.wire.registry import (
+    AlertDescription,
+    CipherSuite,
+    ExtensionType,
+    HandshakeType,
+    NamedGroup,
+    SignatureScheme,
+    is_grease,
+    name,
+)
 
 
 def test_sixteen_numbers_are_grease():
@@ -23,7 +32,13 @@ def test_sixteen_numbers_are_grease():
         (ExtensionType, 0x1A1A, "GREASE 0x1A1A"),
         (ExtensionType, 0x1234, "unknown 0x1234"),
         (HandshakeType, 77, "unknown 77"),
+        (HandshakeType, 24, "key_update"),
         (AlertDescription, 50, "decode_error"),
+        (ExtensionType, 51, "key_share"),
+        (NamedGroup, 23, "secp256r1"),
+        (NamedGroup, 4588, "X25519MLKEM768"),
+        (SignatureScheme, 0x0804, "rsa_pss_rsae_sha256"),
+        (SignatureScheme, 0x0520, "rsa_pkcs1_sha384_legacy"),
     ],
 )
 def test_name(enum, number, text):
