@@ -178,8 +178,7 @@ def test_ctrl_c_ends_it_and_all_that_it_started():
         os.killpg(process.pid, signal.SIGINT)
         assert process.wait(PATIENCE) == 130
         assert process.stderr.read() == b""
-        for pid in children:
-            assert not Path(f"/proc/{pid}").exists()
+        wait_until(lambda: not any(alive(pid) for pid in children), "what it started to end")
     finally:
         process.kill()
         process.wait()

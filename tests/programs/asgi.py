@@ -88,6 +88,7 @@ async def application(scope, receive, send):
 
 def make_context(given, protocols):
     context = greentls.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.callback_timeout = None  # the test has its own patience with the database that it has locked
     context.load_cert_chain(given.certificate, given.key)
     context.set_alpn_protocols(protocols)
     if given.store:
