@@ -7,7 +7,6 @@ import logging
 import socket
 import ssl as _stdlib_ssl
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from greentls.aio.connecting import own_socket
@@ -148,7 +147,7 @@ class Server(asyncio.AbstractServer):
             self._loop.call_exception_handler({"message": "no connection could be made", "exception": error})
             return
         self._transports.add(transport)
-        transport.begin(partial(self._begun, transport))
+        transport.begin(self._begun)
 
     def _begun(self, transport: TLSTransport, error: BaseException | None) -> None:
         if error is None:

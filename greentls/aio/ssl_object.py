@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 __all__ = ["SSLObject"]
 
 
+_TOO_LONG = "SSL handshake is taking longer than {} seconds: aborting the connection"  # asyncio's words
+
+
 class Transport(Protocol):
     """What the handshake needs of a TLSTransport."""
 
@@ -41,6 +44,7 @@ class SSLObject(ReadsClientHello):
     """
 
     _transport: Transport  # during the handshake
+    _timeout: float | None  # its seconds
 
     def __init__(
         self,
@@ -72,14 +76,17 @@ class SSLObject(ReadsClientHello):
         self._transport = transport
         try:
             transport.use(self._tls)
-            self._observed(lambda: self._handshake(timeout))
+            self._timeout = timeout
+            self._observed(self._handshake)
         finally:
             transport.flush()
             del self._transport  # which holds this object
 
-    def _handshake(self, timeout: float | None) -> None:
+    def _handshake(self) -> None:
         try:
-            deadline = Deadline(timeout, "SSL handshake is taking longer than {} seconds: aborting the connection")
+            deadline = Deadline(
+                self._timeout, "SSL handshake is taking longer than {} seconds: aborting the connection"
+            )
             with deadline:
                 if self.server_side:
                     self._begin()
@@ -98,9 +105,8 @@ class SSLObject(ReadsClientHello):
             raise
 
     def _steps(self) -> None:
-        step, wait = self._tls.step_handshake, self._transport.wait
-        while (said := step()) != DONE:
-            wait(said)
+        while (said := self._tls.step_handshake()) != DONE:
+            self._transport.wait(said)
 
     def _receive(self) -> bytes:
         while isinstance(said := self._tls.receive(), int):

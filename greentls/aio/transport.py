@@ -23,7 +23,7 @@ from collections import deque
 from collections.abc import Callable
 from contextvars import copy_context
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from greenlet import getcurrent
 
@@ -42,6 +42,7 @@ __all__ = ["Closed", "TLSTransport", "Timeouts", "checked"]
 
 SHUTDOWN_TIMEOUT = 30.0  # seconds for the peer's close_notify; asyncio's
 
+Done: TypeAlias = "Callable[[TLSTransport, BaseException | None], object]"
 Timeouts = tuple[float | None, float | None]  # seconds for the handshake and for the peer's close_notify, or defaults
 
 
@@ -67,8 +68,9 @@ class TLSTransport(Flow):
     _sendfile_compatible = constants._SendfileMode.FALLBACK
 
     _job: Job | None = None  # the handshake, if it waits
-    _done: Callable[[BaseException | None], None] | None = None  # to be called when the handshake has ended
+    _done: Done | None = None  # to be called when the handshake has ended
     _timer: asyncio.TimerHandle | None = None
+    _addresses: dict[str, object] | None = None  # "peername", "sockname": those that were asked for
 
     def __init__(
         self,
@@ -88,7 +90,6 @@ class TLSTransport(Flow):
         self._sock, self._under, self._ended = sock, under, ended
         self._announced = announced  # the protocol has been told of a connection
         self._fd = sock.fileno()
-        self._addresses: dict[str, object] = {}
         self._kept = deque()
         self.set_protocol(protocol)
         self._object = SSLObject(context, server_side, server_hostname, session)
@@ -107,12 +108,11 @@ class TLSTransport(Flow):
 
     # -- the handshake -------------------------------------------------------------------------------------------------
 
-    def begin(self, done: Callable[[BaseException | None], None]) -> None:
-        """Begins the handshake. done(error) is called once it is finished and the protocol has been told, with None, or
-        with what has ended it. After None, start() is to be called."""
+    def begin(self, done: Done) -> None:
+        """Begins the handshake. done(self, error) is called once it is finished and the protocol has been told, with
+        None, or with what has ended it. After None, start() is to be called."""
         self._done = done
-        step = partial(self._object.handshake, self, self._handshake_timeout)
-        job = workers_of(self._loop).run(step, self._shaken, copy_context())
+        job = workers_of(self._loop).run(self._shake, self._shaken, copy_context())
         if job.done:
             self._shaken(job)
         else:
@@ -129,6 +129,10 @@ class TLSTransport(Flow):
             self._end(None)  # now: the loop may end with the task
             raise
         self._loop.call_soon(self.start)  # when the caller has the transport: its protocol may need it for the data
+
+    def _shake(self) -> None:
+        """In a worker."""
+        self._object.handshake(self, self._handshake_timeout)
 
     def _shaken(self, job: Job) -> None:
         """The handshake has ended."""
@@ -158,7 +162,7 @@ class TLSTransport(Flow):
     def _settle(self, error: BaseException | None) -> None:
         done, self._done = self._done, None
         if done is not None:
-            done(error)
+            done(self, error)
 
     # For the SSLObject, in a worker.
 
@@ -276,6 +280,8 @@ class TLSTransport(Flow):
     def get_extra_info(self, name: str, default: object = None) -> Any:  # Any: of each name another type
         """As asyncio's transports over TLS, and "ssl_object" is an SSLObject."""
         if name in ("peername", "sockname"):
+            if self._addresses is None:
+                self._addresses = {}
             if name not in self._addresses:
                 self._addresses[name] = self._address(name)
             return self._addresses[name] or default
@@ -292,7 +298,7 @@ class TLSTransport(Flow):
         return f"<greentls.aio.TLSTransport {state} fd={self._sock.fileno()} {self._object!r}>"
 
 
-def _settle(connected: asyncio.Future[None], error: BaseException | None) -> None:
+def _settle(connected: asyncio.Future[None], _: TLSTransport, error: BaseException | None) -> None:
     if connected.done():
         return
     if error is None:
