@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import gc
 import threading
 import traceback
@@ -8,15 +9,17 @@ import gevent
 import greenlet
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
-from gevent.event import Event
 
 from greentls.core import bridge
 from greentls.core.config import VERIFY_FAIL_IF_NO_PEER_CERT, VERIFY_PEER, TrustAnchors
 from greentls.core.connection import Connection
 from greentls.core.hooks import Hooks
 from greentls.errors import ConcurrentUseError, ConnectionDead, TLSError, WrongThreadError
+from greentls.hub import here
 from greentls.openssl import errors
 from greentls.openssl.library import ffi
+from tests.support.helpers import PATIENCE
+from tests.support.hubs import Job, under_each_hub
 from tests.support.openssl import lib
 from tests.support.pairs import (
     VERSIONS,
@@ -38,7 +41,7 @@ class Waiting:
     def __init__(self, where=None, how=None):
         self.where, self.how = where, how
         self.seen: list[str] = []
-        self.inside, self.go_on = Event(), Event()
+        self.inside, self.go_on = here().event(), here().event()
         self.sessions = Sessions()
 
     def here(self, name):
@@ -160,6 +163,7 @@ def check_refused(party, raised, expected, one, other):
     assert not bridge.occupants()
 
 
+@under_each_hub
 @pytest.mark.parametrize(("version", "resumed", "where"), PLACES)
 @pytest.mark.parametrize("failure", [ValueError, SystemExit, KeyboardInterrupt], ids=lambda kind: kind.__name__)
 def test_what_a_hook_raises_is_carried_and_the_peer_gets_an_alert(pki, version, resumed, where, failure):
@@ -172,20 +176,22 @@ def test_what_a_hook_raises_is_carried_and_the_peer_gets_an_alert(pki, version, 
     check_refused(party, raised, expected, one, other)
 
 
+@under_each_hub
 @pytest.mark.parametrize(("version", "resumed", "where"), PLACES)
-@pytest.mark.parametrize("how", ["kill", "timeout"])
-def test_kill_and_timeout_inside_a_hook_are_carried(pki, version, resumed, where, how):
+@pytest.mark.parametrize("how", [gevent.GreenletExit, gevent.Timeout, asyncio.CancelledError])
+def test_kill_timeout_and_cancellation_inside_a_hook_are_carried(pki, version, resumed, where, how):
     waiting = Waiting(where)
     party = Party(pki, version, waiting)
     session = party.session() if resumed else None
-    expected = gevent.GreenletExit("killed") if how == "kill" else gevent.Timeout(None)
-    running = gevent.spawn(converse, party, session)
-    assert waiting.inside.wait(10)
-    gevent.kill(running, expected) if how == "timeout" else running.kill(expected, block=False)
-    raised, one, other = running.get(timeout=10)
+    expected = how(None)
+    running = Job(converse, party, session)
+    assert waiting.inside.wait(PATIENCE)
+    running.interrupt(expected)
+    raised, one, other = running.result()
     check_refused(party, raised, expected, one, other)
 
 
+@under_each_hub
 @both_versions
 def test_a_second_greenlet_that_writes_during_a_handshake_puts_no_plaintext_on_the_wire(pki, version):
     waiting = Waiting("servername")
@@ -193,8 +199,8 @@ def test_a_second_greenlet_that_writes_during_a_handshake_puts_no_plaintext_on_t
     one, other = party.pair()
     attempt(one.do_handshake)
     move(one, other)
-    running = gevent.spawn(attempt, other.do_handshake)
-    assert waiting.inside.wait(10)
+    running = Job(attempt, other.do_handshake)
+    assert waiting.inside.wait(PATIENCE)
     for operation in (
         other.do_handshake,
         lambda: other.run("write", lib.SSL_write, (other.ssl, ffi.from_buffer(b"TOP-SECRET"), 10)),
@@ -204,7 +210,7 @@ def test_a_second_greenlet_that_writes_during_a_handshake_puts_no_plaintext_on_t
         with pytest.raises(ConcurrentUseError, match="another greenlet is inside do_handshake"):
             operation()
     waiting.go_on.set()
-    running.get(timeout=10)
+    running.result()
     flight = other.data_to_send()
     assert flight and b"TOP-SECRET" not in flight
     one.receive_data(flight)
@@ -224,9 +230,10 @@ def test_a_hook_that_enters_its_own_connection_is_refused(pki, version):
         handshake(one, other)
 
 
+@under_each_hub
 @both_versions
 def test_two_handshakes_wait_at_once_and_finish_in_the_other_order(pki, version):
-    gates, order = {"first": Event(), "second": Event()}, []
+    gates, order = {"first": here().event(), "second": here().event()}, []
     arrived = []
 
     def servername(connection, name):
@@ -240,26 +247,27 @@ def test_two_handshakes_wait_at_once_and_finish_in_the_other_order(pki, version)
         handshake(client(clients, name=name), Connection(context))
         order.append(name)
 
-    greenlets = [gevent.spawn(run, name) for name in gates]
-    gevent.sleep(0)
+    greenlets = [Job(run, name) for name in gates]
+    here().sleep(0)
     assert arrived == ["first", "second"]
     gates["second"].set()
-    greenlets[1].join(10)
+    greenlets[1].result()
     gates["first"].set()
-    gevent.joinall(greenlets, 10, raise_error=True)
+    greenlets[0].result()
     assert order == ["second", "first"]
 
 
+@under_each_hub
 def test_another_greenlets_errors_do_not_reach_a_waiting_handshake(pki):
     """The error queue belongs to the thread: what fails meanwhile must not become this connection's error."""
     waiting = Waiting("servername")
     party = Party(pki, VERSIONS["1.3"], waiting)
-    running = gevent.spawn(converse, party, None)
-    assert waiting.inside.wait(10)
+    running = Job(converse, party, None)
+    assert waiting.inside.wait(PATIENCE)
     lib.ERR_put_error(20, 0, 258, b"", 0)  # an error of nobody's, in SSL's library
     waiting.where = None
     waiting.go_on.set()
-    raised, one, other = running.get(timeout=10)
+    raised, one, other = running.result()
     assert raised is None and one.established and other.established
     assert errors.take() == []
 

@@ -9,7 +9,7 @@ import pytest
 import uvloop
 
 from greentls.hub import Deadline, here
-from greentls.hub.asyncio import hub_of
+from greentls.hub.asyncio import Task, hub_of
 from tests.support.helpers import PATIENCE
 
 #: For a test, or a class of tests, that waits by greentls.hub only. It runs in a greenlet of each hub.
@@ -48,6 +48,13 @@ class Job:
 
     def kill(self):
         self._task.kill(block=False)
+
+    def interrupt(self, error):
+        """Raises the error where it waits, at the hub's next turn."""
+        if isinstance(self._task, Task):
+            here().call_soon(self._task.throw_in, error)
+        else:
+            self._task.kill(error, block=False)
 
     def join(self):
         with Deadline(PATIENCE, "it has not ended"):
