@@ -156,7 +156,9 @@ class TLSTransport(Flow):
         if not self._lost:
             self._open = True
             self._poll(True)
-            if not (self._paused or self._connection.drained):
+            if not self._paused:
+                # In any case: the last receive may have emptied the socket, and the next one is spared, as the loop
+                # tells again. uvloop does not after a reset.
                 self._read()
 
     def _settle(self, error: BaseException | None) -> None:
