@@ -19,6 +19,7 @@ would call it fatal. A fatal alert, sent or received, still removes the session 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from functools import lru_cache
 
 from greentls.certificates import CertificateChain
@@ -26,7 +27,7 @@ from greentls.core.bridge import Operation, tls_error
 from greentls.core.callbacks import count_messages, verify_resumption
 from greentls.core.config import VERIFY_POST_HANDSHAKE, Config
 from greentls.core.handshake import FRESH, HANDSHAKING, Handshake, Unread
-from greentls.core.hooks import Hooks, Owner
+from greentls.core.hooks import HookConnection, Hooks, Owner
 from greentls.core.session import Session
 from greentls.errors import ConfigurationError, TLSError, UnexpectedEOF, WantRead
 from greentls.openssl import bios, connections
@@ -47,31 +48,36 @@ class Connection(Operation):
     ConcurrentUseError.
     """
 
+    expected: tuple[str | None, bool] = None, False  # whom a client wants to talk to: its name, and whether it must be
+    # The verify hooks of all the Configs it has had, each once.
+    verify_hooks: tuple[Callable[[HookConnection, list[bytes], bool], None], ...] = ()
+    resumed = False  # once the handshake is finished: session_reused
     early_data = b""  # a client's to send, before its handshake; at a server what came (early_data.EarlyConnection)
 
     def __init__(
         self,
         config: Config,
-        *,
         owner: Owner = nobody,
+        *,
         server_hostname: str | None = None,
         verify_hostname: bool = True,
         session: Session | None = None,
     ) -> None:
         super().__init__(config.address, config.server_side)
-        self.config = config
+        self.config = self._original = config  # the latter's session and servername hooks stay in force
         self.owner = owner
-        self.expected = server_hostname, verify_hostname  # whom a client wants to talk to
-        self._original = config  # its session and servername hooks stay in force when the Config is switched
-        verify = config.hooks.verify
-        self.verify_hooks = () if verify is None else (verify,)  # of all the Configs it has had, each once
+        if config.hooks.verify is not None:
+            self.verify_hooks = (config.hooks.verify,)
         self.handshake = Handshake()
+        if config.server_side:
+            return
+        self.expected = server_hostname, verify_hostname
         if server_hostname:
             if connections.packed_ip(server_hostname) is None:  # RFC 6066 3: no literal addresses
                 connections.set_server_name(self.ssl, server_hostname)
             if verify_hostname:
                 connections.check_host(self.ssl, server_hostname, config.hostname_checks_common_name)
-        if config.hooks.ocsp and not self.server_side:
+        if config.hooks.ocsp:
             connections.request_ocsp_response(self.ssl)
         if session is not None:
             self.offer(session)
@@ -137,9 +143,10 @@ class Connection(Operation):
             if self.verify_hooks:
                 self.run(name, verify_resumption, (ssl,))
             self.finish()
-            connections.forget_keys(ssl)
-            if not connections.session_reused(ssl):
+            self.resumed = resumed = connections.session_reused(ssl)
+            if not resumed:
                 self.bulky = True  # certificates are
+            connections.forget_keys(ssl)
             connections.set_info_callback(ssl, self.config.ssl_context, count_messages)
         elif step == ENDED:
             raise UnexpectedEOF(name)

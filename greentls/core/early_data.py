@@ -28,8 +28,8 @@ __all__ = ["EarlyConnection", "server_connection"]
 class EarlyConnection(Connection):
     """early_data: what has come of it so far; Config.max_early_data bytes at most."""
 
-    def __init__(self, config: Config, *, owner: Owner = nobody) -> None:
-        super().__init__(config, owner=owner)
+    def __init__(self, config: Config, owner: Owner = nobody) -> None:
+        super().__init__(config, owner)
         self._kept: deque[bytes] = deque()  # early data that do_handshake() received, and read() has not given yet
         self._more_early_data = True
         self._answering = False  # the client's Finished has not come, and SSL_write() would wait for it
@@ -121,4 +121,4 @@ class EarlyConnection(Connection):
 
 def server_connection(config: Config, owner: Owner, early_data: bool) -> Connection:
     """early_data: it may be accepted, as whoever reads from the connection can tell what may be a replay."""
-    return (EarlyConnection if early_data and config.max_early_data else Connection)(config, owner=owner)
+    return (EarlyConnection if early_data and config.max_early_data else Connection)(config, owner)

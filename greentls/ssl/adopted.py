@@ -8,6 +8,7 @@ each connection. So they are taken out of a gevent socket that nobody waits for.
 from __future__ import annotations
 
 import _socket
+from functools import lru_cache
 from typing import Any
 
 import gevent.socket
@@ -16,7 +17,9 @@ from gevent import get_hub
 try:
     from gevent._socket3 import _closedsocket
 except ImportError:  # another gevent: its sockets are detached
-    _closedsocket = None
+    _closed = None
+else:
+    _closed = lru_cache(_closedsocket)  # what is in its place has no state
 
 __all__ = ["Watchers", "adopt"]
 
@@ -30,12 +33,15 @@ def adopt(
     proto: int,
 ) -> tuple[_socket.socket, Watchers]:
     """A non-blocking socket with sock's descriptor, and its watchers if there are any. sock has them no more."""
-    if _closedsocket is not None and isinstance(sock, gevent.socket.socket):
+    if _closed is not None and isinstance(sock, gevent.socket.socket):
         try:
             raw, readable, writable = sock._sock, sock._read_event, sock._write_event
             if sock.hub is get_hub() and isinstance(raw, _socket.socket) and not (readable.active or writable.active):
-                closed = _closedsocket(family, kind, proto, raw.fileno(), "detached")
-                sock._sock, sock._read_event, sock._write_event = closed, None, None
+                sock._sock, sock._read_event, sock._write_event = (
+                    _closed(family, kind, proto, -1, "detached"),
+                    None,
+                    None,
+                )
                 return raw, (readable, writable)
         except (AttributeError, TypeError):  # another gevent, or a socket that is closed, which detach() will tell
             pass

@@ -180,10 +180,10 @@ class Common:
         "ticket": resumed by a ticket that holds the session. "psk": by an external pre-shared key.
         """
         connection = self._connection
-        handshake = connection.handshake
         if not connection.established:
             return None
-        reused = connection.session_reused
+        reused = connection.resumed if connection.finished else connection.session_reused
+        handshake = connection.handshake
         if handshake.external_psk and (reused or not connection.tls13):
             return "psk"
         if not reused:

@@ -126,7 +126,7 @@ def make_connection(
             )
     if session is not None and not isinstance(session, Session):
         raise TypeError("Value is not a SSLSession.")
-    if not has_side(context, server_side):
+    if _protocol(context) == (_OF_CLIENTS if server_side else _OF_SERVERS):
         side = "server" if server_side else "client"
         raise ssl_error(f"Cannot create a {side} socket with a {context.protocol.name} context")
     try:
@@ -137,7 +137,7 @@ def make_connection(
         return server_connection(config, weakref.ref(owner), early_data)
     return Connection(
         config,
-        owner=weakref.ref(owner),
+        weakref.ref(owner),
         server_hostname=server_hostname,
         verify_hostname=context.check_hostname,
         session=session,

@@ -47,6 +47,7 @@ class SSLSocket(SocketMethods, ReadsClientHello, metaclass=Replacement):
 
     do_handshake_on_connect: bool
     suppress_ragged_eofs: bool
+    server_hostname: str | None = None
     _connected = False
     _takes_early_data = True
     _ahead = b""  # ciphertext that came with the socket, and read_client_hello() has not seen
@@ -87,11 +88,12 @@ class SSLSocket(SocketMethods, ReadsClientHello, metaclass=Replacement):
         raw, watchers = adopt(sock, family, kind, proto)
         self._raw = raw
         try:
-            self.server_hostname = None if server_hostname is None else context._encode_hostname(server_hostname)
+            if server_hostname is not None:
+                self.server_hostname = server_hostname = context._encode_hostname(server_hostname)
             connected = self._is_connected()
             # The context of a socket that listens need not fit its side. Its Connection is there for facts only.
             side = server_side if connected or has_side(context, server_side) else not server_side
-            connection = make_connection(context, side, self.server_hostname, session, self, self._takes_early_data)
+            connection = make_connection(context, side, server_hostname, session, self, self._takes_early_data)
             if not connected:
                 self._close(watchers)
                 self._raw = self._stream = InClear(family, kind, proto, fileno=raw.detach())
