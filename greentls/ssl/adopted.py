@@ -37,11 +37,8 @@ def adopt(
         try:
             raw, readable, writable = sock._sock, sock._read_event, sock._write_event
             if sock.hub is get_hub() and isinstance(raw, _socket.socket) and not (readable.active or writable.active):
-                sock._sock, sock._read_event, sock._write_event = (
-                    _closed(family, kind, proto, -1, "detached"),
-                    None,
-                    None,
-                )
+                sock._sock = _closed(family, kind, proto, -1, "detached")
+                sock._read_event = sock._write_event = None
                 return raw, (readable, writable)
         except (AttributeError, TypeError):  # another gevent, or a socket that is closed, which detach() will tell
             pass

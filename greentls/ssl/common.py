@@ -78,7 +78,8 @@ class Common:
         connection = self._connection
         if self._handshake_told or self._before_handshake or connection.busy:
             return handshake()
-        self._handshake_began = self._handshake_began or perf_counter()
+        if not self._handshake_began:
+            self._handshake_began = perf_counter()
         try:
             result = handshake()
         except (_stdlib_ssl.SSLWantReadError, _stdlib_ssl.SSLWantWriteError):

@@ -9,6 +9,7 @@ import ssl as _stdlib_ssl
 import weakref
 from typing import Any, ClassVar
 
+import gevent.socket
 import gevent.ssl
 
 from greentls.core.connection import Connection
@@ -29,6 +30,8 @@ from greentls.stream import TLSStream
 from greentls.wire import NotTLS
 
 __all__ = ["SSLSocket"]
+
+_FAMILIES = {int(family): family for family in _stdlib_socket.AddressFamily}
 
 Buffer = Any  # what memoryview() takes; collections.abc.Buffer is of Python 3.12
 
@@ -69,7 +72,10 @@ class SSLSocket(SocketMethods, ReadsClientHello, metaclass=Replacement):
         context: SSLContext,
         session: Session | None,
     ) -> SSLSocket | PassedThrough:
-        family, kind, proto = sock.family, sock.type, sock.proto
+        inner: Any = sock  # Any: gevent is untyped
+        if type(sock) is gevent.socket.socket:
+            inner = inner._sock  # whose attributes are fields of C
+        family, kind, proto = _FAMILIES.get(inner.family, inner.family), inner.type, inner.proto
         if kind != _stdlib_socket.SOCK_STREAM:
             raise NotImplementedError("only stream sockets are supported")
         if server_side and server_hostname:
@@ -88,12 +94,13 @@ class SSLSocket(SocketMethods, ReadsClientHello, metaclass=Replacement):
         raw, watchers = adopt(sock, family, kind, proto)
         self._raw = raw
         try:
+            name = None
             if server_hostname is not None:
-                self.server_hostname = server_hostname = context._encode_hostname(server_hostname)
+                name = self.server_hostname = context._encode_hostname(server_hostname)
             connected = self._is_connected()
             # The context of a socket that listens need not fit its side. Its Connection is there for facts only.
             side = server_side if connected or has_side(context, server_side) else not server_side
-            connection = make_connection(context, side, server_hostname, session, self, self._takes_early_data)
+            connection = make_connection(context, side, name, session, self, self._takes_early_data)
             if not connected:
                 self._close(watchers)
                 self._raw = self._stream = InClear(family, kind, proto, fileno=raw.detach())
