@@ -23,7 +23,9 @@ What makes this more than one line is what OpenSSL, cffi and a switch do to each
   copied before user code runs, outputs are written after it, and user code gets no cdata.
 - Python runs signal handlers, and finalizers for the collector, between two bytecodes. They may use TLS and may switch.
   So an operation is entered by one C call, which also tells whether somebody is inside; it is left before anything else
-  is called; and errors found in the queue are an interrupted operation's, and are put back.
+  is called; and errors found in the queue are an interrupted operation's, and are put back. These steps, and the guard,
+  are the pump's (greentls.openssl.pump), and are C where that is compiled. A Connection is a pump, so the SSL* lives as
+  long as anybody can call a method of it.
 - The session-remove callback may run under OpenSSL's lock, in the garbage collector, or at the interpreter's exit. It
   has no operation and never waits: Hooks.remove_session must only note the id.
 - OpenSSL looks for the session before it looks at the server name. It would resume under one name what was made under
@@ -214,7 +216,8 @@ occupants = cast("Callable[[], list[Operation]]", pump.occupants)
 
 
 def guarded(fatal: Fatal) -> Callable[[Callable[..., Answer]], Callable[..., Answer | Fatal]]:
-    """Decorator: of a function(operation, connection, *arguments) it makes a function(SSL*, *arguments).
+    """Decorator: of a function(operation, connection, *arguments) it makes a function(SSL*, *arguments). The first two
+    are the same object: as the bridge sees it, and as hooks do.
 
     What the function raises is kept for the operation's caller, and the result is fatal. It is so at once where the
     operation has failed already, and where there is none.

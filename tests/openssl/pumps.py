@@ -7,6 +7,8 @@ import contextlib
 import functools
 import socket
 
+import pytest
+
 from greentls.certificates import CertificateChain
 from greentls.errors import ConcurrentUseError, ConnectionDead, TLSError, WrongThreadError
 from greentls.openssl import bios, contexts, errors, pump
@@ -159,3 +161,21 @@ def waiting_callback(context, body):
         yield
     finally:
         lib.SSL_CTX_set_cert_cb(context, ffi.NULL, ffi.NULL)
+
+
+# -- what both files of tests share -----------------------------------------------------------------------------------
+
+TLS12, TLS13 = 0x0303, 0x0304
+each_version = pytest.mark.parametrize("version", [TLS12, TLS13], ids=["1.2", "1.3"])
+
+
+def data_verbs(end):
+    return [(lambda: end.step_read(1), "read"), (lambda: end.step_write(b"secret"), "write")]
+
+
+def tls_verbs(end):
+    return [(end.continue_handshake, "do_handshake"), (end.step_shutdown, "shutdown"), *data_verbs(end)]
+
+
+def every_verb(end):
+    return [*tls_verbs(end), (lambda: end.run("other", lambda: 1, ()), "other"), (lambda: end.admit("other"), "other")]

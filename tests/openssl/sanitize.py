@@ -19,7 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "greentls" / "openssl" / "_pump.c"
 NAME = "greentls.openssl._pump"
-TESTS = ["tests/openssl/test_pump.py", "tests/test_stream.py"]
+TESTS = ["tests/openssl/test_pump.py", "tests/openssl/test_pump_inside.py", "tests/test_stream.py"]
 FLAGS = [
     *("-O1", "-g", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", "-fno-omit-frame-pointer"),
     *("-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
