@@ -141,7 +141,15 @@ class TLSStream:
                     while (said := self._do(connection.refill)) != DONE:
                         self._wait(said)
                 step = partial(self._call, connection, step)
-            while (said := self._do(step)) != DONE:
+            while True:
+                try:
+                    said = step()
+                except BaseException as error:
+                    if not self._again(error):
+                        raise
+                    continue
+                if said == DONE:
+                    break
                 self._wait(said)
             if connection.unsent:
                 self.flush(forget=True)  # a client may have said all it wanted, and left before its tickets came
