@@ -16,7 +16,7 @@ from tests.support.ssl_pairs import contexts, outcome, talk
 @pytest.fixture(params=["gevent's own", "detached"])
 def way(request, monkeypatch):
     if request.param == "detached":
-        monkeypatch.setattr(adopted, "_closedsocket", None)
+        monkeypatch.setattr(adopted, "_closed", None)
     return request.param
 
 
