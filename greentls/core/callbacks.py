@@ -215,7 +215,11 @@ def _on_get_session(
 def _on_new_session(operation: Operation, connection: HookConnection, session: SSL_SESSION) -> int:
     hook = connection.session_hooks.new_session
     if hook is not None:
-        hook(connection, Session.sharing(session, connection.vouched_until))
+        lent = Session(session, connection.vouched_until)
+        try:
+            hook(connection, lent)
+        finally:
+            del lent.pointer  # whoever kept it gets an AttributeError, and no freed memory
     return 0  # OpenSSL keeps its reference
 
 

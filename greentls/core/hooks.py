@@ -78,7 +78,7 @@ class Hooks:
     alpn: Callable[[HookConnection, Sequence[bytes]], bytes | None] | None = None
     #: (connection, session id) -> the Session, or None: a full handshake
     get_session: Callable[[HookConnection, bytes], Session | None] | None = None
-    #: (connection, Session). The Session is a copy that the hook may keep.
+    #: (connection, Session). The Session is OpenSSL's own, and empty once the hook has returned: copy() may be kept.
     new_session: Callable[[HookConnection, Session], None] | None = None
     #: (session id, session-id context). Has no connection. OpenSSL may call it under its own lock, from the garbage
     #: collector or at the interpreter's exit, so it must neither wait nor raise.

@@ -35,15 +35,16 @@ class Session:
         The writer of the bytes knows the secret in them, and chose the certificate in them: take them only from a store
         that nobody else can write to.
         """
-        pointer = sessions.from_bytes(data)
-        if pointer is None:
-            raise ConfigurationError("session", f"these {len(data)} bytes are not an SSL_SESSION")
-        return cls(pointer, vouched_until)
+        return cls(_parsed(data), vouched_until)
 
     @classmethod
-    def sharing(cls, pointer: SSL_SESSION, vouched_until: float | None = None) -> Session:
-        """A Session with a reference of its own to what OpenSSL holds."""
-        return cls(sessions.shared(pointer), vouched_until)
+    def for_one_handshake(cls, data: bytes) -> Session:
+        """from_bytes(), but cheaper: for a hook that answers OpenSSL with it and forgets it. No finalizer may use it."""
+        return cls(_parsed(data, brief=True))
+
+    def copy(self) -> Session:
+        """The same session, to keep: it has a reference of its own to what OpenSSL holds."""
+        return Session(sessions.shared(self.pointer), self.vouched_until)
 
     def to_bytes(self) -> bytes:
         """DER, with the peer's certificate but not its chain. The master secret is in it in clear: seal it before it
@@ -90,6 +91,11 @@ class Session:
         return sessions.times(self.pointer)[1]
 
     @property
+    def expires(self) -> int:
+        """When the server that made it forgets it, seconds since the epoch. A client knows its hint as well: lifetime."""
+        return sum(sessions.times(self.pointer))
+
+    @property
     def lifetime(self) -> int:
         """Seconds after made for which it may be resumed: the timeout, or the server's hint if that is shorter."""
         timeout = self.timeout
@@ -128,3 +134,10 @@ class Session:
     def resumable(self) -> bool:
         """False for a TLS 1.3 session before its ticket has come."""
         return sessions.resumable(self.pointer)
+
+
+def _parsed(data: bytes, brief: bool = False) -> SSL_SESSION:
+    pointer = sessions.from_bytes(data, brief)
+    if pointer is None:
+        raise ConfigurationError("session", f"these {len(data)} bytes are not an SSL_SESSION")
+    return pointer

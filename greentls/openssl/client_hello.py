@@ -28,7 +28,7 @@ def extension(ssl: SSL, extension_type: int) -> bytes | None:
     """An extension's bytes as the client sent them, None if there is none."""
     start, length = ffi.new("const unsigned char **"), ffi.new("size_t *")
     found = lib.SSL_client_hello_get0_ext(ssl, extension_type, start, length)
-    return bytes(ffi.buffer(start[0], length[0])) if found else None
+    return ffi.buffer(start[0], length[0])[:] if found else None
 
 
 def message(ssl: SSL) -> bytes | None:
@@ -43,6 +43,8 @@ def message(ssl: SSL) -> bytes | None:
     start = ffi.new("const unsigned char **")
     lib.SSL_client_hello_get0_ciphers(ssl, start)
     hello = start[0] - (_BEFORE_CIPHERS + lib.SSL_client_hello_get0_session_id(ssl, NULL))
-    if hello[0] != 1:  # HandshakeType.client_hello
+    header = ffi.buffer(hello, 4)[:]
+    if header[0] != 1:  # HandshakeType.client_hello
         return b""
-    return bytes(ffi.buffer(hello, 4 + (hello[1] << 16 | hello[2] << 8 | hello[3])))
+    octets: bytes = ffi.buffer(hello, 4 + int.from_bytes(header[1:], "big"))[:]
+    return octets

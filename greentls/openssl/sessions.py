@@ -11,18 +11,21 @@ def to_bytes(session: SSL_SESSION) -> bytes:
     start = ffi.new("unsigned char **")  # NULL: OpenSSL allocates
     length = lib.i2d_SSL_SESSION(session, start)
     try:
-        return bytes(ffi.buffer(start[0], length))
+        octets: bytes = ffi.buffer(start[0], length)[:]
+        return octets
     finally:
         lib.OPENSSL_free(start[0])
 
 
-def from_bytes(blob: bytes) -> SSL_SESSION | None:
-    """A new session, owned; None if the bytes are not one."""
+def from_bytes(blob: bytes, brief: bool = False) -> SSL_SESSION | None:
+    """A new session, owned; None if the bytes are not one. brief: no finalizer uses it (greentls.openssl.lifetimes)."""
     data = ffi.from_buffer(blob)
     session: SSL_SESSION = lib.d2i_SSL_SESSION(NULL, ffi.new("const unsigned char **", data), len(blob))
     if not session:
         lib.ERR_clear_error()
         return None
+    if brief:
+        return ffi.gc(session, lib.SSL_SESSION_free)  # type: ignore[no-any-return]  # cffi has no types
     return owned(session, lib.SSL_SESSION_free)
 
 

@@ -121,7 +121,7 @@ class ClientSessions:
     def collect(self, connection: HookConnection, session: Session) -> None:
         """Hooks.new_session. Does not wait."""
         if session.single_use:  # TLS 1.2's are in _settle(), once the handshake is finished
-            self._keep(connection, session)
+            self._keep(connection, session.copy())
 
     def drain(self, timeout: float | None = None) -> bool:
         """Waits until the store has what is on its way to it, timeout seconds at most. Whether it has."""
@@ -240,7 +240,7 @@ class ClientSessions:
 
     def _write(self, key: _Key, kept: Kept | None) -> None:
         if self._stored is not None and key.stored:
-            self._stored.write(key.stored, kept)
+            self._stored.write(key.stored, *(kept or (0, None)))
 
     def _take_from_store(self, key: _Key, timeout: float | None) -> tuple[Kept | None, SessionLookup | None]:
         stored, claims = self._stored, self._claims
@@ -251,7 +251,8 @@ class ClientSessions:
             blob = stored.store.get(key.stored)
             if blob is None:
                 return None
-            chain_ends, session = unpack(blob)
+            chain_ends, packed = unpack(blob)
+            session = Session.from_bytes(packed)
             left, claim = chain_ends - time(), f"client-ticket.{session.id.hex()}"
             if session.single_use and left > 0 and not claims.add(claim, b"", left):
                 return None

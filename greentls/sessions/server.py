@@ -45,10 +45,10 @@ class SessionCache(StoredSessions):
 
     def put(self, connection: HookConnection, session: Session) -> None:
         """Hooks.new_session. Does not wait."""
-        chain_ends: float = session.made + session.lifetime
+        chain_ends: float = session.expires
         if connection.session_reused:
             chain_ends = min(chain_ends, connection.handshake.chain_ends)
-        self.write(_key(session.id, session.id_context), (chain_ends, session))
+        self.write(_key(session.id, session.id_context), chain_ends, session)
 
     def remove(self, session_id: bytes, id_context: bytes) -> None:
         """Hooks.remove_session. In any thread and in the hub; neither waits nor raises."""
@@ -56,17 +56,15 @@ class SessionCache(StoredSessions):
 
     def _find(self, session_id: bytes, id_context: bytes) -> Kept | None:
         key = _key(session_id, id_context)
-        if not self._at_once:
-            waiting = self._waiting(key)
-            if waiting is not NOTHING:
-                return cast("Kept | None", waiting)
-        blob = self.store.get(key)
+        waiting = NOTHING if self._at_once else self.waiting(key)
+        blob = self.store.get(key) if waiting is NOTHING else cast("bytes | None", waiting)
         if blob is None:
             return None
-        kept = unpack(blob)
-        if kept[1].id != session_id:
+        chain_ends, session = unpack(blob)
+        found = Session.for_one_handshake(session)
+        if found.id != session_id:
             raise ConfigurationError("session", "the store answered with another one's")
-        return kept
+        return chain_ends, found
 
 
 def _key(session_id: bytes, id_context: bytes) -> bytes:

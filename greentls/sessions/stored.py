@@ -49,6 +49,7 @@ MAX_BATCH = 100
 NOTHING = object()
 
 Kept = tuple[float, Session]  # chain_ends: when its chain of resumptions ends, seconds since the epoch; the session
+Written = tuple[bytes, "bytes | None", float]  # key; what the store gets, None to remove it; chain_ends
 
 
 class StoredSessions:
@@ -108,14 +109,19 @@ class StoredSessions:
             self._tell("get", outcome, seconds, problem)
         return kept if outcome == "hit" else None, SessionLookup(self.store.name, outcome, seconds)
 
-    def write(self, key: bytes, kept: Kept | None) -> None:
+    def write(self, key: bytes, chain_ends: float, session: Session | None) -> None:
         """Puts a session under a key, or removes what is there if it is None. Does not wait, and keeps the order."""
+        blob = None if session is None else int(chain_ends).to_bytes(8, "big") + session.to_bytes()
         if self._at_once:
             if self._noted:
                 self._remove_noted()
-            self._write_at_once(key, kept)
+            self._write_at_once(key, blob, chain_ends)
         else:
-            self._writers.get().of(key).add(key, kept)
+            self._writers.get().of(key).add((key, blob, chain_ends))
+
+    def waiting(self, key: bytes) -> bytes | object | None:
+        """What is on its way to the store under a key: a session's bytes, None for a removal, or NOTHING."""
+        return self._writers.get().of(key).latest.get(key, NOTHING)
 
     def drain(self, timeout: float | None = None) -> bool:
         """Waits until this hub's queues are written, timeout seconds at most. Whether they are."""
@@ -138,7 +144,7 @@ class StoredSessions:
             return
         for reference in self._all_writers:  # it is not known which hub has put the session
             if (writers := reference()) is not None:
-                writers.of(key).add(key, None, anywhere=True)
+                writers.of(key).add((key, None, 0), anywhere=True)
 
     def _remove_noted(self) -> None:
         while self._noted:
@@ -146,11 +152,7 @@ class StoredSessions:
                 key = self._noted.popleft()
             except IndexError:  # another thread was quicker
                 return
-            self._write_at_once(key, None)
-
-    def _waiting(self, key: bytes) -> Kept | object | None:
-        """What is on its way to the store under a key: a session, None for a removal, or NOTHING."""
-        return self._writers.get().of(key).latest.get(key, NOTHING)
+            self._write_at_once(key, None, 0)
 
     def _new_writers(self) -> _Writers:
         count = 0 if self._at_once else 1 if self._batches is not None else WRITERS
@@ -158,38 +160,39 @@ class StoredSessions:
         self._all_writers[:] = [*(each for each in self._all_writers if each() is not None), ref(writers)]
         return writers
 
-    def _write_at_once(self, key: bytes, kept: Kept | None) -> None:
+    def _write_at_once(self, key: bytes, blob: bytes | None, chain_ends: float) -> None:
         started, problem = perf_counter(), None
         try:
-            _write(self.store, *_change(key, kept, time()))
+            _write(self.store, key, blob, chain_ends - time())
         except Exception as error:
             problem = error
-        self._written(kept, started, problem)
+        if problem is not None or self._troubles or events.handler is not None:
+            self._written(blob, started, problem)
 
-    def _write(self, batch: list[tuple[bytes, Kept | None]]) -> None:
+    def _write(self, batch: list[Written]) -> None:
         """In one call, under one deadline. More than one change is for a BatchStore."""
-        unknown = dict(enumerate(kept for _, kept in batch))  # those whose outcome is not known yet
+        unknown = dict(enumerate(blob for _, blob, _ in batch))  # those whose outcome is not known yet
         deadline = Deadline(self.timeout, "no answer in {} s")
         started, problem = perf_counter(), None
         try:
             now = time()
-            changes = [_change(key, kept, now) for key, kept in batch]
+            changes = [(key, blob, chain_ends - now) for key, blob, chain_ends in batch]
             with deadline:
                 write_many = self._batches.write_many if self._batches is not None else self._one_by_one
                 for index, failure in write_many(changes):
                     self._written(unknown.pop(index), started, failure)
         except Exception as error:
             problem = error
-        for kept in unknown.values():
-            self._written(kept, started, problem, deadline.passed)
+        for blob in unknown.values():
+            self._written(blob, started, problem, deadline.passed)
 
     def _one_by_one(self, changes: Sequence[Change]) -> Iterator[tuple[int, Exception | None]]:
         for index, change in enumerate(changes):
             _write(self.store, *change)
             yield index, None
 
-    def _written(self, kept: Kept | None, started: float, problem: Exception | None, late: bool = False) -> None:
-        what = "remove" if kept is None else "put"
+    def _written(self, blob: bytes | None, started: float, problem: Exception | None, late: bool = False) -> None:
+        what = "remove" if blob is None else "put"
         if problem is not None:
             self._trouble(what, str(problem) if late else repr(problem))
         elif self._troubles:
@@ -215,23 +218,16 @@ class StoredSessions:
             del self._troubles[what]
 
 
-def _change(key: bytes, kept: Kept | None, now: float) -> Change:
-    if kept is None:
-        return key, None, 0
-    chain_ends, session = kept
-    return key, int(chain_ends).to_bytes(8, "big") + session.to_bytes(), chain_ends - now
-
-
-def _write(store: SessionStore, key: bytes, session: bytes | None, lifetime: float) -> None:
-    if session is None:
+def _write(store: SessionStore, key: bytes, blob: bytes | None, lifetime: float) -> None:
+    if blob is None:
         store.remove(key)
     elif lifetime > 0:
-        store.put(key, session, lifetime)
+        store.put(key, blob, lifetime)
 
 
-def unpack(blob: bytes) -> Kept:
-    """A session from a store's bytes. Raises ConfigurationError, or TypeError if they are no bytes."""
-    return int.from_bytes(blob[:8], "big"), Session.from_bytes(blob[8:])
+def unpack(blob: bytes) -> tuple[float, bytes]:
+    """(chain_ends, the session's bytes) of what is in a store. Raises TypeError if they are no bytes."""
+    return int.from_bytes(blob[:8], "big"), blob[8:]
 
 
 class _Writers:
@@ -252,24 +248,25 @@ class _Writer:
         self._hub = here()
         self._cache = cache
         self._room = room
-        self._queue: deque[tuple[bytes, Kept | None]] = deque()
-        self.latest: dict[bytes, Kept | None] = {}  # of each key that is in the queue or being written
+        self._queue: deque[Written] = deque()
+        self.latest: dict[bytes, bytes | None] = {}  # of each key that is in the queue or being written
         self._greenlet: Task | None = None
         self._starting = False
         self._lost = 0  # removals that found no room and are not logged yet
 
-    def add(self, key: bytes, kept: Kept | None, anywhere: bool = False) -> None:
+    def add(self, change: Written, anywhere: bool = False) -> None:
         """anywhere: may be called in any thread and in a finalizer."""
+        key, blob, _ = change
         waiting = len(self._queue)
         if waiting >= self._room:
-            if kept is not None:
+            if blob is not None:
                 self._cache._trouble("write", "the queue is full, dropped")
                 return
             if waiting >= 2 * self._room:
                 self._lost += 1  # it may come from a place where logging is not safe
                 return
-        self.latest[key] = kept
-        self._queue.append((key, kept))
+        self.latest[key] = blob
+        self._queue.append(change)
         if self._greenlet is None and not self._starting:
             self._starting = True
             call = self._hub.call_from_thread if anywhere else self._hub.call_soon
@@ -291,8 +288,8 @@ class _Writer:
                 try:
                     self._cache._write(batch)
                 finally:
-                    for key, kept in batch:
-                        if self.latest.get(key, NOTHING) is kept:
+                    for key, blob, _ in batch:
+                        if self.latest.get(key, NOTHING) is blob:
                             del self.latest[key]
         finally:
             self._greenlet = None

@@ -54,7 +54,7 @@ class TestFacts:
 
     def test_the_servers_is_bound_to_its_settings(self, pki, version):
         kept = []
-        hooks = Hooks(new_session=lambda connection, session: kept.append((session, connection.session_id_context)))
+        hooks = Hooks(new_session=lambda connection, session: kept.append((session.copy(), connection.session_id_context)))
         handshake(client(client_context(pki, version)), Connection(server_context(pki, version, hooks=hooks)))
         assert kept
         assert all(session.id_context == bound and len(bound) == 32 for session, bound in kept)
@@ -118,9 +118,25 @@ class TestVouched:
         assert Session.from_bytes(bytes(session)).vouched_until is None
 
 
+def test_what_a_new_session_hook_is_lent_is_empty_afterwards(pki):
+    """hazard: OpenSSL frees what a hook has kept."""
+    lent, kept = [], []
+
+    def new_session(connection, session):
+        lent.append(session)
+        kept.append(session.copy())
+
+    here = client(client_context(pki, TLS13))
+    handshake(here, Connection(server_context(pki, TLS13, hooks=Hooks(new_session=new_session))))
+    for session in lent:
+        with pytest.raises(AttributeError):
+            session.to_bytes()
+    assert [Session.from_bytes(bytes(each)) for each in kept] == lent
+
+
 def test_one_that_shares_it_outlives_the_connection_and_the_first(pki):
     first = a_session(pki, TLS13)
-    other = Session.sharing(first.pointer)
+    other = first.copy()
     blob = bytes(first)
     del first
     gc.collect()

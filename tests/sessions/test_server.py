@@ -467,7 +467,7 @@ class TestMemory:
     def test_a_removal_waits_for_nothing(self):
         """hazard: the garbage collector frees a connection while this thread holds the store's lock."""
         cache = SessionCache(MemoryStore())
-        cache.write(b"contextaan id", (stored.time() + 60, Noted()))
+        cache.write(b"contextaan id", stored.time() + 60, Noted())
         with cache.store._lock:
             cache.remove(b"an id", b"contexta")
         assert cache.drain(PATIENCE)
@@ -478,11 +478,11 @@ class TestMemory:
         cache = SessionCache(MemoryStore())
         kept = stored.time() + 60, Noted()
         for _ in range(2):
-            cache.write(b"key", kept)
+            cache.write(b"key", *kept)
             cache.remove(b"y", b"ke")
-            cache.write(b"key", None)
+            cache.write(b"key", 0, None)
             cache.remove(b"y", b"ke")
-            cache.write(b"key", kept)
+            cache.write(b"key", *kept)
         assert cache.drain(PATIENCE)
         assert cache.store.get(b"key")[8:] == b"DER"
 
