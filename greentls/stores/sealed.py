@@ -43,6 +43,7 @@ Kind = Literal["session", "value"]
 
 _FORMAT = b"\x01"
 _KEY_ID, _NONCE, _TAG = 8, 12, 16
+_BEGIN, _SEALED = 1 + _KEY_ID, 1 + _KEY_ID + _NONCE  # where the nonce, and where the ciphertext begins
 
 
 def secret_problem(secret: bytes) -> str:
@@ -77,7 +78,8 @@ class SealedStore:
         """Uses these secrets from now on. Raises ConfigurationError."""
         if not secrets:
             raise ConfigurationError("sealed store", "no secret", "give one of 32 random bytes or more")
-        self._roots: dict[bytes, tuple[bytes, bytes]] = {}  # by key id: the roots of sessions and values
+        # By what a blob begins with, the format and the key id: the roots of sessions and values.
+        self._roots: dict[bytes, tuple[bytes, bytes]] = {}
         for secret in secrets:
             if problem := secret_problem(secret):
                 raise ConfigurationError(
@@ -85,7 +87,7 @@ class SealedStore:
                 )
             derived = HKDF(SHA256(), _KEY_ID + 32, None, b"greentls sealed session 1").derive(secret)
             values = HKDF(SHA256(), 32, None, b"greentls sealed value 1").derive(secret)
-            self._roots.setdefault(derived[:_KEY_ID], (derived[_KEY_ID:], values))
+            self._roots.setdefault(_FORMAT + derived[:_KEY_ID], (derived[_KEY_ID:], values))
 
     def get(self, session_id: bytes) -> bytes | None:
         blob = self.store.get(session_id)
@@ -134,17 +136,15 @@ class SealedStore:
         return self.store
 
     def _seal(self, kind: Kind, name: bytes, content: bytes) -> bytes:
-        key_id, roots = next(iter(self._roots.items()))
+        begin, roots = next(iter(self._roots.items()))
         nonce = os.urandom(_NONCE)
-        return _FORMAT + key_id + nonce + _cipher(kind, roots, name).encrypt(nonce, content, self._bound(name))
+        return begin + nonce + _cipher(kind, roots, name).encrypt(nonce, content, self._bound(name))
 
     def _open(self, kind: Kind, name: bytes, blob: bytes) -> bytes | None:
-        start = 1 + _KEY_ID
-        roots = self._roots.get(blob[1:start])
-        if roots is not None and blob[:1] == _FORMAT and len(blob) >= start + _NONCE + _TAG:
-            nonce, sealed = blob[start : start + _NONCE], blob[start + _NONCE :]
+        roots = self._roots.get(blob[:_BEGIN])
+        if roots is not None and len(blob) >= _SEALED + _TAG:
             try:
-                return _cipher(kind, roots, name).decrypt(nonce, sealed, self._bound(name))
+                return _cipher(kind, roots, name).decrypt(blob[_BEGIN:_SEALED], blob[_SEALED:], self._bound(name))
             except InvalidTag:
                 pass
         return None
