@@ -29,6 +29,7 @@ CLIENTS = 32
 WAITING_CLIENTS = 200  # clients of slow lookups
 BLOCKED_CLIENTS = 8
 FEW_CLIENTS = 8  # so that none waits for the processor
+SMALL = 64  # bytes of a small write
 IDLE = 5000
 PARKED = 1000
 VERSIONS_AND_MODES = tuple(itertools.product(("1.3", "1.2"), ("full", "resumed")))
@@ -144,9 +145,23 @@ def bulk(mode: str) -> Measure:
     return measure
 
 
+def records(bench: Bench, server: running.Server | None) -> Metrics:
+    """Each write of the client is a record. The sockets' buffers are full before it counts, so all wait for the server.
+    """
+    assert server
+    options = {"c": bench.many(4), "t": bench.seconds, "w": bench.seconds, "s": SMALL}
+    with bench.load("upload", server, "upload", **options) as load:
+        counts = counted(load, "bytes")
+    return {
+        "rate": counts["bytes"] / SMALL / counts["seconds"],
+        "cpu_us": counts["server_cpu"] / counts["bytes"] * SMALL * 1e6,
+        "client": counts["own_cpu"],
+    }
+
+
 def echo(bench: Bench, server: running.Server | None) -> Metrics:
     assert server
-    with bench.load("echo", server, "echo", c=bench.many(CLIENTS), t=bench.seconds, s=64) as load:
+    with bench.load("echo", server, "echo", c=bench.many(CLIENTS), t=bench.seconds, s=SMALL) as load:
         counts = counted(load, "exchanges")
     return {
         "rate": counts["exchanges"] / counts["seconds"],
@@ -399,6 +414,11 @@ def echoes(bench: Bench) -> Sequence[Contestant]:
     return [*both_pumps(bench, "greentls", measures), *talkers(bench, measures)]
 
 
+def small_records(bench: Bench) -> Sequence[Contestant]:
+    measures: dict[str, Measure] = {"64 bytes": records}
+    return [*both_pumps(bench, "greentls", measures), *talkers(bench, measures)]
+
+
 def idle_connections(bench: Bench) -> Sequence[Contestant]:
     measures: dict[str, Measure] = {"idle": idle}
     without = ("threads", "eventlet", "asyncio", "greentls.aio, asyncio", "lean pump")
@@ -504,6 +524,7 @@ SUITES = {
     "echo": Suite(
         "echoes of 64 bytes on connections that stay open", echoes, 0.7, ("cpu_us", "rate", "p50_ms", "p99_ms")
     ),
+    "records": Suite("uploads, 64 bytes a write", small_records, 1.5, ("cpu_us", "rate")),
     "idle": Suite("memory of each of 5,000 idle connections", idle_connections, 0.0, ("KiB",)),
     "suspended": Suite(
         "memory and CPU time of 1,000 handshakes that wait in a callback at once",
