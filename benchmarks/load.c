@@ -14,7 +14,8 @@
  * waits for the next ticket before it closes. A server that gives none after a resumption (Node) is offered the old
  * ones again.
  *
- * echo: each client writes BYTES, reads as many, and begins again. upload: it writes BYTES at a time. download: it reads
+ * echo: each client writes BYTES, reads as many, and begins again. upload: it writes BYTES at a time; what takes less than
+ * 4 KiB goes out when it has come to as much. download: it reads
  * the first MiB as TLS, and then only counts bytes of ciphertext, because decrypting them would take longer than the
  * server needs. idle: each client echoes once. When all have, in at most SECONDS, the result is printed, and the
  * connections stay until standard input ends.
@@ -46,6 +47,7 @@ static const char *const names[MODES] = {"full", "resumed", "echo", "upload", "d
 enum {
     LARGEST = 1 << 20, /* bytes of a write */
     PROVED = 1 << 20,  /* bytes of a download that are decrypted */
+    TOGETHER = 4096,   /* bytes of small uploads that go out at once */
     TURN = 16,         /* reads or writes of one client before the next one's turn */
     KEPT = 4,          /* sessions of a client */
     AHEAD = 2,         /* sessions before it begins: the server's store surely has the older one */
@@ -189,7 +191,7 @@ static void begin(struct client *client)
     SSL_set_fd(client->ssl, client->fd);
     if (mode == UPLOAD) { /* one system call for the records of a block */
         BIO *buffer = BIO_new(BIO_f_buffer());
-        BIO_set_write_buffer_size(buffer, size + 4096);
+        BIO_set_write_buffer_size(buffer, size + TOGETHER);
         BIO_up_ref(SSL_get_wbio(client->ssl));
         SSL_set0_wbio(client->ssl, BIO_push(buffer, SSL_get_wbio(client->ssl)));
     }
@@ -256,7 +258,7 @@ static void talk(struct client *client)
                 again(client, 0);
             return;
         }
-        if (mode == UPLOAD && BIO_flush(SSL_get_wbio(client->ssl)) <= 0) {
+        if (mode == UPLOAD && size > TOGETHER && BIO_flush(SSL_get_wbio(client->ssl)) <= 0) {
             if (errno != EAGAIN)
                 again(client, 0);
             return;

@@ -146,10 +146,11 @@ def bulk(mode: str) -> Measure:
 
 
 def records(bench: Bench, server: running.Server | None) -> Metrics:
-    """Each write of the client is a record. The sockets' buffers are full before it counts, so all wait for the server.
+    """Each write of the client is a record. There is one client, so that the sockets' buffers are full when it counts:
+    from then on it writes as much as the server reads.
     """
     assert server
-    options = {"c": bench.many(4), "t": bench.seconds, "w": bench.seconds, "s": SMALL}
+    options = {"c": 1, "t": bench.seconds, "w": bench.seconds, "s": SMALL}
     with bench.load("upload", server, "upload", **options) as load:
         counts = counted(load, "bytes")
     return {
@@ -178,9 +179,11 @@ def idle(bench: Bench, server: running.Server | None) -> Metrics:
     count = bench.many(IDLE)
     with bench.load("idle", server, "echo", c=bench.many(50), t=60) as few:
         all_there(few, bench.many(50))
+        machine.settle(server.pid)
         before = machine.resident(server.pid)
         with bench.load("idle", server, "echo", c=count, t=60) as many:
             all_there(many, count)
+            machine.settle(server.pid)
             return {"KiB": (machine.resident(server.pid) - before) / count}
 
 
@@ -423,7 +426,8 @@ def idle_connections(bench: Bench) -> Sequence[Contestant]:
     measures: dict[str, Measure] = {"idle": idle}
     without = ("threads", "eventlet", "asyncio", "greentls.aio, asyncio", "lean pump")
     few = [each for each in talkers(bench, measures) if each.name not in without]
-    return [*both_pumps(bench, "greentls", measures), *few]
+    bare = Contestant("memory BIOs", measures, bench.python("memory_bios.py"))
+    return [*both_pumps(bench, "greentls", measures), bare, *few]
 
 
 def suspended(bench: Bench) -> Sequence[Contestant]:

@@ -54,7 +54,9 @@ class TestFacts:
 
     def test_the_servers_is_bound_to_its_settings(self, pki, version):
         kept = []
-        hooks = Hooks(new_session=lambda connection, session: kept.append((session.copy(), connection.session_id_context)))
+        hooks = Hooks(
+            new_session=lambda connection, session: kept.append((session.copy(), connection.session_id_context))
+        )
         handshake(client(client_context(pki, version)), Connection(server_context(pki, version, hooks=hooks)))
         assert kept
         assert all(session.id_context == bound and len(bound) == 32 for session, bound in kept)
