@@ -5,7 +5,6 @@ A connection is five references in a list; all the rest is OpenSSL's. It has no 
 
 from __future__ import annotations
 
-import os
 import select
 import socket
 from contextlib import suppress

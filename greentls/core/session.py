@@ -39,7 +39,7 @@ class Session:
 
     @classmethod
     def for_one_handshake(cls, data: bytes) -> Session:
-        """from_bytes(), but cheaper: for a hook that answers OpenSSL with it and forgets it. No finalizer may use it."""
+        """from_bytes(), but cheaper: for a hook that gives it to OpenSSL and forgets it. No finalizer may use it."""
         return cls(_parsed(data, brief=True))
 
     def copy(self) -> Session:
@@ -92,7 +92,7 @@ class Session:
 
     @property
     def expires(self) -> int:
-        """When the server that made it forgets it, seconds since the epoch. A client knows its hint as well: lifetime."""
+        """When the server that made it forgets it, seconds since the epoch. For a client: made + lifetime."""
         return sum(sessions.times(self.pointer))
 
     @property
