@@ -2,11 +2,14 @@
 
 import os
 import pathlib
+import runpy
 import shlex
 import shutil
 import sysconfig
 
 from setuptools import Extension, find_packages, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError, LinkError, SetupError
 
 here = pathlib.Path(__file__).parent
 version: dict[str, str] = {}
@@ -58,6 +61,40 @@ test = [
 ]
 
 
+SYSTEM = os.environ.get("GREENTLS_OPENSSL") == "system"  # builds the second foundation, openssl/foundation.py
+NATIVE = "greentls.openssl._native"
+NEEDED = """GREENTLS_OPENSSL=system: greentls.openssl._native cannot be built (see above).
+It needs a C compiler, the headers of Python and of OpenSSL 3.0 or newer, and cffi.
+Debian and Ubuntu: apt install gcc python3-dev libssl-dev
+Fedora: dnf install gcc python3-devel openssl-devel
+Alpine: apk add gcc musl-dev python3-dev openssl-dev
+cffi comes by itself, except without build isolation: pip install cffi"""
+OPTIONS = "-Werror=implicit-function-declaration", "-Wno-pointer-sign", "-Wno-unused-function"
+
+
+class BuildExtensions(build_ext):
+    """Writes _native's source, too: cffi makes it of openssl/declarations.py."""
+
+    def build_extension(self, extension: Extension) -> None:
+        if extension.name != NATIVE:
+            super().build_extension(extension)
+            return
+        declarations = runpy.run_path(str(here / "greentls" / "openssl" / "declarations.py"))
+        source = pathlib.Path(self.build_temp, "_native.c")
+        source.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            from cffi import FFI
+
+            ffi = FFI()
+            ffi.cdef(declarations["CDEF"])
+            ffi.set_source(NATIVE, declarations["SOURCE"])
+            ffi.emit_c_code(str(source))
+            extension.sources = [str(source)]
+            super().build_extension(extension)
+        except (ImportError, CompileError, LinkError) as error:
+            raise SetupError(f"{error}\n{NEEDED}") from None
+
+
 def compiled() -> list[Extension]:
     """The pump's compiled twin, one file for every Python from 3.10 on, where there is a compiler. Everything works
     without, so that a wheel without a compiler is a pure one; GREENTLS_PURE=1 asks for that."""
@@ -71,6 +108,11 @@ def compiled() -> list[Extension]:
 
 
 extensions = compiled()
+if SYSTEM:
+    limited = not sysconfig.get_config_var("Py_GIL_DISABLED")
+    extensions.append(
+        Extension(NATIVE, [], libraries=["ssl", "crypto"], extra_compile_args=[*OPTIONS], py_limited_api=limited)
+    )
 
 setup(
     name="greentls",
@@ -82,6 +124,8 @@ setup(
     packages=find_packages(include=["greentls", "greentls.*"]),
     package_data={"greentls": ["py.typed"]},
     ext_modules=extensions,
+    cmdclass={"build_ext": BuildExtensions},
+    setup_requires=["cffi>=1.15"] if SYSTEM else [],
     options={"bdist_wheel": {"py_limited_api": "cp310"}} if extensions else {},
     python_requires=">=3.10",
     install_requires=[
@@ -95,6 +139,7 @@ setup(
         "pyopenssl>=25.0",
         "cryptography>=44",
         "pymemcache>=4",
+        *(["cffi>=1.15"] if SYSTEM else []),
     ],
     extras_require={
         "capture": capture,

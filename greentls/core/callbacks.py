@@ -63,15 +63,15 @@ _TLS13 = 0x0304
 _TICKET_IV = 16  # bytes, EVP_MAX_IV_LENGTH: what AES-CBC has
 
 
-def _callback(signature: str, fatal: object = None) -> Callable[[Callable[..., object]], Callback]:
+def _callback(fatal: object = None) -> Callable[[Callable[..., object]], Callback]:
     """Decorator: a C function pointer. fatal: what C gets where the function's result cannot be converted."""
-    return lambda function: library.callback(signature, function, fatal, second_net)
+    return library.callback(fatal, second_net)
 
 
-def _hook(signature: str, fatal: object = None) -> Callable[[Callable[..., object]], Callback]:
-    """Decorator: a C function pointer to a guarded function. The signature begins with the SSL*, in whose place the
+def _hook(fatal: object = None) -> Callable[[Callable[..., object]], Callback]:
+    """Decorator: a C function pointer to a guarded function. C's arguments begin with the SSL*, in whose place the
     function has its Operation and its connection. fatal: the answer by which OpenSSL ends the handshake."""
-    return lambda function: _callback(signature, fatal)(guarded(fatal)(function))
+    return library.callback(fatal, second_net, guarded(fatal))
 
 
 def question(
@@ -91,7 +91,7 @@ def _asked(connection: HookConnection, hook: Callable[..., T], *arguments: objec
 # -- the ClientHello ---------------------------------------------------------------------------------------------------
 
 
-@_hook("int(SSL *, int *, void *)", _REFUSE)  # the alert is internal_error, unless another one is written
+@_hook(_REFUSE)  # the alert is internal_error, unless another one is written
 def _on_client_hello(operation: Operation, connection: HookConnection, alert: Pointer, _: Pointer) -> int:
     handshake = operation.handshake
     if connection.hooks.psk_server:
@@ -140,7 +140,7 @@ def _short_name(extension: bytes) -> str | Unread:
     return extension[_TOO_SHORT:].decode("ascii", "surrogateescape").lower()
 
 
-@_callback("int(SSL *, int *, void *)", _ALERT_FATAL)
+@_callback(_ALERT_FATAL)
 def _on_servername(ssl: SSL, alert: Pointer, _: Pointer) -> int:
     """Acknowledges the name for which the hook has been asked; else this is a tripwire."""
     operation = occupant(ssl)
@@ -164,7 +164,7 @@ def _resumes(operation: Operation) -> bool:
     return connections.session_reused(operation.ssl) and not operation.handshake.external_psk
 
 
-@_hook("int(SSL *, unsigned char **, unsigned char *, unsigned char *, unsigned int, void *)", _ALERT_FATAL)
+@_hook(_ALERT_FATAL)
 def _on_alpn(
     operation: Operation,
     connection: HookConnection,
@@ -194,7 +194,7 @@ def _on_alpn(
 # -- sessions ----------------------------------------------------------------------------------------------------------
 
 
-@_hook("SSL_SESSION *(SSL *, const unsigned char *, int, int *)", ffi.NULL)
+@_hook(ffi.NULL)
 def _on_get_session(
     operation: Operation, connection: HookConnection, start: Pointer, length: int, copy: Pointer
 ) -> Pointer:
@@ -211,7 +211,7 @@ def _on_get_session(
     return session.pointer
 
 
-@_hook("int(SSL *, SSL_SESSION *)", 0)
+@_hook(0)
 def _on_new_session(operation: Operation, connection: HookConnection, session: SSL_SESSION) -> int:
     hook = connection.session_hooks.new_session
     if hook is not None:
@@ -223,14 +223,14 @@ def _on_new_session(operation: Operation, connection: HookConnection, session: S
     return 0  # OpenSSL keeps its reference
 
 
-@_callback("void(SSL_CTX *, SSL_SESSION *)")
+@_callback()
 def _on_remove_session(context: SSL_CTX, session: SSL_SESSION) -> None:
     _, hook = _removers.get(library.pointer(context), (None, None))
     if hook is not None:
         hook(ssl_sessions.session_id(session), ssl_sessions.id_context(session))
 
 
-@_hook("int(SSL *, unsigned char *, unsigned char *, void *, void *, int)", -1)
+@_hook(-1)
 def _on_ticket_key(
     operation: Operation,
     connection: HookConnection,
@@ -254,7 +254,7 @@ def _on_ticket_key(
     return 2 if not seal and (renew or connections.protocol_version(operation.ssl) >= _TLS13) else 1
 
 
-@_hook("int(SSL *, void *)", 0)
+@_hook(0)
 def _on_early_data(operation: Operation, connection: HookConnection, _: Pointer) -> int:
     hook = connection.session_hooks.early_data  # SSL_new() has copied the callback, as it has max_early_data
     if hook is None or connections.verify_mode(operation.ssl):  # the Config that a name has chosen may verify
@@ -268,7 +268,7 @@ def _on_early_data(operation: Operation, connection: HookConnection, _: Pointer)
 # -- certificates ------------------------------------------------------------------------------------------------------
 
 
-@_hook("int(SSL *, void *)", 0)
+@_hook(0)
 def _on_certificate(operation: Operation, connection: HookConnection, _: Pointer) -> int:
     hook = connection.hooks.certificate
     if hook is not None:
@@ -276,7 +276,7 @@ def _on_certificate(operation: Operation, connection: HookConnection, _: Pointer
     return 1
 
 
-@_hook("int(SSL *, void *)", -1)
+@_hook(-1)
 def _on_ocsp_at_a_server(operation: Operation, connection: HookConnection, _: Pointer) -> int:
     hook = connection.hooks.ocsp
     staple = _asked(connection, hook, None) if hook else None
@@ -286,7 +286,7 @@ def _on_ocsp_at_a_server(operation: Operation, connection: HookConnection, _: Po
     return _OK
 
 
-@_hook("int(SSL *, void *)", 0)  # which makes the alert bad_certificate_status_response
+@_hook(0)  # which makes the alert bad_certificate_status_response
 def _on_ocsp_at_a_client(operation: Operation, connection: HookConnection, _: Pointer) -> int:
     hook = connection.hooks.ocsp
     if hook and not connections.session_reused(operation.ssl):  # where OpenSSL asks under TLS 1.3, too: no staple
@@ -294,7 +294,7 @@ def _on_ocsp_at_a_client(operation: Operation, connection: HookConnection, _: Po
     return 1
 
 
-@_callback("int(X509_STORE_CTX *, void *)", 0)
+@_callback(0)
 def _on_verify(store: Pointer, _: Pointer) -> int:
     # Replaces OpenSSL's verification, so that the hook comes after the whole of it. SSL_CTX_set_verify(3)'s callback
     # comes in the middle: name constraints and policies are checked after its last call.
@@ -340,7 +340,7 @@ def _verify_again(operation: Operation, connection: HookConnection) -> None:
 # -- pre-shared keys ---------------------------------------------------------------------------------------------------
 
 
-@_hook("unsigned int(SSL *, const char *, char *, unsigned int, unsigned char *, unsigned int)", 0)
+@_hook(0)
 def _on_psk_client(
     operation: Operation,
     connection: HookConnection,
@@ -361,7 +361,7 @@ def _on_psk_client(
     return _give_key("psk_client", answer[1], key, max_key)
 
 
-@_hook("unsigned int(SSL *, const char *, unsigned char *, unsigned int)", 0)
+@_hook(0)
 def _on_psk_server(
     operation: Operation, connection: HookConnection, identity: Pointer, key: Pointer, max_key: int
 ) -> int:
@@ -427,14 +427,14 @@ provider.answer_with(_on_sign, second_net)
 # -- looking on --------------------------------------------------------------------------------------------------------
 
 
-@_hook("void(SSL *, char *)")
+@_hook()
 def _on_keylog(operation: Operation, connection: HookConnection, line: Pointer) -> None:
     hook = connection.hooks.keylog
     if hook is not None:
         hook(connection, ffi.string(line))
 
 
-@_callback("void(int, int, int, void *, size_t, SSL *, void *)")
+@_callback()
 def _on_message(sent: int, version: int, content_type: int, start: Pointer, length: int, ssl: SSL, _: Pointer) -> None:
     _message(ssl, bool(sent), version, content_type, start, length)
 
@@ -454,7 +454,7 @@ def _message(
         hook(connection, sent, version, content_type, bytes(ffi.buffer(start, length)))
 
 
-@_callback("void(SSL *, int, int)")
+@_callback()
 def count_messages(ssl: SSL, where: int, result: int) -> None:
     """An info callback for after the handshake: within it OpenSSL would call forty times."""
     if result != 1 or where not in _MESSAGE_DONE:

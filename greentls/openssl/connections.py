@@ -19,6 +19,8 @@ from greentls.openssl.library import (
     SSL_SESSION,
     Callback,
     Memory,
+    Pointer,
+    callback,
     ffi,
     have,
     lib,
@@ -230,7 +232,9 @@ def check_host(ssl: SSL, name: str, common_name: bool) -> None:
         raise ConfigurationError(f"server_hostname {name!r}", "neither a DNS name nor an IP address")
 
 
-_any_name = ffi.callback("int(*)(const char *, size_t)", lambda name, length: 1)
+@callback(0, lambda *_: None)
+def _any_name(name: Pointer, length: int) -> int:
+    return 1
 
 
 def read_early_data(ssl: SSL, buffer: Memory, room: int) -> int:

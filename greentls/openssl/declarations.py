@@ -1,12 +1,21 @@
-"""Every function and number of OpenSSL that greentls uses, as OpenSSL's headers declare them.
+"""Every function and number of OpenSSL that greentls uses, as OpenSSL's headers declare them, and every function that
+OpenSSL calls.
 
-A new one begins here: ``library`` gives ``lib`` what is declared, and nothing else. ``void *`` stands for types that
-cryptography's binding need not know.
+A new one begins here: ``library`` gives ``lib`` what is declared, and nothing else; ``_native`` is compiled from it.
+``void *`` stands for types that cryptography's binding need not know, and for pointers to pointers of such types.
 """
 
 from __future__ import annotations
 
 import re
+import zlib
+
+# fmt: off
+_TYPES = (
+    "BIO", "BIO_METHOD", "DH", "EVP_CIPHER", "EVP_PKEY", "SSL", "SSL_CIPHER", "SSL_CTX", "SSL_METHOD", "SSL_SESSION",
+    "X509", "X509_CRL", "X509_STORE", "X509_STORE_CTX", "X509_VERIFY_PARAM",
+)
+# fmt: on
 
 FUNCTIONS = """
 long BIO_ctrl(BIO *, int, long, void *);
@@ -34,26 +43,23 @@ void *EVP_PKEY_CTX_new_from_name(void *, const char *, const char *);
 int EVP_PKEY_eq(const void *, const void *);
 int EVP_PKEY_export(const void *, int, void *, void *);
 void EVP_PKEY_free(EVP_PKEY *);
-int EVP_PKEY_fromdata(void *, void **, int, void *);
+int EVP_PKEY_fromdata(void *, EVP_PKEY **, int, void *);
 int EVP_PKEY_fromdata_init(void *);
 const char *EVP_PKEY_get0_type_name(const void *);
 int EVP_PKEY_get_size(const void *);
 int EVP_PKEY_set_type(EVP_PKEY *, int);
-int EVP_PKEY_todata(const void *, int, void **);
+int EVP_PKEY_todata(const void *, int, void *);
 int EVP_PKEY_up_ref(void *);
 const EVP_CIPHER *EVP_get_cipherbyname(const char *);
 void OPENSSL_sk_free(void *);
 int OPENSSL_sk_num(const void *);
 void *OPENSSL_sk_value(const void *, int);
-void OSSL_ERR_STATE_free(void *);
-void *OSSL_ERR_STATE_new(void);
-void OSSL_ERR_STATE_restore(const void *);
-void OSSL_ERR_STATE_save(void *);
 void *OSSL_LIB_CTX_new(void);
 void OSSL_PARAM_free(void *);
 int OSSL_PROVIDER_add_builtin(void *, const char *, void *);
 void *OSSL_PROVIDER_load(void *, const char *);
 DH *PEM_read_bio_DHparams(BIO *, DH **, int (*)(char *, int, int, void *), void *);
+const char *OpenSSL_version(int);
 int SSL_CIPHER_get_bits(const SSL_CIPHER *, int *);
 const char *SSL_CIPHER_get_name(const SSL_CIPHER *);
 const char *SSL_CIPHER_get_version(const SSL_CIPHER *);
@@ -115,7 +121,6 @@ int SSL_export_keying_material(SSL *, unsigned char *, size_t, const char *, siz
     const unsigned char *, size_t, int);
 void SSL_free(SSL *);
 void SSL_get0_alpn_selected(const SSL *, const unsigned char **, unsigned int *);
-const char *SSL_get0_group_name(SSL *);
 X509_VERIFY_PARAM *SSL_get0_param(SSL *);
 void *SSL_get0_verified_chain(const SSL *);
 X509 *SSL_get1_peer_certificate(const SSL *);
@@ -175,7 +180,6 @@ void *X509_STORE_get0_objects(const X509_STORE *);
 int X509_STORE_set_flags(X509_STORE *, unsigned long);
 int X509_VERIFY_PARAM_set1(X509_VERIFY_PARAM *, const X509_VERIFY_PARAM *);
 int X509_VERIFY_PARAM_set1_host(X509_VERIFY_PARAM *, const char *, size_t);
-void X509_VERIFY_PARAM_set1_host_input_validation(X509_VERIFY_PARAM *, int (*)(const char *, size_t));
 int X509_VERIFY_PARAM_set1_ip(X509_VERIFY_PARAM *, const unsigned char *, size_t);
 void X509_VERIFY_PARAM_set_auth_level(X509_VERIFY_PARAM *, int);
 void X509_VERIFY_PARAM_set_hostflags(X509_VERIFY_PARAM *, unsigned int);
@@ -190,14 +194,85 @@ X509_CRL *d2i_X509_CRL_bio(BIO *, X509_CRL **);
 X509 *d2i_X509_bio(BIO *, X509 **);
 int i2d_SSL_SESSION(const SSL_SESSION *, unsigned char **);
 int i2d_X509_bio(BIO *, X509 *);
+"""
+
+# Those that OpenSSL 3.0 does not have, or does not export. They are looked up when they are first called.
+NEWER = """
+void OSSL_ERR_STATE_free(void *);
+void *OSSL_ERR_STATE_new(void);
+void OSSL_ERR_STATE_restore(const void *);
+void OSSL_ERR_STATE_save(void *);
+const char *SSL_get0_group_name(SSL *);
+void X509_VERIFY_PARAM_set1_host_input_validation(X509_VERIFY_PARAM *, int (*)(const char *, size_t));
 void ossl_statem_send_fatal(SSL *, int);
 """
 
-# By name, the type of a pointer to it.
-SIGNATURES = {
-    name: f"{returned}(*)({arguments})"
-    for returned, name, arguments in re.findall(r"^(\w.*?)(\w+)\((.*?)\);$", FUNCTIONS, re.MULTILINE | re.DOTALL)
-}
+# What is a macro in the headers.
+HEADERS = """
+long BIO_get_mem_data(BIO *, char **);
+void ERR_put_error(int, int, int, const char *, int);
+void OPENSSL_free(void *);
+void *OPENSSL_malloc(size_t);
+long SSL_CTX_add_extra_chain_cert(SSL_CTX *, X509 *);
+long SSL_CTX_set1_curves_list(SSL_CTX *, const char *);
+long SSL_CTX_set_max_proto_version(SSL_CTX *, int);
+long SSL_CTX_set_min_proto_version(SSL_CTX *, int);
+long SSL_CTX_set_mode(SSL_CTX *, long);
+long SSL_CTX_set_session_cache_mode(SSL_CTX *, long);
+void SSL_CTX_set_tlsext_servername_callback(SSL_CTX *, int (*)(SSL *, int *, void *));
+long SSL_CTX_set_tlsext_status_cb(SSL_CTX *, int (*)(SSL *, void *));
+long SSL_CTX_set_tmp_dh(SSL_CTX *, DH *);
+long SSL_clear_mode(SSL *, long);
+X509 *SSL_get_peer_certificate(SSL *);
+long SSL_get_tlsext_status_ocsp_resp(SSL *, unsigned char **);
+void SSL_set_tlsext_host_name(SSL *, const char *);
+long SSL_set_tlsext_status_ocsp_resp(SSL *, unsigned char *, int);
+long SSL_set_tlsext_status_type(SSL *, long);
+void sk_X509_free(void *);
+int sk_X509_num(const void *);
+X509 *sk_X509_value(const void *, int);
+"""
+
+# Python functions of these names are given to OpenSSL.
+CALLBACKS = """
+int any_name(const char *, size_t);
+void count_messages(const SSL *, int, int);
+int on_alpn(SSL *, const unsigned char **, unsigned char *, const unsigned char *, unsigned int, void *);
+int on_certificate(SSL *, void *);
+int on_client_hello(SSL *, int *, void *);
+int on_early_data(SSL *, void *);
+SSL_SESSION *on_get_session(SSL *, const unsigned char *, int, int *);
+void on_keylog(const SSL *, const char *);
+void on_message(int, int, int, const void *, size_t, SSL *, void *);
+int on_new_session(SSL *, SSL_SESSION *);
+int on_ocsp_at_a_client(SSL *, void *);
+int on_ocsp_at_a_server(SSL *, void *);
+unsigned int on_psk_client(SSL *, const char *, char *, unsigned int, unsigned char *, unsigned int);
+unsigned int on_psk_server(SSL *, const char *, unsigned char *, unsigned int);
+void on_remove_session(SSL_CTX *, SSL_SESSION *);
+int on_servername(SSL *, int *, void *);
+int on_ticket_key(SSL *, unsigned char *, unsigned char *, void *, void *, int);
+int on_verify(X509_STORE_CTX *, void *);
+
+int on_export(void *, int, void *, void *);
+int on_find(void *, void *);
+void on_free(void *);
+const void *on_gettable(void *);
+int on_has(const void *, int);
+int on_import_ec(void *, int, void *);
+int on_import_ed25519(void *, int, void *);
+int on_import_rsa(void *, int, void *);
+int on_init(void *, const char *, void *, void *);
+int on_match(const void *, const void *, int);
+void *on_new(void *, const char *);
+const char *on_operation_name(int);
+int on_provider_init(void *, void *, void **, void **);
+const void *on_query(void *, int, int *);
+int on_set_params(void *, void *);
+const void *on_settable(void *, void *);
+int on_sign(void *, unsigned char *, size_t *, size_t, const unsigned char *, size_t);
+const void *on_types(int);
+"""
 
 # fmt: off
 NUMBERS = {
@@ -208,3 +283,40 @@ NUMBERS = {
     "SSL_OP_NO_TICKET": 1 << 14,
     "SSL_RECEIVED_SHUTDOWN": 2, "SSL_SENT_SHUTDOWN": 1, "SSL_VERIFY_PEER": 1, "X509_V_ERR_CERT_REJECTED": 28,
 }
+# fmt: on
+
+
+def _pointers(declarations: str) -> dict[str, str]:
+    """By name, the type of a pointer to each function."""
+    found = re.findall(r"^(\w.*?)(\w+)\((.*?)\);$", declarations, re.MULTILINE | re.DOTALL)
+    return {name: f"{returned}(*)({arguments})" for returned, name, arguments in found}
+
+
+SIGNATURES = _pointers(FUNCTIONS + NEWER)
+CALLBACK_TYPES = _pointers(CALLBACKS)
+
+# What _native is compiled from. It was compiled from these if its number is the same.
+_CDEF = "".join(
+    (
+        *(f"typedef ... {name};\n" for name in _TYPES),
+        *(f"#define {name} ...\n" for name in NUMBERS),
+        *(FUNCTIONS, HEADERS, f'extern "Python" {{{CALLBACKS}}}'),
+    )
+)
+NUMBER = zlib.crc32(_CDEF.encode())
+CDEF = f"{_CDEF}\n#define GREENTLS_DECLARATIONS {NUMBER}"
+SOURCE = f"""
+#define OPENSSL_SUPPRESS_DEPRECATED
+#include <openssl/core.h>
+#include <openssl/dh.h>
+#include <openssl/err.h>
+#include <openssl/evp.h>
+#include <openssl/pem.h>
+#include <openssl/provider.h>
+#include <openssl/ssl.h>
+#include <openssl/x509v3.h>
+#if OPENSSL_VERSION_NUMBER < 0x30000000L
+#error "OpenSSL 3.0 or newer is needed"
+#endif
+#define GREENTLS_DECLARATIONS {NUMBER}
+"""

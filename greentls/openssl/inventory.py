@@ -8,7 +8,7 @@ import re
 import zipfile
 
 from greentls.errors import ConfigurationError, UnsupportedOpenSSL
-from greentls.openssl import library, symbols
+from greentls.openssl import foundation, library, symbols
 from greentls.openssl.declarations import SIGNATURES
 
 __all__ = ["cost", "in_wheel", "missing"]
@@ -48,6 +48,11 @@ def missing() -> dict[str, UnsupportedOpenSSL]:
     return found
 
 
+def hidden() -> frozenset[str]:
+    """The functions that cryptography's binding does not export."""
+    return frozenset(name for name in SIGNATURES if not hasattr(foundation.load(foundation.CRYPTOGRAPHY).lib, name))
+
+
 def in_wheel(path: str | os.PathLike[str]) -> tuple[int, list[str], str]:
     """How many of the functions that the binding does not export a wheel's symbol table has; the others; the reason.
 
@@ -60,7 +65,7 @@ def in_wheel(path: str | os.PathLike[str]) -> tuple[int, list[str], str]:
             file = io.BytesIO(archive.read(name))
     except (zipfile.BadZipFile, ValueError):
         raise ConfigurationError(f"--wheel {os.fspath(path)}", "not a wheel of cryptography", "give one") from None
-    wanted, problem = library.hidden, ""
+    wanted, problem = hidden(), ""
     try:
         found = wanted & symbols.read_image(file, wanted).symbols.keys()
     except symbols.Unusable as error:

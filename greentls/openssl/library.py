@@ -1,7 +1,7 @@
 """One way to every function of OpenSSL: ``lib``, with the functions that ``declarations`` names, and ``ffi``.
 
 cryptography's binding exports what its makers know to be used; the set shrinks with each release. So a function of
-``lib`` is the binding's. If the binding does not export it, it is made of others (``MACROS``: the macros of OpenSSL's
+``lib`` is the foundation's. If that does not export it, it is made of others (``MACROS``: the macros of OpenSSL's
 headers, which no library exports), or found by ``symbols`` when it is first called. If ``symbols`` does not find it
 either, the call raises UnsupportedOpenSSL, which names the function and says what to do. Nothing is looked up twice:
 whatever is found takes its place in ``lib``.
@@ -13,11 +13,9 @@ import types
 from collections.abc import Callable
 from typing import Any, NewType, Protocol, TypeVar
 
-from cryptography.hazmat.bindings.openssl.binding import Binding
-
 from greentls.errors import UnsupportedOpenSSL
-from greentls.openssl import symbols
-from greentls.openssl.declarations import NUMBERS, SIGNATURES
+from greentls.openssl import foundation, symbols
+from greentls.openssl.declarations import CALLBACK_TYPES, NUMBERS, SIGNATURES
 
 T = TypeVar("T")
 
@@ -45,8 +43,8 @@ class Memory(Protocol):
     def __exit__(self, *_: object) -> None: ...
 
 
-_binding = Binding()
-ffi: Any = _binding.ffi  # cffi has no types
+_foundation = foundation.current()
+ffi: foundation.Untyped = _foundation.ffi
 lib = types.ModuleType("lib")  # a module: CPython finds the attributes of nothing else as fast
 NULL: Pointer = ffi.NULL  # a pointer of each type
 
@@ -82,7 +80,7 @@ def _callback_ctrl(context: SSL_CTX, command: int, callback: Callback) -> None:
 
 
 class _Elsewhere:
-    """A function that the binding does not export: looked up when it is first called."""
+    """A function that the foundation does not export: looked up when it is first called."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -98,11 +96,13 @@ class _Elsewhere:
 
 
 def choose(name: str, exported: object) -> Function:
-    """The function as a binding exports it, else made of others, else looked up later."""
+    """The function as a foundation exports it, else made of others, else looked up later."""
     return getattr(exported, name, None) or MACROS.get(name) or _Elsewhere(name)
 
 
-lib.__dict__.update(NUMBERS, **{name: choose(name, _binding.lib) for name in SIGNATURES.keys() | MACROS.keys()})
+lib.__dict__.update(NUMBERS, **{name: choose(name, _foundation.lib) for name in SIGNATURES.keys() | MACROS.keys()})
+if _foundation.name == foundation.SYSTEM:
+    symbols.prove_alone(SIGNATURES)
 hidden = frozenset(name for name in SIGNATURES if isinstance(getattr(lib, name), _Elsewhere))
 
 
@@ -128,16 +128,38 @@ def pointer(thing: object) -> int:
     return int(ffi.cast("uintptr_t", thing))
 
 
+Wrapper = Callable[[Callable[..., object]], Callable[..., object]]
+
+
+def as_is(function: Callable[..., object]) -> Callable[..., object]:
+    """Wraps it in nothing."""
+    return function
+
+
 def callback(
-    signature: str, function: Callable[..., object], fatal: object, on_error: Callable[..., object]
-) -> Callback:
-    """A C function pointer that lives as long as the caller keeps it.
+    fatal: object, on_error: Callable[..., object], wrap: Wrapper = as_is
+) -> Callable[[Callable[..., object]], Callback]:
+    """Decorator: a C function pointer, for ever, to a function whose name is among declarations' callbacks.
 
     fatal: what C gets if the arguments or the result cannot be converted, after on_error(type, value, traceback).
+    wrap: what the function is wrapped in.
     """
-    returned = {} if fatal is None else {"error": fatal}
-    made: Callback = ffi.callback(signature, function, onerror=on_error, **returned)
-    return made
+    options: dict[str, object] = {"onerror": on_error} | ({} if fatal is None else {"error": fatal})
+
+    def pointer_to(function: Callable[..., object]) -> Callback:
+        name, function = function.__name__.lstrip("_"), wrap(function)
+        if _foundation.name == foundation.SYSTEM:
+            ffi.def_extern(name, **options)(function)
+            made: Callback = getattr(_foundation.whole, name)
+        else:
+            made = ffi.callback(CALLBACK_TYPES[name], function, **options)
+            _callbacks.append(made)
+        return made
+
+    return pointer_to
+
+
+_callbacks: list[Callback] = []  # cffi frees one together with the Python object, while C may still call it
 
 
 def text(string: object) -> str:

@@ -119,7 +119,7 @@ _keys_to_find: dict[int, PrivateKey] = {}  # by id()
 def _new_key(public_key: bytes) -> Pointer:
     """An EVP_PKEY* of this provider, owned."""
     context = _library_context()
-    parameters, made = ffi.new("void **"), ffi.new("void **")
+    parameters, made = ffi.new("void **"), ffi.new("EVP_PKEY **")
     public = maker = ffi.NULL
     try:
         public = lib.d2i_PUBKEY(ffi.NULL, ffi.new("unsigned char **", ffi.from_buffer(public_key)), len(public_key))
@@ -131,7 +131,7 @@ def _new_key(public_key: bytes) -> Pointer:
         if made[0] == ffi.NULL:
             problem = f"OpenSSL cannot use its public key: {errors.describe(said[-1] if said else 0)[1]}"
             raise ConfigurationError("signing key", problem, "give an EC, RSA or Ed25519 key")
-        return owned(ffi.cast("EVP_PKEY *", made[0]), lib.EVP_PKEY_free)
+        return owned(made[0], lib.EVP_PKEY_free)
     finally:
         lib.EVP_PKEY_CTX_free(maker)
         lib.OSSL_PARAM_free(parameters[0])
@@ -148,31 +148,31 @@ def _second_net(kind: type[BaseException], failure: BaseException, traceback: ob
 
 
 def _callback(
-    signature: str, fatal: Pointer = None, on_error: Callable[..., object] = _second_net
+    fatal: Pointer = None, on_error: Callable[..., object] = _second_net
 ) -> Callable[[Callable[..., object]], library.Callback]:
-    return lambda function: library.callback(signature, function, fatal, on_error)
+    return library.callback(fatal, on_error)
 
 
-@_callback("int(void *, int)", 0)
+@_callback(0)
 def _on_has(key: Pointer, selection: int) -> int:
     return int(not selection & _PRIVATE or pointer(key) in _keys)
 
 
-@_callback("int(void *, void *, int)", 0)
+@_callback(0)
 def _on_match(one: Pointer, other: Pointer, _: int) -> int:
     return int(lib.EVP_PKEY_eq(one, other) == 1)
 
 
-@_callback("int(void *, void *)", 0)
-def _find(_: object, __: object) -> int:
+@_callback(0)
+def _on_find(_: object, __: object) -> int:
     """Whoever exports a key to this function wants to know which one it is; nobody calls it."""
     return 0
 
 
-_FIND = ffi.cast("void *", _find)
+_FIND = ffi.cast("void *", _on_find)
 
 
-@_callback("int(void *, int, void *, void *)", 0)
+@_callback(0)
 def _on_export(key: Pointer, selection: int, take: Pointer, argument: Pointer) -> int:
     if take == _FIND:
         _keys[pointer(key)] = _keys_to_find[pointer(argument)]
@@ -183,32 +183,33 @@ def _on_export(key: Pointer, selection: int, take: Pointer, argument: Pointer) -
 
 
 def _importer(kind: bytes) -> Pointer:
-    @_callback("int(void *, int, void *)", 0)
     def _on_import(key: Pointer, selection: int, parameters: Pointer) -> int:
         maker = lib.EVP_PKEY_CTX_new_from_name(ffi.NULL, kind, ffi.NULL)
+        made = ffi.new("EVP_PKEY **", ffi.cast("EVP_PKEY *", key))
         try:
             return int(
                 maker != ffi.NULL
                 and lib.EVP_PKEY_fromdata_init(maker) == 1
-                and lib.EVP_PKEY_fromdata(maker, ffi.new("void **", key), selection, parameters) == 1
+                and lib.EVP_PKEY_fromdata(maker, made, selection, parameters) == 1
             )
         finally:
             lib.EVP_PKEY_CTX_free(maker)
 
-    return _on_import
+    _on_import.__name__ += f"_{kind.decode().lower()}"
+    return _callback(0)(_on_import)
 
 
-@_callback("const void *(void *)", ffi.NULL)
+@_callback(ffi.NULL)
 def _on_gettable(_: object) -> Pointer:
     return _NO_PARAMETERS
 
 
-@_callback("const void *(int)", ffi.NULL)
+@_callback(ffi.NULL)
 def _on_types(_: int) -> Pointer:
     return _NO_PARAMETERS
 
 
-@_callback("const char *(int)", ffi.NULL)
+@_callback(ffi.NULL)
 def _on_operation_name(_: int) -> Pointer:
     return _OPERATION_NAME
 
@@ -226,7 +227,7 @@ _signatures: dict[int, _Signature] = {}
 _numbers = itertools.count(1)
 
 
-@_callback("void *(void *, const char *)", ffi.NULL)
+@_callback(ffi.NULL)
 def _on_new(_: object, __: object) -> Pointer:
     number, signature = next(_numbers), _Signature()
     context = ffi.cast("void *", number)
@@ -240,12 +241,12 @@ def _free_anyway(kind: type[BaseException], failure: BaseException, traceback: T
     _second_net(kind, failure, traceback)
 
 
-@_callback("void(void *)", on_error=_free_anyway)
+@_callback(on_error=_free_anyway)
 def _on_free(context: Pointer) -> None:
     _signatures.pop(pointer(context), None)
 
 
-@_callback("int(void *, const char *, void *, void *)", 0)
+@_callback(0)
 def _on_init(context: Pointer, digest: Pointer, key: Pointer, parameters: Pointer) -> int:
     """OpenSSL also asks so whether a digest is one that the key can sign by."""
     signature = _signatures[pointer(context)]
@@ -257,7 +258,7 @@ def _on_init(context: Pointer, digest: Pointer, key: Pointer, parameters: Pointe
     return int(_set(signature, parameters))
 
 
-@_callback("int(void *, void *)", 0)
+@_callback(0)
 def _on_set_params(context: Pointer, parameters: Pointer) -> int:
     return int(_set(_signatures[pointer(context)], parameters))
 
@@ -289,7 +290,7 @@ def _read(parameters: Pointer) -> Iterator[tuple[bytes, bytes | int | None]]:
         at += _PARAM.size
 
 
-@_callback("int(void *, unsigned char *, size_t *, size_t, const unsigned char *, size_t)", 0)
+@_callback(0)
 def _on_sign(context: Pointer, out: Pointer, length: Pointer, room: int, message: Pointer, size: int) -> int:
     signature = _signatures[pointer(context)]
     if out == ffi.NULL:
@@ -306,18 +307,18 @@ def _on_sign(context: Pointer, out: Pointer, length: Pointer, room: int, message
     return 1
 
 
-@_callback("const void *(void *, void *)", ffi.NULL)
+@_callback(ffi.NULL)
 def _on_settable(_: object, __: object) -> Pointer:
     return _SETTABLE_PARAMETERS
 
 
-@_callback("const void *(void *, int, int *)", ffi.NULL)
+@_callback(ffi.NULL)
 def _on_query(_: object, operation: int, no_cache: Pointer) -> Pointer:
     no_cache[0] = 0
     return _provided().get(operation, ffi.NULL)
 
 
-@_callback("int(void *, void *, void **, void **)", 0)
+@_callback(0)
 def _on_provider_init(handle: Pointer, _: object, functions: Pointer, context: Pointer) -> int:
     functions[0], context[0] = _PROVIDER, handle
     return 1
@@ -380,7 +381,6 @@ def _provided() -> dict[int, Pointer]:
         _SIGN_SETTABLE_PARAMS: _on_settable,
     }
     importers = {kind: _importer(kind) for kind in _KINDS}
-    _kept.extend(importers.values())
     return {
         _OP_KEYMGMT: _algorithms({_KINDS[kind]: {**keys, _KEY_IMPORT: importers[kind]} for kind in _KINDS}),
         _OP_SIGNATURE: _algorithms({_SIGNATURE: signatures}),

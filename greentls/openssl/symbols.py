@@ -1,13 +1,15 @@
-"""Where OpenSSL's functions are, those included that cryptography's binding does not export.
+"""Where OpenSSL's functions are, those included that the foundation does not export.
 
 greentls must call the very OpenSSL whose SSL_CTX* and SSL* it is handed: the one that cryptography's extension module
-calls. Two ways lead there; neither is taken before the first call of address(), and neither is trusted unproved.
+calls, or `_native`. Two ways lead there; neither is taken before the first call of address(), and neither is trusted
+unproved.
 
-**Linked** (distributions): the extension needs a shared libssl, so dlsym() on the extension's own handle finds every
-function. But the loader binds the extension's calls in global scope first, where a preloaded or embedding program may
-hold another OpenSSL. So OpenSSL_version(), TLS_method(), BIO_s_mem() and their like, which return pointers to static
-data, are called both ways, through dlsym() and through the binding: equal pointers, same library. What is asked for
-later must come out of one of the libraries that those came out of.
+**Linked** (distributions, `_native`): the extension needs a shared libssl, so dlsym() on the extension's own handle
+finds every function. But the loader binds the extension's calls in global scope first, where a preloaded or embedding
+program may hold another OpenSSL. So OpenSSL_version(), TLS_method(), BIO_s_mem() and their like, which return pointers
+to static data, are called both ways, through dlsym() and through the binding: equal pointers, same library. What is
+asked for later must come out of one of the libraries that those came out of. (`_native` calls all of its functions so:
+prove_alone() looks at each.)
 
 **Built in** (the wheels on PyPI): OpenSSL is linked into the extension and hidden from the dynamic linker, but the
 file's ELF ``.symtab`` still names it. A function is at base + st_value. What proves that file and base are right:
@@ -28,7 +30,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import importlib
 import os
 import re
 import struct
@@ -37,7 +38,8 @@ from typing import BinaryIO, NamedTuple
 
 import cryptography
 
-from greentls.errors import UnsupportedOpenSSL
+from greentls.errors import ConfigurationError, UnsupportedOpenSSL
+from greentls.openssl import foundation
 
 __all__ = ["address", "exported", "origin"]
 
@@ -57,6 +59,7 @@ REMEDY = (
     "install cryptography's manylinux or musllinux wheel from PyPI, unstripped, on a 64-bit little-endian system "
     "(pip install --force-reinstall --only-binary :all: cryptography), or a distribution's, linked against libssl"
 )
+NEWER = f"a newer OpenSSL may have it, as cryptography's wheel: unset {foundation.VARIABLE}"
 
 # System V ABI, chapters 4 and 5, 64-bit little-endian.
 _EHDR = struct.Struct("<16sHHIQQQIHHHHHH")
@@ -223,20 +226,10 @@ def _dlsym(handle: ctypes.CDLL, name: str) -> int | None:
 
 
 class _Extension:
-    """cryptography's extension module in this process: the file, its handle, the cffi library within."""
+    """A foundation's extension module in this process: the file, its handle, the cffi library within."""
 
-    def __init__(self) -> None:
-        rust = importlib.import_module("cryptography.hazmat.bindings._rust")
-        try:  # before cryptography 40 the binding was a module of its own
-            binding = importlib.import_module("cryptography.hazmat.bindings._openssl")
-        except ImportError:
-            module, binding = rust, rust._openssl
-        else:
-            module = binding
-        self.lib = binding.lib
-        self.ffi = binding.ffi
-        self.path = module.__file__ or ""
-        self.entry = "PyInit_" + module.__name__.rpartition(".")[2]
+    def __init__(self, of: foundation.Foundation) -> None:
+        self.name, self.ffi, _, self.lib, self.path, self.entry = of
         self.version: str = self.ffi.string(self.lib.OpenSSL_version(0)).decode("ascii", "replace")
 
     @functools.cached_property
@@ -260,7 +253,7 @@ class _Extension:
             arguments = (0,) if name == "OpenSSL_version" else ()
             theirs = ctypes.CFUNCTYPE(ctypes.c_void_p, *[ctypes.c_int for _ in arguments])(where)(*arguments)
             if theirs != int(self.ffi.cast("uintptr_t", ours(*arguments))):
-                raise Unusable(f"{name} of the libssl it is linked with is not the one that the binding calls")
+                raise Unusable(f"{name} of the libssl it is linked with is not the one that it calls")
             bases.add(_base_of(where))
         return frozenset(bases)
 
@@ -281,7 +274,11 @@ class _Extension:
 
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
-_extension = functools.cache(_Extension)
+
+
+@functools.cache
+def _extension() -> _Extension:
+    return _Extension(foundation.current())
 
 
 def exported(name: str) -> int:
@@ -291,8 +288,10 @@ def exported(name: str) -> int:
 
 
 def origin() -> str:
-    """Where the OpenSSL is that cryptography uses: its version and how it comes into the process."""
+    """Which OpenSSL this is: its version and how it comes into the process."""
     extension = _extension()
+    if extension.name == foundation.SYSTEM:
+        return f"{extension.version}, the system's"
     try:
         how = "linked with a shared libssl" if extension.libraries else "built into cryptography's wheel"
     except Unusable as error:
@@ -300,11 +299,22 @@ def origin() -> str:
     return f"{extension.version}, {how}"
 
 
+def prove_alone(names: Collection[str]) -> None:
+    """Raises ConfigurationError if the loader finds another function of one of these names first: a program that has an
+    OpenSSL of its own, or a preloaded one. Some calls would go there, and others to the system's libssl."""
+    extension, everybody = _extension(), ctypes.CDLL(None)
+    for name in names:
+        first = _dlsym(everybody, name)
+        if first is not None and first != _dlsym(extension.handle, name):
+            problem = f"another OpenSSL in this process has {name}, too, and the loader finds that one first"
+            raise ConfigurationError("OpenSSL of 'system'", problem, f"unset {foundation.VARIABLE}")
+
+
 _known: dict[str, int | None] = {}  # None: not there
 
 
 def address(name: str, together: Collection[str] = ()) -> int:
-    """The address of an OpenSSL function in the OpenSSL that cryptography uses. Raises UnsupportedOpenSSL.
+    """The address of an OpenSSL function in the OpenSSL that is used. Raises UnsupportedOpenSSL.
 
     together: functions that will be wanted later, and are looked up in the same pass. A pass over 36 000 symbols costs
     the same for one name as for thirty (15 ms).
@@ -319,10 +329,11 @@ def address(name: str, together: Collection[str] = ()) -> int:
         try:
             found = extension.find(wanted)
         except (Unusable, OSError) as error:
-            problem = f"cryptography's {os.path.basename(extension.path)} does not tell where it is: {error}"
+            problem = f"{extension.name}'s {os.path.basename(extension.path)} does not tell where it is: {error}"
         else:
             _known.update((each, found.get(each)) for each in wanted)
             if name in found:
                 return found[name]
-    versions = f"cryptography {cryptography.__version__}, {extension.version}"
-    raise UnsupportedOpenSSL(name, problem, versions, REMEDY)
+    if extension.name == foundation.SYSTEM:
+        raise UnsupportedOpenSSL(name, problem, origin(), NEWER)
+    raise UnsupportedOpenSSL(name, problem, f"cryptography {cryptography.__version__}, {extension.version}", REMEDY)

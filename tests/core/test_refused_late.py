@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from greentls.core.config import VERIFY_FAIL_IF_NO_PEER_CERT, VERIFY_PEER, TrustAnchors
 from greentls.core.connection import Connection
 from greentls.core.hooks import Hooks
 from greentls.errors import TLSError
-from tests.support.openssl import hide
+from tests.support.openssl import hide, late
 from tests.support.pairs import (
     TLS13,
     Sessions,
@@ -74,7 +76,7 @@ def heard(peer):
 def test_a_verify_hook_that_refuses_a_resumption_says_bad_certificate(pki, version, side):
     here, there = Refusing(pki, version, side).ends()
     move(here, there)
-    assert "bad certificate" in heard(there)
+    assert re.search(late("bad certificate"), heard(there))
 
 
 @both_sides
@@ -98,7 +100,7 @@ def test_another_hook_that_fails_there_says_internal_error(pki, version):
     with pytest.raises(Refused):
         handshake(one, other)
     move(other, one)
-    assert "internal error" in heard(one)
+    assert re.search(late("internal error"), heard(one))
 
 
 def test_a_hook_that_fails_after_the_handshake_says_internal_error(pki):
@@ -112,4 +114,4 @@ def test_a_hook_that_fails_after_the_handshake_says_internal_error(pki):
     with pytest.raises(Refused):
         handshake(one, other)
     move(one, other)
-    assert "internal error" in heard(other)
+    assert re.search(late("internal error"), heard(other))

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from greentls.errors import UnsupportedOpenSSL
-from greentls.openssl import library, provider, pump
+from greentls.openssl import declarations, library, provider, pump
 from greentls.openssl.declarations import NUMBERS, SIGNATURES
 from greentls.openssl.library import MACROS, lib
 from tests.openssl.features import FEATURES
@@ -21,7 +21,7 @@ NAMES = sorted({*SIGNATURES, *MACROS})
 # Modules take these out of lib when they are imported, so a test takes them away before that.
 AT_IMPORT = {
     "BIO_get_mem_data", "BIO_read", "BIO_s_mem", "BIO_write", "ERR_clear_error", "ERR_peek_error", "SSL_do_handshake",
-    "SSL_get_error", "SSL_read", "SSL_write",
+    "SSL_get_error", "SSL_read", "SSL_write", "OpenSSL_version",
 }  # fmt: skip
 # Nor are these taken out of lib where the compiled pump calls them: GREENTLS_PURE=1 runs with the plain one.
 BY_THE_PUMP = (
@@ -32,9 +32,9 @@ BY_THE_PUMP = (
     if pump.COMPILED
     else set()
 )  # fmt: skip
-LATER = sorted(set(NAMES) - AT_IMPORT - BY_THE_PUMP)
-if not library.have("X509_VERIFY_PARAM_set1_host_input_validation"):  # which OpenSSL 4.0 brought, with the need for it
-    LATER.remove("X509_VERIFY_PARAM_set1_host_input_validation")
+LATER = sorted(filter(library.have, set(NAMES) - AT_IMPORT - BY_THE_PUMP))
+if openssl.lib.OpenSSL_version_num() < 0x30500000:
+    LATER.remove("EVP_PKEY_set_type")  # for groups that it does not have
 # They free, also where nobody would hear of an exception.
 FREE = {
     "BIO_free", "DH_free", "EVP_PKEY_free", "SSL_CTX_free", "SSL_SESSION_free", "SSL_free", "SSL_set_shutdown",
@@ -103,14 +103,12 @@ def test_a_function_that_is_nowhere_is_named_or_not_missed(pki, users, name, mon
 PROGRAM = """
 import sys, types
 from pathlib import Path
-import OpenSSL.SSL  # which has the binding as it is
-from cryptography.hazmat.bindings.openssl.binding import Binding
-exported = Binding.lib
-there = vars(exported).keys() - set(sys.argv[2:]) if len(sys.argv) > 2 else ()
-Binding.lib = types.SimpleNamespace(**{name: getattr(exported, name) for name in there})
-from greentls.openssl.library import lib
+from greentls.openssl import foundation
+real = foundation.current()
+there = set(dir(real.lib)) - set(sys.argv[2:]) if len(sys.argv) > 2 else ()
+foundation._current = real._replace(lib=types.SimpleNamespace(**{name: getattr(real.lib, name) for name in there}))
 from tests.support import openssl
-openssl.lib = exported
+openssl.lib = openssl.everything(real)
 from tests.openssl.features import FEATURES
 from tests.support.helpers import Pki
 pki = Pki(Path(sys.argv[1]))
@@ -122,6 +120,12 @@ for feature in FEATURES:
 @pytest.mark.parametrize("names", [(), *zip(sorted(AT_IMPORT))], ids=["all", *sorted(AT_IMPORT)])
 def test_all_of_them_together_are_found(tmp_path, names):
     subprocess.run([sys.executable, "-c", PROGRAM, str(tmp_path), *names], cwd=ROOT, check=True, timeout=60)
+
+
+def test_nothing_is_missing_but_what_came_later():
+    missing = {name for name in NAMES if not library.have(name)}
+    assert missing <= {name for name in SIGNATURES if f"{name}(" in declarations.NEWER}
+    assert openssl.lib.OpenSSL_version_num() < 0x40000000 or not missing
 
 
 def test_the_numbers_are_openssls():

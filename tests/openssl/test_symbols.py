@@ -17,7 +17,7 @@ import pytest
 from elftools.elf.elffile import ELFFile
 
 from greentls.errors import UnsupportedOpenSSL
-from greentls.openssl import symbols
+from greentls.openssl import foundation, symbols
 from greentls.openssl.declarations import SIGNATURES
 from tests.support.helpers import ROOT
 
@@ -29,8 +29,9 @@ THERE = ("BIO_ctrl", "EVP_MAC_CTX_set_params", "OPENSSL_sk_num", "SSL_CTX_ctrl",
 @pytest.fixture
 def extension(monkeypatch: pytest.MonkeyPatch) -> Any:
     """cryptography's extension with OpenSSL built in, nothing looked up yet; a test may give it another path."""
-    extension = symbols._extension()
+    extension = symbols._Extension(foundation.load(foundation.CRYPTOGRAPHY))
     assert not extension.libraries, "cryptography is linked against a shared libssl: the tests run over its wheel"
+    monkeypatch.setattr(symbols, "_extension", lambda: extension)
     monkeypatch.setattr(symbols, "_known", {})
     return extension
 
@@ -152,7 +153,7 @@ import ctypes, sys
 if sys.version_info < (3, 10): sys.exit(77)
 try: import cryptography
 except ImportError: sys.exit(77)
-from greentls.openssl import symbols
+from greentls.openssl import foundation, symbols
 from greentls.openssl.declarations import SIGNATURES
 if not symbols._extension().libraries: sys.exit(77)
 libssl = ctypes.CDLL("libssl.so.3")
@@ -167,7 +168,10 @@ for name in ("malloc", "SSL_new\\0"):
     for path in (os.path.join(sys.base_prefix, "bin"), os.defpath):
         python = shutil.which("python3", path=path)
         if python:
-            command, environment = [python, "-c", program], {**os.environ, "PYTHONPATH": str(ROOT)}
+            command, environment = (
+                [python, "-c", program],
+                {**os.environ, "PYTHONPATH": str(ROOT), "GREENTLS_OPENSSL": ""},
+            )
             done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
             assert done.returncode in (0, 77), done.stderr
             if not done.returncode:
