@@ -82,7 +82,6 @@ class TLSStream:
     closed = False
     _shut = False  # for sending: shut()
     _idle: gevent.core.timer | None = None  # the timer that waits for an opportunity
-    _received_when_looked = -1
 
     def __init__(
         self,
@@ -100,6 +99,7 @@ class TLSStream:
         self._readable, self._writable = watchers  # io watchers; those that are missing are made at the first wait
         self._hub = get_hub()
         self._free = [_HANDSHAKE, _SEND, _RECEIVE]
+        self._received_when_looked = -1  # by _give_back(). An attribute that comes later has CPython 3.11 make a dict
         self.use(connection)
         if sock.family in _INTERNET:
             # Flights are whole: Nagle's algorithm only makes a TLS 1.3 ticket wait for the peer's delayed ACK.
