@@ -83,5 +83,5 @@ def test_importing_greentls_patches_nothing_and_wire_needs_neither_gevent_nor_op
         "assert (ssl.SSLContext, ssl.SSLSocket, socket.socket) == before\n"
         "print('good')\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
     assert (done.stdout, done.stderr) == ("good\n", "")

@@ -58,7 +58,7 @@ class Certificates:
         return None
 
     async def _connect(self):
-        databases.append(await aiosqlite.connect(self._path, timeout=60))
+        databases.append(await aiosqlite.connect(self._path, timeout=600))
         return databases[-1]
 
 

@@ -50,9 +50,9 @@ def with_redis(context, ca, port):
     client.connection_pool.release(connection)
     with client.pubsub() as listener:
         listener.subscribe("channel")
-        first = listener.get_message(timeout=30)
+        first = listener.get_message(timeout=PATIENCE)
         client.publish("channel", "news")
-        second = listener.get_message(timeout=30)
+        second = listener.get_message(timeout=PATIENCE)
     client.close()
     return {
         **found,
@@ -84,9 +84,9 @@ async def converse(port, context):
         async with client.pubsub() as listener:
             await listener.subscribe("channel")
             tls = listener.connection._writer.get_extra_info("ssl_object")
-            first = await listener.get_message(timeout=30)
+            first = await listener.get_message(timeout=PATIENCE)
             await client.publish("channel", "news")
-            second = await listener.get_message(timeout=30)
+            second = await listener.get_message(timeout=PATIENCE)
         await pool.aclose()
     assert answers == [value] * 20
     assert [first["type"], second["data"]] == ["subscribe", b"news"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.programs.program import facts
+from tests.support.helpers import PATIENCE
 
 
 @pytest.fixture(scope="module")
@@ -15,7 +16,7 @@ def port(start, pki):
 def messages(port, **sslopt):
     import websocket
 
-    connection = websocket.create_connection(f"wss://localhost:{port}/", sslopt=sslopt, timeout=30)
+    connection = websocket.create_connection(f"wss://localhost:{port}/", sslopt=sslopt, timeout=PATIENCE)
     try:
         sent = [f"{number} ".encode() * 10_000 for number in range(20)]
         for each in sent:

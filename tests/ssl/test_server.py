@@ -326,11 +326,11 @@ class TestPywsgi:
                 print(page.splitlines()[-1].decode(), sock.version())
                 sock.close()
             job = gevent.spawn(get)
-            job.join(20)
+            job.join(200)
             job.get(block=False)
             server.stop(1)
         """
         done = subprocess.run(
-            [sys.executable, "-W", "error", "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=60
+            [sys.executable, "-W", "error", "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=300
         )
         assert (done.stdout, done.stderr) == ("a page TLSv1.3\n", "")

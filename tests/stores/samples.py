@@ -30,7 +30,7 @@ URLS = {
 
 def read_all(memcached):
     """Every value that memcached has, whatever the key."""
-    with socket.create_connection((memcached.host, memcached.port), 5) as sock, sock.makefile("rwb") as file:
+    with socket.create_connection((memcached.host, memcached.port), 120) as sock, sock.makefile("rwb") as file:
         file.write(b"lru_crawler metadump all\r\n")
         file.flush()
         keys = []

@@ -11,6 +11,7 @@ from greentls.hub import here
 from greentls.stores import SessionStore
 from greentls.stores.memcached import RELATIVE_LIMIT
 from tests.stores.samples import ID, OTHER, SESSION
+from tests.support.helpers import PATIENCE
 from tests.support.hubs import Job, together, under_each_hub
 
 
@@ -88,7 +89,7 @@ class TestContract:
 class TestTimeAndThreads:
     def test_a_session_is_gone_after_its_lifetime(self, store):
         store.put(ID, SESSION, 0.5)
-        with gevent.Timeout(30):
+        with gevent.Timeout(PATIENCE):
             while store.get(ID) is not None:
                 gevent.sleep(0.05)
 
@@ -106,6 +107,6 @@ class TestTimeAndThreads:
 
         thread = threading.Thread(target=run)
         thread.start()
-        thread.join(30)
+        thread.join(PATIENCE)
         assert answers == [SESSION]
         assert store.get(ID) == SESSION

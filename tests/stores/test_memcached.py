@@ -84,7 +84,7 @@ class TestMemcached:
     def test_one_that_was_restarted_is_found_again_by_the_next_call(self, memcached):
         """hazard: every idle connection of the pool is dead, and each would cost an error."""
         store = MemcachedStore([(memcached.host, memcached.port)])
-        gevent.joinall([gevent.spawn(store.get, ID) for _ in range(20)], timeout=30, raise_error=True)
+        gevent.joinall([gevent.spawn(store.get, ID) for _ in range(20)], timeout=PATIENCE, raise_error=True)
         memcached.kill()
         memcached.restart()
         assert store.get(ID) is None
@@ -98,7 +98,7 @@ class TestMemcached:
         with pytest.raises(ConnectionError, match=str(memcached.port)):
             store.get(ID)
         memcached.restart()
-        with gevent.Timeout(30):
+        with gevent.Timeout(PATIENCE):
             while True:
                 try:
                     assert store.get(ID) is None
@@ -127,14 +127,14 @@ class TestMemcached:
                 failures += 1
 
         jobs = [gevent.spawn(lookup, session_id) for session_id in ids]
-        gevent.joinall(jobs, timeout=30, raise_error=True)
+        gevent.joinall(jobs, timeout=PATIENCE, raise_error=True)
         assert sum(job.value == SESSION for job in jobs) == kept
         assert failures <= 40 - kept
         for session_id in ids:  # all of them on the node that is left
             store.put(session_id, SESSION, 60)
         assert [store.get(session_id) for session_id in ids] == [SESSION] * 40
         second.restart()
-        with gevent.Timeout(30):
+        with gevent.Timeout(PATIENCE):
             while int(second.stats()["cmd_get"]) < 1:
                 lookup(ids[0]), [lookup(each) for each in ids]
                 gevent.sleep(0.1)
@@ -189,7 +189,7 @@ class TestMemcached:
     def test_more_greenlets_than_the_pool_wait_for_their_turn(self, memcached):
         store = MemcachedStore([(memcached.host, memcached.port)], pool=3)
         jobs = [gevent.spawn(store.get, ID) for _ in range(100)]
-        gevent.joinall(jobs, timeout=30, raise_error=True)
+        gevent.joinall(jobs, timeout=PATIENCE, raise_error=True)
         assert int(memcached.stats()["total_connections"]) < 3 + 20  # some are the fixture's own
         store.close()
 

@@ -223,7 +223,7 @@ class Memcached:
         return dict(line.split(" ", 2)[1:] for line in lines if line.startswith("STAT "))
 
     def _ask(self, command: bytes) -> bytes:
-        with socket.create_connection((self.host, self.port), 5) as sock:
+        with socket.create_connection((self.host, self.port), PATIENCE) as sock:
             sock.sendall(command)
             answer = b""
             while not answer.endswith((b"END\r\n", b"OK\r\n", b"ERROR\r\n")):
