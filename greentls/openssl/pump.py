@@ -225,14 +225,15 @@ class PlainPump:
             self._admitted(name)  # run() notes it, when it is inside
 
     def _admitted(self, name: str) -> Entrant:
-        """A weak reference to the running greenlet, which is another one than before."""
-        me, thread = getcurrent(), current_thread()
-        if (me is self.hub and name != "shutdown") or (self.waits and self.waits == thread):
+        """A weak reference to the running greenlet, which is another one than before. See _current_thread() for why
+        this frame, which is part of a refusal's traceback, keeps no other."""
+        entrant, thread = weakref.ref(getcurrent()), current_thread()
+        if (entrant() is self.hub and name != "shutdown") or (self.waits and self.waits == thread):
             raise self.refusal(name)
         self.thread = self.thread or thread
         if self.thread != thread:
             raise self.refusal(name)
-        return weakref.ref(me)
+        return entrant
 
     def _left(self) -> None:
         self.awaited = False
