@@ -10,17 +10,15 @@ import socket
 from contextlib import suppress
 
 from common import BACKLOG, announce, arguments, end_with_stdin
-from OpenSSL import SSL
 
+from greentls.certificates import CertificateChain
 from greentls.openssl import contexts
 from greentls.openssl.library import ffi, lib
 
 given = arguments()
-context = SSL.Context(SSL.TLS_SERVER_METHOD)
-context.use_certificate_chain_file(given.certificate)
-context.use_privatekey_file(given.key)
-raw_context = contexts.raw(context)
-lib.SSL_CTX_set_mode(raw_context, lib.SSL_MODE_RELEASE_BUFFERS)
+context = contexts.new()
+chain = CertificateChain.load(given.certificate, given.key)
+contexts.use_certificate(context, chain.der, chain.private_key)
 MEMORY, RECORD, FLIGHT = lib.BIO_s_mem(), 16384, 65536
 plain, sealed = ffi.new("char[]", RECORD), ffi.new("char[]", FLIGHT)
 poller = select.epoll()
@@ -30,7 +28,7 @@ connections: dict[int, list] = {}  # by descriptor: socket, SSL, incoming, outgo
 def admit(sock: socket.socket) -> None:
     sock.setblocking(False)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    ssl, incoming, outgoing = lib.SSL_new(raw_context), lib.BIO_new(MEMORY), lib.BIO_new(MEMORY)
+    ssl, incoming, outgoing = lib.SSL_new(context), lib.BIO_new(MEMORY), lib.BIO_new(MEMORY)
     lib.SSL_set_bio(ssl, incoming, outgoing)
     lib.SSL_set_accept_state(ssl)
     connections[sock.fileno()] = [sock, ssl, incoming, outgoing, False]
