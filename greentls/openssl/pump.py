@@ -106,31 +106,40 @@ class PlainPump:
     context: the address of an SSL_CTX, which others keep. server_side: which side it is. Raises MemoryError.
     """
 
-    name = ""  # of the operation that runs, or that ran last
-    dead = ""  # why, once an operation failed for good
-    failure: BaseException | None = None  # what a callback raised while the operation runs
-    established = False  # the handshake is done as far as it must be for data
-    writable = False  # the same, and close_notify has not been said
-    hub: object = None  # a greenlet that must not wait, and so must not enter. It may say close_notify
-    thread: Thread = 0  # that of the first operation
-    waits: Thread = 0  # the one that waits for another one's operation, from before that begins until it is back
-    # Runs a callback's function, if that is not to run in the thread that OpenSSL runs in.
-    ask: Callable[..., Any] | None = None  # Any: what that returns
-    eof = False  # the peer's ciphertext has ended
-    attended = eager = False
-    awaited = False  # somebody waits until nobody is inside any more: tell_those_who_wait()
-    bulky = False  # the BIOs have grown
-    whole_records = False
-    received = 0  # receives so far
-    budget = TURN
-    messages = 0  # post-handshake messages since there was data
-    _socket: Any = None  # Any: what attach() was given, or _Closed
-    _rest: memoryview[int] | None = None  # of what was taken out of the outgoing BIO: what the socket did not take
-    _emptied = False
-    _header = b""  # of the next record, as far as it has come
-    _missing = 0  # bytes of the record whose header has come
+    # More than 30 attributes in a dictionary would be looked up by name, each time.
+    __slots__ = (
+        "_emptied", "_free", "_header", "_held", "_missing", "_rest", "_socket", "ask", "attended", "awaited",
+        "budget", "bulky", "dead", "drained_at", "eager", "entrant", "eof", "established", "failure", "hub",
+        "incoming", "messages", "name", "outgoing", "received", "server_side", "ssl", "thread", "waits",
+        "whole_records", "writable",
+    )  # fmt: skip
 
     def __init__(self, context: int, server_side: bool) -> None:
+        self.name = ""  # of the operation that runs, or that ran last
+        self.dead = ""  # why, once an operation failed for good
+        self.failure: BaseException | None = None  # what a callback raised while the operation runs
+        self.established = False  # the handshake is done as far as it must be for data
+        self.writable = False  # the same, and close_notify has not been said
+        self.hub: object = None  # a greenlet that must not wait, and so must not enter. It may say close_notify
+        self.thread: Thread = 0  # that of the first operation
+        # The one that waits for another one's operation, from before that begins until it is back.
+        self.waits: Thread = 0
+        # Runs a callback's function, if that is not to run in the thread that OpenSSL runs in.
+        self.ask: Callable[..., Any] | None = None  # Any: what that returns
+        self.eof = False  # the peer's ciphertext has ended
+        self.attended = self.eager = False
+        self.awaited = False  # somebody waits until nobody is inside any more: tell_those_who_wait()
+        self.bulky = False  # the BIOs have grown
+        self.whole_records = False
+        self.received = 0  # receives so far
+        self.budget = TURN
+        self.messages = 0  # post-handshake messages since there was data
+        self._socket: Any = None  # Any: what attach() was given, or _Closed
+        # Of what was taken out of the outgoing BIO: what the socket did not take.
+        self._rest: memoryview[int] | None = None
+        self._emptied = False
+        self._header = b""  # of the next record, as far as it has come
+        self._missing = 0  # bytes of the record whose header has come
         self.ssl, self.incoming, self.outgoing = connections.new(context, server_side)
         self.server_side = server_side
         # OpenSSL would only say that it wants to read if nothing was received since it last did. These are two counts
