@@ -7,13 +7,19 @@ BIN    := $(VENV)/bin
 .PHONY: memcached tools clean
 .DEFAULT_GOAL := help
 
+# make test FOUNDATION=system: over the system's libssl, through greentls.openssl._native
+ifeq ($(FOUNDATION),system)
+export GREENTLS_OPENSSL := system
+NATIVE := greentls/openssl/_native.abi3.so
+endif
+
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 12
 
 run: $(VENV)/.installed  ## the HTTPS demo on https://localhost:8443
 	$(BIN)/python -m greentls serve --bind localhost:8443
 
-test: $(VENV)/.installed-test memcached tools benchmarks/load benchmarks/floor  ## every test
+test: $(VENV)/.installed-test $(NATIVE) memcached tools benchmarks/load benchmarks/floor  ## every test; FOUNDATION=system: over the system's OpenSSL
 	$(BIN)/python -m pytest -n auto --dist loadfile $(TESTS)
 
 check:  ## lint, types and the tests that need nothing but Python and little time, in a minute
@@ -87,11 +93,16 @@ benchmarks/load benchmarks/floor: %: %.c
 	@sh tests/need.sh /usr/include/openssl/ssl.h libssl-dev
 	cc -O2 -Wall -Wextra -o $@ $< -lssl -lcrypto
 
+greentls/openssl/_native.abi3.so: setup.py greentls/openssl/declarations.py | $(VENV)/.installed-test
+	@sh tests/need.sh /usr/include/openssl/ssl.h libssl-dev
+	GREENTLS_OPENSSL=system $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+
 memcached:
 	@sh tests/need.sh memcached memcached
 
 tools:
 	@sh tests/need.sh openssl openssl
+	@sh tests/need.sh /usr/include/openssl/ssl.h libssl-dev
 	@sh tests/need.sh curl curl
 	@sh tests/need.sh wget wget
 	@sh tests/need.sh h2load nghttp2-client
