@@ -36,7 +36,7 @@ def test_one_that_was_not_built_says_how_to_build_it(monkeypatch):
         raise ImportError(name)
 
     monkeypatch.setattr(foundation, "import_module", absent)
-    with pytest.raises(ConfigurationError, match="libssl-dev.*GREENTLS_OPENSSL=system"):
+    with pytest.raises(ConfigurationError, match=r"libssl-dev.*GREENTLS_OPENSSL=system"):
         foundation.load(foundation.SYSTEM)
 
 
