@@ -36,7 +36,7 @@ HERE = Path(__file__).parent
 # Directories, files and fixtures whose tests have a mark; single tests have it by a decorator.
 MARKED = {
     "programs": {
-        *("benchmarks", "examples", "interop", "programs", "cli/test_resumption.py"),
+        *("benchmarks", "examples", "interop", "programs", "cli/test_resumption.py", "keys/test_key_files.py"),
         *("memcached", "memcacheds", "softhsm"),
     },
     "long": {
