@@ -4,13 +4,15 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 
 .PHONY: help run check check-tests test coverage test-all test-cpython lint types docs dist chaos fuzz sanitize adversary bogo soak bench
-.PHONY: memcached tools clean
+.PHONY: test-pure test-system versions memcached tools clean
 .DEFAULT_GOAL := help
 
 # make test FOUNDATION=system: over the system's libssl, through greentls.openssl._native
 ifeq ($(FOUNDATION),system)
 export GREENTLS_OPENSSL := system
 NATIVE := greentls/openssl/_native.abi3.so
+# It is built after its headers have been installed.
+$(VENV)/.installed-test: GREENTLS_OPENSSL :=
 endif
 
 help:  ## this list
@@ -40,6 +42,9 @@ coverage: $(VENV)/.installed-test  ## the lines of greentls that tests run; fail
 versions:  ## check's tests with older versions of what greentls needs; VERSIONS=oldest PYTHON=python3.10
 	PIP_CONSTRAINT=$(CURDIR)/tests/versions/$(or $(VERSIONS),oldest).txt $(MAKE) --no-print-directory check-tests \
 		VENV=.venv-$(or $(VERSIONS),oldest)-$(notdir $(PYTHON))
+
+test-system:  ## what stands on OpenSSL, over the system's
+	$(MAKE) --no-print-directory test FOUNDATION=system TESTS="tests/openssl tests/core"
 
 test-pure: $(VENV)/.installed-test  ## what stands on the pump, without the compiled one
 	GREENTLS_PURE=1 $(BIN)/python -m pytest -q -n auto --dist loadfile tests/openssl tests/core tests/bounds tests/test_stream.py

@@ -82,11 +82,11 @@ def facts() -> dict[str, str]:
 
 
 def versions() -> dict[str, str]:
-    from cryptography.hazmat.backends.openssl.backend import backend
+    from greentls.openssl import symbols
 
     known = {
         "Python": platform.python_version(),
-        "greentls' OpenSSL": backend.openssl_version_text(),
+        "greentls' OpenSSL": symbols.origin(),
         "Python's OpenSSL": ssl.OPENSSL_VERSION,
     }
     for package in ("greentls", "gevent", "greenlet", "cryptography", "pyopenssl", "eventlet", "uvloop"):

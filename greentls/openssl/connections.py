@@ -284,12 +284,15 @@ def alpn_protocol(ssl: SSL) -> bytes:
 def group_name(ssl: SSL) -> str | None:
     """The key-exchange group agreed on. Only after the handshake: OpenSSL reads a session that is not there before.
 
-    None if there was none, and with OpenSSL before 3.2, which has no such function.
+    None if there was none, and where OpenSSL's functions for it are hidden.
     """
     try:
         return text(lib.SSL_get0_group_name(ssl)) or None
-    except UnsupportedOpenSSL:
-        return None
+    except UnsupportedOpenSSL:  # OpenSSL before 3.2
+        try:
+            return text(lib.SSL_group_to_name(ssl, lib.SSL_ctrl(ssl, _GET_NEGOTIATED_GROUP, 0, NULL))) or None
+        except UnsupportedOpenSSL:
+            return None
 
 
 def version(ssl: SSL) -> str:

@@ -144,6 +144,7 @@ int SSL_get_shutdown(const SSL *);
 int SSL_get_verify_mode(const SSL *);
 long SSL_get_verify_result(const SSL *);
 const char *SSL_get_version(const SSL *);
+const char *SSL_group_to_name(SSL *, int);
 SSL *SSL_new(SSL_CTX *);
 int SSL_pending(const SSL *);
 int SSL_read(SSL *, void *, int);

@@ -17,7 +17,7 @@ __all__ = ["cost", "in_wheel", "missing"]
 _USERS = [
     # Others serve in their stead, or only memory is lost.
     (r"BIO_ctrl|BUF_MEM_|CRYPTO_|ERR_(new|set_)|OSSL_ERR_|SSL_CTX_callback_ctrl|SSL_get1_peer_c|SSL_get0_group_", ""),
-    (r"SSL_ctrl|SSL_set_info_c|ossl_statem_|EVP_PKEY_set_type|X509_VERIFY_PARAM_set1_host_input_", ""),
+    (r"SSL_ctrl|SSL_group_to_|SSL_set_info_c|ossl_statem_|EVP_PKEY_set_type|X509_VERIFY_PARAM_set1_host_input_", ""),
     (r"EVP_PKEY_(?!free)|OSSL_|d2i_PUBKEY", "signing keys (greentls.keys)"),
     (r"EVP_|SSL_CTX_set_tlsext_ticket_", "ticket keys"),
     (r"SSL_(CTX_set_)?client_hello_", "client_hello_callback and sni_callback"),

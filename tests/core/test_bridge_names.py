@@ -12,7 +12,7 @@ from greentls.core.config import VERIFY_FAIL_IF_NO_PEER_CERT, VERIFY_PEER, Trust
 from greentls.core.connection import Connection
 from greentls.core.hooks import Hooks
 from greentls.errors import TLSError, UnsupportedOpenSSL
-from greentls.openssl import client_hello, library
+from greentls.openssl import client_hello
 from greentls.sessions.server import SessionCache
 from greentls.stores.memcached import MemcachedStore
 from greentls.stores.memory import MemoryStore
@@ -175,8 +175,7 @@ def test_what_a_switch_takes_along_and_what_stays(pki, pairs_of_names):
         ways[version] = there
         assert here.alpn_protocol == b"second"
         assert here.peer_certificates[0] == certificate(pairs_of_names["a.example"])
-        groups = ("P-256", "secp256r1", "prime256v1") if library.have("SSL_get0_group_name") else (None,)
-        assert there.group in groups, "the groups stay"
+        assert there.group in ("P-256", "secp256r1", "prime256v1"), "the groups stay"
         assert there.peer_certificates[0] == certificate(own), "the stricter verify mode holds"
     assert [each.version for each in ways.values()] == ["TLSv1.2", "TLSv1.3"], "the versions stay"
     assert all("CHACHA20" in each.cipher[0] for each in ways.values()), "the ciphers are the second's"

@@ -60,7 +60,7 @@ def handshakes(pki):
 def a_group(pki):
     here = client(client_context(pki, TLS13, groups="prime256v1"))
     handshake(here, Connection(server_context(pki)))
-    assert here.group in (None, "prime256v1", "secp256r1")  # None before OpenSSL 3.2
+    assert here.group in (None, "prime256v1", "secp256r1")  # None where its functions are hidden
 
 
 def settings(pki):
@@ -148,6 +148,7 @@ def sessions(pki):
             Session.from_bytes(b"none")
         session = Session.from_bytes(bytes(here.session))
         assert session.resumable and session.id and session.server_name == "localhost"
+        assert session.copy() == session
         assert 0 < session.remaining <= session.lifetime and time.time() - session.made < 60
         assert (session.alpn_protocol, session.max_early_data, session.id_context) == (b"", 0, b"")
         assert session.has_ticket is (version == TLS13) and session.ticket_lifetime_hint >= 0

@@ -46,7 +46,7 @@ SITUATIONS = [
     lambda monkeypatch: None,
     lambda monkeypatch: take_from_binding(monkeypatch, *MACROS),
     lambda monkeypatch: hide(
-        monkeypatch, "OSSL_ERR_STATE_new", "SSL_set_info_callback"
+        monkeypatch, "OSSL_ERR_STATE_new", "SSL_get0_group_name", "SSL_set_info_callback"
     ),  # OpenSSL 3.0, cryptography 44
     lambda monkeypatch: (hide(monkeypatch, "OSSL_ERR_STATE_new"), take_from_binding(monkeypatch, "ERR_put_error")),
 ]

@@ -96,7 +96,7 @@ else:
 
     @pytest.mark.parametrize("load", [CertificateChain.load, lambda pair: own_context().load_cert_chain(pair)])
     def test_ml_dsa_is_refused_when_it_is_loaded(load):
-        with pytest.raises((ConfigurationError, ssl.SSLError), match=r"mldsa65\.pem.*newer cryptography"):
+        with pytest.raises((ConfigurationError, ssl.SSLError), match=r"mldsa65\.pem.*(newer|another)"):
             load(PAIR)
 
 
