@@ -304,3 +304,23 @@ def test_tls_in_tls(run, server_context, client_context):
             await asyncio.sleep(0)
 
     run(main())
+
+
+def test_a_peer_that_never_says_hello_ends_at_the_handshake_timeout(run, server_context, client_context):
+    """Whichever side waits for it. A client's error is the standard library's."""
+
+    async def main(port):
+        for module, context in ((asyncio, ssl.create_default_context()), (aio, client_context)):
+            with pytest.raises(ConnectionAbortedError):
+                await module.open_connection(
+                    "127.0.0.1", port, ssl=context, server_hostname="localhost", ssl_handshake_timeout=0.05
+                )
+        server = await aio.start_server(echo, "127.0.0.1", 0, ssl=server_context, ssl_handshake_timeout=0.05)
+        async with server:
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.sockets[0].getsockname()[1])
+            assert await reader.read() == b""
+            writer.close()
+            await writer.wait_closed()
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        run(main(silent.getsockname()[1]))
