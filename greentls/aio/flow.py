@@ -74,7 +74,7 @@ class Flow(transports._FlowControlMixin, asyncio.Transport):
 
     def _end(self, error: BaseException | None) -> None:
         """Nothing moves from now on."""
-        raise NotImplementedError
+        raise NotImplementedError  # TLSTransport does it, which knows how a connection ends
 
     # -- the loop ------------------------------------------------------------------------------------------------------
 

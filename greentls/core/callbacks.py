@@ -23,7 +23,7 @@ from greenlet import getcurrent
 from greentls.core.bridge import Operation, guarded, occupant, occupants, second_net
 from greentls.core.handshake import UNREAD, Unread
 from greentls.core.hooks import HookConnection, Hooks
-from greentls.core.session import Session
+from greentls.core.session import TLS13, Session
 from greentls.errors import TLSError, UnsupportedOpenSSL, WireError
 from greentls.keys.signer import Signer
 from greentls.openssl import client_hello, connections, contexts, library, provider, stacks
@@ -59,7 +59,6 @@ _GO_ON, _REFUSE = 1, 0  # SSL_CLIENT_HELLO_SUCCESS, SSL_CLIENT_HELLO_ERROR
 _NAME_HEADER = struct.Struct(">HBH")  # ServerNameList's length, NameType, HostName's length
 _TOO_SHORT, _LONGEST = _NAME_HEADER.size, _NAME_HEADER.size + connections.MAX_SERVER_NAME  # what OpenSSL takes
 _MESSAGE_DONE = lib.SSL_CB_ACCEPT_EXIT, lib.SSL_CB_CONNECT_EXIT
-_TLS13 = 0x0304
 _TICKET_IV = 16  # bytes, EVP_MAX_IV_LENGTH: what AES-CBC has
 
 
@@ -251,7 +250,7 @@ def _on_ticket_key(
         ffi.memmove(iv, os.urandom(_TICKET_IV), _TICKET_IV)
     contexts.use_ticket_key(cipher, mac, key.aes, key.hmac, iv, bool(seal))
     # A TLS 1.3 ticket is used once (RFC 8446 C.4), and after a 1 the client would get no other.
-    return 2 if not seal and (renew or connections.protocol_version(operation.ssl) >= _TLS13) else 1
+    return 2 if not seal and (renew or connections.protocol_version(operation.ssl) >= TLS13) else 1
 
 
 @_hook(0)

@@ -28,7 +28,7 @@ from greentls.core.callbacks import count_messages, verify_resumption
 from greentls.core.config import VERIFY_POST_HANDSHAKE, Config
 from greentls.core.handshake import FRESH, HANDSHAKING, Handshake, Unread
 from greentls.core.hooks import HookConnection, Hooks, Owner
-from greentls.core.session import Session
+from greentls.core.session import TLS13, Session
 from greentls.errors import ConfigurationError, TLSError, UnexpectedEOF, WantRead
 from greentls.openssl import bios, connections
 from greentls.openssl.library import pointer
@@ -36,7 +36,7 @@ from greentls.openssl.pump import BOTH, CLOSED, DONE, ENDED, WANT_READ, nobody
 
 __all__ = ["Connection"]
 
-_TLS13, _OP_NO_TLS13 = 0x0304, 1 << 29  # SSL_CTX_set_options(3)
+_OP_NO_TLS13 = 1 << 29  # SSL_CTX_set_options(3)
 
 
 class Connection(Operation):
@@ -235,7 +235,7 @@ class Connection(Operation):
         protocol (RFC 8446 4.2.10)."""
         # Where OpenSSL would silently make another session, or these two differ, it fails over the early data.
         config, session = self.config, self.session
-        if config.options & _OP_NO_TLS13 or 0 < config.maximum_version < _TLS13:
+        if config.options & _OP_NO_TLS13 or 0 < config.maximum_version < TLS13:
             return 0
         if session is None or not session.resumable or session.remaining <= 0:
             return 0
@@ -380,7 +380,7 @@ class Connection(Operation):
     @property
     def tls13(self) -> bool:
         """TLS 1.3, agreed on or, before that, to be offered."""
-        return connections.protocol_version(self.ssl) >= _TLS13
+        return connections.protocol_version(self.ssl) >= TLS13
 
     @property
     def version(self) -> str | None:

@@ -5,7 +5,6 @@ Each verb enters OpenSSL, sends what it has for the peer, receives, and begins a
 It never waits for the socket: it says what to wait for, and the caller, who knows the loop, waits and calls again. The
 rules:
 
-
 - **It sends before it receives.** What OpenSSL has for the peer may be what the peer waits for.
 - **Its work is bounded.** Each record and each receive takes from `budget`. When that is spent the verb says so,
   and the caller lets others have their turn; in the middle of its work it says that it wants to read, which comes to

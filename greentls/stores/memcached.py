@@ -329,8 +329,11 @@ class _Client(Client):  # type: ignore[misc]
             raise _too_long()
         start = line + 2
         end = start + int(size)
-        while (missing := end + len(_END) - len(answer)) > 0:
-            answer += self._receive(missing)
+        if (missing := end + len(_END) - len(answer)) > 0:
+            more = bytearray()  # it may come in crumbs
+            while len(more) < missing:
+                more += self._receive(missing - len(more))
+            answer += more
         if answer[end:] != _END:
             raise MemcacheUnknownError(b"an answer too many")
         return answer[start:end]

@@ -14,13 +14,13 @@ from greenlet import GreenletExit
 
 from greentls.core.callbacks import MAX_SESSION_LOOKUPS, question
 from greentls.core.connection import Connection
+from greentls.core.session import TLS13
 from greentls.errors import WireError
 from greentls.hub import here
 from greentls.wire import ClientHello
 
 __all__ = ["client_hello"]
 
-TLS13 = 0x0304
 SESSION_ID_SIZE = 32  # bytes of OpenSSL's session ids and stateful tickets
 
 

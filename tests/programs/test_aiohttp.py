@@ -9,7 +9,7 @@ import pytest
 
 import greentls.ssl
 from greentls import aio
-from tests.support.helpers import PATIENCE
+from tests.support.hubs import in_loop
 
 LOOPS = {"asyncio": aio.new_event_loop, "uvloop": aio.new_uvloop}
 BODY = b"0123456789abcdef" * 40_000
@@ -59,14 +59,6 @@ async def converse(server_context, client_context):
         await runner.cleanup()
 
 
-def run(loop, main):
-    loop = LOOPS[loop]()
-    try:
-        return loop.run_until_complete(asyncio.wait_for(main, PATIENCE))
-    finally:
-        loop.close()
-
-
 @pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize(("server", "client"), [("ours", "ours"), ("ours", "stdlib"), ("stdlib", "ours")])
 def test_aiohttp(loop, server, client, pki):
@@ -80,7 +72,7 @@ def test_aiohttp(loop, server, client, pki):
 
     if server == "ours":
         server_context.sni_callback = choose
-    found, message, tls = run(loop, converse(server_context, client_context))
+    found, message, tls = in_loop(LOOPS[loop], converse(server_context, client_context))
     assert found == (201, {"scheme": "https", "sent": len(BODY), "peer": "127.0.0.1"})
     assert message == BODY
     assert isinstance(tls, aio.SSLObject) == (client == "ours")
@@ -93,4 +85,4 @@ def test_aiohttp_verifies(loop, pki, strange_pki):
 
     server, client = contexts(greentls.ssl, pki)[0], contexts(greentls.ssl, strange_pki)[1]
     with pytest.raises(aiohttp.ClientConnectorCertificateError, match="CERTIFICATE_VERIFY_FAILED"):
-        run(loop, converse(server, client))
+        in_loop(LOOPS[loop], converse(server, client))

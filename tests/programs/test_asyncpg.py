@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from greentls import aio
 from tests.aio.streams import connected, serving
 from tests.programs.processes import NOBODY, directory_for_nobody
 from tests.support.helpers import PATIENCE, free_port
+from tests.support.hubs import in_loop
 
 CUSTOMERS = 20
 
@@ -65,14 +67,7 @@ async def database(port, context):
 
 @pytest.fixture(params=[aio.new_event_loop, aio.new_uvloop], ids=["asyncio", "uvloop"])
 def run(request):
-    def run(main):
-        loop = request.param()
-        try:
-            return loop.run_until_complete(asyncio.wait_for(main, 2 * PATIENCE))
-        finally:
-            loop.close()
-
-    return run
+    return partial(in_loop, request.param)
 
 
 def test_asyncpg(run, port, pki):

@@ -10,6 +10,7 @@ import greentls.ssl
 from greentls import aio
 from tests.programs.program import facts
 from tests.support.helpers import PATIENCE, free_port
+from tests.support.hubs import in_loop
 
 
 @pytest.fixture(scope="module")
@@ -91,14 +92,6 @@ async def converse(port, context):
     assert answers == [value] * 20
     assert [first["type"], second["data"]] == ["subscribe", b"news"]
     return tls
-
-
-def in_loop(loop, main):
-    loop = loop()
-    try:
-        return loop.run_until_complete(asyncio.wait_for(main, PATIENCE))
-    finally:
-        loop.close()
 
 
 @pytest.mark.parametrize("loop", [aio.new_event_loop, aio.new_uvloop])

@@ -30,6 +30,15 @@ def run_under(name: str, function: Callable[[], object]) -> object:
         loop.close()
 
 
+def in_loop(make, main):
+    """What a coroutine returns in a new event loop."""
+    loop = make()
+    try:
+        return loop.run_until_complete(asyncio.wait_for(main, PATIENCE))
+    finally:
+        loop.close()
+
+
 class Job:
     """A function in a greenlet of its own: value is what it returned or, whatever it raised, that."""
 
