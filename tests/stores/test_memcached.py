@@ -327,6 +327,14 @@ class TestMemcached:
         assert store.get(ID) == value
         store.close()
 
+    def test_answers_that_come_in_crumbs_are_put_together(self, memcached, monkeypatch):
+        recv, store = memcached_module._Wire.recv, MemcachedStore([(memcached.host, memcached.port)], timeout=PATIENCE)
+        monkeypatch.setattr(memcached_module._Wire, "recv", lambda wire, size: recv(wire, 1))
+        assert store.get(ID) is None
+        store.put(ID, SESSION, 60)
+        assert store.get(ID) == SESSION
+        store.close()
+
     def test_a_fork_does_not_share_connections(self, memcached):
         """hazard: two processes read each other's answers from one socket."""
         store = MemcachedStore([(memcached.host, memcached.port)])
