@@ -107,21 +107,17 @@ def process(pki, tmp_path):
     started.close()
 
 
-def lines(tmp_path):
-    told = f"greentls keys [{process_id(tmp_path)}]: "
-    return [line.removeprefix(told) for line in (tmp_path / "log").read_text().splitlines()]
-
-
-def process_id(tmp_path):
-    text = (tmp_path / "log").read_text()
-    return text.partition("[")[2].partition("]")[0]
+def lines(process, tmp_path):
+    """What it has said: whole lines only, since it may be writing one."""
+    whole = (tmp_path / "log").read_text().rpartition("\n")[0]
+    return [line.removeprefix(f"greentls keys [{process.pid}]: ") for line in whole.splitlines()]
 
 
 def read_again(process, tmp_path):
     """The line that it says."""
-    before = len(lines(tmp_path))
+    before = len(lines(process, tmp_path))
     process.process.send_signal(signal.SIGHUP)
-    return wait_until(lambda: lines(tmp_path)[before:], "it to say something")[0]
+    return wait_until(lambda: lines(process, tmp_path)[before:], "it to say something")[0]
 
 
 def test_sighup_reads_the_files_again(pki, tmp_path, process):
