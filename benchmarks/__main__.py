@@ -63,6 +63,7 @@ def command_line() -> Parser:
     add("--connections", metavar="N", type=count, help="limit of concurrent connections")
     add("--peers", metavar="NAME,...", type=_peers, help=f"none, or some of {', '.join(CHOICES)}; all by default")
     add("--pure", action="store_true", help="measure greentls without its compiled pump as well")
+    add("--system", action="store_true", help="measure greentls over the system's OpenSSL as well")
     add("--json", action="store_true", help="print all rounds as JSON, instead of tables, and keep no file")
     add("--docs", metavar="DIR", help="also write tables and drawings for the documentation there")
     add("--read", metavar="FILE", help="show a kept result and measure nothing")

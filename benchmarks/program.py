@@ -33,6 +33,7 @@ class Options(Protocol):
     connections: int | None
     peers: frozenset[str] | None
     pure: bool
+    system: bool
     json: bool
     docs: str | None
     read: str | None
@@ -106,7 +107,8 @@ def measure(options: Options) -> dict[str, Any]:
         tempfile.TemporaryDirectory(prefix="greentls-bench-") as directory,
         suites.memcached(client_core, directory) as memcached,
     ):
-        bench = Bench(directory, 0.0, options.connections or 10**9, options.peers, memcached, options.pure)
+        most = options.connections or 10**9
+        bench = Bench(directory, 0.0, most, options.peers, memcached, options.pure, options.system)
         for name in options.suites:
             bench.seconds = SUITES[name].seconds if options.seconds is None else options.seconds
             began = time.monotonic()

@@ -20,6 +20,8 @@ from typing import Any
 from benchmarks import machine, running
 from benchmarks.peers import HERE as PEERS_DIRECTORY
 from benchmarks.peers import PEERS, Peer
+from greentls.errors import ConfigurationError
+from greentls.openssl import foundation
 
 Metrics = dict[str, Any]  # metric name (report.METRICS): number or None
 Measure = Callable[["Bench", "running.Server | None"], Metrics]
@@ -57,6 +59,7 @@ class Bench:
     peers: frozenset[str] | None = None  # chosen by --peers; None: all
     memcached: str = ""  # HOST:PORT, or ""
     pure: bool = False  # measure greentls without its compiled pump as well
+    system: bool = False  # measure what stands on greentls' OpenSSL over the system's as well
     files: dict[str, tuple[str, str]] = field(default_factory=dict)  # certificate and key, by kind
     server_core: set[int] = field(default_factory=set)
     client_core: set[int] = field(default_factory=set)
@@ -265,21 +268,41 @@ def contestant(bench: Bench, peer: Peer, measures: dict[str, Measure]) -> Contes
 
 def field_of(bench: Bench, measures: dict[str, Measure], *, talking: bool = True) -> list[Contestant]:
     """Returns the other servers. talking: only those that can do more than handshakes."""
-    return [
-        contestant(bench, peer, measures) for peer in PEERS if bench.wants(peer.choice) and (peer.echoes or not talking)
-    ]
+    made = []
+    for peer in PEERS:
+        if bench.wants(peer.choice) and (peer.echoes or not talking):
+            made.append(contestant(bench, peer, measures))
+            if peer.choice == "lean":
+                made += over_system(bench, made[-1])
+    return made
 
 
 def greentls(bench: Bench, name: str, measures: dict[str, Measure], *more: str, **options: Any) -> Contestant:
     return Contestant(name, measures, bench.python("greentls_ssl.py", *more, **options))
 
 
-def both_pumps(bench: Bench, name: str, measures: dict[str, Measure], *more: str) -> list[Contestant]:
-    """greentls as it is, and without its compiled pump if that is asked for."""
-    made = [greentls(bench, name, measures, *more)]
-    if bench.pure:
-        made.append(greentls(bench, f"{name}, pure", measures, "--pure", *more))
-    return made
+def greentlses(bench: Bench, name: str, measures: dict[str, Measure], *more: str) -> list[Contestant]:
+    """greentls as it is; without its compiled pump and over the system's OpenSSL, if those are asked for."""
+    plain = greentls(bench, name, measures, *more)
+    pure = [with_variable(plain, "pure", "GREENTLS_PURE=1")] if bench.pure else []
+    return [plain, *pure, *over_system(bench, plain)]
+
+
+def over_system(bench: Bench, server: Contestant) -> list[Contestant]:
+    """The same server over the system's OpenSSL, if that is asked for."""
+    if not bench.system:
+        return []
+    absent = server.absent
+    try:
+        foundation.load(foundation.SYSTEM)
+    except ConfigurationError as error:
+        absent = str(error)
+    return [replace(with_variable(server, "system", f"{foundation.VARIABLE}={foundation.SYSTEM}"), absent=absent)]
+
+
+def with_variable(server: Contestant, name: str, variable: str) -> Contestant:
+    """The same server with one more variable in its environment. name: what is appended to its own."""
+    return replace(server, name=f"{server.name}, {name}", words=("env", variable, *server.words))
 
 
 def strategy(name: str) -> str:
@@ -318,10 +341,10 @@ def handshake(bench: Bench) -> Sequence[Contestant]:
     stored = [Contestant("greentls, memcached", measures, absent=without)]
     if not without:
         store = f"memcached://{bench.memcached}{secret}"
-        stored = both_pumps(bench, "greentls, memcached", measures, "--store", store)
+        stored = greentlses(bench, "greentls, memcached", measures, "--store", store)
     made = [
-        *both_pumps(bench, "greentls, tickets", measures),
-        *both_pumps(bench, "greentls, memory", measures, "--store", "memory://"),
+        *greentlses(bench, "greentls, tickets", measures),
+        *greentlses(bench, "greentls, memory", measures, "--store", "memory://"),
         *stored,
     ]
     for each in field_of(bench, measures, talking=False):
@@ -329,9 +352,10 @@ def handshake(bench: Bench) -> Sequence[Contestant]:
         if each.name == "Node":
             more = () if without or each.absent else (*each.words, "memcached", bench.memcached)
             made.append(Contestant("Node, memcached", measures, more, absent=each.absent or without))
-        if each.name == "lean pump":
+        if each.name.startswith("lean pump"):
             resumed = {work: measure for work, measure in measures.items() if "resumed" in work}
-            made.append(Contestant("lean pump, memory", resumed, (*each.words, "--store")))
+            name = each.name.replace("pump", "pump, memory")
+            made.append(replace(each, name=name, measures=resumed, words=(*each.words, "--store")))
     return made
 
 
@@ -404,7 +428,7 @@ def hooks(bench: Bench) -> Sequence[Contestant]:
 def bulk_data(bench: Bench) -> Sequence[Contestant]:
     measures = {mode: bulk(mode) for mode in ("upload", "download")}
     ciphers = Contestant("AES-256-GCM", {"AES-256-GCM alone": probe("aes.py")})
-    return [*both_pumps(bench, "greentls", measures), *talkers(bench, measures), ciphers]
+    return [*greentlses(bench, "greentls", measures), *talkers(bench, measures), ciphers]
 
 
 def talkers(bench: Bench, measures: dict[str, Measure]) -> list[Contestant]:
@@ -414,20 +438,20 @@ def talkers(bench: Bench, measures: dict[str, Measure]) -> list[Contestant]:
 
 def echoes(bench: Bench) -> Sequence[Contestant]:
     measures: dict[str, Measure] = {"64 bytes": echo}
-    return [*both_pumps(bench, "greentls", measures), *talkers(bench, measures)]
+    return [*greentlses(bench, "greentls", measures), *talkers(bench, measures)]
 
 
 def small_records(bench: Bench) -> Sequence[Contestant]:
     measures: dict[str, Measure] = {"64 bytes": records}
-    return [*both_pumps(bench, "greentls", measures), *talkers(bench, measures)]
+    return [*greentlses(bench, "greentls", measures), *talkers(bench, measures)]
 
 
 def idle_connections(bench: Bench) -> Sequence[Contestant]:
     measures: dict[str, Measure] = {"idle": idle}
-    without = ("threads", "eventlet", "asyncio", "greentls.aio, asyncio", "lean pump")
+    without = ("threads", "eventlet", "asyncio", "greentls.aio, asyncio", "lean pump", "lean pump, system")
     few = [each for each in talkers(bench, measures) if each.name not in without]
     bare = Contestant("memory BIOs", measures, bench.python("memory_bios.py"))
-    return [*both_pumps(bench, "greentls", measures), bare, *few]
+    return [*greentlses(bench, "greentls", measures), bare, *over_system(bench, bare), *few]
 
 
 def suspended(bench: Bench) -> Sequence[Contestant]:

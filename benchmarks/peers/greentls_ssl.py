@@ -1,7 +1,6 @@
 """greentls under StreamServer, by its public API.
 
 --store: the session store (a URL of open_store()); without it sessions are in tickets. --strategy: SSLContext.strategy.
---pure: without the compiled pump.
 --key-core: the key is in a key process on this core.
 --hello: at the port "reading", a client_hello_callback that reads server_name.
 """
@@ -16,15 +15,13 @@ import gevent
 from common import announce, arguments, end_with_stdin
 from gevent_handlers import handlers, listen
 
+import greentls.keys
 from benchmarks import machine
 
 given = arguments(
     ("--store", {"default": ""}), ("--strategy", {"default": ""}), ("--hello", {"action": "store_true"}),
-    ("--pure", {"action": "store_true"}), ("--key-core", {"type": int}),
+    ("--key-core", {"type": int}),
 )  # fmt: skip
-if given.pure:
-    os.environ["GREENTLS_PURE"] = "1"
-import greentls.keys  # noqa: E402  # which looks at it
 
 
 def key_process():

@@ -17,7 +17,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks import peers, program, report, running, suites, targets
+from greentls.errors import ConfigurationError
+from greentls.openssl import foundation, pump
 from tests.support.helpers import PATIENCE, ROOT, wait_until
+from tests.support.openssl import SYSTEM
 
 TINY = ("--rounds", "1", "--connections", "4")
 SECONDS = (0.1, 1, 5, 20)  # for each measurement: the next one where the one before was too short, on a busy machine
@@ -127,12 +130,11 @@ def test_every_peer_that_is_here_takes_part_and_the_others_are_named(everything)
     assert {peer.name for peer in peers.PEERS} <= took_part | set(result["absent"])
 
 
-def echoes(who, *others):
+def echoes(who, *others, **more):
     """The results of the suite echo in this process, where who is measured, with so many seconds as that takes."""
     for seconds in SECONDS:
-        options = argparse.Namespace(
-            suites=["echo"], rounds=1, seconds=seconds, connections=2, pure=False, peers=frozenset(others)
-        )
+        few = {"suites": ["echo"], "rounds": 1, "connections": 2, "peers": frozenset(others)}
+        options = argparse.Namespace(**few, seconds=seconds, **{"pure": False, "system": False} | more)
         results = program.measure(options)
         if who in results["suites"]["echo"]["measured"].get("64 bytes", {}):
             break
@@ -149,6 +151,38 @@ def test_what_is_not_installed_is_absent_and_the_tables_say_how_to_get_it(monkey
     assert "- Node: absent, there is no node: apt-get install nodejs\n" in text
     assert "- uvloop: absent, pip install uvloop\n" in text
     assert list(results["suites"]["echo"]["measured"]["64 bytes"]) == ["greentls"]
+
+
+@pytest.mark.stderr
+def test_each_server_is_built_as_its_name_says(monkeypatch):
+    """They are asked by which modules they have loaded."""
+
+    def loaded(bench, server):
+        modules = Path(f"/proc/{server.pid}/maps").read_text()
+        return {"cpu_us": 1.0, "compiled": "_pump." in modules, "system": "_native." in modules}
+
+    monkeypatch.setattr(suites, "echo", loaded)
+    result = echoes("greentls", "lean", pure=True, system=True)["suites"]["echo"]
+    measured = {who: metrics for who, (metrics,) in result["measured"]["64 bytes"].items()}
+    assert {*measured} | {*result["absent"]} == {
+        *("greentls", "greentls, pure", "greentls, system"),
+        *("lean pump", "lean pump, system"),
+    }
+    for who, metrics in measured.items():
+        assert metrics["compiled"] == (who in ("greentls", "greentls, system") and pump.COMPILED)
+        assert metrics["system"] == (who.endswith(", system") or SYSTEM)
+
+
+@pytest.mark.stderr
+def test_where_the_systems_openssl_cannot_be_used_its_servers_are_absent(monkeypatch):
+    def load(name):
+        raise ConfigurationError("OpenSSL of 'system'", "greentls was built without it", "build it")
+
+    monkeypatch.setattr(foundation, "load", load)
+    result = echoes("greentls", "lean", system=True)["suites"]["echo"]
+    said = "OpenSSL of 'system': greentls was built without it; build it"
+    assert result["absent"] == {"greentls, system": said, "lean pump, system": said}
+    assert list(result["measured"]["64 bytes"]) == ["greentls", "lean pump"]
 
 
 @pytest.mark.stderr
@@ -310,6 +344,16 @@ def test_targets_are_ratios_of_medians():
     assert targets.table(results(keys={})) is None
 
 
+@pytest.mark.parametrize("nothing", [0.0, -4.0])
+def test_a_target_is_left_out_where_it_would_be_a_ratio_to_nothing(nothing):
+    """Four idle connections may take less memory than the server had free."""
+    idle = {"greentls": [{"KiB": 20.0}], "memory BIOs": [{"KiB": nothing}], targets.NODELAY: [{"KiB": 25.0}]}
+    table = targets.table(results(idle={"idle": idle}))
+    assert [row[:3] for row in table.rows] == [
+        ["idle, idle: greentls / gevent.ssl, TCP_NODELAY", "at most 1.15", "0.8"]
+    ]
+
+
 def test_beside_a_target_stands_what_the_floors_come_to():
     def measured(**others):
         return {name: [{"cpu_us": microseconds}] for name, microseconds in {targets.NODELAY: 200.0, **others}.items()}
@@ -349,7 +393,8 @@ def test_targets_name_what_suites_measure(everything):
     """Where every strategy and Node are there, all of them can be decided."""
     for target in targets.TARGETS:
         by_name = everything[target.suite]["measured"][target.work]
-        assert by_name[target.ours.removesuffix(", pure")][0][target.metric] is not None
+        ours = target.ours.removesuffix(", pure").removesuffix(", system")
+        assert by_name[ours][0][target.metric] is not None
         assert target.theirs in {*by_name, *(peer.name for peer in peers.PEERS)} | {
             "Node, memcached",
             "Node, resumeSession",

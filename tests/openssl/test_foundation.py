@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import types
 
 import cffi
@@ -12,6 +15,7 @@ from greentls.certificates import CertificateChain
 from greentls.errors import ConfigurationError
 from greentls.openssl import contexts, foundation, symbols, use
 from greentls.openssl.library import lib
+from tests.support.helpers import ROOT
 from tests.support.openssl import SYSTEM
 
 HERE, OTHER = ("system", "cryptography") if SYSTEM else ("cryptography", "system")
@@ -45,6 +49,25 @@ def test_one_that_was_built_from_other_declarations_is_not_used(monkeypatch):
     monkeypatch.setattr(foundation, "import_module", lambda name: older)
     with pytest.raises(ConfigurationError, match="another version"):
         foundation.load(foundation.SYSTEM)
+
+
+@pytest.mark.programs
+def test_an_openssl_that_the_loader_finds_first_is_refused(tmp_path):
+    """hazard: a function of this name goes there, and those that it lacks to the system's libssl."""
+    (tmp_path / "other.c").write_text("int SSL_pending(const void *ssl) { return !ssl; }")
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", tmp_path / "other.so", tmp_path / "other.c"], check=True)
+    alone = {key: value for key, value in os.environ.items() if key != "LD_PRELOAD"}
+    prove = "from greentls.openssl import symbols; symbols.prove_alone(['SSL_read', 'SSL_pending'])"
+    for program in (prove, *["import greentls.ssl"] * SYSTEM):
+        for environment, said in ((alone, ""), (alone | {"LD_PRELOAD": f"{tmp_path}/other.so"}, REFUSED)):
+            done = subprocess.run([sys.executable, "-c", program], env=environment, cwd=ROOT, capture_output=True)
+            assert done.stderr.decode().rpartition("Error: ")[2].strip() == said
+
+
+REFUSED = (
+    "OpenSSL of 'system': another OpenSSL in this process has SSL_pending, too, and the loader finds that one first; "
+    "unset GREENTLS_OPENSSL"
+)
 
 
 def test_a_pointer_of_another_openssl_is_refused():
