@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks import machine, running
+from benchmarks import machine, profiling, running
 from benchmarks.peers import HERE as PEERS_DIRECTORY
 from benchmarks.peers import PEERS, Peer
 from greentls.errors import ConfigurationError
@@ -132,6 +132,18 @@ def handshakes(
         }
 
     return measure
+
+
+def profile(measure: Measure) -> Measure:
+    """The server's CPU time of a measure, and how much of it is spent in which part of the program."""
+
+    def measured(bench: Bench, server: running.Server | None) -> Metrics:
+        assert server
+        with profiling.samples(server.pid, bench.client_core, bench.directory) as path:
+            each = measure(bench, server)["cpu_us"]
+        return {"cpu_us": each, **{part: each * share for part, share in profiling.shares(path).items()}}
+
+    return measured
 
 
 def bulk(mode: str) -> Measure:
@@ -359,6 +371,17 @@ def handshake(bench: Bench) -> Sequence[Contestant]:
     return made
 
 
+def profiles(bench: Bench) -> Sequence[Contestant]:
+    """The contestants of handshake() whose parts are comparable."""
+    without = profiling.absent()
+    near = ("greentls", "gevent.ssl, TCP_NODELAY", "lean pump", "C")
+    made = [each for each in handshake(bench) if each.name.split(", m")[0].split(", t")[0] in near]
+    return [
+        replace(each, absent=each.absent or without, measures={work: profile(m) for work, m in each.measures.items()})
+        for each in made
+    ]
+
+
 def lookup(bench: Bench) -> Sequence[Contestant]:
     longest = MILLISECONDS[-1]
     works = {f"session, {each} ms": (each, "1.3") for each in MILLISECONDS}  # how long it takes, TLS
@@ -529,6 +552,12 @@ SUITES = {
         handshake,
         0.7,
         ("cpu_us", "rate", "p99_ms"),
+    ),
+    "profile": Suite(
+        "the parts of a handshake's CPU time: the interpreter, OpenSSL, the kernel; needs perf",
+        profiles,
+        1.5,
+        ("cpu_us", "python_us", "extensions_us", "openssl_us", "kernel_us", "rest_us"),
     ),
     "lookup": Suite(
         "200 clients whose session lookups take 0, 1, 5, 20 ms, under each way to wait",
