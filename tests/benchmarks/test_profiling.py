@@ -34,7 +34,7 @@ def test_the_part_of_a_file(file, part):
 
 def profile_of(seconds):
     options = argparse.Namespace(
-        suites=["profile"], rounds=1, seconds=seconds, connections=4, pure=False, peers={"floor"}
+        suites=["profile"], rounds=1, seconds=seconds, connections=4, pure=False, system=False, peers={"floor"}
     )
     return program.measure(options)["suites"]["profile"]
 
