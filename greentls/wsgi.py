@@ -10,20 +10,21 @@ request is known not to be a replay. A client's own Early-Data header is kept: a
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import gevent.pywsgi
 
-__all__ = ["WSGIHandler"]
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
 
-Environ = dict[str, Any]  # Any: PEP 3333 lets a server add values of any type
+__all__ = ["WSGIHandler"]
 
 
 class WSGIHandler(gevent.pywsgi.WSGIHandler):  # type: ignore[misc]  # gevent has no types
     """gevent's handler. environ["greentls.socket"] is the request's SSLSocket."""
 
-    def get_environ(self) -> Environ:
-        environ: Environ = super().get_environ()
+    def get_environ(self) -> WSGIEnvironment:
+        environ: WSGIEnvironment = super().get_environ()
         environ["greentls.socket"] = self.socket
         if self._unfinished or "HTTP_EARLY_DATA" in environ:
             environ["HTTP_EARLY_DATA"] = "1"  # RFC 8470 5.1: repeated headers and other values mean the same

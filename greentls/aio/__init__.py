@@ -1,7 +1,7 @@
-"""TLS for asyncio whose OpenSSL callbacks may wait: each may be a function, or a coroutine function.
+"""TLS for asyncio. OpenSSL's callbacks may wait, and may be functions or coroutine functions.
 
-The functions have the signatures of asyncio's, with a greentls.SSLContext for ``ssl``. Programs that make their
-connections themselves get the same from an EventLoop of this module.
+The functions have the signatures of asyncio's own. Their ``ssl`` is a greentls.SSLContext. For a library that makes its
+connections itself, use an EventLoop of this module.
 """
 
 from greentls.aio.connecting import connect_accepted_socket, create_connection, open_connection, start_tls

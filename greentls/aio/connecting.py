@@ -1,8 +1,8 @@
-"""Connections over sockets and transports that exist, or that are made here, with asyncio's signatures.
+"""Connections over new or existing sockets and transports, with asyncio's signatures.
 
-asyncio resolves, connects and reports as it always does. The transport that it has made for the plain connection then
-stands by, and a TLSTransport moves the bytes over the same socket, by a descriptor of its own. A transport without a
-socket of its own, as TLS in TLS is, passes the bytes on through a pair of sockets.
+asyncio resolves names, connects, and reports errors as usual. After that its plain transport stays idle, and a
+TLSTransport uses the same socket through its own descriptor. If a transport has no socket of its own (TLS in TLS), the
+bytes go through a pair of sockets.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import asyncio
 import os
 import socket
 from asyncio.trsock import TransportSocket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["connect_accepted_socket", "create_connection", "open_connection", "own_socket", "start_tls"]
 
-Plain = Any  # a transport in clear; what is called is in no base class of asyncio's
+Plain = Any  # a plain transport; no base class of asyncio's has all methods that are called here
+Connect = Callable[..., Awaitable[tuple[Plain, asyncio.BaseProtocol]]]
 
 
 async def create_connection(
@@ -36,18 +37,18 @@ async def create_connection(
     session: Session | None = None,
     ssl_handshake_timeout: float | None = None,
     ssl_shutdown_timeout: float | None = None,
-    connect: Callable[..., Any] | None = None,  # Any: whatever the loop's own method returns
+    connect: Connect | None = None,
     **connecting: Any,  # Any: the loop's own arguments
 ) -> tuple[TLSTransport, asyncio.BaseProtocol]:
-    """loop.create_connection() whose callbacks may wait; returns (transport, protocol) after the handshake.
+    """Like loop.create_connection(), but callbacks may wait. Returns (transport, protocol) after the handshake.
 
-    ssl: a greentls.SSLContext. server_hostname: the host, unless another name is given. session: a Session to resume;
-    None: one of the context's client_sessions, if it has some. The timeouts are in seconds; the context's
-    handshake_timeout is the default. connect: what connects in clear, with the arguments that are left; None: the
-    loop's own create_connection(), with host and port.
+    ssl: a greentls.SSLContext. server_hostname: the default is host. session: a Session to resume; the default is one
+    of the context's client_sessions, if there is any. The timeouts are in seconds; the default for the handshake is the
+    context's handshake_timeout. connect: a function that makes the plain connection from the other arguments; the
+    default is the loop's own create_connection(), with host and port.
 
-    Raises OSError, ssl.SSLError, TimeoutError, or what a callback raised. A cancellation reaches the callback that is
-    being waited for.
+    Raises OSError, ssl.SSLError, TimeoutError, or what a callback raised. A cancellation is raised in the callback that
+    the handshake waits for.
     """
     loop = asyncio.get_running_loop()
     timeouts = checked(ssl_handshake_timeout, ssl_shutdown_timeout)
@@ -59,15 +60,15 @@ async def create_connection(
         connect = partial(loop.create_connection, port=port)
     plain, _ = await connect(_StandBy, host, **connecting)
     protocol = protocol_factory()
-    transport = await _over(
-        plain,
-        protocol,
-        ssl,
+    make = partial(
+        TLSTransport,
+        context=ssl,
+        protocol=protocol,
         server_hostname=server_hostname or None,
         session=session,
         timeouts=timeouts,
     )
-    return transport, protocol
+    return await _over(plain, make), protocol
 
 
 async def open_connection(
@@ -78,7 +79,7 @@ async def open_connection(
     ssl: SSLContext,
     **connecting: Any,  # Any: create_connection()'s
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """asyncio.open_connection() over create_connection(): returns (reader, writer)."""
+    """Like asyncio.open_connection(), over create_connection(). Returns (reader, writer)."""
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader(limit=limit, loop=loop)
     protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
@@ -94,19 +95,13 @@ async def connect_accepted_socket(
     ssl_handshake_timeout: float | None = None,
     ssl_shutdown_timeout: float | None = None,
 ) -> tuple[TLSTransport, asyncio.BaseProtocol]:
-    """loop.connect_accepted_socket(): the server's side over a socket that somebody else has accepted."""
+    """Like loop.connect_accepted_socket(): the server's side, over a socket that the program has accepted itself."""
     timeouts = checked(ssl_handshake_timeout, ssl_shutdown_timeout)
     if sock.type != socket.SOCK_STREAM:
         raise ValueError(f"A Stream Socket was expected, got {sock!r}")
     sock.setblocking(False)
     protocol = protocol_factory()
-    transport = TLSTransport(
-        sock,
-        ssl,
-        protocol,
-        server_side=True,
-        timeouts=timeouts,
-    )
+    transport = TLSTransport(sock, ssl, protocol, server_side=True, timeouts=timeouts)
     await transport.handshake()
     return transport, protocol
 
@@ -122,34 +117,30 @@ async def start_tls(
     ssl_handshake_timeout: float | None = None,
     ssl_shutdown_timeout: float | None = None,
 ) -> TLSTransport:
-    """loop.start_tls(): goes on in TLS over a connection that exists; returns the new transport.
+    """Like loop.start_tls(): continues an existing connection in TLS. Returns the new transport.
 
-    As in asyncio the protocol's connection_made() is not called again. Raises as create_connection(), and TypeError for
-    a transport that is none of a stream's.
+    As in asyncio, the protocol's connection_made() is not called again. Raises as create_connection() does, and
+    TypeError for a transport that does not support it.
     """
     timeouts = checked(ssl_handshake_timeout, ssl_shutdown_timeout)
-    uvloops = type(transport).__module__ == "uvloop.loop" and hasattr(transport, "write_eof")  # which has no such mark
+    uvloops = type(transport).__module__ == "uvloop.loop" and hasattr(transport, "write_eof")  # it has no mark
     if not (uvloops or getattr(transport, "_start_tls_compatible", False)):
         raise TypeError(f"transport {transport!r} is not supported by start_tls()")
-    return await _over(
-        transport,
-        protocol,
-        sslcontext,
+    make = partial(
+        TLSTransport,
+        context=sslcontext,
+        protocol=protocol,
         server_side=server_side,
         server_hostname=server_hostname,
         session=session,
         timeouts=timeouts,
         announced=True,
     )
+    return await _over(transport, make)
 
 
-async def _over(
-    plain: Plain,
-    protocol: asyncio.BaseProtocol,
-    context: SSLContext,
-    **settings: Any,  # Any: TLSTransport's
-) -> TLSTransport:
-    """TLS over a transport in clear, after the handshake."""
+async def _over(plain: Plain, make: Callable[..., TLSTransport]) -> TLSTransport:
+    """Does the handshake over a plain transport. make(sock, under=...): makes the TLSTransport."""
     loop = asyncio.get_running_loop()
     try:
         if plain.get_extra_info("ssl_object") is None and plain.get_extra_info("socket") is not None:
@@ -158,11 +149,11 @@ async def _over(
             plain.set_protocol(_StandBy())
             sock, under = own_socket(plain.get_extra_info("socket")), plain
         else:
-            (sock, other), under = socket.socketpair(), None  # _Relay closes what is under it
+            (sock, other), under = socket.socketpair(), None  # the _Relay closes the plain transport
             sock.setblocking(False)
             await loop.create_connection(lambda: _Relay(plain), sock=other)
         try:
-            transport = TLSTransport(sock, context, protocol, under=under, **settings)
+            transport = make(sock, under=under)
         except BaseException:
             sock.close()
             raise
@@ -174,14 +165,14 @@ async def _over(
 
 
 class _StandBy(asyncio.Protocol):
-    """Of a transport whose socket a TLSTransport uses."""
+    """The protocol of a plain transport whose socket a TLSTransport uses."""
 
     def connection_made(self, transport: Plain) -> None:
         transport.pause_reading()
 
 
 class _Relay(asyncio.Protocol):
-    """Passes ciphertext on, between a pair of sockets and a transport that has no socket of its own."""
+    """Passes ciphertext between a pair of sockets and a transport that has no socket of its own."""
 
     def __init__(self, to: Plain, twin: _Relay | None = None) -> None:
         self._to, self._twin, self._ended = to, twin, False
@@ -194,7 +185,7 @@ class _Relay(asyncio.Protocol):
         self._to.write(data)
 
     def eof_received(self) -> bool:
-        """One side's end goes on as such; after the second one nothing is left."""
+        """Passes on the end of one side. The end of both sides closes the connection."""
         self._ended = True
         if (self._twin is not None and self._twin._ended) or not self._to.can_write_eof():
             self._to.close()
@@ -213,7 +204,7 @@ class _Relay(asyncio.Protocol):
 
 
 def own_socket(sock: socket.socket | TransportSocket) -> socket.socket:
-    """Another descriptor of the socket that a loop's transport or server has."""
+    """Returns another descriptor of a socket that belongs to a transport or server of the loop."""
     own = socket.socket(sock.family, sock.type, sock.proto, fileno=os.dup(sock.fileno()))
     own.setblocking(False)
     return own

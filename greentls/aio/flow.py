@@ -1,17 +1,18 @@
-"""Flow: data between a protocol and a connection, as the event loop says that its socket is readable or writable.
+"""Flow moves data between a protocol and a connection, whenever the event loop finds the socket readable or writable.
 
-The connection's pump goes from the descriptor to OpenSSL and back, as far as it can without waiting, and says what to
+The connection's pump moves bytes between the descriptor and OpenSSL as far as it can without waiting, and says what to
 wait for:
 
     socket readable -> step_read() -> protocol.data_received(), until the pump wants to read more
-    write() -> step_write(); what is not taken is kept, and written when the socket is writable
+    write() -> step_write(); the rest is kept, and is written when the socket is writable
 
-- The loop's own greenlet must not wait. If hooks may be asked after the handshake, PatientVerbs are called in place of
-  the connection's. While a hook waits, nothing is read, and what the program writes is kept.
-- The work between two looks at the loop is bounded by the pump's budget. When that is spent, the rest waits for the
-  loop's next turn (_soon), even if the peer is always faster, or the program writes without end.
-- A part of a post-handshake message may have come. Then nothing can be written until the rest has, even if the program
-  has paused reading; and the pump, which receives it, may receive data behind it, which no event will tell of.
+- The loop's own greenlet must not wait. If hooks may be asked after the handshake, PatientVerbs take the place of the
+  connection's verbs. While a hook waits, nothing is read, and what the program writes is kept.
+- The pump's budget bounds the work before the loop runs again. When it is spent, the rest waits for the loop's next
+  turn (_soon), even if the peer is always faster or the program writes without end.
+- If only a part of a post-handshake message has come, nothing can be written until the rest has come, even if the
+  program has paused reading. While the pump receives the rest, it may also receive data behind it, and no event
+  announces those.
 """
 
 from __future__ import annotations
@@ -35,35 +36,35 @@ if TYPE_CHECKING:
 
 __all__ = ["Flow"]
 
-FLIGHT_SIZE = 131072  # bytes that are encrypted before they are sent
+FLIGHT_SIZE = 131072  # bytes of plaintext that are encrypted before anything is sent
 
 
 class Flow(transports._FlowControlMixin, asyncio.Transport):
-    """What a TLSTransport does between its handshake and its end."""
+    """The part of a TLSTransport that works between the handshake and the end."""
 
-    # The mixin's, which its __init__() would set, through those of three classes.
+    # The mixin's __init__() would set these, after those of three other classes.
     _protocol_paused = False
     _high_water, _low_water = 65536, 16384  # bytes; asyncio's
 
-    _waiting: greenlet | None = None  # the worker that waits for the socket, during the handshake
+    _waiting: greenlet | None = None  # during the handshake: the worker that waits for the socket
     _patient: PatientVerbs | None = None
     _told = False  # connection_made() was called
-    _open = False  # start() was
+    _open = False  # start() was called
     _polling = False  # add_reader() is in force
-    _attending = False  # add_writer() is
-    _turning = False  # _read() is under way
-    _due = False  # _advance() is called soon
+    _attending = False  # add_writer() is in force
+    _turning = False  # _read() is running
+    _due = False  # a call of _advance() is scheduled
     _paused = False  # by pause_reading()
     _eof = False  # the peer has ended
-    _held = True  # what the program writes is kept, as something has to go out before it, or the handshake is not done
+    _held = True  # what the program writes is kept: the handshake is not done, or something must go out before it
     _starved = False  # nothing can be encrypted until more has come
     _kept_size = 0
-    _notify = _notified = False  # close_notify has to go out; it has
+    _notify = _notified = False  # close_notify must go out; it has gone out
     _closing = False
     _mute = False  # what the program writes is dropped
-    _lost = False  # nothing moves any more
-    _protocol: Any  # of one kind or the other; None at the end
-    _data_received: Callable[[bytes], object]  # its method, or what does the same
+    _lost = False  # the end: nothing is sent or received any more
+    _protocol: Any  # Any: a Protocol or a BufferedProtocol, and None at the end
+    _data_received: Callable[[bytes], object]  # the protocol's method, or _fill()
     _connection: Connection
     _verbs: PatientVerbs | Connection
     _loop: asyncio.AbstractEventLoop
@@ -73,8 +74,8 @@ class Flow(transports._FlowControlMixin, asyncio.Transport):
     _kept: deque[bytes]  # written by the program, not encrypted yet
 
     def _end(self, error: BaseException | None) -> None:
-        """Nothing moves from now on."""
-        raise NotImplementedError  # TLSTransport does it, which knows how a connection ends
+        """Ends the transport: nothing is sent or received any more."""
+        raise NotImplementedError  # TLSTransport has it
 
     # -- the loop ------------------------------------------------------------------------------------------------------
 
@@ -87,7 +88,7 @@ class Flow(transports._FlowControlMixin, asyncio.Transport):
                 self._loop.remove_reader(self._fd)
 
     def _attend(self, on: bool) -> None:
-        """Whether the socket's being writable is waited for."""
+        """Starts or stops waiting until the socket is writable."""
         if on is not self._attending and not self._lost:
             self._attending = on
             self._connection.attend(on)
@@ -112,7 +113,7 @@ class Flow(transports._FlowControlMixin, asyncio.Transport):
             return
         self._write_out()
         if not (self._polling or self._attending or self._paused):
-            self._soon()  # a read had to wait as well
+            self._soon()  # a read had to wait for this, too
 
     def _soon(self) -> None:
         if not self._due:
@@ -120,7 +121,7 @@ class Flow(transports._FlowControlMixin, asyncio.Transport):
             self._loop.call_soon(self._advance)
 
     def _advance(self) -> None:
-        """In a turn of the loop of its own: all that can be done now."""
+        """Does all that can be done now, in a new turn of the loop."""
         self._due = False
         self._connection.rest()
         if self._told and self._held and not self._lost:
@@ -132,7 +133,7 @@ class Flow(transports._FlowControlMixin, asyncio.Transport):
     # -- from the peer -------------------------------------------------------------------------------------------------
 
     def _read(self) -> None:
-        """All that has come, as far as the budget goes."""
+        """Reads what has come, as far as the budget goes."""
         read = self._verbs.step_read
         said: bytes | int = b""
         self._turning = True
@@ -160,7 +161,7 @@ class Flow(transports._FlowControlMixin, asyncio.Transport):
             self._write_out()
 
     def _rest(self, said: bytes | int) -> None:
-        """What else a read may come to."""
+        """Handles every result of a read except data and WANT_READ."""
         if said == SPENT:
             self._soon()
         elif said in (CLOSED, ENDED):
@@ -175,12 +176,12 @@ class Flow(transports._FlowControlMixin, asyncio.Transport):
             if said == WANT_WRITE:
                 self._held = True
                 self._attend(True)
-        elif self._connection.unsent:  # it was paused: answers go out nevertheless
+        elif self._connection.unsent:  # reading is paused, but answers must go out
             self._held = True
             self._write_out()
 
     def _fill(self, data: bytes) -> None:
-        """data_received() of a BufferedProtocol."""
+        """Does for a BufferedProtocol what data_received() does."""
         view = memoryview(data)
         while view and not self._lost:
             with memoryview(self._protocol.get_buffer(len(view))) as buffer:
@@ -206,7 +207,7 @@ class Flow(transports._FlowControlMixin, asyncio.Transport):
     # -- to the peer ---------------------------------------------------------------------------------------------------
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """As asyncio.Transport.write(): what cannot go out at once is kept."""
+        """Like asyncio.Transport.write(): keeps what cannot go out at once."""
         if data.__class__ is not bytes:
             if not isinstance(data, (bytes, bytearray, memoryview)):
                 raise TypeError(f"data argument must be a bytes-like object, not {type(data).__name__!r}")
@@ -221,7 +222,7 @@ class Flow(transports._FlowControlMixin, asyncio.Transport):
                 return
             if said == DONE:
                 if not self._turning and self._connection.received != self._connection.drained_at:
-                    self._soon()  # the rest of a post-handshake message had to be received before, and maybe more
+                    self._soon()  # the pump had to receive the rest of a post-handshake message, and perhaps data
                 return
             self._held = True
             if said != UNSENT:
@@ -242,13 +243,13 @@ class Flow(transports._FlowControlMixin, asyncio.Transport):
             self._kept.extend(data[at : at + FLIGHT_SIZE] for at in range(0, len(data), FLIGHT_SIZE))
 
     def _write_out(self) -> None:
-        """All that is held, as far as the socket takes it and the budget goes. close_notify goes after all data."""
+        """Writes what is held, as far as the socket and the budget allow. close_notify goes after all data."""
         kept = self._kept
         try:
             said = self._connection.send_or_forget()
             while said == DONE and (kept or self._notify):
                 if kept:
-                    if self._patient is None:  # which wants to see the same data again
+                    if self._patient is None:  # PatientVerbs must get the same data again
                         _put_together(kept)
                     said = self._verbs.step_write(kept[0])
                     if said in (DONE, UNSENT):
@@ -264,13 +265,13 @@ class Flow(transports._FlowControlMixin, asyncio.Transport):
 
     def _say_close_notify(self) -> int:
         said = self._verbs.shutdown()
-        if self._connection.writable:  # it has to wait for a hook, or for the rest of a post-handshake message
+        if self._connection.writable:  # not said yet: a hook, or the rest of a post-handshake message, comes first
             return WAITS if said == WAITS else WANT_READ
         self._notify, self._notified = False, True
         return self._connection.send_or_forget()
 
     def _stopped(self, said: int) -> None:
-        """Why no more goes out now."""
+        """Prepares for the reason why nothing more goes out now."""
         if said == DONE:
             self._held, self._starved = not self._told, False
             if self._attending:
@@ -297,11 +298,11 @@ class Flow(transports._FlowControlMixin, asyncio.Transport):
             pass
 
     def get_write_buffer_size(self) -> int:
-        """Bytes: plaintext that is not encrypted yet, and ciphertext that the socket has not taken."""
+        """The bytes of plaintext that are not encrypted yet, and of ciphertext that the socket has not taken."""
         return 0 if self._lost else self._kept_size + self._connection.unsent
 
     def write_eof(self) -> None:
-        """close_notify, after what was written; the peer may go on."""
+        """Sends close_notify after what was written. The peer may continue."""
         if not self._mute:
             self._mute = self._notify = True
             if not self._held:
@@ -321,8 +322,8 @@ class Flow(transports._FlowControlMixin, asyncio.Transport):
         protocol: asyncio.BaseProtocol = self._protocol
         return protocol
 
-    def _call(self, method: str, *arguments: object) -> Any:  # Any: the method's
-        """The protocol's method. What it raises ends the transport."""
+    def _call(self, method: str, *arguments: object) -> object:
+        """Calls a method of the protocol. If it raises, the transport ends."""
         try:
             return getattr(self._protocol, method)(*arguments)
         except BaseException as error:
@@ -343,10 +344,10 @@ class Flow(transports._FlowControlMixin, asyncio.Transport):
         self._end(error)
 
     def _failed(self, error: BaseException) -> None:
-        """A verb has."""
+        """Ends the transport after a failed verb, which may have left an alert for the peer."""
         if not self._lost:
             try:
-                self._connection.send()  # an alert
+                self._connection.send()  # the alert
             except (OSError, ConcurrentUseError):
                 pass
             self._end(self._object._as_stdlib(error) if isinstance(error, TLSError) else error)
@@ -355,7 +356,7 @@ class Flow(transports._FlowControlMixin, asyncio.Transport):
 
 
 def _put_together(pieces: deque[bytes]) -> None:
-    """Makes one of the first pieces if they are small."""
+    """Joins the first pieces into one if they are small."""
     taken = [pieces.popleft()]
     length = len(taken[0])
     while pieces and length + len(pieces[0]) <= FLIGHT_SIZE:

@@ -1,7 +1,8 @@
-"""Event loops whose ``ssl=context`` means TLS with callbacks that wait, if the context is a greentls.SSLContext.
+"""Event loops that use greentls if ``ssl=context`` is a greentls.SSLContext.
 
-For programs that make their connections themselves and only take a context: uvicorn, hypercorn, aiohttp, redis-py, and
-asyncio.start_server() and open_connection(). Other contexts, and connections in clear, are the loop's own business.
+They are for libraries that make their connections themselves and only accept a context: uvicorn, hypercorn, aiohttp,
+redis-py, and asyncio.start_server() and open_connection(). With another context, or none, the loop does what it always
+does.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from greentls.ssl.context import SSLContext
 
 __all__ = ["EventLoop", "new_event_loop", "new_uvloop"]
 
-Given = Any  # arguments and results of the loop's own methods, which are passed on as they are
+Given = Any  # arguments and results that are passed to and from the loop's own methods
 
 if TYPE_CHECKING:
     _Loop = asyncio.AbstractEventLoop
@@ -23,7 +24,7 @@ else:
 
 
 class _OurTLS(_Loop):
-    """Goes before a loop's own class."""
+    """Comes before a loop's own class in the order of bases."""
 
     async def create_connection(
         self, protocol_factory: Given, *args: Given, ssl: Given = None, **kwargs: Given
@@ -76,7 +77,7 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
 
 
 def new_uvloop() -> asyncio.AbstractEventLoop:
-    """The same over uvloop, which must be installed."""
+    """An EventLoop over uvloop, which must be installed."""
     import uvloop
 
     class UVLoop(_OurTLS, uvloop.Loop):  # type: ignore[misc]  # untyped

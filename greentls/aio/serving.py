@@ -23,7 +23,7 @@ PAUSE = 1.0  # seconds without accept() after it has failed for want of descript
 
 
 class Server(asyncio.AbstractServer):
-    """What create_server() returns; has asyncio.Server's methods. ``async with`` closes it."""
+    """A listening server, made by create_server(). It has asyncio.Server's methods. ``async with`` closes it."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class Server(asyncio.AbstractServer):
             self._forever = None
 
     def close(self) -> None:
-        """No connection is accepted from now on; those that exist go on."""
+        """Stops listening. Existing connections continue."""
         if self._closed:
             return
         self._closed = True
@@ -97,7 +97,7 @@ class Server(asyncio.AbstractServer):
             self._gone.set()
 
     async def wait_closed(self) -> None:
-        """Waits until the server is closed and all its connections are."""
+        """Waits until the server and all its connections are closed."""
         await self._gone.wait()
 
     def close_clients(self) -> None:
@@ -179,14 +179,14 @@ async def create_server(
     ssl_handshake_timeout: float | None = None,
     ssl_shutdown_timeout: float | None = None,
     start_serving: bool = True,
-    bind: Callable[..., Any] | None = None,  # Any: whatever the loop's own method returns
+    bind: Callable[..., Awaitable[asyncio.Server]] | None = None,
     **binding: Any,  # Any: the loop's own arguments
 ) -> Server:
-    """loop.create_server() whose callbacks may wait.
+    """Like loop.create_server(), but callbacks may wait.
 
-    ssl: a greentls.SSLContext. sock: a bound socket, in place of host and port. The timeouts are in seconds; the
-    context's handshake_timeout is the default. bind: what binds, with the arguments that are left; None: the loop's own
-    create_server(), with host and port. Raises OSError.
+    ssl: a greentls.SSLContext. sock: a bound socket, instead of host and port. The timeouts are in seconds; the default
+    for the handshake is the context's handshake_timeout. bind: a function that binds from the other arguments; the
+    default is the loop's own create_server(), with host and port. Raises OSError.
     """
     loop = asyncio.get_running_loop()
     timeouts = checked(ssl_handshake_timeout, ssl_shutdown_timeout)
@@ -221,7 +221,7 @@ async def start_server(
     ssl: SSLContext,
     **serving: Any,  # Any: the loop's own arguments
 ) -> Server:
-    """asyncio.start_server() over create_server()."""
+    """Like asyncio.start_server(), over create_server()."""
     loop = asyncio.get_running_loop()
 
     def factory() -> asyncio.StreamReaderProtocol:

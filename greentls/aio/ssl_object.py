@@ -1,4 +1,4 @@
-"""SSLObject: what a TLS connection under asyncio tells about itself, and what its callbacks get as their sock."""
+"""SSLObject: the facts about a TLS connection under asyncio. Callbacks get it as their sock."""
 
 from __future__ import annotations
 
@@ -19,12 +19,11 @@ if TYPE_CHECKING:
 
 __all__ = ["SSLObject"]
 
-
 _TOO_LONG = "SSL handshake is taking longer than {} seconds: aborting the connection"  # asyncio's words
 
 
 class Transport(Protocol):
-    """What the handshake needs of a TLSTransport."""
+    """The methods of a TLSTransport that the handshake uses."""
 
     def get_extra_info(self, name: str, default: object = None) -> Any: ...  # Any: of each name another type
 
@@ -38,20 +37,17 @@ class Transport(Protocol):
 
 
 class SSLObject(ReadsClientHello):
-    """``transport.get_extra_info("ssl_object")``: the facts of ssl.SSLObject and of greentls.SSLSocket.
+    """The object that ``transport.get_extra_info("ssl_object")`` returns. It has the facts of ssl.SSLObject and of
+    greentls.SSLSocket.
 
-    It does not read or write: the transport does. Its methods do not wait.
+    It cannot read or write, as the transport does that. Its methods do not wait.
     """
 
     _transport: Transport  # during the handshake
-    _timeout: float | None  # its seconds
+    _timeout: float | None  # seconds for the handshake
 
     def __init__(
-        self,
-        context: SSLContext,
-        server_side: bool,
-        server_hostname: str | None,
-        session: Session | None,
+        self, context: SSLContext, server_side: bool, server_hostname: str | None, session: Session | None
     ) -> None:
         self._context = context
         self.server_side = server_side
@@ -66,13 +62,14 @@ class SSLObject(ReadsClientHello):
         self._tls = connection
         self._transport.use(connection)
 
-    def _peer_address(self) -> Any:  # Any: the address family's
+    def _peer_address(self) -> object:
         return self._transport.get_extra_info("peername") or None
 
     # -- the handshake, in a worker ------------------------------------------------------------------------------------
 
     def handshake(self, transport: Transport, timeout: float | None) -> None:
-        """Raises ssl.SSLError, OSError, TimeoutError, or whatever a callback raised. Waits for the peer."""
+        """Does the handshake, waiting for the peer. Raises ssl.SSLError, OSError, TimeoutError, or what a callback
+        raised."""
         self._transport = transport
         try:
             transport.use(self._tls)
@@ -80,13 +77,11 @@ class SSLObject(ReadsClientHello):
             self._observed(self._handshake)
         finally:
             transport.flush()
-            del self._transport  # which holds this object
+            del self._transport  # it refers to this object
 
     def _handshake(self) -> None:
         try:
-            deadline = Deadline(
-                self._timeout, "SSL handshake is taking longer than {} seconds: aborting the connection"
-            )
+            deadline = Deadline(self._timeout, _TOO_LONG)
             with deadline:
                 if self.server_side:
                     self._begin()
@@ -130,17 +125,17 @@ class SSLObject(ReadsClientHello):
         self._transport.refuse_in_clear(answer)
 
     def _passed_through(self, plain: PassedThrough) -> NoReturn:
-        raise TypeError("client_hello_callback answered with a PlainSocket: under asyncio there is nothing to pass on")
+        raise TypeError("client_hello_callback answered with a PlainSocket: under asyncio it cannot be passed on")
 
-    # -- what ssl.SSLObject has besides --------------------------------------------------------------------------------
+    # -- other methods of ssl.SSLObject --------------------------------------------------------------------------------
 
     def do_handshake(self) -> None:
-        """Nothing: whoever has the transport, has the handshake behind it. Raises ValueError before that."""
+        """Does nothing, because a program gets its transport after the handshake. Raises ValueError before that."""
         if not self._tls.established:
-            raise ValueError("the handshake is the transport's, and not finished")
+            raise ValueError("the transport does the handshake, which is not finished")
 
     def read(self, *_: object) -> NoReturn:
-        raise ValueError("the transport reads, and gives its protocol what it has read")
+        raise ValueError("the transport reads, and passes the data to its protocol")
 
     def write(self, *_: object) -> NoReturn:
         raise ValueError("write to the transport")

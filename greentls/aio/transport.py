@@ -1,16 +1,16 @@
-"""TLSTransport: an asyncio.Transport that is a non-blocking socket and a Connection.
+"""TLSTransport: an asyncio.Transport made of a non-blocking socket and a Connection.
 
-OpenSSL's callbacks may wait, but the loop's own greenlet must not: so the handshake runs in a worker. Data are read and
+OpenSSL's callbacks may wait, but the loop's own greenlet must not. So the handshake runs in a worker. Data are read and
 written in the loop's greenlet (greentls.aio.flow).
 
-How it ends:
+How a transport ends:
 
-- close(): what was written goes out, then close_notify, then FIN. The peer has shutdown_timeout seconds to end its
-  side; what it still says is dropped. connection_lost(None).
-- write_eof(): close_notify; reading goes on (RFC 8446 6.1).
-- the peer ends: protocol.eof_received(), and close() unless that answers True. An end of TCP without close_notify is an
-  end, too, as in asyncio's own transport over TLS.
-- an error, or abort(): no more words. connection_lost(error).
+- close() sends what was written, then close_notify, then FIN. The peer has shutdown_timeout seconds to end its side.
+  What it sends meanwhile is dropped. connection_lost(None) is called.
+- write_eof() sends close_notify. Reading continues (RFC 8446 6.1).
+- If the peer ends, protocol.eof_received() is called, and close() unless that returns True. An end of TCP without
+  close_notify counts as an end, as in asyncio's own transport over TLS.
+- After an error or abort() nothing more is sent. connection_lost(error) is called.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ Timeouts = tuple[float | None, float | None]  # seconds for the handshake and fo
 
 
 def checked(handshake: float | None, shutdown: float | None) -> Timeouts:
-    """Raises ValueError for a timeout that is none."""
+    """Returns the two timeouts. Raises ValueError for one that is not positive."""
     for name, seconds in (("handshake", handshake), ("shutdown", shutdown)):
         if seconds is not None and seconds <= 0:
             raise ValueError(f"ssl_{name}_timeout should be a positive number, got {seconds}")
@@ -55,13 +55,13 @@ def checked(handshake: float | None, shutdown: float | None) -> Timeouts:
 
 
 class Closed(ConnectionAbortedError):
-    """This side has closed the transport, or aborted it, in the middle of the handshake."""
+    """This side has closed or aborted the transport during the handshake."""
 
 
 class TLSTransport(Flow):
-    """TLS over a connected socket, for one protocol. Made by create_connection(), create_server() and start_tls().
+    """TLS over a connected socket, for one protocol. create_connection(), create_server() and start_tls() make them.
 
-    The socket is the transport's from now on.
+    The transport owns the socket from now on.
     """
 
     _start_tls_compatible = True
@@ -88,29 +88,32 @@ class TLSTransport(Flow):
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._sock, self._under, self._ended = sock, under, ended
-        self._announced = announced  # the protocol has been told of a connection
+        self._announced = announced  # the protocol's connection_made() was called before
         self._fd = sock.fileno()
         self._kept = deque()
         self.set_protocol(protocol)
         self._object = SSLObject(context, server_side, server_hostname, session)
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        except OSError:  # it is none of TCP
+        except OSError:  # not a TCP socket
             pass
         handshake, shutdown = timeouts
         self._handshake_timeout = context.handshake_timeout if handshake is None else handshake
         self._shutdown_timeout = SHUTDOWN_TIMEOUT if shutdown is None else shutdown
 
     def use(self, connection: Connection) -> None:
-        """In the handshake: this connection, and later another one in its place."""
+        """Uses this connection. The handshake may later put another one in its place."""
         self._connection = connection
         connection.attach(self._sock)
 
     # -- the handshake -------------------------------------------------------------------------------------------------
 
     def begin(self, done: Done) -> None:
-        """Begins the handshake. done(self, error) is called once it is finished and the protocol has been told, with
-        None, or with what has ended it. After None, start() is to be called."""
+        """Begins the handshake.
+
+        done(self, error) is called at its end. error: None if the handshake is finished and connection_made() was
+        called; the caller must then call start(). Otherwise the reason why it has failed.
+        """
         self._done = done
         job = workers_of(self._loop).run(self._shake, self._shaken, copy_context())
         if job.done:
@@ -119,23 +122,23 @@ class TLSTransport(Flow):
             self._job = job
 
     async def handshake(self) -> None:
-        """The same for a task that waits. Raises what has ended the handshake. A cancellation ends it, too."""
+        """Does the handshake; the task waits. Raises the reason if the handshake fails. A cancellation ends it."""
         connected = self._loop.create_future()
         self.begin(partial(_settle, connected))
         try:
             await connected
         except asyncio.CancelledError as cancelled:
             self.kill(cancelled)
-            self._end(None)  # now: the loop may end with the task
+            self._end(None)  # at once, because the loop may end with the task
             raise
-        self._loop.call_soon(self.start)  # when the caller has the transport: its protocol may need it for the data
+        self._loop.call_soon(self.start)  # later: the protocol may need the transport for the data
 
     def _shake(self) -> None:
-        """In a worker."""
+        """The handshake's job, in a worker."""
         self._object.handshake(self, self._handshake_timeout)
 
     def _shaken(self, job: Job) -> None:
-        """The handshake has ended."""
+        """Continues after the handshake's job."""
         self._job = None
         if self._lost:
             return
@@ -152,13 +155,13 @@ class TLSTransport(Flow):
         self._settle(None)
 
     def start(self) -> None:
-        """Begins to read, after the handshake."""
+        """Begins to read. Called after the handshake."""
         if not self._lost:
             self._open = True
             self._poll(True)
             if not self._paused:
-                # In any case: the last receive may have emptied the socket, and the next one is spared, as the loop
-                # tells again. uvloop does not after a reset.
+                # Without waiting for an event: a receive that empties the socket is not followed by another one,
+                # because the loop will report new data. But uvloop does not report a reset twice.
                 self._read()
 
     def _settle(self, error: BaseException | None) -> None:
@@ -169,7 +172,7 @@ class TLSTransport(Flow):
     # For the SSLObject, in a worker.
 
     def wait(self, said: int) -> None:
-        """Until the pump may go on."""
+        """Waits until the pump can continue."""
         self._waiting = me = getcurrent()
         try:
             if said == WANT_WRITE:
@@ -184,7 +187,7 @@ class TLSTransport(Flow):
         self._connection.rest()
 
     def flush(self) -> None:
-        """What OpenSSL has for the peer goes out, or is kept until the socket takes it."""
+        """Sends what OpenSSL has for the peer. What the socket does not take is kept."""
         try:
             if self._connection.send_or_forget() == WANT_WRITE and not self._lost:
                 self._attend(True)
@@ -192,7 +195,7 @@ class TLSTransport(Flow):
             self._loop.call_soon(self._end, error)
 
     def refuse_in_clear(self, answer: bytes) -> None:
-        """To a peer that does not speak TLS."""
+        """Answers a peer that does not speak TLS."""
         try:
             self._sock.send(answer)
         except OSError:
@@ -201,7 +204,7 @@ class TLSTransport(Flow):
     # -- the end -------------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """See the module's docstring. During the handshake: as abort()."""
+        """Ends the connection (see the module's docstring). During the handshake this is abort()."""
         if self._closing:
             return
         self._closing = self._mute = True
@@ -224,7 +227,7 @@ class TLSTransport(Flow):
         self._loop.call_soon(self._end, None)
 
     def kill(self, error: BaseException) -> None:
-        """Ends a handshake, or a verb, from outside: whatever it waits for gets the error, and the peer an alert."""
+        """Raises the error where the handshake, or a verb, waits. The peer gets an alert."""
         if self._waiting is not None:
             self._waiting.throw(error)
         elif self._job is not None:
@@ -233,12 +236,12 @@ class TLSTransport(Flow):
             self._patient.throw(error)
 
     def _end(self, error: BaseException | None) -> None:
-        """Nothing moves from now on."""
+        """Ends the transport: nothing is sent or received any more."""
         if self._lost:
             return
         self._closing = self._mute = True
         if self._patient is not None or not self._told:
-            self.kill(Closed("the transport was closed"))  # which leaves an alert for the peer
+            self.kill(Closed("the transport was closed"))  # this leaves an alert for the peer
         if self._polling:
             self._poll(False)
         if self._attending:
@@ -261,7 +264,7 @@ class TLSTransport(Flow):
                 self._protocol.connection_lost(error if isinstance(error, Exception) else None)
         finally:
             self._sock.close()
-            # No cycle is left for the collector.
+            # Leaves no cycle for the collector.
             self._protocol = self._patient = None
             del self._data_received
             if self._told:
@@ -269,18 +272,18 @@ class TLSTransport(Flow):
             if self._ended is not None:
                 self._ended(self)
 
-    # -- what transports have ------------------------------------------------------------------------------------------
+    # -- other methods of transports -----------------------------------------------------------------------------------
 
     @property
     def dead(self) -> bool:
-        """TLS has failed for good: by what the peer has sent, or by what a callback has raised."""
+        """Whether TLS has failed, because of what the peer has sent or what a callback has raised."""
         return bool(self._connection.dead)
 
     def is_closing(self) -> bool:
         return self._closing
 
     def get_extra_info(self, name: str, default: object = None) -> Any:  # Any: of each name another type
-        """As asyncio's transports over TLS, and "ssl_object" is an SSLObject."""
+        """Like asyncio's own transports over TLS. "ssl_object" is a greentls.aio.SSLObject."""
         if name in ("peername", "sockname"):
             if self._addresses is None:
                 self._addresses = {}

@@ -1,9 +1,9 @@
-"""Workers: the greenlets of an event loop in which OpenSSL is entered if its callbacks may wait.
+"""Workers: greenlets of an event loop, in which OpenSSL runs if its callbacks may wait.
 
-The loop's own greenlet must not wait. So a step that may wait runs in a worker. If it does wait, its worker switches to
-the loop with OpenSSL's frames on its stack, and other workers take other steps; whoever has the answer switches back to
-it (greentls.hub.asyncio). A step that does not wait costs two switches, a quarter of a microsecond each, and its worker
-takes the next one.
+The loop's own greenlet must not wait. So a step that may wait runs in a worker. If it waits, its worker switches to the
+loop with OpenSSL's frames on its stack, and other workers run other steps. When the answer is there, the loop switches
+back to it (greentls.hub.asyncio). A step that does not wait costs two switches of a quarter of a microsecond each, and
+its worker runs the next step.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ __all__ = ["WAITS", "Job", "PatientVerbs", "Workers", "workers_of"]
 
 T = TypeVar("T")
 
-WAITS = -100  # PatientVerbs: a hook waits. None of a pump's answers
+WAITS = -100  # an answer of PatientVerbs: a hook waits. A pump never answers this
 
 Then: TypeAlias = "Callable[[Job], object]"
 
-_ATTRIBUTE = "_greentls_workers"  # of a loop, which holds its workers
+_ATTRIBUTE = "_greentls_workers"  # the attribute of a loop that holds its Workers
 
 
 class Job:
-    """One step: function() is called in a worker. done: it has ended, by returning a value or by raising an error."""
+    """One step: a call of function() in a worker. done: it has returned a value, or raised an error."""
 
     __slots__ = ("done", "error", "function", "then", "value", "worker", "workers")
 
@@ -44,26 +44,27 @@ class Job:
         self.error: BaseException | None = None
         self.done = False
         self.worker: Task | None = None
-        self.workers: Workers | None = None  # if the step waits
+        self.workers: Workers | None = None  # None unless the step waits
 
     def throw(self, error: BaseException) -> None:
-        """Raises the error where the step waits. In the loop's greenlet; nothing happens if the step has ended."""
+        """Raises the error where the step waits. Does nothing if the step has ended. To be called in the loop's
+        greenlet."""
         if not self.done and self.worker is not None:
             self.worker.enter(self.worker.throw, error)
 
 
 class Workers:
-    """Those of one loop."""
+    """The workers of one loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._hub = hub_of(loop)
 
     def run(self, function: Callable[[], object], then: Then, context: Context | None = None) -> Job:
-        """Begins a step. In the loop's greenlet, or in a task.
+        """Begins a step, and returns its job. To be called in the loop's greenlet, or in a task.
 
-        Returns the job. If the step waits, it is not done yet, and then(job) is called in the loop's greenlet once it
-        is. context: the context variables that the step sees; None: none.
+        If the step waits, the job is not done yet, and then(job) is called in the loop's greenlet when it is. context:
+        the context variables for the step, None for none.
         """
         job = Job(function, then)
         try:
@@ -71,7 +72,7 @@ class Workers:
             worker.hub = self._hub
         except IndexError:
             worker = Task(self._hub, _work, ())
-            worker.start()  # to where it waits for a job
+            worker.start()  # runs until it waits for a job
         worker.gr_context = context
         job.worker = worker
         worker.enter(worker.switch, job)
@@ -82,13 +83,13 @@ class Workers:
         return job
 
     def end(self, job: Job) -> None:
-        """Of a step that has waited. In its worker: the loop is in the callback that has switched back to there."""
+        """Ends a step that has waited. Called in its worker, so then() must wait for the loop's next turn."""
         self._loop.call_soon(job.then, job)
 
 
 class _Free(ThreadLocal):
-    """A thread's workers that have nothing to do. They know neither a connection nor a loop: the collector does not see
-    what the frames of a greenlet refer to, so it could never be collected."""
+    """The idle workers of a thread. They refer to no connection and no loop: the collector does not see what the frames
+    of a greenlet refer to, so it could never free such an object."""
 
     def __init__(self) -> None:
         self.workers: list[Task] = []
@@ -111,14 +112,14 @@ def _work() -> None:
         except BaseException as error:
             job.error = error
         job.done = True
-        if job.workers is not None:  # run() has returned
+        if job.workers is not None:  # the step has waited: run() has returned
             job.workers.end(job)
             _set_free(getcurrent())
         del job
 
 
 def workers_of(loop: asyncio.AbstractEventLoop) -> Workers:
-    """The workers of an event loop. In the loop's thread."""
+    """The workers of an event loop. To be called in the loop's thread."""
     workers: Workers | None = getattr(loop, _ATTRIBUTE, None)
     if workers is None:
         workers = Workers(loop)
@@ -127,18 +128,18 @@ def workers_of(loop: asyncio.AbstractEventLoop) -> Workers:
 
 
 class PatientVerbs:
-    """A connection's verbs whose hooks may wait: each runs in a worker.
+    """The verbs of a connection whose hooks may wait. Each verb runs in a worker.
 
-    A verb that waits answers WAITS, as does any other meanwhile. again() is called once the hook has its answer. Then
-    the same verb is to be called again, with the same data, and returns what it came to. What it raises, whichever verb
-    comes first raises.
+    While a hook waits, every verb answers WAITS. When the hook has its answer, again() is called. The verb that has
+    waited must then be called again, with the same data, and returns its result. If it has failed, the next verb that
+    is called, whichever it is, raises its error.
     """
 
     def __init__(self, connection: Connection, workers: Workers, again: Callable[[], object]) -> None:
         self._connection, self._workers, self._again = connection, workers, again
-        self._job: Job | None = None  # which waits
-        self._ended: dict[str, Job] = {}  # that have waited, by their verbs
-        self._failed: Job | None = None  # that has waited
+        self._job: Job | None = None  # the one that waits
+        self._ended: dict[str, Job] = {}  # by verb: jobs that have waited and returned
+        self._failed: Job | None = None  # a job that has waited and failed
 
     def step_read(self, size: int) -> bytes | int:
         return self._do("read", self._connection.step_read, size)

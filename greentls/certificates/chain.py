@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -187,7 +187,7 @@ def parse_certificates(data: str | bytes) -> list[x509.Certificate]:
     return certificates
 
 
-CRLs = Source | x509.CertificateRevocationList | Iterable[Any] | None  # Any: of CRLs, which has no recursive type
+CRLs: TypeAlias = "Source | x509.CertificateRevocationList | Iterable[CRLs] | None"
 
 
 def load_crls(source: CRLs) -> tuple[x509.CertificateRevocationList, ...]:
@@ -200,8 +200,7 @@ def load_crls(source: CRLs) -> tuple[x509.CertificateRevocationList, ...]:
     if isinstance(source, x509.CertificateRevocationList):
         return (source,)
     if not isinstance(source, str | bytes | os.PathLike):
-        several = cast("Iterable[CRLs]", source)
-        return tuple(crl for each in several for crl in load_crls(each))
+        return tuple(crl for each in source for crl in load_crls(each))
     data = _contents(source)
     try:
         if b"-----BEGIN" not in data:

@@ -7,19 +7,17 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING
 
 from greentls.errors import ConfigurationError
 
-__all__ = ["Application", "Environ", "StartResponse", "load"]
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
 
-Environ = dict[str, Any]  # Any: PEP 3333 lets a server add values of any type
-StartResponse = Callable[..., object]
-Application = Callable[[Environ, StartResponse], Iterable[bytes]]
+__all__ = ["load"]
 
 
-def load(name: str) -> Application:
+def load(name: str) -> WSGIApplication:
     """Patches by gevent, then imports. The current directory is on the import path, as with gunicorn and uWSGI.
 
     Raises ConfigurationError for any exception from the import.
@@ -35,7 +33,7 @@ def load(name: str) -> Application:
         monkey.patch_all()
     sys.path.insert(0, os.getcwd())
     try:
-        application: Application = getattr(importlib.import_module(module), attribute)
+        application: WSGIApplication = getattr(importlib.import_module(module), attribute)
     except Exception as error:
         problem = f"{type(error).__name__}: {error}{_place(error)}"
         raise ConfigurationError(f"--app {name}", problem, "name what can be imported from here") from None

@@ -11,9 +11,9 @@ import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from greentls.cli.application import Environ, StartResponse
-
 if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
     from greentls.ssl import SSLSocket
 
 __all__ = ["page"]
@@ -48,7 +48,7 @@ _RESUMED = "The client offered a session and the server found it, so no certific
 _FULL = "No session was resumed: there was a certificate, a key exchange and a signature."
 
 
-def page(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+def page(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
     """Answers GET /. The server has put the connection into environ as "greentls.socket"."""
     if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
         return _answer(environ, start_response, "405 Method Not Allowed", "text/plain", "GET or HEAD\n")
@@ -60,7 +60,7 @@ def page(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     return _answer(environ, start_response, "200 OK", "text/html", _html(facts))
 
 
-def _answer(environ: Environ, start_response: StartResponse, status: str, kind: str, text: str) -> list[bytes]:
+def _answer(environ: WSGIEnvironment, start_response: StartResponse, status: str, kind: str, text: str) -> list[bytes]:
     body = text.encode("utf-8", "backslashreplace")  # a server_name may contain bytes that are not text
     headers = [
         ("Content-Type", f"{kind}; charset=utf-8"),

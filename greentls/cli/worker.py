@@ -6,16 +6,19 @@ import logging
 import os
 import signal
 import socket
+from typing import TYPE_CHECKING
 
 import gevent
 from gevent.event import Event
 from gevent.pool import Pool
 from gevent.pywsgi import WSGIHandler, WSGIServer
 
-from greentls.cli.application import Application, Environ
 from greentls.cli.options import written
 from greentls.cli.prefork import Parent
 from greentls.ssl import SSLContext
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
 
 __all__ = ["SESSIONS_SECONDS", "run"]
 
@@ -26,7 +29,7 @@ SESSIONS_SECONDS = 2.0  # for the store to take queued sessions: twice the callb
 
 def run(
     listener: socket.socket,
-    application: Application,
+    application: WSGIApplication,
     context: SSLContext,
     parent: Parent,
     drain_seconds: float,
@@ -97,8 +100,8 @@ class _Handler(WSGIHandler):  # type: ignore[misc]  # gevent is untyped
     requests = 0
     close_connection = False
 
-    def get_environ(self) -> Environ:
-        environ: Environ = super().get_environ()
+    def get_environ(self) -> WSGIEnvironment:
+        environ: WSGIEnvironment = super().get_environ()
         environ["greentls.socket"] = self.socket
         return environ
 

@@ -174,7 +174,7 @@ class Handshake:
     external_psk: bool = False  # a hook has given the key of one
     offered: Session | None = None  # at a client, to be resumed
     chain_ends: float = 0.0  # expiry of the chain of resumptions that this connection goes on with, since the epoch
-    session_key: Any = None  # where ClientSessions keeps what the client gets, None: nowhere. Any: only it looks inside
+    session_key: object = None  # where ClientSessions keeps what the client gets, None: nowhere
     vouched_until: float | None = None  # a client's: expiry of the OCSP response that confirmed the peer's certificate
 
     def forget(self) -> None:

@@ -1,7 +1,7 @@
-"""What waiting needs: the rooms that wait use this and know no loop.
+"""Everything that waiting needs. The packages that wait use this one, and know no event loop.
 
 A greenlet that has to wait switches to its hub, which runs the thread's loop and switches back when the wait is over.
-``here()`` returns the hub of the running greenlet, gevent's or an event loop's; ``Hub`` says what it offers.
+``here()`` returns the hub of the running greenlet: gevent's or an event loop's. ``Hub`` describes its methods.
 ``Deadline`` limits a block that waits. ``PerHub`` holds one object for each hub.
 """
 

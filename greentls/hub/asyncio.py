@@ -1,21 +1,23 @@
-"""The hub of asyncio, and of every loop with asyncio's interface: greenlets that wait in an event loop.
+"""The hub for asyncio, and for every loop with asyncio's interface. Its greenlets wait in an event loop.
 
-A coroutine can wait only if all its callers are coroutines, and OpenSSL's callbacks are not. A greenlet can wait
-anywhere; that needs no gevent. Its parent is the greenlet in which the loop runs. To wait, it switches there, as if its
-function had returned, and the loop goes on. A callback of the loop ends the wait: it switches back.
+A coroutine can wait only if all its callers are coroutines, but OpenSSL's callbacks are called from C. A greenlet can
+wait anywhere, also without gevent. The parent of each greenlet is the greenlet in which the loop runs. To wait, a
+greenlet switches to its parent, as if its function had returned, and the loop continues. To end the wait, a callback of
+the loop switches back.
 
-- Only the loop's own greenlet resumes a greenlet: that is where it returns to at its next wait. So what one greenlet
-  does for another, such as Event.set(), happens in a callback at the loop's next turn.
-- A wait ends once, by an answer, a deadline or a kill. What comes later finds nobody (_Wait).
-- The loop's own greenlet never waits. What would wait there, in a callback or a coroutine, raises WrongThreadError.
-  ``await hub.run(function)`` gives the function a greenlet to wait in.
-- A coroutine that a greenlet waits for runs in an asyncio task of its own (AsyncioHub.result).
-- While libuv polls, its loop points to an array of 15 KiB on its stack: uv_poll_start(), which is add_reader(), looks
-  into it and writes to it. greenlet keeps a part of the loop's stack elsewhere while a greenlet runs that has begun
-  higher up, so that the greenlet's own stack would be taken for the array. So a greenlet begins far below (_far_below).
+- Only the loop's own greenlet resumes a greenlet, because the greenlet switches back there at its next wait. So if one
+  greenlet acts on another, for example by Event.set(), that happens in a callback at the loop's next turn.
+- A wait ends once: by an answer, a deadline or a kill. Whatever comes later has no effect (_Wait).
+- The loop's own greenlet never waits. A call there that would wait, in a callback or a coroutine, raises
+  WrongThreadError. ``await hub.run(function)`` runs a function in a greenlet, where it can wait.
+- A coroutine that a greenlet waits for runs in its own asyncio task (AsyncioHub.result).
+- While libuv polls, its loop has a pointer to an array of 15 KiB on the C stack. uv_poll_start(), called by
+  add_reader(), reads and writes that array. When a greenlet that started higher up the stack runs, greenlet moves that
+  part of the loop's stack away; libuv would then write into the greenlet's own stack. So greenlets start far below
+  (_far_below).
 
 here() returns this hub in a thread where an event loop runs. A patched program may run the loop in one of gevent's
-greenlets: then this hub is found only in the greenlets that it has made, and all other greenlets are gevent's.
+greenlets. In that case here() returns this hub only in greenlets that it has made, and gevent's in all others.
 """
 
 from __future__ import annotations
@@ -43,11 +45,11 @@ __all__ = ["AsyncioHub", "Task", "hub_of"]
 
 T = TypeVar("T")
 
-_ATTRIBUTE = "_greentls_hub"  # of a loop, which holds its hub
+_ATTRIBUTE = "_greentls_hub"  # the attribute of a loop that holds its hub
 
 
 def hub_of(loop: AbstractEventLoop) -> AsyncioHub:
-    """The hub of an event loop. In the loop's thread."""
+    """The hub of an event loop. To be called in the loop's thread."""
     hub: AsyncioHub | None = getattr(loop, _ATTRIBUTE, None)
     if hub is None:
         hub = AsyncioHub(loop)
@@ -77,7 +79,8 @@ find_first(_find)
 
 
 class AsyncioHub:
-    """A greentls.hub.Hub. run() leads from coroutines to greenlets, result() back."""
+    """A greentls.hub.Hub. run() lets a coroutine wait for a greenlet, and result() lets a greenlet wait for a
+    coroutine."""
 
     def __init__(self, loop: AbstractEventLoop) -> None:
         self.loop = loop
@@ -85,9 +88,10 @@ class AsyncioHub:
     # -- between coroutines and greenlets ------------------------------------------------------------------------------
 
     async def run(self, function: Callable[..., T], *arguments: object) -> T:
-        """Calls a function that may wait, in a greenlet that begins at once. Returns, or raises, what it does.
+        """Calls a function that may wait, in a greenlet that starts at once. Returns or raises what the function does.
 
-        What is raised in this coroutine meanwhile, such as CancelledError, is raised where the function waits.
+        An exception that is raised in this coroutine meanwhile, such as CancelledError, is raised where the function
+        waits.
         """
         task = Task(self, function, arguments)
         task.start()
@@ -144,7 +148,7 @@ class AsyncioHub:
         return _Timer(self.loop, seconds)
 
     def call_soon(self, function: Callable[..., object], *arguments: object) -> None:
-        if not self.loop.is_closed():  # a greenlet may end after its loop
+        if not self.loop.is_closed():  # a greenlet may outlive its loop
             self.loop.call_soon(function, *arguments)
 
     def call_from_thread(self, function: Callable[..., object], *arguments: object) -> None:
@@ -157,7 +161,7 @@ class AsyncioHub:
     def readable(self, descriptor: int, timeout: float) -> _Readable:
         return _Readable(self, descriptor, timeout)
 
-    # -- its sockets' hub: greentls.hub.asyncio_sockets.SocketHub -----------------------------------------------------
+    # -- for its sockets: greentls.hub.asyncio_sockets.SocketHub -------------------------------------------------------
 
     def getaddrinfo(self, host: str | None, port: int | str | None, **options: int) -> Addresses:
         return self.result(self.loop.getaddrinfo(host, port, **options))
@@ -183,7 +187,7 @@ class AsyncioHub:
 
 
 class Task(greenlet):  # type: ignore[misc]  # greenlet is untyped
-    """greentls.hub.Task."""
+    """A greentls.hub.Task."""
 
     gr_context: Context | None
 
@@ -196,14 +200,15 @@ class Task(greenlet):  # type: ignore[misc]  # greenlet is untyped
         self._links: list[Callable[[Task], object]] = []
 
     def start(self) -> None:
-        """Runs it until it waits or ends."""
+        """Runs this greenlet until it waits or ends."""
         if not self.dead:
             _far_below(partial(self.enter, self.switch))
 
     def enter(self, how: Callable[..., object], *arguments: object) -> None:
-        """Runs it, by its switch() or throw(), until it waits or ends. Its next turns are the loop's.
+        """Runs this greenlet until it waits or ends. After that, the loop's greenlet resumes it.
 
-        In the loop's greenlet, or in a task: a callback that is a function may use another connection.
+        how: its switch() or throw(). To be called in the loop's greenlet or in a task: a callback that is a function
+        may use another connection.
         """
         me = self.parent = getcurrent()
         how(*arguments)
@@ -221,17 +226,17 @@ class Task(greenlet):  # type: ignore[misc]  # greenlet is untyped
             self._end()
 
     def throw_in(self, error: BaseException) -> None:
-        """Raises the error where this waits. In the loop's greenlet."""
+        """Raises the error where this greenlet waits. To be called in the loop's greenlet."""
         if self:
             self.throw(error)
         elif not self.dead:
             self.parent = getcurrent()
-            self.throw(GreenletExit)  # before its first turn, which then never comes
+            self.throw(GreenletExit)  # it has not started, and never will
             self._outcome = None, error
             self._end()
 
     def outcome(self) -> object:
-        """Returns, or raises, what the function did. To be called once, when this is dead."""
+        """Returns or raises what the function did. To be called once, when this greenlet is dead."""
         value, error = self._outcome
         self._outcome = None, None
         if error is None:
@@ -242,7 +247,7 @@ class Task(greenlet):  # type: ignore[misc]  # greenlet is untyped
             del error, self  # the traceback has this frame
 
     def report(self) -> None:
-        """Gives the loop's exception handler what the function raised."""
+        """Reports what the function raised to the loop's exception handler."""
         try:
             self.outcome()
         except GreenletExit:
@@ -272,7 +277,7 @@ class Task(greenlet):  # type: ignore[misc]  # greenlet is untyped
 
 
 def _far_below(function: Callable[[], object], levels: int = 15) -> int:
-    """Calls a function 4 KiB further down the C stack for each level: list.sort() has that much of it, in every Python,
+    """Calls a function 4 KiB further down the C stack for each level: list.sort() occupies that much, in every Python,
     while it calls its key function."""
     if levels:
         [None].sort(key=lambda _: _far_below(function, levels - 1))
@@ -282,25 +287,25 @@ def _far_below(function: Callable[[], object], levels: int = 15) -> int:
 
 
 def _task() -> Task:
-    """That in which the running greenlet waits. Raises WrongThreadError in the loop's own greenlet."""
+    """The Task in which the running greenlet waits. Raises WrongThreadError in the loop's own greenlet."""
     task = getcurrent()
     while type(task) is not Task:
         task = task.parent
         if task is None:
-            sentence = "an event loop itself must not wait: greentls.aio's connections do, and await hub.run(function)"
+            sentence = "an event loop must not wait: use greentls.aio's connections, or await hub.run(function)"
             raise WrongThreadError(sentence)
     return task
 
 
 class _Wait:
-    """One wait of one greenlet. It ends once, whoever ends it, or is interrupted once."""
+    """One wait of one greenlet. It ends, or is interrupted, once."""
 
     __slots__ = ("_ended", "_greenlet", "_hub")
 
     def __init__(self, hub: AsyncioHub) -> None:
         self._hub = hub
         self._ended = False
-        self._greenlet: greenlet | None = None  # that waits
+        self._greenlet: greenlet | None = None  # the one that waits
 
     def __call__(self) -> None:
         task = _task()
@@ -312,21 +317,22 @@ class _Wait:
                 self._greenlet = None
 
     def end(self) -> None:
-        """In the loop's thread."""
+        """Ends the wait at the loop's next turn. To be called in the loop's thread."""
         if not self._ended:
             self._ended = True
             self._hub.call_soon(self.end_now)
 
     def end_now(self, *_: object) -> None:
-        """In the loop's greenlet."""
+        """Ends the wait. To be called in the loop's greenlet."""
         self._ended = True
         if self._greenlet is not None:
             self._greenlet.switch()
 
 
 class _Timer:
-    """An answer that comes in time must go first, however late the loop is. But libuv may look at its timers before it
-    looks at its sockets. So the call is made two turns after its time.
+    """A greentls.hub.Timer that fires two turns of the loop after its time.
+
+    An answer that comes in time must win, however late the loop is. But libuv may check its timers before its sockets.
     """
 
     __slots__ = ("_call", "_handle", "_loop", "_seconds")
@@ -382,14 +388,14 @@ class _Semaphore:
         self._waiting: deque[_Wait] = deque()
 
     def __enter__(self) -> None:
-        _task()  # raises before a store opens a connection for a question whose answer nobody could wait for
+        _task()  # raises at once if nothing can wait here, before a store opens a connection in vain
         while not self._free:
             wait = _Wait(self._hub)
             self._waiting.append(wait)
             try:
                 wait()
             except BaseException:
-                self._next()  # it may have been this one's turn
+                self._next()  # this greenlet may have been given the place
                 raise
             finally:
                 with suppress(ValueError):
@@ -413,4 +419,4 @@ class _Readable:
         self._hub.until_ready(self._descriptor, False, self._timeout)
 
     def close(self) -> None:
-        """Between two waits nothing is held."""
+        """Does nothing: between two waits it holds nothing."""

@@ -1,4 +1,4 @@
-"""Sockets that wait in an event loop, for clients of stores that take a module in the place of ``socket``."""
+"""Sockets that wait in an event loop, for clients of stores that accept another module in place of ``socket``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import errno
 import os
 from collections.abc import Callable, Sequence
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 
 from greentls.hub.finding import here
 from greentls.hub.per_hub import unpatched
@@ -15,8 +15,7 @@ __all__ = ["Addresses", "SocketHub", "module"]
 
 T = TypeVar("T")
 
-Address = Any  # as in typeshed: a tuple, or a path
-Addresses = Sequence[tuple[int, int, int, str, Address]]
+Addresses = Sequence["tuple[int, int, int, str, Address]"]
 
 
 class SocketHub(Protocol):
@@ -30,6 +29,7 @@ class SocketHub(Protocol):
 
 
 if TYPE_CHECKING:
+    from _socket import _Address as Address
     from socket import socket as _Socket
 
     from _typeshed import ReadableBuffer
@@ -38,7 +38,7 @@ else:
 
 
 class Socket(_Socket):
-    """A client's socket. Each call waits for the seconds of settimeout() at most, and raises TimeoutError then."""
+    """A client's socket. Each call waits at most as long as settimeout() says, then raises TimeoutError."""
 
     def __init__(self, family: int = -1, type: int = -1, proto: int = -1, fileno: int | None = None) -> None:
         super().__init__(family, type, proto, fileno)
@@ -55,7 +55,7 @@ class Socket(_Socket):
         self._patience = None if blocking else 0.0
 
     def connect(self, address: Address) -> None:
-        """address: has no name that must be looked up."""
+        """Connects. address: must not contain a name that needs a lookup."""
         code = self.connect_ex(address)
         if code == errno.EINPROGRESS:
             _hub().until_ready(self.fileno(), True, self._patience)
@@ -96,7 +96,8 @@ def getaddrinfo(
 
 
 def create_connection(address: tuple[str, int], timeout: float | None = None) -> Socket:
-    """A socket that is connected to the first address of a host that answers. timeout: seconds for each address."""
+    """Returns a socket that is connected to the first address of the host that answers. timeout: seconds for each
+    address."""
     problem: OSError | None = None
     for family, kind, protocol, _, resolved in getaddrinfo(*address, type=module.SOCK_STREAM):
         sock = Socket(family, kind, protocol)

@@ -1,4 +1,4 @@
-"""Callbacks may be coroutine functions, where an event loop runs them."""
+"""Callbacks may be coroutine functions if an event loop runs."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ __all__ = ["MayWait", "as_function", "asker"]
 
 T = TypeVar("T")
 P = ParamSpec("P")
-MayWait: TypeAlias = T | Coroutine[Any, Any, T]  # what a function answers, or a coroutine function
+MayWait: TypeAlias = T | Coroutine[Any, Any, T]  # of a function, or a coroutine function. Any: as of any coroutine
 
-# Of the coroutine of a callback, and of the tasks that it makes: a weak reference to the greenlet that waits for it.
+# In a callback's coroutine, and in the tasks that it makes: a weak reference to the greenlet that waits for it.
 _asker: ContextVar[Callable[[], object]] = ContextVar("_asker", default=getcurrent)
 
 
 def asker() -> object:
-    """The greenlet that waits for the running coroutine, if that is a callback's; else the running greenlet."""
+    """In a callback's coroutine, the greenlet that waits for it; elsewhere the running greenlet."""
     return _asker.get()()
 
 
@@ -35,11 +35,12 @@ def as_function(function: Callable[P, MayWait[T]]) -> Callable[P, T]: ...
 @overload
 def as_function(function: Callable[P, MayWait[T]] | None) -> Callable[P, T] | None: ...
 def as_function(function: Callable[P, MayWait[T]] | None) -> Callable[P, T] | None:
-    """The function itself; for a coroutine function, a function that waits for its coroutine.
+    """Returns a function as it is, and for a coroutine function a function that waits for its coroutine.
 
-    Two of one coroutine function are equal. Under gevent, which has no coroutines, such a call raises TypeError.
+    Two results for the same coroutine function are equal. Under gevent, which runs no coroutines, calling one raises
+    TypeError.
     """
-    call = getattr(type(function), "__call__", None)  # noqa: B004  # not whether it is callable: which method that is
+    call = getattr(type(function), "__call__", None)  # noqa: B004  # looks at the method itself
     if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call):
         return _Waiting(cast("Callable[..., Awaitable[object]]", function))
     return cast("Callable[P, T] | None", function)

@@ -1,4 +1,4 @@
-"""Deadline: a block that may wait, but not for ever."""
+"""Deadline: limits how long a block may wait."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["Deadline"]
 
 
 class Deadline:
-    """A with block that raises TimeoutError once it has taken too long.
+    """A with block that raises TimeoutError after some seconds.
 
-    Inside the block it is a BaseException. So an ``except Exception`` there, in a store or in a user's function, cannot
-    mistake it for a failure of its own and go on.
+    Inside the block a BaseException is raised. So an ``except Exception`` in a store, or in a user's function, cannot
+    take it for one of its own failures and continue.
 
     seconds: None for no limit. sentence: the TimeoutError's text; a {} in it becomes the seconds.
     """
@@ -25,7 +25,7 @@ class Deadline:
 
     def __init__(self, seconds: float | None, sentence: str) -> None:
         self._seconds, self._sentence = seconds, sentence
-        #: Whether this deadline has passed, rather than some other one.
+        #: Whether this deadline has passed: a TimeoutError may also be another deadline's.
         self.passed = False
 
     def __enter__(self) -> None:

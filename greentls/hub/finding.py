@@ -1,4 +1,4 @@
-"""here(): the hub of the running greenlet, found at run time."""
+"""here() finds the hub of the running greenlet."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def here() -> Hub:
 
 
 def find_first(find: Callable[[], Hub | None]) -> None:
-    """Adds a kind of hub. find: returns the hub of the running greenlet, None if that is gevent's."""
+    """Adds a kind of hub. find(): returns the hub of the running greenlet, None if the greenlet is gevent's."""
     global _find
     _find = find
 
 
 def _first() -> Hub:
-    """That of a hub of gevent's which has none yet. Imports gevent, which a program under asyncio does not need."""
+    """Makes the hub for one of gevent's hubs. This imports gevent, which a program under asyncio does not need."""
     global _get_hub
     from greentls.hub.gevent import GeventHub, get_hub
 
@@ -38,4 +38,4 @@ def _first() -> Hub:
 
 
 _find: Callable[[], Hub | None] | None = None  # set when greentls.hub.asyncio is imported
-_get_hub: Callable[[], Any] = object  # gevent's, from the first use on. Any: gevent is untyped
+_get_hub: Callable[[], Any] = object  # gevent's get_hub(), once _first() has run. Any: gevent is untyped

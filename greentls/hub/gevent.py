@@ -44,14 +44,14 @@ class GeventHub:
     def result(self, awaitable: Awaitable[T]) -> T:
         if isinstance(awaitable, Coroutine):
             awaitable.close()  # otherwise Python warns that it was never awaited
-        raise TypeError("a coroutine function answers under asyncio only (greentls.aio): gevent runs functions")
+        raise TypeError("gevent cannot run a coroutine function: pass a function, or use greentls.aio")
 
     def readable(self, descriptor: int, timeout: float) -> _Readable:
         return _Readable(self._loop, descriptor, timeout)
 
 
 def _outcome(function: Callable[..., T], arguments: tuple[object, ...]) -> tuple[T | None, BaseException | None]:
-    """gevent would print what a function raises in a thread."""
+    """Returns what the function raises: if it left the function, gevent would print it in the thread."""
     try:
         return function(*arguments), None
     except BaseException as error:
@@ -59,14 +59,14 @@ def _outcome(function: Callable[..., T], arguments: tuple[object, ...]) -> tuple
 
 
 class _Readable:
-    """One timer serves all waits: a gevent.Timeout for each took as long as the system calls."""
+    """Uses one timer for all waits: a gevent.Timeout for each took as long as the system calls."""
 
     def __init__(self, loop: gevent.core.loop, descriptor: int, timeout: float) -> None:
         self._watcher = loop.io(descriptor, 1)
         self._timer = loop.timer(timeout, timeout, priority=-1)
 
     def wait(self) -> None:
-        # Not start(): a timer of libev that was stopped continues with the time that it had left.
+        # again() and not start(): a stopped timer of libev would continue with its remaining time.
         self._timer.again(getcurrent().throw, TimeoutError, "timed out", update=True)
         try:
             get_hub().wait(self._watcher)

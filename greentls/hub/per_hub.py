@@ -1,4 +1,4 @@
-"""PerHub: one object for each hub. Sockets, timers and greenlets work in one thread of one process only."""
+"""PerHub: one object for each hub. A socket, timer or greenlet works only in one thread of one process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 def unpatched(module: str, name: str) -> Any:  # Any: found at run time
-    """What a module has under a name if gevent does not patch it."""
+    """The original value of a module's name, even if gevent has patched it."""
     monkey = sys.modules.get("gevent.monkey")
     return monkey.get_original(module, name) if monkey else getattr(import_module(module), name)
 
@@ -26,18 +26,18 @@ def unpatched(module: str, name: str) -> Any:  # Any: found at run time
 if TYPE_CHECKING:
     from threading import local as ThreadLocal
 else:
-    # One for each native thread. In a patched program threading.local is one for each greenlet.
+    # Of native threads. In a patched program each greenlet has its own threading.local.
     ThreadLocal = unpatched("_thread", "_local")
 
 
 class PerHub(ThreadLocal, Generic[T]):
-    """One object for each hub, made by a function at the first get() in that hub, and anew in a forked process.
+    """One object for each hub. A function makes it at the first get() in that hub, and again in a forked process.
 
-    The object goes with its thread, and with this PerHub. A hub has one thread, so neither a lock nor a weak key is
-    needed, and the object may refer to its hub.
+    The object is freed with its thread, or with this PerHub. A hub has one thread, so this needs neither a lock nor a
+    weak key, and the object may refer to its hub.
     """
 
-    _kept: tuple[Hub | None, Any] = None, None  # the hub and its object. Any: T, if there is a hub
+    _kept: tuple[Hub | None, Any] = None, None  # the hub and its object. Any: T if there is a hub
 
     def __init__(self, make: Callable[[], T]) -> None:  # once in each thread
         self._make = make
@@ -48,7 +48,7 @@ class PerHub(ThreadLocal, Generic[T]):
         hub, kept = here(), self._kept
         if kept[0] is not hub:
             made, kept = self._make(), self._kept
-            if kept[0] is not hub:  # or else a finalizer or a signal handler has made one meanwhile
+            if kept[0] is not hub:  # otherwise a finalizer or a signal handler has made one meanwhile
                 self._kept = kept = hub, made
         found: T = kept[1]
         return found

@@ -1,11 +1,11 @@
-"""Hub: what a loop offers to greenlets that wait."""
+"""Hub: the services of an event loop for greenlets that wait."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from types import ModuleType
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 __all__ = ["Event", "Hub", "Readable", "Task", "Timer"]
 
@@ -13,11 +13,11 @@ T = TypeVar("T")
 
 
 class Task(Protocol):
-    """A greenlet that spawn() has made."""
+    """A greenlet that Hub.spawn() has made."""
 
     @property
     def dead(self) -> bool:
-        """Whether it has ended, or was killed before its first turn."""
+        """Whether it has ended, or was killed before it started."""
 
     def join(self) -> object:
         """Waits until it has ended. Does not raise what it raised."""
@@ -25,12 +25,12 @@ class Task(Protocol):
     def kill(self, *, block: bool) -> object:
         """Raises GreenletExit in it, at the hub's next turn. block: waits until it has ended."""
 
-    def rawlink(self, function: Callable[[Any], object]) -> object:  # Any: each hub's own kind of task
-        """Calls the function with this task, in the hub, when the task has ended in whatever way."""
+    def rawlink(self, function: Callable[[Task], object]) -> object:
+        """Calls the function with this task, in the hub, once the task has ended for any reason."""
 
 
 class Event(Protocol):
-    """Something that happens once, for the greenlets of one hub."""
+    """An event that happens once. It belongs to the greenlets of one hub."""
 
     def set(self) -> object: ...
 
@@ -39,17 +39,17 @@ class Event(Protocol):
 
 
 class Timer(Protocol):
-    """A call in the hub after some seconds. An answer that comes in time goes first."""
+    """Calls a function in the hub after some seconds. An answer that comes in time is delivered first."""
 
     def start(self, function: Callable[..., object], *arguments: object, update: bool) -> object:
-        """update: whether the seconds begin now, rather than at the loop's last turn."""
+        """Starts the timer. update: whether the seconds count from now, rather than from the loop's last turn."""
 
     def close(self) -> object:
-        """Cancels the call. Must be called in the end, also after the call."""
+        """Cancels the call. Must be called in any case, even after the call was made."""
 
 
 class Readable(Protocol):
-    """Waits for data on a descriptor."""
+    """Waits until a descriptor is readable."""
 
     def wait(self) -> object:
         """Waits until there is something to read. Raises TimeoutError after the timeout that readable() was given."""
@@ -59,46 +59,44 @@ class Readable(Protocol):
 
 
 class Hub(Protocol):
-    """A thread's loop, for the greenlets of that thread. Only call_from_thread() may be called in other threads.
+    """The event loop of a thread, as its greenlets use it. Other threads may only call call_from_thread().
 
-    For as long as the hub lives, here() returns the same object in all its greenlets. The methods that wait must not be
+    As long as the hub lives, here() returns the same object in all its greenlets. The methods that wait must not be
     called in the hub itself, that is, in a callback of the loop.
     """
 
     @property
     def socket(self) -> ModuleType:
-        """What clients use of the module ``socket``: socket(), getaddrinfo(), create_connection(), constants.
-
-        Its sockets wait in the hub.
-        """
+        """A replacement of the module ``socket``, whose sockets wait in the hub. It has what clients need: socket(),
+        getaddrinfo(), create_connection(), constants."""
 
     def spawn(self, function: Callable[..., object], *arguments: object) -> Task:
-        """Calls the function in a greenlet of its own, at the hub's next turn. What it raises is reported."""
+        """Calls the function in a new greenlet, at the hub's next turn. What it raises is reported."""
 
     def sleep(self, seconds: float) -> object: ...
 
     def event(self) -> Event: ...
 
     def semaphore(self, places: int) -> AbstractContextManager[object]:
-        """A with block for so many greenlets at a time; the others wait for a place."""
+        """Returns a context manager whose with block admits so many greenlets at a time; the others wait."""
 
     def timer(self, seconds: float, *, ref: bool = True) -> Timer:
-        """ref: False if a program that has nothing else to do may end before the timer."""
+        """Returns a timer. ref: False if the program may end before the timer does."""
 
     def call_soon(self, function: Callable[..., object], *arguments: object) -> object:
         """Calls the function in the hub at its next turn."""
 
     def call_from_thread(self, function: Callable[..., object], *arguments: object) -> object:
-        """As call_soon(), in any thread and in a finalizer: it takes no lock that its thread may hold."""
+        """Like call_soon(), but may be called in any thread and in a finalizer. It takes no lock that the running
+        thread may hold."""
 
     def in_thread(self, function: Callable[..., T], *arguments: object) -> T:
-        """Calls a function that would block the hub in a native thread. Waits for it. It must not raise."""
+        """Calls a function, which would block the hub, in a native thread. Waits for it, and returns or raises what it
+        does."""
 
     def readable(self, descriptor: int, timeout: float) -> Readable:
-        """timeout: seconds for each wait."""
+        """Returns a Readable. timeout: seconds for each wait."""
 
     def result(self, awaitable: Awaitable[T]) -> T:
-        """Waits for an awaitable. Returns, or raises, what it does; if this wait is interrupted, it is cancelled.
-
-        Raises TypeError under gevent.
-        """
+        """Waits for an awaitable, and returns or raises what it does. If the wait is interrupted, the awaitable is
+        cancelled. Under gevent this raises TypeError."""

@@ -1,8 +1,8 @@
-"""Private keys that are somewhere else: in a process of their own, in a hardware module, behind a service.
+"""Private keys that live elsewhere: in another process, in a hardware module, or behind a service.
 
-A SigningKey stands where a private key would: ``SSLContext.load_cert_chain(certfile, key)``. In the handshake it is
-asked for one signature, and may wait for it. It can only sign: cipher suites whose key exchange makes the server
-*decrypt* (RSA key exchange, TLS 1.2) are refused, as if the peer had not offered them.
+A SigningKey takes the place of a private key in ``SSLContext.load_cert_chain(certfile, key)``. A handshake asks it for
+one signature, and may wait for the answer. A SigningKey can only sign. Cipher suites in which the server *decrypts*
+(RSA key exchange, TLS 1.2) are therefore refused, as if the peer had not offered them.
 """
 
 from __future__ import annotations

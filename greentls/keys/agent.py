@@ -22,17 +22,20 @@ if TYPE_CHECKING:
 
 __all__ = ["Agent"]
 
-# At once, of each hub. The key process signs one after the other, so that more of them would wait there, not here.
+# Connections that each hub has at once. The key process makes one signature at a time, so with more connections the
+# requests would only wait there instead of here.
 CONNECTIONS = 32
 MAX_REASON = 200  # bytes of a refusal that an error shows
-TIMEOUT = 10.0  # seconds for an answer, the turn included: beside a callback_timeout, so that nothing hangs without one
+# Seconds for an answer, including the wait for a connection. It applies beside callback_timeout, so that nothing hangs
+# if there is none.
+TIMEOUT = 10.0
 
 
 class Agent:
-    """A KeySource: the keys of the key process that listens at path. Connects when it is first needed.
+    """A KeySource that has the keys of the key process listening at path. It connects at the first use.
 
-    timeout: seconds for each answer. max_waiting: signatures of one key that may be waited for at once. What the
-    process refuses or fails is a SigningError; TimeoutError if it does not answer.
+    timeout: seconds for each answer. max_waiting: signatures by one key that may be outstanding at once. Signing raises
+    SigningError if the process refuses or fails, and TimeoutError if it does not answer.
     """
 
     def __init__(
@@ -42,7 +45,7 @@ class Agent:
         self._connections = PerHub(_Connections)
 
     def get(self, public_key: PublicKey) -> _AgentKey | None:
-        """Asks the process whether it has the key. Raises SigningError, TimeoutError."""
+        """Asks the process whether it has the key, and waits for the answer. Raises SigningError, TimeoutError."""
         spki = public_key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
         listed, known, at = self._ask(LIST, "list"), [], 0
         while at < len(listed):
@@ -64,7 +67,7 @@ class Agent:
 
 
 class _AgentKey:
-    """A SigningKey."""
+    """A SigningKey of the key process."""
 
     def __init__(self, agent: Agent, public_key: PublicKey, fingerprint: bytes) -> None:
         self.public_key, self.algorithms = public_key, algorithms_of(public_key)
@@ -76,13 +79,14 @@ class _AgentKey:
         return self._agent._ask(request, algorithm)
 
 
-_numbers = count(1)  # of requests
+_numbers = count(1)  # requests are numbered
 
 
 class _Connections:
-    """Those of one hub. Each has one request at a time, so whoever is killed while it waits closes its connection.
+    """The connections of one hub. Each carries one request at a time, so a greenlet that is killed while it waits
+    closes its connection.
 
-    An idle one is a descriptor, not a socket of the hub's: to close that takes the hub, which may be gone.
+    An idle connection is kept as a descriptor. Closing a socket of the hub's would need the hub, which may be gone.
     """
 
     def __init__(self) -> None:
@@ -91,8 +95,11 @@ class _Connections:
         finalize(self, _close, self._idle)
 
     def ask(self, path: str, request: bytes) -> bytes:
-        """Raises OSError. A connection that was idle may have ended with the process that it led to, so another one is
-        tried: to ask for a signature twice does no harm."""
+        """Returns the answer. Raises OSError.
+
+        An idle connection may be dead because its process has ended. In that case the next one is tried. Asking for a
+        signature twice does no harm.
+        """
         with self._turns:
             while (sock := self._idle_one()) is not None:
                 try:
@@ -109,7 +116,7 @@ class _Connections:
 
     def _idle_one(self) -> Socket | None:
         try:
-            descriptor = self._idle.pop()  # without a look before, after which another greenlet might take it
+            descriptor = self._idle.pop()  # no check before: another greenlet might take the last one after it
         except IndexError:
             return None
         sock: Socket = here().socket.socket(AF_UNIX, SOCK_STREAM, 0, descriptor)
@@ -123,7 +130,7 @@ class _Connections:
             if answer is None:
                 raise ConnectionResetError("it has closed the connection")
             if answer[0] != number:
-                raise ConnectionError("the answer to another request")
+                raise ConnectionError("it answered another request")
         except BaseException:
             sock.close()
             raise

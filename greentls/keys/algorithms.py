@@ -19,11 +19,11 @@ PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519Public
 
 class Algorithm(NamedTuple):
     hash: hashes.HashAlgorithm | None  # None: the message itself is signed
-    padding: str = ""  # "pss": an RSA key's, with a salt as long as the digest; "": its PKCS #1 v1.5, and other keys
+    padding: str = ""  # "pss": PSS with a salt as long as the digest; "": PKCS #1 v1.5, or a key that is not RSA
 
     @property
     def digest_name(self) -> str:
-        """As OpenSSL calls it."""
+        """OpenSSL's name of the hash, empty if there is none."""
         return self.hash.name.upper() if self.hash else ""
 
     @property
@@ -48,9 +48,10 @@ ALGORITHMS = {
 
 
 def algorithms_of(public_key: PublicKeyTypes) -> tuple[str, ...]:
-    """All that a key can sign by. Raises ConfigurationError for a key of another kind.
+    """The names of all algorithms that a key can sign with. Raises ConfigurationError for an unsupported kind of key.
 
-    TLS 1.2 would let a P-256 key sign by SHA-384. Here a curve has its one digest, as in TLS 1.3 and in most services.
+    TLS 1.2 would allow a P-256 key to sign with SHA-384. Here each curve has one digest, as in TLS 1.3 and in most
+    services.
     """
     if isinstance(public_key, rsa.RSAPublicKey):
         return tuple(name for name in ALGORITHMS if name.startswith("rsa"))
@@ -61,12 +62,13 @@ def algorithms_of(public_key: PublicKeyTypes) -> tuple[str, ...]:
         )
     if not name:
         kind = f"a {type(public_key).__name__}"
-        raise ConfigurationError("signing key", f"{kind} is of another kind", "take P-256, P-384, RSA or Ed25519")
+        raise ConfigurationError("signing key", f"{kind} is not supported", "use P-256, P-384, RSA or Ed25519")
     return (name,)
 
 
 def digest(data: bytes, algorithm: str) -> bytes:
-    """The digest of a message, for a service that signs digests. Raises ValueError for ed25519, which has none."""
+    """Returns the digest of a message, for a service that signs digests. Raises ValueError for ed25519, which signs the
+    message itself."""
     kind = ALGORITHMS[algorithm].hash
     if kind is None:
         raise ValueError(f"{algorithm} signs the message itself")
@@ -76,7 +78,7 @@ def digest(data: bytes, algorithm: str) -> bytes:
 
 
 def check(public_key: PublicKey, signature: bytes, data: bytes, algorithm: str) -> None:
-    """Raises SigningError unless the signature is good."""
+    """Raises SigningError unless the signature is valid."""
     facts = ALGORITHMS[algorithm]
     try:
         if isinstance(public_key, ed25519.Ed25519PublicKey):

@@ -16,11 +16,11 @@ __all__ = ["Callback"]
 
 
 class Callback:
-    """A SigningKey whose signatures a function makes: sign(data, algorithm) -> bytes, which may wait.
+    """A SigningKey that calls a function for each signature: sign(data, algorithm) -> bytes, which may wait.
 
-    public_key: one of cryptography's. algorithms: what the function can do, by the names of RFC 8446 4.2.3; None: all
-    that TLS has for such a key. max_waiting: signatures that may be waited for at once; beyond, handshakes are refused.
-    Raises ConfigurationError.
+    public_key: an object of cryptography's. algorithms: those that the function supports, by the names of RFC 8446
+    4.2.3; None: all that TLS has for such a key. max_waiting: signatures that may be outstanding at once; handshakes
+    beyond that are refused. Raises ConfigurationError.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Callback:
         self.sign, self.max_waiting = as_function(sign), max_waiting
         if unknown := sorted({*self.algorithms}.difference(known)):
             raise ConfigurationError(
-                f"algorithm {unknown[0]!r}", "not one of this key", f"known are {', '.join(known)}"
+                f"algorithm {unknown[0]!r}", "this key cannot sign with it", f"known are {', '.join(known)}"
             )
         if not self.algorithms:
             raise ConfigurationError("algorithms", "there are none", f"known are {', '.join(known)}")

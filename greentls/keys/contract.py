@@ -1,4 +1,4 @@
-"""The contracts: what may stand in a private key's place."""
+"""The contracts of objects that take a private key's place."""
 
 from __future__ import annotations
 
@@ -11,28 +11,29 @@ __all__ = ["KeySource", "SigningKey"]
 
 
 class SigningKey(Protocol):
-    """The contract: what may stand in a private key's place."""
+    """The contract of one key that signs."""
 
     @property
     def public_key(self) -> PublicKey:
-        """One of cryptography's: ECDSA on P-256 or P-384, RSA, or Ed25519."""
+        """An object of cryptography's: ECDSA on P-256 or P-384, RSA, or Ed25519."""
 
     @property
     def algorithms(self) -> Collection[str]:
-        """What it can sign by, by the names of RFC 8446 4.2.3. An RSA key that cannot do both paddings needs
-        SSLContext.set_server_sigalgs(), so that no peer asks for the other one."""
+        """The algorithms that it supports, by the names of RFC 8446 4.2.3. If an RSA key supports only one of the two
+        paddings, SSLContext.set_server_sigalgs() must say so: otherwise a peer may ask for the other one."""
 
     def sign(self, data: bytes, algorithm: str, /) -> bytes:
-        """The signature of data, as TLS has it: of ECDSA the DER of both numbers.
+        """Returns the signature of data in TLS's encoding. For ECDSA that is the DER of both numbers.
 
-        data: the whole message, not its digest, which digest(data, algorithm) makes. algorithm: one of algorithms.
-        May wait: SSLContext.callback_timeout ends it with a TimeoutError. What it raises refuses the handshake. The
+        data: the whole message; digest(data, algorithm) makes its digest. algorithm: one of algorithms. It may wait.
+        After SSLContext.callback_timeout it gets a TimeoutError. Whatever it raises refuses the handshake. The
         signature is checked before it is used.
         """
 
 
 class KeySource(Protocol):
-    """The contract: what knows several keys, as a key process or a token does. It may stand in a key's place, too."""
+    """The contract of an object that has several keys, such as a key process or a token. It may also take a private
+    key's place."""
 
     def get(self, public_key: PublicKey, /) -> SigningKey | None:
-        """The private key that belongs to the public one; None if it is not there. May wait."""
+        """Returns the private key that belongs to the public one, None if there is none. May wait."""

@@ -1,14 +1,14 @@
-"""PKCS11: keys in a hardware module (HSM, TPM, smart card), by the standard that they have in common.
+"""PKCS11: keys in a hardware module (HSM, TPM, smart card) that has a PKCS #11 library.
 
-PKCS #11 blocks its thread, so every call is made in one of the hub's native threads. python-pkcs11 initialises a
-library for programs of one thread (C_Initialize(NULL), PKCS #11 3.0, 5.4), so there is one call at a time for each
-library. The lock for that is taken in the native thread, and given back there: whoever waits for the thread may be
-killed while the token still computes.
+A call of PKCS #11 blocks its thread, so every call is made in one of the hub's native threads. python-pkcs11
+initialises a library for programs of one thread (C_Initialize(NULL), PKCS #11 3.0, 5.4), so each library gets one call
+at a time. The lock for that is taken and released in the native thread. The greenlet that waits for the thread could
+not release it: it may be killed while the token still computes.
 
-A key is found by what it does. Tokens need not tell which public key belongs to a private one; so each private key that
-fits the URI signs a message, and the one whose signature the public key confirms is it.
+A token need not tell which public key belongs to a private key. So each private key that fits the URI signs a message,
+and the key is the one whose signature verifies.
 
-After a fork a library has to be initialised again (PKCS #11 3.0, 5.6.1); sessions from before are forgotten.
+After a fork a library must be initialised again (PKCS #11 3.0, 5.6.1). The sessions from before the fork are forgotten.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from greentls.secret_file import read_passphrase
 
 __all__ = ["PKCS11"]
 
-# gevent replaces the standard library's by one of greenlets. This one is of native threads.
+# A lock of native threads. gevent replaces the standard library's allocate_lock() by one for greenlets.
 _monkey = sys.modules.get("gevent.monkey")
 allocate_lock = _monkey.get_original("_thread", "allocate_lock") if _monkey else _thread.allocate_lock
 
-# Native threads that wait for a token, of each hub. The hub has ten, for names' addresses and files, too.
+# Native threads of one hub that may wait for a token. The hub has ten, and needs some for name lookups and files.
 THREADS = 4
 
 _WHICH = b"greentls: which key is this?"
@@ -44,9 +44,9 @@ _WHICH = b"greentls: which key is this?"
 _PATH = {"token", "serial", "manufacturer", "model", "object", "id", "type"}
 _QUERY = {"module-path", "pin-value", "pin-source"}
 
-Thing = Any  # of python-pkcs11: a library, token, session or key
+Thing = Any  # a library, token, session or key of python-pkcs11, which is untyped
 
-# (the mechanism, its parameter): the token makes the digest, or there is none
+# By algorithm: the mechanism and its parameter. The token makes the digest, except for ECDSA (see _signed()).
 _MECHANISMS: dict[str, tuple[Mechanism, object]] = {
     "ed25519": (Mechanism.EDDSA, None),
     "ecdsa_secp256r1_sha256": (Mechanism.ECDSA, None),
@@ -61,7 +61,7 @@ _MECHANISMS: dict[str, tuple[Mechanism, object]] = {
 
 
 def parse_uri(uri: str) -> dict[str, bytes]:
-    """The attributes of a PKCS #11 URI (RFC 7512), decoded. Raises ConfigurationError, which shows none of them."""
+    """The decoded attributes of a PKCS #11 URI (RFC 7512). Raises ConfigurationError, which shows none of their values."""
     scheme, _, rest = uri.partition(":")
     path, _, query = rest.partition("?")
     if scheme.lower() != "pkcs11":
@@ -74,12 +74,12 @@ def parse_uri(uri: str) -> dict[str, bytes]:
                 problem, remedy = f"unknown attribute {name!r}", f"known are {', '.join(sorted(_PATH | _QUERY))}"
                 raise ConfigurationError("PKCS #11 URI", problem, remedy)
             if name in attributes:
-                raise ConfigurationError("PKCS #11 URI", f"{name} stands there twice", "leave one out")
+                raise ConfigurationError("PKCS #11 URI", f"{name} occurs twice", "leave one out")
             attributes[name] = unquote_to_bytes(value)
     if attributes.get("type", b"private") != b"private":
         raise ConfigurationError("PKCS #11 URI", "type is not private", "leave it out")
     if "module-path" not in attributes:
-        problem, remedy = "there is no module-path", "add ?module-path=/usr/lib/softhsm/libsofthsm2.so, say"
+        problem, remedy = "there is no module-path", "add one, such as ?module-path=/usr/lib/softhsm/libsofthsm2.so"
         raise ConfigurationError("PKCS #11 URI", problem, remedy)
     if {"pin-value", "pin-source"} <= attributes.keys():
         raise ConfigurationError("PKCS #11 URI", "both pin-value and pin-source", "leave one out")
@@ -87,13 +87,13 @@ def parse_uri(uri: str) -> dict[str, bytes]:
 
 
 class PKCS11:
-    """A KeySource: the private keys of a token, by a URI such as
+    """A KeySource that has the private keys of a token. The token is named by a URI such as
 
         pkcs11:token=web;object=site?module-path=/usr/lib/softhsm/libsofthsm2.so&pin-source=/etc/web.pin
 
     uri: RFC 7512, with token, serial, manufacturer, model, object, id, and module-path, pin-value, pin-source (a file
-    that others cannot read). max_waiting: signatures of one key that may be waited for at once. Needs python-pkcs11:
-    pip install greentls[pkcs11]. What the token refuses is a SigningError. Raises ConfigurationError.
+    that others cannot read). max_waiting: signatures by one key that may be outstanding at once. Needs python-pkcs11:
+    pip install greentls[pkcs11]. Raises ConfigurationError; signing raises SigningError if the token refuses.
     """
 
     def __init__(self, uri: str, *, max_waiting: int = MAX_WAITING) -> None:
@@ -102,12 +102,13 @@ class PKCS11:
         self.max_waiting, self.turns = max_waiting, PerHub(_Turns)
 
     def get(self, public_key: PublicKey) -> _TokenKey | None:
-        """Waits for the token. Raises SigningError, ConfigurationError, OSError."""
+        """Returns the key, None if the token does not have it. Waits for the token. Raises SigningError,
+        ConfigurationError, OSError."""
         key = _TokenKey(self, public_key)
         return key if here().in_thread(key.find) else None
 
     def open(self) -> Thing:
-        """A session of the token. In a native thread."""
+        """Opens a session of the token. To be called in a native thread."""
         attributes, pin = self._attributes, self._attributes.get("pin-value")
         if "pin-source" in attributes:
             path = os.fsdecode(attributes["pin-source"]).removeprefix("file:")
@@ -117,11 +118,11 @@ class PKCS11:
             return token.open()
         try:
             return token.open(user_pin=pin.decode("utf-8", "replace"))
-        except pkcs11.UserAlreadyLoggedIn:  # by another session: a login is the process's
+        except pkcs11.UserAlreadyLoggedIn:  # a login of another session counts for the whole process
             return token.open()
 
     def private_keys(self, session: Thing) -> list[Thing]:
-        """Those that fit the URI."""
+        """The private keys that fit the URI."""
         wanted: dict[Attribute, object] = {Attribute.CLASS: ObjectClass.PRIVATE_KEY}
         if "object" in self._attributes:
             wanted[Attribute.LABEL] = self._attributes["object"].decode("utf-8", "replace")
@@ -140,14 +141,14 @@ class PKCS11:
         )
 
     def __repr__(self) -> str:
-        return f"<PKCS11 {self._attributes.get('token', b'').decode('utf-8', 'replace')}>"  # the PIN is nobody's
+        return f"<PKCS11 {self._attributes.get('token', b'').decode('utf-8', 'replace')}>"  # without the PIN
 
 
 def _octets(fact: str | bytes) -> bytes:
     return fact.encode() if isinstance(fact, str) else fact
 
 
-_processes: dict[str, int] = {}  # by a library's path: where it was initialised
+_processes: dict[str, int] = {}  # by a library's path: the id of the process that has initialised it
 
 
 def _library(path: str) -> Thing:
@@ -163,7 +164,7 @@ def _library(path: str) -> Thing:
 
 
 def _one_at_a_time(path: str) -> Thing:
-    """The lock of a library. A forked process has others: there, nobody will release one that was taken."""
+    """The lock of a library. A forked process gets new locks: nobody in it would release one that was taken."""
     return _locks.setdefault((path, os.getpid()), allocate_lock())
 
 
@@ -171,9 +172,9 @@ _locks: dict[tuple[str, int], Thing] = {}
 
 
 class _Turns:
-    """What one hub has of a token: at most so many greenlets that wait for it, and so many native threads.
+    """Bounds how many greenlets and native threads of one hub wait for a token.
 
-    busy: those threads, also the ones whose greenlet does not wait any more.
+    busy: the native threads that wait, including those whose greenlet has stopped waiting.
     """
 
     def __init__(self) -> None:
@@ -202,14 +203,14 @@ class _TokenKey:
         turns, me = self._source.turns.get(), object()
         with turns.places:
             if len(turns.busy) >= THREADS:
-                raise SigningError(algorithm, "the token has not answered those before")
+                raise SigningError(algorithm, "the token has not answered the earlier requests")
             turns.busy.add(me)
             return here().in_thread(self._sign, data, algorithm, turns.busy, me)
 
     # -- in a native thread --------------------------------------------------------------------------------------------
 
     def find(self) -> bool:
-        """Whether the token has it."""
+        """Whether the token has the key."""
         with _one_at_a_time(self._source.path):
             self._use = self._open("find")
             return self._use is not None
@@ -226,7 +227,7 @@ class _TokenKey:
                 try:
                     signature = _signed(use.key, data, algorithm)
                 except pkcs11.PKCS11Error as error:
-                    _close(use.session)  # the next one gets another
+                    _close(use.session)  # the next signature opens another one
                     raise _error(algorithm, error) from error
                 self._use = use
                 return signature
@@ -250,7 +251,7 @@ class _TokenKey:
         name = self.algorithms[-1]
         try:
             check(self.public_key, _signed(key, _WHICH, name), _WHICH, name)
-        except (pkcs11.PKCS11Error, SigningError):  # it is of another kind, or another one
+        except (pkcs11.PKCS11Error, SigningError):  # a key of another kind, or another key
             return False
         return True
 
@@ -273,4 +274,4 @@ def _close(session: Thing) -> None:
     try:
         session.close()
     except pkcs11.PKCS11Error:
-        pass  # it is gone
+        pass  # it is closed already

@@ -1,7 +1,8 @@
-"""KeyProcess: the keys of a process that does nothing but sign. ``greentls keys serve`` runs one.
+"""KeyProcess: the inside of a process that does nothing but sign. ``greentls keys serve`` runs one.
 
-It reads the keys, and answers the requests of greentls.keys.protocol. Whoever may connect may have anything signed: so
-the socket's file is for its owner only, and each peer is asked by the kernel who it is (SO_PEERCRED, unix(7)).
+It holds the keys, and answers the requests of greentls.keys.protocol. A peer that may connect can have anything
+signed. So only the owner has access to the socket's file, and the kernel tells the user of each peer (SO_PEERCRED,
+unix(7)).
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ import socket
 import struct
 from collections.abc import Collection, Iterable
 from hashlib import sha256
-from typing import Any
+from typing import cast
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
 from greentls.errors import ConfigurationError
 from greentls.hub import Readable, here
@@ -29,26 +31,26 @@ __all__ = ["MAX_CONNECTIONS", "KeyProcess", "read_key", "sign"]
 
 log = logging.getLogger("greentls.keys")
 
-IDLE = 600.0  # seconds without a request, after which a connection ends; an Agent makes another one
+IDLE = 600.0  # seconds: a connection without a request ends after that, and an Agent makes another one
 PAUSE = 0.1  # seconds before the next accept() if one has failed
-MAX_CONNECTIONS = 1024  # each may hold a request of MAX_REQUEST bytes; a worker has at most agent.CONNECTIONS
+MAX_CONNECTIONS = 1024  # each may hold a request of MAX_REQUEST bytes; a hub has agent.CONNECTIONS at most
 
-_HEAD = 2 + FINGERPRINT  # of a SIGN, up to the algorithm's name
+_HEAD = 2 + FINGERPRINT  # the bytes of a SIGN before the algorithm's name
 _PEER = struct.Struct("iII")  # struct ucred
 
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
 
 
 def read_key(path: str | os.PathLike[str], passphrase: bytes | None = None) -> PrivateKey:
-    """The private key of a PEM file that nobody else can read. Raises ConfigurationError, OSError.
+    """Reads the private key from a PEM file, which nobody else may be able to read. Raises ConfigurationError, OSError.
 
-    passphrase: of the file, if it is encrypted.
+    passphrase: the one that opens an encrypted file.
     """
     subject = f"key file {os.fspath(path)}"
     data = read_secret_file(path, subject)
     try:
         try:
-            key: Any = serialization.load_pem_private_key(data, None)  # Any: algorithms_of() knows the kind
+            key = serialization.load_pem_private_key(data, None)
         except TypeError:
             if not passphrase:
                 raise ConfigurationError(subject, "the key is encrypted", "give --passphrase FILE") from None
@@ -58,11 +60,10 @@ def read_key(path: str | os.PathLike[str], passphrase: bytes | None = None) -> P
         raise ConfigurationError(subject, error.problem, error.remedy) from None
     except (UnsupportedAlgorithm, ValueError):
         raise ConfigurationError(subject, "no PEM private key in it", "give the key's PEM file") from None
-    loaded: PrivateKey = key
-    return loaded
+    return cast(PrivateKey, key)  # algorithms_of() has refused other kinds
 
 
-def _decrypted(data: bytes, passphrase: bytes, subject: str) -> object:
+def _decrypted(data: bytes, passphrase: bytes, subject: str) -> PrivateKeyTypes:
     try:
         return serialization.load_pem_private_key(data, passphrase)
     except ValueError:
@@ -70,7 +71,7 @@ def _decrypted(data: bytes, passphrase: bytes, subject: str) -> object:
 
 
 class KeyProcess:
-    """Signs by keys, for peers whose user id is one of uids."""
+    """Signs with its keys, for peers that run under one of the user ids."""
 
     def __init__(self, keys: Iterable[PrivateKey], uids: Collection[int]) -> None:
         self._held: dict[bytes, PrivateKey] = {}  # by the public key, in DER
@@ -81,7 +82,8 @@ class KeyProcess:
         self.hold(keys)
 
     def hold(self, keys: Iterable[PrivateKey]) -> None:
-        """Signs by these keys from now on, and by those before, until there are others: servers may still need them."""
+        """Signs with these keys from now on. The previous keys stay until the next change, as servers may still use
+        them."""
         form = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
         held = {key.public_key().public_bytes(*form): key for key in keys}
         if held.keys() == self._held.keys():
@@ -92,12 +94,12 @@ class KeyProcess:
         self._list = b"".join(len(der).to_bytes(2, "big") + der for der in public)
 
     def serve(self, listener: socket.socket) -> None:
-        """Accepts from one of the hub's sockets, for ever."""
+        """Accepts connections for ever. listener: a socket of the hub's."""
         hub, limit = here(), LogLimit()
         while True:
             try:
                 sock, _ = listener.accept()
-            except OSError as error:  # there are no descriptors left, say
+            except OSError as error:  # for example, there are no descriptors left
                 if limit.allows():
                     log.warning("no connection was accepted: %s", error)
                 hub.sleep(PAUSE)
@@ -119,8 +121,8 @@ class KeyProcess:
         return True
 
     def _talk(self, sock: socket.socket) -> None:
-        """Waits in the hub before each request, also if it is there already: a peer that sends many at once gets one
-        answer where the others get one."""
+        """Serves one connection. It waits in the hub before each request, even if the request is there already. So a
+        peer that sends many requests at once gets no more answers than the others."""
         with sock:
             sock.settimeout(IDLE)
             readable = here().readable(sock.fileno(), IDLE)
@@ -134,7 +136,7 @@ class KeyProcess:
                 self._connections.discard(sock)
 
     def answer(self, request: bytes) -> bytes:
-        """What a request is answered with."""
+        """Returns the answer to a request."""
         if request == LIST:
             return DONE + self._list
         if not request.startswith(SIGN) or len(request) < _HEAD or len(request) < _HEAD + request[_HEAD - 1]:
@@ -160,7 +162,7 @@ def _has_come(readable: Readable) -> bool:
 
 
 def sign(key: PrivateKey, message: bytes, algorithm: str) -> bytes:
-    """Signs a message by one of ALGORITHMS."""
+    """Returns the signature of a message. algorithm: one of ALGORITHMS."""
     facts = ALGORITHMS[algorithm]
     if isinstance(key, ed25519.Ed25519PrivateKey):
         return key.sign(message)

@@ -1,15 +1,15 @@
-"""What a key process and its clients say to each other: a request and an answer, in turn, over a Unix socket.
+"""The protocol of a key process: a client sends requests over a Unix socket, and waits for each answer.
 
-Each is a number of four bytes, a length of four bytes, both in network order, and as many bytes. The answer has its
-request's number, so that one that came too late or twice is not taken for another's. A request's first byte says what
-is wanted:
+A message is a number (four bytes), a length (four bytes, both in network order), and a body of that length. An answer
+has its request's number, so that a late or repeated answer is not taken for another request's. The first byte of a
+request says what it asks for:
 
-    LIST                                                    the public keys, in DER (SubjectPublicKeyInfo), each behind
-                                                            a length of two bytes
-    SIGN, the SHA-256 of a public key, a length of one      the signature
-    byte, the algorithm's name, the message
+    LIST                                                    the public keys in DER (SubjectPublicKeyInfo), each after
+                                                            its length (two bytes)
+    SIGN, the SHA-256 of a public key, the length (one      the signature
+    byte) and name of the algorithm, the message
 
-An answer's first byte is DONE, or REFUSED and the reason as text. There is no request for a private key.
+An answer begins with DONE, or with REFUSED and then has the reason as text. No request asks for a private key.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ LIST, SIGN = b"L", b"S"
 DONE, REFUSED = b"+", b"-"
 FINGERPRINT = 32  # bytes
 
-# A TLS 1.2 client signs the handshake so far, with the server's certificates, of which OpenSSL takes 100 KiB.
+# A TLS 1.2 client signs the whole handshake so far. That contains the server's certificates, and OpenSSL accepts
+# 100 KiB of them.
 MAX_REQUEST = 256 << 10
-MAX_ANSWER = 256 << 10  # 500 public keys of RSA-4096
+MAX_ANSWER = 256 << 10  # room for 400 public keys of RSA-4096
 
 _HEADER = struct.Struct(">II")
 
@@ -40,21 +41,23 @@ def send(sock: Socket, number: int, body: bytes) -> None:
 
 
 def receive(sock: Socket, limit: int) -> tuple[int, bytes] | None:
-    """A number, and a body of one byte to limit bytes; None if the peer has closed in front of it. Raises OSError."""
+    """Receives a message: its number, and its body of 1 to limit bytes. None if the peer has closed the connection
+    before it. Raises OSError."""
     header = _exactly(sock, _HEADER.size)
     if not header:
         return None
     number, length = _HEADER.unpack(header)
     if not 0 < length <= limit:
-        raise ConnectionError(f"{length} bytes were announced; {limit} are the most")
+        raise ConnectionError(f"{length} bytes were announced; at most {limit} are accepted")
     body = _exactly(sock, length)
     if not body:
-        raise ConnectionError("closed between a length and what it announced")
+        raise ConnectionError("closed between a length and its body")
     return number, body
 
 
 def _exactly(sock: Socket, size: int) -> bytes:
-    """So many bytes; none at the end of the stream. Raises ConnectionError if that comes in the middle."""
+    """Receives exactly size bytes; none at the end of the stream. Raises ConnectionError if the stream ends in the
+    middle."""
     parts: list[bytes] = []
     missing = size
     while missing:

@@ -1,8 +1,9 @@
-"""Signer: a SigningKey in use. What it answers is checked, and how many wait for it at once is bounded.
+"""Signer: a SigningKey in use. It checks each signature, and bounds the number of outstanding ones.
 
-The check protects the key, not the peer, which checks for itself. Whoever sees a faulty RSA signature that was made by
-the Chinese remainder theorem can compute the key (Boneh, DeMillo, Lipton 1997; found on the net by Weimer, 2015), and
-modules do fail. It takes 0.02 ms with RSA-2048, 0.05 ms with P-256.
+The check protects the key. (The peer checks for itself.) If an RSA signature was computed by the Chinese remainder
+theorem and is faulty, anybody who sees it can compute the key (Boneh, DeMillo, Lipton 1997; Weimer found such
+signatures on the Internet in 2015), and hardware modules do fail. The check takes 0.02 ms with RSA-2048, and 0.05 ms
+with P-256.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from greentls.openssl.provider import PrivateKey
 
 __all__ = ["MAX_WAITING", "Signer", "is_key_source", "is_signing_key"]
 
-# Signatures of one key that may be waited for at once. Each holds a handshake, some 50 KiB. A service that answers in
-# 20 ms would have to be asked 50,000 times a second to have so many; one that does not answer has as many clients hang.
+# Signatures by one key that may be outstanding at once. Each one holds a handshake, which takes about 50 KiB. A service
+# that answers in 20 ms reaches this limit at 50,000 requests a second. If a service does not answer, this many clients
+# hang.
 MAX_WAITING = 1000
 
 
@@ -32,7 +34,10 @@ def is_key_source(thing: object) -> bool:
 
 
 class Signer:
-    """Raises ConfigurationError for a key that TLS has no algorithms for."""
+    """Signs with one SigningKey.
+
+    Raises ConfigurationError if the key has no algorithm that TLS has for keys of its kind.
+    """
 
     def __init__(self, key: SigningKey) -> None:
         self.key = key
@@ -46,25 +51,26 @@ class Signer:
 
     @cached_property
     def private_key(self) -> PrivateKey:
-        """For OpenSSL. Raises UnsupportedOpenSSL."""
+        """The key object for OpenSSL. Raises UnsupportedOpenSSL."""
         form = serialization.PublicFormat.SubjectPublicKeyInfo
         der = self.key.public_key.public_bytes(serialization.Encoding.DER, form)
         return PrivateKey(der, {digest for digest, _ in self._names}, self)
 
     def algorithm(self, digest: str, padding: str) -> str:
-        """The name of what OpenSSL asks for. Raises SigningError if the key cannot do it."""
+        """The name of the algorithm that OpenSSL asks for. Raises SigningError if the key does not support it."""
         try:
             return self._names[digest, padding]
         except KeyError:
             wanted = f"{digest} {padding}".strip()
             raise SigningError(
-                wanted, "the key does not sign so; set_server_sigalgs() tells peers what it does"
+                wanted, "the key does not support it; set_server_sigalgs() tells peers what it supports"
             ) from None
 
     def sign(self, data: bytes, algorithm: str) -> bytes:
-        """Waits for the key. Raises what it raises; SigningError if too many wait already, or the answer is wrong."""
+        """Returns the signature. Waits for the key. Raises what the key raises, and SigningError if too many signatures
+        are outstanding or the answer is wrong."""
         if len(self._waiting) >= getattr(self.key, "max_waiting", MAX_WAITING):
-            raise SigningError(algorithm, f"{len(self._waiting)} signatures are waited for already")
+            raise SigningError(algorithm, f"{len(self._waiting)} signatures are outstanding already")
         place = object()
         self._waiting.add(place)
         try:

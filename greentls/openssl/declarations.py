@@ -1,8 +1,8 @@
-"""Every function and number of OpenSSL that greentls uses, as OpenSSL's headers declare them, and every function that
-OpenSSL calls.
+"""The declarations of all functions and numbers of OpenSSL that greentls uses, as in OpenSSL's headers, and of all
+callbacks that OpenSSL calls.
 
-A new one begins here: ``library`` gives ``lib`` what is declared, and nothing else; ``_native`` is compiled from it.
-``void *`` stands for types that cryptography's binding need not know, and for pointers to pointers of such types.
+To use another function, declare it here first: ``lib`` has only what is declared, and ``_native`` is compiled from this
+list. ``void *`` replaces types that cryptography's binding may not declare, and pointers to pointers of such types.
 """
 
 from __future__ import annotations
@@ -197,7 +197,7 @@ int i2d_SSL_SESSION(const SSL_SESSION *, unsigned char **);
 int i2d_X509_bio(BIO *, X509 *);
 """
 
-# Those that OpenSSL 3.0 does not have, or does not export. They are looked up when they are first called.
+# Functions that OpenSSL 3.0 lacks or does not export. They are looked up when they are first called.
 NEWER = """
 void OSSL_ERR_STATE_free(void *);
 void *OSSL_ERR_STATE_new(void);
@@ -208,7 +208,7 @@ void X509_VERIFY_PARAM_set1_host_input_validation(X509_VERIFY_PARAM *, int (*)(c
 void ossl_statem_send_fatal(SSL *, int);
 """
 
-# What is a macro in the headers.
+# Macros in the headers.
 HEADERS = """
 long BIO_get_mem_data(BIO *, char **);
 void ERR_put_error(int, int, int, const char *, int);
@@ -234,7 +234,7 @@ int sk_X509_num(const void *);
 X509 *sk_X509_value(const void *, int);
 """
 
-# Python functions of these names are given to OpenSSL.
+# Callbacks: OpenSSL gets Python functions of these names.
 CALLBACKS = """
 int any_name(const char *, size_t);
 void count_messages(const SSL *, int, int);
@@ -296,7 +296,7 @@ def _pointers(declarations: str) -> dict[str, str]:
 SIGNATURES = _pointers(FUNCTIONS + NEWER)
 CALLBACK_TYPES = _pointers(CALLBACKS)
 
-# What _native is compiled from. It was compiled from these if its number is the same.
+# The source of _native. If its GREENTLS_DECLARATIONS is NUMBER, it was compiled from these declarations.
 _CDEF = "".join(
     (
         *(f"typedef ... {name};\n" for name in _TYPES),

@@ -1,14 +1,15 @@
-"""Which OpenSSL greentls calls: its foundation, one for the whole process.
+"""The foundation: the OpenSSL that greentls calls. A process has one.
 
-**cryptography**, the default: the OpenSSL that cryptography carries or is linked with, through its own cffi binding.
+**cryptography** is the default: the OpenSSL that cryptography contains or is linked with, called through cryptography's
+own cffi binding.
 
-**system**: the shared libssl of the system, through `_native`, a cffi module with the functions that ``declarations``
-names and nothing else. It is there if greentls was built with GREENTLS_OPENSSL=system in the environment. Nothing is
-hidden in a shared library, so no symbol table is read; and it gets the distribution's security updates.
+**system** is the system's shared libssl, called through ``_native``, a cffi module with exactly the functions that
+``declarations`` names. It exists if greentls was built with GREENTLS_OPENSSL=system in the environment. A shared
+library hides no function, so no symbol table is read; and it gets the distribution's security updates.
 
-Where the second one is used, the process has two OpenSSLs, since certificates are parsed by cryptography in any case.
-A pointer of one means nothing to the other. So keys and certificates cross as DER, and each has a cffi instance of its
-own, whose types are strange to the other: cffi refuses the other one's SSL_CTX* with a TypeError.
+With the second one the process has two OpenSSLs, because cryptography parses certificates in any case. A pointer of one
+means nothing to the other. So keys and certificates are passed between them as DER. Each has its own cffi instance with
+its own types, so that cffi refuses the other one's SSL_CTX* with a TypeError.
 """
 
 from __future__ import annotations
@@ -27,28 +28,28 @@ VARIABLE = "GREENTLS_OPENSSL"
 REBUILD = f"install OpenSSL's headers (libssl-dev), and build it again with {VARIABLE}=system in the environment"
 
 
-Untyped = Any  # cffi's things have no types
+Untyped = Any  # cffi has no types
 
 
 class Foundation(NamedTuple):
-    """An OpenSSL: its name here, and the extension module whose functions call it."""
+    """An OpenSSL: our name for it, and the extension module through which Python calls it."""
 
     name: str
     ffi: Untyped
     lib: Untyped  # the functions that it exports
-    whole: Untyped  # cffi's library; those of the binding that this OpenSSL does not have are there, as NULL
+    whole: Untyped  # cffi's library; it also has, as NULL, the functions that this OpenSSL lacks
     path: str  # the module's file
-    entry: str  # the function by which Python enters it
+    entry: str  # the C function that Python calls to initialise the module
 
 
 _current: Foundation | None = None
 
 
 def use(name: str) -> None:
-    """Chooses the OpenSSL of this process, "cryptography" or "system", whatever the environment says.
+    """Chooses the OpenSSL of this process, "cryptography" or "system". It overrides the environment variable.
 
-    Call it before greentls.ssl or any other module that needs OpenSSL is imported. Raises ConfigurationError later, if
-    another one is in use, and where the one of the system cannot be used.
+    Call it before you import greentls.ssl or any other module that needs OpenSSL. Raises ConfigurationError if another
+    OpenSSL is in use already, or if the system's cannot be used.
     """
     global _current
     if _current is None:
@@ -59,7 +60,8 @@ def use(name: str) -> None:
 
 
 def current() -> Foundation:
-    """The one in use: what use() has chosen, else what the environment says. Raises ConfigurationError."""
+    """The foundation in use: the one that use() has chosen, or else the environment variable. Raises
+    ConfigurationError."""
     if _current is None:
         use(os.environ.get(VARIABLE) or CRYPTOGRAPHY)
     assert _current is not None
@@ -67,9 +69,9 @@ def current() -> Foundation:
 
 
 def load(name: str) -> Foundation:
-    """The one of this name, in use or not. Raises ConfigurationError."""
+    """Returns the foundation of this name, whether or not it is in use. Raises ConfigurationError."""
     if name == CRYPTOGRAPHY:
-        binding = import_module("cryptography.hazmat.bindings.openssl.binding").Binding()  # which initialises OpenSSL
+        binding = import_module("cryptography.hazmat.bindings.openssl.binding").Binding()  # this initialises OpenSSL
         try:  # before cryptography 40 it was a module of its own
             module = whole = import_module("cryptography.hazmat.bindings._openssl")
         except ImportError:

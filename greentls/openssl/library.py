@@ -1,17 +1,17 @@
-"""One way to every function of OpenSSL: ``lib``, with the functions that ``declarations`` names, and ``ffi``.
+"""The one way to OpenSSL's functions: ``lib``, which has the functions that ``declarations`` names, and ``ffi``.
 
-cryptography's binding exports what its makers know to be used; the set shrinks with each release. So a function of
-``lib`` is the foundation's. If that does not export it, it is made of others (``MACROS``: the macros of OpenSSL's
-headers, which no library exports), or found by ``symbols`` when it is first called. If ``symbols`` does not find it
-either, the call raises UnsupportedOpenSSL, which names the function and says what to do. Nothing is looked up twice:
-whatever is found takes its place in ``lib``.
+cryptography's binding exports the functions that its authors know to be used, and fewer with each release. So ``lib``
+has three sources. A function that the foundation exports is taken from there. A macro of OpenSSL's headers, which no
+library exports, is built from other functions (``MACROS``). ``symbols`` finds any other function when it is first
+called. If it cannot, the call raises UnsupportedOpenSSL, which names the function and says what to do. A function that
+was found takes its place in ``lib``, so nothing is looked up twice.
 """
 
 from __future__ import annotations
 
 import types
 from collections.abc import Callable
-from typing import Any, NewType, Protocol, TypeVar
+from typing import NewType, Protocol, TypeVar
 
 from greentls.errors import UnsupportedOpenSSL
 from greentls.openssl import foundation, symbols
@@ -19,7 +19,7 @@ from greentls.openssl.declarations import CALLBACK_TYPES, NUMBERS, SIGNATURES
 
 T = TypeVar("T")
 
-# Pointers to C's objects, opaque: only the functions of this floor look into one.
+# Opaque pointers to C's objects. Only the functions of this floor look into them.
 SSL = NewType("SSL", object)
 SSL_CTX = NewType("SSL_CTX", object)
 SSL_SESSION = NewType("SSL_SESSION", object)
@@ -30,13 +30,13 @@ X509_STORE_CTX = NewType("X509_STORE_CTX", object)
 Stack = NewType("Stack", object)  # STACK_OF(X509), STACK_OF(SSL_CIPHER)
 Callback = NewType("Callback", object)  # a pointer to a function
 
-# A pointer into C's memory, which is read or written where it is used.
-Pointer = Any  # cffi has no types
-Function = Callable[..., Pointer]  # as many signatures as functions
+# A pointer into C's memory, which the code that has it reads or writes.
+Pointer = foundation.Untyped
+Function = Callable[..., Pointer]  # each function has its own signature
 
 
 class Memory(Protocol):
-    """Bytes in C, or Python's bytes as C sees them. As a context, it lets go of those at its end."""
+    """Bytes in C's memory, or a pointer to Python's bytes. A with block releases Python's bytes at its end."""
 
     def __len__(self) -> int: ...
     def __enter__(self) -> Memory: ...
@@ -45,8 +45,8 @@ class Memory(Protocol):
 
 _foundation = foundation.current()
 ffi: foundation.Untyped = _foundation.ffi
-lib = types.ModuleType("lib")  # a module: CPython finds the attributes of nothing else as fast
-NULL: Pointer = ffi.NULL  # a pointer of each type
+lib = types.ModuleType("lib")  # a module, because CPython finds the attributes of modules fastest
+NULL: Pointer = ffi.NULL  # fits every pointer type
 
 # cmd of SSL_CTX_ctrl(3), SSL_ctrl(3), BIO_ctrl(3), from ssl.h, tls1.h and bio.h.
 MACROS: dict[str, Function] = {
@@ -80,7 +80,7 @@ def _callback_ctrl(context: SSL_CTX, command: int, callback: Callback) -> None:
 
 
 class _Elsewhere:
-    """A function that the foundation does not export: looked up when it is first called."""
+    """A function that the foundation does not export. It is looked up when it is first called."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -89,14 +89,14 @@ class _Elsewhere:
         return self.find()(*arguments)
 
     def find(self) -> Function:
-        """The function, which takes this one's place in lib. Raises UnsupportedOpenSSL."""
+        """Finds the function and puts it into lib in place of this object. Raises UnsupportedOpenSSL."""
         function: Function = ffi.cast(SIGNATURES[self.name], symbols.address(self.name, hidden))
         setattr(lib, self.name, function)
         return function
 
 
 def choose(name: str, exported: object) -> Function:
-    """The function as a foundation exports it, else made of others, else looked up later."""
+    """Returns a function from one of the three sources."""
     return getattr(exported, name, None) or MACROS.get(name) or _Elsewhere(name)
 
 
@@ -107,7 +107,7 @@ hidden = frozenset(name for name in SIGNATURES if isinstance(getattr(lib, name),
 
 
 def need(*names: str) -> None:
-    """Raises UnsupportedOpenSSL for the first of the functions that cannot be had."""
+    """Raises UnsupportedOpenSSL for the first function that is not available."""
     for name in names:
         function = getattr(lib, name)
         if isinstance(function, _Elsewhere):
@@ -115,7 +115,7 @@ def need(*names: str) -> None:
 
 
 def have(*names: str) -> bool:
-    """Whether all of these functions can be had."""
+    """Whether all of these functions are available."""
     try:
         need(*names)
     except UnsupportedOpenSSL:
@@ -124,7 +124,7 @@ def have(*names: str) -> bool:
 
 
 def pointer(thing: object) -> int:
-    """A C pointer's address, to find Python's side of it."""
+    """The address that a C pointer holds, to be used as a key."""
     return int(ffi.cast("uintptr_t", thing))
 
 
@@ -132,17 +132,17 @@ Wrapper = Callable[[Callable[..., object]], Callable[..., object]]
 
 
 def as_is(function: Callable[..., object]) -> Callable[..., object]:
-    """Wraps it in nothing."""
+    """The Wrapper that changes nothing."""
     return function
 
 
 def callback(
     fatal: object, on_error: Callable[..., object], wrap: Wrapper = as_is
 ) -> Callable[[Callable[..., object]], Callback]:
-    """Decorator: a C function pointer, for ever, to a function whose name is among declarations' callbacks.
+    """Decorator that makes a C function pointer of a function. The pointer is never freed.
 
-    fatal: what C gets if the arguments or the result cannot be converted, after on_error(type, value, traceback).
-    wrap: what the function is wrapped in.
+    The function's name must be among declarations' callbacks. fatal: returned to C if the arguments or the result
+    cannot be converted, after a call of on_error(type, value, traceback). wrap: wraps the function.
     """
     options: dict[str, object] = {"onerror": on_error} | ({} if fatal is None else {"error": fatal})
 
@@ -159,7 +159,7 @@ def callback(
     return pointer_to
 
 
-_callbacks: list[Callback] = []  # cffi frees one together with the Python object, while C may still call it
+_callbacks: list[Callback] = []  # cffi frees a callback together with its Python object, which C may still call
 
 
 def text(string: object) -> str:

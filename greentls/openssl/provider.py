@@ -1,16 +1,18 @@
-"""Private keys that ask: an OpenSSL provider, inside this process, whose signatures are made by somebody else.
+"""Private keys that ask: an OpenSSL provider in this process. Python functions make its signatures, and may wait.
 
-A provider is a table of C functions that OpenSSL calls (provider(7)). This one has the least that a private key needs:
-a keymgmt(7) for each kind of key, and one signature(7) algorithm, which hands the message to Python and waits for the
-signature. OpenSSL holds no lock around that call, so it may take as long as it likes, like the bridge's callbacks.
+A provider is a table of C functions that OpenSSL calls (provider(7)). This one has the minimum that a private key
+needs: a keymgmt(7) for each kind of key, and one signature(7) algorithm, which hands the message to Python and waits
+for the signature. OpenSSL holds no lock around that call, so it may take any time, like the bridge's callbacks.
 
-- The provider lives in a library context of its own (OSSL_LIB_CTX(3)). A handshake uses a key by what it is made of, so
-  an SSL_CTX takes ours; but whoever asks OpenSSL for "an EC key" can never be given one of ours.
-- What stands behind a key of ours is another EVP_PKEY*: the public key, made by OpenSSL's default provider. That one
-  knows its size, its group and how it is exported, so most of the keymgmt is its own C functions. There is nothing
-  private to export. Freeing is a C function, too: OpenSSL may free a key when no Python may run any more.
-- OpenSSL makes keys of ours by itself, to compare another provider's public key with one. These cannot sign.
-- A signature comes with no SSL*. Whoever answers (`answer_with`) has to know who is inside OpenSSL.
+- The provider has its own library context (OSSL_LIB_CTX(3)). A handshake calls a key through the key's own provider, so
+  an SSL_CTX can use our keys. But a request to OpenSSL for "an EC key" never finds our provider.
+- Each key of ours contains another EVP_PKEY*: the public key, made by OpenSSL's default provider. That object knows the
+  key's size, its group and its export, so most of our keymgmt consists of that EVP_PKEY's C functions. There is nothing
+  private to export. The function that frees a key is C, too: OpenSSL may free keys when Python can no longer run.
+- OpenSSL sometimes makes keys of our provider itself, to compare another provider's public key with one of ours. Such
+  keys cannot sign.
+- OpenSSL asks for a signature without saying for which SSL*. The function that answers (answer_with()) must know which
+  connection is inside OpenSSL.
 """
 
 from __future__ import annotations
@@ -22,7 +24,6 @@ import sys
 import weakref
 from collections.abc import Callable, Collection, Iterator
 from types import TracebackType
-from typing import Any
 
 from greentls.errors import ConfigurationError
 from greentls.openssl import errors, library, symbols
@@ -39,7 +40,7 @@ _SIGN_NEW, _SIGN_INIT, _SIGN_SIGN, _SIGN_FREE, _SIGN_SET_PARAMS, _SIGN_SETTABLE_
 _PRIVATE, _PUBLIC = 0x01, 0x86  # EVP_PKEY_fromdata(3); the public key with its parameters
 _INTEGER, _UTF8_STRING = 1, 4  # OSSL_PARAM(3)
 
-# OSSL_DISPATCH, OSSL_ALGORITHM and OSSL_PARAM, which the binding does not know.
+# OSSL_DISPATCH, OSSL_ALGORITHM and OSSL_PARAM, which cryptography's binding does not declare.
 _DISPATCH, _ALGORITHM, _PARAM = struct.Struct("@iP"), struct.Struct("@PPPP"), struct.Struct("@PIPNN")
 _NAME = b"greentls"
 _SIGNATURE = b"GREENTLS-SIGNATURE"  # no other provider has an algorithm of this name
@@ -48,7 +49,7 @@ _KINDS = {
     b"RSA": b"RSA:rsaEncryption:1.2.840.113549.1.1.1",
     b"ED25519": b"ED25519:1.3.101.112",
 }
-_PADDINGS = {1: "", 6: "pss", b"pkcs1": "", b"pss": "pss"}  # RSA_PKCS1_PADDING, which is the default; the other one
+_PADDINGS = {1: "", 6: "pss", b"pkcs1": "", b"pss": "pss"}  # RSA_PKCS1_PADDING (the default), RSA_PKCS1_PSS_PADDING
 _DIGEST_SIZES = {"SHA256": 32, "SHA384": 48, "SHA512": 64}
 _SALT_OF_DIGEST_SIZE = -1  # RSA_PSS_SALTLEN_DIGEST
 
@@ -72,17 +73,17 @@ _FUNCTIONS = (
 )  # fmt: skip
 
 
-Answer = Callable[[Any, bytes, str, str], bytes | None]  # Any: who signs is not this floor's to know
+Answer = Callable[..., bytes | None]  # answer_with() says what it is called with
 _answer: Answer | None = None
 _escaped: Callable[..., object] | None = None
 
 
 def answer_with(answer: Answer, escaped: Callable[..., object]) -> None:
-    """Sets who makes the signatures of all keys.
+    """Sets the function that makes the signatures of all keys.
 
     answer: (a PrivateKey's signer, the message, the digest's name, "pss" or "") -> the signature, or None to refuse. It
-    may wait, and must not raise. escaped: gets an exception that was raised outside of it, in a callback (a signal
-    handler's, say), as ffi.callback()'s onerror.
+    may wait, and must not raise. escaped: called like ffi.callback()'s onerror, with an exception that a callback
+    raised outside of answer(), for example one from a signal handler.
     """
     global _answer, _escaped
     _answer, _escaped = answer, escaped
@@ -91,9 +92,9 @@ def answer_with(answer: Answer, escaped: Callable[..., object]) -> None:
 class PrivateKey:
     """A private key for use_certificate(). It can sign as long as this object lives.
 
-    public_key: DER (SubjectPublicKeyInfo). digests: names of those that it can sign by, "SHA256", "" for none. signer:
-    what answer_with()'s function gets. Raises ConfigurationError for a key of a kind that is not ours, and
-    UnsupportedOpenSSL.
+    public_key: DER (SubjectPublicKeyInfo). digests: the names of the digests that it can sign with, such as "SHA256";
+    "" stands for no digest. signer: the object that is passed to answer_with()'s function. Raises ConfigurationError
+    for an unsupported kind of key, and UnsupportedOpenSSL.
     """
 
     def __init__(self, public_key: bytes, digests: Collection[str], signer: object) -> None:
@@ -101,13 +102,13 @@ class PrivateKey:
         self.pointer = _new_key(public_key)
         _keys_to_find[id(self)] = self
         try:
-            # _on_export() finds the EVP_PKEY* of the public key, and notes whose it is.
+            # _on_export() gets the EVP_PKEY* of the public key, and registers this object under it.
             lib.EVP_PKEY_export(self.pointer, _PUBLIC, _FIND, ffi.cast("void *", id(self)))
         finally:
             del _keys_to_find[id(self)]
 
     def another_reference(self) -> Pointer:
-        """The EVP_PKEY*, which the caller has to free."""
+        """The EVP_PKEY* with one reference more, which the caller must free."""
         lib.EVP_PKEY_up_ref(self.pointer)
         return self.pointer
 
@@ -165,7 +166,7 @@ def _on_match(one: Pointer, other: Pointer, _: int) -> int:
 
 @_callback(0)
 def _on_find(_: object, __: object) -> int:
-    """Whoever exports a key to this function wants to know which one it is; nobody calls it."""
+    """Never called. An export to this function tells _on_export() to register the key."""
     return 0
 
 
@@ -215,7 +216,7 @@ def _on_operation_name(_: int) -> Pointer:
 
 
 class _Signature:
-    """A signature that is to be made: what OpenSSL has told so far."""
+    """A signature that OpenSSL is about to ask for, with the settings so far."""
 
     key: PrivateKey | None = None
     digest = ""
@@ -231,12 +232,12 @@ _numbers = itertools.count(1)
 def _on_new(_: object, __: object) -> Pointer:
     number, signature = next(_numbers), _Signature()
     context = ffi.cast("void *", number)
-    _signatures[number] = signature  # at last: if a signal handler raises before, OpenSSL will not free it
+    _signatures[number] = signature  # last: if a signal handler raises before this, OpenSSL will not free it
     return context
 
 
 def _free_anyway(kind: type[BaseException], failure: BaseException, traceback: TracebackType) -> None:
-    """A signal handler has raised in _on_free(), maybe before it freed anything."""
+    """Frees what _on_free() may not have freed, because a signal handler raised in it."""
     _signatures.pop(pointer(traceback.tb_frame.f_locals["context"]), None)
     _second_net(kind, failure, traceback)
 
@@ -248,7 +249,7 @@ def _on_free(context: Pointer) -> None:
 
 @_callback(0)
 def _on_init(context: Pointer, digest: Pointer, key: Pointer, parameters: Pointer) -> int:
-    """OpenSSL also asks so whether a digest is one that the key can sign by."""
+    """Begins a signature. OpenSSL also calls this to find out whether the key can sign with a digest."""
     signature = _signatures[pointer(context)]
     signature.digest = "" if digest == ffi.NULL else ffi.string(digest).decode().replace("SHA2-", "SHA")
     signature.key = found = _keys.get(pointer(key))
@@ -270,12 +271,12 @@ def _set(signature: _Signature, parameters: Pointer) -> bool:
                 return False
             signature.padding = _PADDINGS[value]
         elif name == b"saltlen" and value not in (b"digest", _SALT_OF_DIGEST_SIZE, _DIGEST_SIZES.get(signature.digest)):
-            return False  # TLS has no other (RFC 8446 4.2.3)
-    return True  # OpenSSL 4 also tells the TLS version
+            return False  # TLS has no other salt lengths (RFC 8446 4.2.3)
+    return True  # other parameters do not matter: OpenSSL 4 also passes the TLS version
 
 
 def _read(parameters: Pointer) -> Iterator[tuple[bytes, bytes | int | None]]:
-    """(name, value) of each OSSL_PARAM of an array; None for a kind that is not looked at."""
+    """Yields (name, value) of each OSSL_PARAM of an array. The value is None for types that nobody here needs."""
     at = pointer(parameters)
     while at:
         key, kind, data, size, _ = _PARAM.unpack(ffi.buffer(ffi.cast("char *", at), _PARAM.size))
@@ -359,7 +360,7 @@ _PROVIDER = _functions({_QUERY_OPERATION: _on_query})
 
 @functools.cache
 def _provided() -> dict[int, Pointer]:
-    """The tables by operation. Raises UnsupportedOpenSSL."""
+    """The tables of algorithms, by operation. Raises UnsupportedOpenSSL."""
     keys = {
         _KEY_NEW: symbols.address("EVP_PKEY_new", {*_FUNCTIONS, "EVP_PKEY_get_params"}),
         _KEY_FREE: symbols.address("EVP_PKEY_free"),
@@ -389,7 +390,8 @@ def _provided() -> dict[int, Pointer]:
 
 @functools.cache
 def _library_context() -> Pointer:
-    """The provider's, loaded at first use and never freed. Raises ConfigurationError, UnsupportedOpenSSL."""
+    """The provider's library context, made at the first use and never freed. Raises ConfigurationError,
+    UnsupportedOpenSSL."""
     _provided()
     need(*_FUNCTIONS)  # all of them, or none
     context = lib.OSSL_LIB_CTX_new()

@@ -165,7 +165,7 @@ class ClientSessions:
     def _settle(self, connection: Connection) -> None:
         handshake = connection.handshake
         key, offered = handshake.session_key, handshake.offered
-        if key is None:
+        if not isinstance(key, _Key):
             return
         resumed = connection.established and connection.session_reused
         if offered is not None and not resumed:
@@ -206,7 +206,7 @@ class ClientSessions:
     def _keep(self, connection: HookConnection, session: Session) -> None:
         key, chain_ends = connection.handshake.session_key, connection.handshake.chain_ends
         chain_ends = min(chain_ends, session.made + session.lifetime, session.vouched_until or math.inf)
-        if key is not None and chain_ends > time() and session.resumable:
+        if isinstance(key, _Key) and chain_ends > time() and session.resumable:
             over = self._add(key, (chain_ends, session))
             for kept in over if session.single_use else [(chain_ends, session)]:
                 self._write(key, kept)

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import _socket
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, TypeAlias
 
 import gevent.socket
 from gevent import get_hub
+
+if TYPE_CHECKING:
+    from socket import socket as Socket
 
 try:
     from gevent._socket3 import _closedsocket
@@ -23,15 +26,10 @@ else:
 
 __all__ = ["Watchers", "adopt"]
 
-Watchers = tuple[Any, Any]  # gevent's io watchers, or None: for reading and for writing
+Watchers: TypeAlias = "tuple[gevent.core.io | None, gevent.core.io | None]"  # for reading and for writing
 
 
-def adopt(
-    sock: Any,  # Any: gevent is untyped
-    family: int,
-    kind: int,
-    proto: int,
-) -> tuple[_socket.socket, Watchers]:
+def adopt(sock: Socket, family: int, kind: int, proto: int) -> tuple[_socket.socket, Watchers]:
     """A non-blocking socket with sock's descriptor, and its watchers if there are any. sock has them no more."""
     if _closed is not None and isinstance(sock, gevent.socket.socket):
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 import ssl as _stdlib_ssl
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from greentls.errors import CertificateError, ConfigurationError, TLSError, UnexpectedEOF, WireError, WouldBlock
 
@@ -73,6 +73,5 @@ def want_read() -> _stdlib_ssl.SSLError:
 
 def _made(kind: type[_Error], number: int, text: str, library: str | None = None, reason: str | None = None) -> _Error:
     error = kind(number, text)
-    facts: Any = error  # typeshed has str for both; the standard library sets None, too
-    facts.library, facts.reason = library, reason
+    vars(error).update(library=library, reason=reason)  # None, too, which typeshed does not know
     return error

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ssl as _stdlib_ssl
 from collections.abc import Callable
-from typing import Any, NoReturn, TypeVar
+from typing import NoReturn, TypeVar
 
 from greentls.core.connection import Connection
 from greentls.core.session import Session
@@ -65,9 +65,10 @@ class BIOConnection(ReadsClientHello):
         self._tls = make_connection(context, server_side, server_hostname, session, owner)
 
     @property
-    def owner(self) -> Any:  # Any: an SSLObject or None; callers know which
+    def owner(self) -> _stdlib_ssl.SSLObject | None:
         """The SSLObject, as in the standard library; it is not kept alive from here."""
-        return self._tls.owner()
+        owner: _stdlib_ssl.SSLObject | None = self._tls.owner()
+        return owner
 
     @property
     def _connection(self) -> Connection:

@@ -11,7 +11,6 @@ body, its end) and calls the handlers for it. pause() stops the parser after the
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from greentls.errors import WireError
 from greentls.wire.handshake import HEADER_SIZE, body_size, check_size
@@ -243,7 +242,7 @@ class Parser:
         if self.on_handshake_end:
             self.on_handshake_end(msg_type)
 
-    def _event(self, msg_type: int) -> Callable[[Any], object] | None:  # Any: each handler takes its own type
+    def _event(self, msg_type: int) -> Callable[..., object] | None:
         """The handler that takes whole messages of this type."""
         return getattr(self, f"on_{name(HandshakeType, msg_type)}") if msg_type in _PARSE else None
 

@@ -140,7 +140,7 @@ def test_a_key_that_does_one_padding_only(served):
     client.set_server_sigalgs("RSA+SHA256:ecdsa_secp256r1_sha256")
     _, refused = failure(client, server)
     assert isinstance(refused, SigningError), refused
-    assert "SHA256: the key does not sign so" in str(refused)
+    assert "SHA256: the key does not support it" in str(refused)
     client.set_server_sigalgs("RSA+SHA256:rsa_pss_rsae_sha256:ecdsa_secp256r1_sha256")
     server.set_server_sigalgs("rsa_pss_rsae_sha256")
     with connected(client, server):

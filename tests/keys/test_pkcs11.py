@@ -235,7 +235,7 @@ BAD_URIS = {
     "pkcs11:token=web": "no module-path",
     f"pkcs11:tokn=web?module-path={MODULE}": "unknown attribute 'tokn'",
     f"pkcs11:token?module-path={MODULE}": "unknown attribute 'token'",
-    f"pkcs11:token=a;token=b?module-path={MODULE}": "token stands there twice",
+    f"pkcs11:token=a;token=b?module-path={MODULE}": "token occurs twice",
     f"pkcs11:type=cert?module-path={MODULE}": "type is not private",
     f"pkcs11:token=web?module-path={MODULE}&pin-value=1&pin-source=x": "both pin-value and pin-source",
     f"pkcs11:token=web?module-path={MODULE}&pin=1": "unknown attribute 'pin'",

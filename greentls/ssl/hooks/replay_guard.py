@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
-from typing import Any
 
 from greentls.core.hooks import HookConnection
 from greentls.errors import ConfigurationError
@@ -42,23 +41,25 @@ class ReplayGuard:
     ConfigurationError for a store that is not shared, or has no add().
     """
 
-    store: Any  # Any: whatever the user has set, which is checked here
+    store: object  # whatever the user has set, which is checked here
     timeout: float | None
     _trouble: LogLimit = field(default_factory=LogLimit, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if not callable(getattr(self.store, "add", None)) or getattr(self.store, "shared", False) is not True:
+        add = getattr(self.store, "add", None)
+        if not callable(add) or getattr(self.store, "shared", False) is not True:
             raise ConfigurationError(
                 "max_early_data",
                 "no store that all servers share remembers what was taken, so that another one would take it again",
                 'set replay_guard or session_store to an open_store("memcached://..."), or max_early_data to 0',
             )
+        self._add = add
 
     def __call__(self, connection: HookConnection, client_random: bytes) -> bool:
         """Whether this first flight is new to all servers. Waits for the store."""
         try:
             with HookDeadline(connection, "replay_guard", self.timeout):
-                return self.store.add(f"early-data:{client_random.hex()}", b"", WINDOW) is True
+                return self._add(f"early-data:{client_random.hex()}", b"", WINDOW) is True
         except Exception as error:  # a kill, or the caller's own gevent.Timeout, goes where it was aimed
             if self._trouble.allows():
                 name = getattr(self.store, "name", "?")
