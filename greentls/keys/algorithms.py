@@ -61,8 +61,8 @@ def algorithms_of(public_key: PublicKeyTypes) -> tuple[str, ...]:
             public_key.curve.name, ""
         )
     if not name:
-        kind = f"a {type(public_key).__name__}"
-        raise ConfigurationError("signing key", f"{kind} is not supported", "use P-256, P-384, RSA or Ed25519")
+        problem = f"this {type(public_key).__name__} is not supported"
+        raise ConfigurationError("signing key", problem, "use P-256, P-384, RSA or Ed25519")
     return (name,)
 
 

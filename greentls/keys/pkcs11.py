@@ -61,7 +61,7 @@ _MECHANISMS: dict[str, tuple[Mechanism, object]] = {
 
 
 def parse_uri(uri: str) -> dict[str, bytes]:
-    """The decoded attributes of a PKCS #11 URI (RFC 7512). Raises ConfigurationError, which shows none of their values."""
+    """The decoded attributes of a PKCS #11 URI (RFC 7512). Raises ConfigurationError, which shows no values."""
     scheme, _, rest = uri.partition(":")
     path, _, query = rest.partition("?")
     if scheme.lower() != "pkcs11":
