@@ -4,15 +4,19 @@ import gc
 import logging
 import os
 import signal
+import time
 import weakref
 from pathlib import Path
+from types import SimpleNamespace
 
 import gevent
 import pytest
 
 from greentls.hub.asyncio import Task
 from greentls.sessions.server import SessionCache
+from greentls.sessions.stored import StoredSessions
 from greentls.stores import SessionStore
+from greentls.stores.memcached import MemcachedStore
 from tests.support.helpers import PATIENCE, Memcached, Pki, SilentServer
 from tests.support.hubs import LOOPS, run_under
 from tests.support.ocsp_authority import Authority, FakeResponder
@@ -100,7 +104,10 @@ def patient(monkeypatch):
     monkeypatch.setattr("greentls.ssl.context.CALLBACK_TIMEOUT", PATIENCE)
     monkeypatch.setattr("greentls.stores.memcached.CONNECT_TIMEOUT", PATIENCE)
     monkeypatch.setattr("greentls.stores.memcached.IO_TIMEOUT", PATIENCE)
-    monkeypatch.setattr(SessionCache.__init__, "__defaults__", (PATIENCE,))
+    for name in ("connect_timeout", "timeout"):
+        monkeypatch.setitem(MemcachedStore.__init__.__kwdefaults__, name, PATIENCE)
+    for kind in (SessionCache, StoredSessions):
+        monkeypatch.setattr(kind.__init__, "__defaults__", (PATIENCE,))
 
 
 @pytest.fixture
@@ -157,6 +164,14 @@ def memcacheds():
     yield start
     for server in servers:
         server.close()
+
+
+@pytest.fixture
+def take_nodes_back():
+    """A node of memcached that has failed stays down until take_nodes_back(), however long a busy machine needs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("greentls.stores.memcached.time", SimpleNamespace(monotonic=lambda: 1.0, time=time.time))
+        yield patch.undo
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from greentls.cli import main
-from tests.support.helpers import PATIENCE, wait_until
+from tests.support.helpers import PATIENCE, tethered, wait_until, whole_lines
 
 DRAINING = "greentls serve [pid]: draining; a second Ctrl-C or SIGTERM ends it at once"
 
@@ -25,8 +25,9 @@ class Served:
         self._out, self._err = directory / f"out-{number}", directory / f"err-{number}"
         with open(self._out, "wb") as out, open(self._err, "wb") as err:
             self.process = subprocess.Popen(
-                [sys.executable, "-W", "default", "-m", "greentls", "serve", "--bind", "localhost:0"]
-                + [str(option) for option in options],
+                tethered(
+                    *(sys.executable, "-W", "default", "-m", "greentls", "serve", "--bind", "localhost:0"), *options
+                ),
                 cwd=directory,
                 stdin=subprocess.DEVNULL,
                 stdout=stdout or out,
@@ -46,8 +47,9 @@ class Served:
     @property
     def errors(self) -> list[str]:
         """The lines of err without what differs each time (pids, ports, times) and without the one that says that it
-        ends, since every server does."""
-        lines = re.sub(r"\[\d+\]", "[pid]", self.err)
+        ends, since every server does. While it runs only whole ones, and the next look may find more."""
+        ended = self.process.poll() is not None
+        lines = re.sub(r"\[\d+\]", "[pid]", self.err if ended else "\n".join(whole_lines(self._err)))
         lines = re.sub(r"worker \d+", "worker N", lines)
         lines = re.sub(r"ended after [\d.]+ s", "ended after T s", lines)
         lines = re.sub(r"(127\.0\.0\.1|\[::1\]):\d+", "CLIENT", lines)
@@ -55,7 +57,7 @@ class Served:
 
     def listening(self) -> Served:
         """Waits for the line that says so."""
-        wait_until(lambda: "listening on" in self.out or self.process.poll() is not None, "the server to listen")
+        wait_until(lambda: self.process.poll() is not None or whole_lines(self._out), "the server to listen")
         found = re.search(r"listening on https://\S+:(\d+)/ ", self.out)
         assert found, self.err
         self.port = int(found[1])
@@ -104,6 +106,22 @@ def start(tmp_path):
 def serve(start):
     """start(), and waits until it listens."""
     return lambda *options: start(*options).listening()
+
+
+PATIENT_APP = f"""
+import greentls.cli.worker
+import greentls.ssl.context
+from greentls.cli.page import page
+
+greentls.ssl.context.CALLBACK_TIMEOUT = greentls.cli.worker.SESSIONS_SECONDS = {PATIENCE}
+"""
+
+
+@pytest.fixture
+def patient_app(tmp_path):
+    """--app's value for the usual page, in workers that wait for their store as long as a busy machine may need."""
+    (tmp_path / "patient_app.py").write_text(PATIENT_APP)
+    return "patient_app:page"
 
 
 # -- greentls hello ---------------------------------------------------------------------------------------------------

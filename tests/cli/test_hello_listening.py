@@ -17,7 +17,7 @@ import pytest
 
 from tests.cli.hellos import BAD_NAME, EXPECTED, NAME_FAULT, PLAIN, STREAMS, record
 from tests.cli.packets import packet, pcap
-from tests.support.helpers import PATIENCE, wait_until
+from tests.support.helpers import PATIENCE, tethered, wait_until, whole_lines
 
 
 class Listening:
@@ -27,12 +27,12 @@ class Listening:
         self._out, self._err = directory / "out", directory / "err"
         command = [sys.executable, "-W", "default", "-m", "greentls", "hello", "--listen", f"{host}:0", *arguments]
         with open(self._out, "wb") as out, open(self._err, "wb") as err:
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
+            self.process = subprocess.Popen(tethered(*command), stdin=subprocess.DEVNULL, stdout=out, stderr=err)
         wait_until(lambda: self._lines() or self.process.poll() is not None, "the first line")
         self.port = int(re.fullmatch(r"greentls hello: listening on (?:127.0.0.1|\[::1\]):(\d+)", self._lines()[0])[1])
 
     def _lines(self):
-        return self._err.read_text().splitlines()
+        return whole_lines(self._err)
 
     @property
     def errors(self):
@@ -184,8 +184,10 @@ BAD_CLIENTS = {
 def test_bad_clients_are_reported_and_the_next_one_is_read(listening, case):
     sent, leaves, alert, told = BAD_CLIENTS[case]
     server = listening("--json", "--count", 2, "--timeout", 0.2 if "timed out" in told else PATIENCE)
+    server.process.send_signal(signal.SIGSTOP)  # so the good one's bytes are there when it is accepted
     with server.connect() as bad, server.connect() as good:
         good.sendall(PLAIN)
+        server.process.send_signal(signal.SIGCONT)
         bad.sendall(sent)
         if leaves:
             bad.shutdown(socket.SHUT_WR)

@@ -18,11 +18,11 @@ def version(request):
 
 
 @pytest.fixture
-def options(tmp_path, pki, memcached):
+def options(tmp_path, pki, memcached, patient_app):
     secret = tmp_path / "secret"
     secret.write_bytes(bytes(range(32)))
     url = memcached.url(secret_file=secret)
-    return ["--cert", pki.cert_file, "--key", pki.key_file, "--sessions", url]
+    return ["--cert", pki.cert_file, "--key", pki.key_file, "--sessions", url, "--app", patient_app]
 
 
 @pytest.fixture

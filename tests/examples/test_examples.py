@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 
 from tests.keys.processes import KeyProcess
 from tests.support.clients import exchange, stdlib_context
-from tests.support.helpers import PATIENCE, ROOT, free_port, interrupted, wait_until
+from tests.support.helpers import PATIENCE, ROOT, free_port, interrupted, tethered, wait_until
 from tests.support.ocsp_authority import Authority, OpenSSLResponder
 from tests.support.openssl import late
 
@@ -35,10 +35,8 @@ EXAMPLES = ROOT / "examples"
 PATIENT = f"""
 import runpy, sys
 import greentls.ssl.context
-from greentls.sessions.server import SessionCache
 
 greentls.ssl.context.CALLBACK_TIMEOUT = {PATIENCE}
-SessionCache.__init__.__defaults__ = ({PATIENCE},)
 del sys.argv[0]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
@@ -51,7 +49,9 @@ def example(name, *arguments):
 @contextlib.contextmanager
 def running(name, *arguments):
     """A server of examples/, once it has said that it listens; Ctrl-C ends it. Gives its process."""
-    process = subprocess.Popen(example(name, *arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        tethered(*example(name, *arguments)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     try:
         assert process.stdout.readline().startswith("listening on ")
         yield process
@@ -211,7 +211,7 @@ def test_early_data_answers_a_get_at_once_and_a_post_later(pki, memcached, tmp_p
     with running("early_data.py", pki.cert_file, pki.key_file, store, address):
         head, _, body = ask(b"GET / HTTP/1.0\r\n\r\n", "-sess_out", session)
         assert (head.split()[1], body) == (b"200", b"not early, finished\n")
-        memcached.wait_for(1)
+        memcached.wait_for(2)  # s_client has kept the last of its two
         for request, status, said in (
             (b"GET / HTTP/1.0\r\n\r\n", b"200", b"early, unfinished\n"),
             (b"GET /wait HTTP/1.0\r\n\r\n", b"200", b"early, finished\n"),

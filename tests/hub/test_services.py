@@ -141,11 +141,11 @@ from greentls.sessions.server import SessionCache
 from greentls.stores import open_store
 from greentls.tickets import TicketKeys
 
-address, secret, certificate, key = sys.argv[1:]
+url, certificate, key = sys.argv[1:]
 
 
 def everything():
-    store = open_store(f"memcached://{address}?secret_file={secret}")
+    store = open_store(url)
     keys = TicketKeys.shared(store)
     keys.ready(None)
     keys.refresh()
@@ -169,7 +169,7 @@ def everything():
                 pass
             other.receive_data(one.data_to_send())
     assert there.established and asked == ["localhost"]
-    assert cache.drain(5) and sessions.drain(5)
+    assert cache.drain(120) and sessions.drain(120)
     stapler.close()
     store.close()
 
@@ -191,7 +191,7 @@ def test_a_program_of_asyncio_alone_imports_no_gevent(memcached, pki, tmp_path):
     pair = [
         shutil.copy(file, live / f"localhost.{kind}") for file, kind in ((pki.cert_file, "pem"), (pki.key_file, "key"))
     ]
-    command = [sys.executable, "-c", PROGRAM, memcached.address, secret, *pair]
+    command = [sys.executable, "-c", PROGRAM, memcached.url(secret_file=secret), *pair]
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), done.stderr
 

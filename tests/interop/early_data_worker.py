@@ -1,6 +1,8 @@
 """One worker of a fleet that takes early data. Says what it sees, a line for each thing.
 
-python early_data_worker.py CERTIFICATE KEY STORE
+python early_data_worker.py CERTIFICATE KEY STORE SECONDS
+
+SECONDS: for the store and the guard to answer.
 """
 
 from __future__ import annotations
@@ -56,9 +58,10 @@ def handle(sock, address):
             pass
 
 
-def main(certificate, key, store):
+def main(certificate, key, store, seconds):
     context = greentls.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
+    context.callback_timeout = float(seconds)
     context.session_store = greentls.open_store(store)
     context.max_early_data = 4096
     context.replay_guard = Guard(context.session_store)

@@ -50,7 +50,7 @@ def openssl(setup: Setup) -> Serving:
         *("openssl", "s_server", "-accept", "127.0.0.1:0", "-cert", setup.certificate[0], "-key", setup.certificate[1]),
         *("-rev", "-tls" + setup.version.replace(".", "_"), "-alpn", ALPN, *options),
     )
-    port = int(program.wait_for(r"^ACCEPT 127\.0\.0\.1:(\d+)")[1])
+    port = int(program.wait_for(r"^ACCEPT 127\.0\.0\.1:(\d+)\n")[1])
     answer = b"".join(line[::-1] + b"\n" for line in setup.payload.splitlines())
     words = {
         "version": f"^Protocol version: TLSv{setup.version}$",
@@ -111,7 +111,7 @@ def _scripted(*command: object, **more_words: str) -> Callable[[Setup], Serving]
     def server(setup: Setup) -> Serving:
         auth = [setup.ca_file] if setup.client_auth else []
         program = Program(*command, "server", "TLSv" + setup.version, *setup.certificate, ALPN, *auth)
-        port = int(program.wait_for(r'"port":"?(\d+)')[1])
+        port = int(program.wait_for(r'"port":"?(\d+)\D')[1])
         words = {
             "version": f'"version":"TLSv{setup.version}"',
             "alpn": f'"alpn":"{ALPN}"',

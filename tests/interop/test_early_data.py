@@ -86,13 +86,14 @@ def tap():
 
 @pytest.fixture
 def worker(pki, memcached, tmp_path):
-    """worker() starts one more; all have one memcached."""
+    """worker() starts one more; all have one memcached, and wait for it for so many seconds."""
     secret = tmp_path / "fleet.key"
     secret.write_bytes(os.urandom(32))
 
-    def start():
-        program = Program(sys.executable, WORKER, pki.cert_file, pki.key_file, memcached.url(secret_file=secret))
-        program.port = int(program.wait_for(r"^listening on (\d+)")[1])
+    def start(seconds=PATIENCE):
+        store = memcached.url(secret_file=secret)
+        program = Program(sys.executable, WORKER, pki.cert_file, pki.key_file, store, seconds)
+        program.port = int(program.wait_for(r"^listening on (\d+)\n")[1])
         return program
 
     return start
@@ -163,7 +164,7 @@ def test_the_other_worker_takes_early_data_too(worker, s_client):
 
 
 def test_without_its_memcached_a_worker_takes_no_early_data_and_goes_on(worker, s_client, memcached, pki, tmp_path):
-    port = worker().port
+    port = worker(seconds=1).port
     acquaint(s_client, port)
     memcached.pause()  # neither the session nor an answer of the guard
     try:
@@ -209,7 +210,7 @@ def s_server(pki):
             *("openssl", "s_server", "-accept", "127.0.0.1:0", "-cert", pki.cert_file, "-key", pki.key_file),
             *("-early_data", *options),
         )
-        program.port = int(program.wait_for(r"^ACCEPT 127\.0\.0\.1:(\d+)")[1])
+        program.port = int(program.wait_for(r"^ACCEPT 127\.0\.0\.1:(\d+)\n")[1])
         return program
 
     return start

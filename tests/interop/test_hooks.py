@@ -245,7 +245,7 @@ def test_openssl_exports_the_same(tls_server, pki, length):
         "openssl", "s_client", *words, "-keymatexport", "EXPERIMENTAL greentls", "-keymatexportlen", length
     )
     ours = made.get(timeout=PATIENCE)
-    theirs = program.wait_for(r"Keying material: ([0-9A-F]+)$")[1]
+    theirs = program.wait_for(r"Keying material: ([0-9A-F]+)\n")[1]
     assert bytes.fromhex(theirs) == ours
     assert re.search(f"Length: {length} bytes", program.text)
     assert program.finish() == 0

@@ -15,7 +15,7 @@ from greentls.keys.process import KeyProcess, read_key
 from greentls.secret_file import read_passphrase
 from tests.keys import processes
 from tests.keys.signing import KINDS, private_key
-from tests.support.helpers import wait_until
+from tests.support.helpers import wait_until, whole_lines
 from tests.support.ssl_pairs import connected, contexts
 
 
@@ -108,9 +108,8 @@ def process(pki, tmp_path):
 
 
 def lines(process, tmp_path):
-    """What it has said: whole lines only, since it may be writing one."""
-    whole = (tmp_path / "log").read_text().rpartition("\n")[0]
-    return [line.removeprefix(f"greentls keys [{process.pid}]: ") for line in whole.splitlines()]
+    """What it has said."""
+    return [line.removeprefix(f"greentls keys [{process.pid}]: ") for line in whole_lines(tmp_path / "log")]
 
 
 def read_again(process, tmp_path):

@@ -21,6 +21,8 @@ import greentls
 import greentls.events
 from greentls import aio
 
+KEEP_ALIVE = 600  # seconds: a test says when its connection ends
+
 latest = {}
 waiting = {"now": 0, "most": 0}
 databases = []
@@ -106,6 +108,7 @@ def uvicorn(given, loop):
         host="127.0.0.1",
         port=given.port,
         loop=loop,
+        timeout_keep_alive=KEEP_ALIVE,
         ssl_context_factory=lambda config, default: make_context(given, ["http/1.1"]),
     )
 
@@ -122,6 +125,7 @@ def hypercorn(given):
 
     config = OurConfig()
     config.bind = [f"127.0.0.1:{given.port}"]
+    config.keep_alive_timeout = KEEP_ALIVE
     aio.new_event_loop().run_until_complete(serve(application, config))
 
 

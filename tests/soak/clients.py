@@ -10,6 +10,7 @@ descriptors or memory. Prints what it counted as JSON; exit status 1 and a sente
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -23,7 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.soak.servers import ANSWER
-from tests.support.helpers import PATIENCE, ROOT, Pki, free_port, interrupted, wait_until
+from tests.support.helpers import PATIENCE, ROOT, Pki, free_port, interrupted, tethered, wait_until
 
 REQUEST = b"GET / HTTP/1.0\r\n\r\n"
 AT_ONCE = 8  # connections, of the clients that keep several
@@ -49,7 +50,7 @@ certfile, keyfile = {pair!r}
 control_socket_disable = True
 loglevel = "warning"
 graceful_timeout = 1  # nothing is under way when it is ended
-timeout = 300
+timeout = keepalive = 300
 
 def ssl_context(conf, default_ssl_context_factory):
     from tests.soak.servers import context
@@ -83,7 +84,7 @@ class Server:
         self.processes: set[int] = set()
         with self._said.open("wb") as said:
             self._process = subprocess.Popen(
-                [sys.executable, "-W", "error", "-X", "faulthandler", *command.split()],
+                tethered(sys.executable, "-W", "error", "-X", "faulthandler", *command.split()),
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -122,6 +123,9 @@ class Server:
         # In this order: whoever ends has said why before.
         status = self._process.poll()
         whole = status is None and (not self.processes or self._all_processes() == self.processes)
+        if status is None and not whole:  # but gunicorn says it once it has reaped it
+            with contextlib.suppress(AssertionError):
+                wait_until(self._said.read_text, "it to say why")
         text = self._said.read_text()
         said, before = BROKEN_OFF.sub("", text), None
         while said and said != before:  # it may be in the middle of saying it
@@ -239,8 +243,8 @@ def wrk(errand: Errand) -> tuple[int, int]:
     """It is ended when every connection is idle, so none in the middle of a handshake."""
     script = errand.directory / "wrk.lua"
     script.write_text(WRK % (errand.count, AT_ONCE))
-    command = ["wrk", "-t", "1", "-c", str(AT_ONCE), "-d", "300s", "-s", str(script), f"{errand.url}close"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    options = f"-t 1 -c {AT_ONCE} -d 300s --timeout 300s -s {script} {errand.url}close".split()
+    with subprocess.Popen(["wrk", *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         said = process.stderr.readline()
         wait_until(lambda: interrupted(process), "wrk to end")
         told = process.stdout.read()

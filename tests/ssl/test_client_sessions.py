@@ -317,10 +317,11 @@ import greentls
 
 port, ca, url = sys.argv[1:]
 sessions = greentls.ClientSessions(store=greentls.open_store(url))
+sessions._stored.timeout = None
 for _ in range(2):
     context = greentls.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_verify_locations(ca)
-    context.client_sessions = sessions
+    context.client_sessions, context.callback_timeout = sessions, None
     with context.wrap_socket(create_connection(("127.0.0.1", int(port))), server_hostname="localhost") as sock:
         sock.sendall(b"hello")
         assert sock.recv(100) == b"hello"

@@ -147,7 +147,7 @@ class TestUnderLoad:
 
     @pytest.mark.programs
     def test_wrk(self, site):
-        report = run("wrk", "-c", "8", "-t", "1", "-d", "1s", site.url)
+        report = run("wrk", "-c", "8", "-t", "1", "-d", "1s", "--timeout", f"{PATIENCE:.0f}s", site.url)
         assert int(re.search(r"(\d+) requests in", report).group(1)) > 8, report
         assert "Socket errors" not in report
         assert site.closed() >= 8

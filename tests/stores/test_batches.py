@@ -66,7 +66,7 @@ class TestBatches:
             assert store.get(OTHER) == b"other"
 
 
-def test_a_node_that_is_down_fails_for_its_own_share_of_a_batch(memcacheds):
+def test_a_node_that_is_down_fails_for_its_own_share_of_a_batch(memcacheds, take_nodes_back):
     nodes = memcacheds(2)
     store = MemcachedStore([(each.host, each.port) for each in nodes])
     list(store.write_many([(each, each, 60) for each in MANY]))

@@ -38,7 +38,7 @@ class TestMemcached:
         assert set(read_all(memcached)) == {f"greentls:1:{'x' * 64}:v:{longest}".encode()}
         store.close()
 
-    def test_add_does_not_move_to_another_node_and_cas_does(self, memcacheds):
+    def test_add_does_not_move_to_another_node_and_cas_does(self, memcacheds, take_nodes_back):
         """hazard: a node fails, another one is asked, and what was added once is added again."""
         nodes = memcacheds(2)
         store = MemcachedStore([(each.host, each.port) for each in nodes])
@@ -58,6 +58,7 @@ class TestMemcached:
             value, token = store.gets(each)
             assert (value is None) == store.cas(each, b"moved", token, 60) or value == b""
         nodes[1].restart()
+        take_nodes_back()
         with gevent.Timeout(PATIENCE):
             while len(answers) < 2 * kept + 1 or True not in answers:
                 try:
@@ -108,7 +109,7 @@ class TestMemcached:
                     gevent.sleep(0.1)
         store.close()
 
-    def test_of_two_nodes_the_dead_one_is_skipped_and_taken_back(self, memcacheds, secret_file):
+    def test_of_two_nodes_the_dead_one_is_skipped_and_taken_back(self, memcacheds, secret_file, take_nodes_back):
         first, second = memcacheds(2)
         store = open_store(f"memcached://{first.address},{second.address}?secret_file={secret_file}")
         ids = [number.to_bytes(32, "big") for number in range(40)]
@@ -134,6 +135,7 @@ class TestMemcached:
             store.put(session_id, SESSION, 60)
         assert [store.get(session_id) for session_id in ids] == [SESSION] * 40
         second.restart()
+        take_nodes_back()
         with gevent.Timeout(PATIENCE):
             while int(second.stats()["cmd_get"]) < 1:
                 lookup(ids[0]), [lookup(each) for each in ids]
@@ -299,7 +301,7 @@ class TestMemcached:
                 assert not any(node._idle for node in store._cluster()._nodes) or error in (True, None)
             store.close()
 
-    def test_a_node_that_answers_without_end_is_left_out_for_a_while(self):
+    def test_a_node_that_answers_without_end_is_left_out_for_a_while(self, take_nodes_back):
         asked = []
 
         def talk(sock):

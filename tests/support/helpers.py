@@ -73,6 +73,19 @@ def wait_until(condition, what, timeout=PATIENCE):
     return value
 
 
+def whole_lines(path: Path) -> list[str]:
+    """The lines of a file that somebody may be writing; the last one may be half there, and is left out then."""
+    return path.read_text().rpartition("\n")[0].splitlines()
+
+
+def tethered(*command: object) -> list[str]:
+    """The command, whose program is killed when the thread that has started it ends (prctl(2), PR_SET_PDEATHSIG).
+
+    A fixture ends what it has started, unless pytest itself is killed. So this is for the main thread only.
+    """
+    return ["setpriv", "--pdeathsig", "KILL", *map(str, command)]
+
+
 class Mallinfo(ctypes.Structure):
     _fields_ = [("fields", ctypes.c_size_t * 10)]
 

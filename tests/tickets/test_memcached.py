@@ -58,7 +58,9 @@ class TestMemcached:
         assert len(set(found)) == 1
 
     @pytest.mark.parametrize("count", [2, 20])
-    def test_a_node_that_is_lost_moves_the_keys_to_the_other(self, memcacheds, secret_file, machine, count):
+    def test_a_node_that_is_lost_moves_the_keys_to_the_other(
+        self, memcacheds, secret_file, machine, count, take_nodes_back
+    ):
         """The run of the hooks page, with its 20 workers."""
         nodes = memcacheds(2)
         url = f"memcached://{nodes[0].address},{nodes[1].address}?secret_file={secret_file}"
@@ -84,6 +86,7 @@ class TestMemcached:
         agreed = late.keys
         assert set(agreed) == {own, *before}
         home.restart()
+        take_nodes_back()
         wait_for(lambda: [each.look() for each in workers] and int(home.stats()["curr_items"]))
         refresh(*workers)
         assert {each.keys for each in workers} == {agreed}
