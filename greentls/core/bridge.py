@@ -216,8 +216,7 @@ occupants = cast("Callable[[], list[Operation]]", pump.occupants)
 
 
 def guarded(fatal: Fatal) -> Callable[[Callable[..., Answer]], Callable[..., Answer | Fatal]]:
-    """Decorator: of a function(operation, connection, *arguments) it makes a function(SSL*, *arguments). The first two
-    are the same object: as the bridge sees it, and as hooks do.
+    """Decorator: of a function(connection, *arguments) it makes a function(SSL*, *arguments).
 
     What the function raises is kept for the operation's caller, and the result is fatal. It is so at once where the
     operation has failed already, and where there is none.

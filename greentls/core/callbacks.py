@@ -1,8 +1,8 @@
 """The C callbacks: OpenSSL's questions to a connection's hooks.
 
 Each is one function that copies what OpenSSL gives it, asks the hook, and writes the answer to where OpenSSL wants it.
-A decorator makes a C function pointer of it, with the bridge's guard around it: the function gets its Operation and its
-connection, and whatever it raises becomes the callback's fatal value (greentls.core.bridge).
+A decorator makes a C function pointer of it, with the bridge's guard around it: the function gets its connection, and
+whatever it raises becomes the callback's fatal value (greentls.core.bridge).
 
 cffi frees a callback together with the Python object that made it, while an SSL_CTX may still call it. So there is one
 callback of each kind in the process, which lives as long as this module, and it finds its operation by SSL*.
@@ -16,7 +16,7 @@ import struct
 import weakref
 from collections.abc import Callable
 from functools import lru_cache
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from greenlet import getcurrent
 
@@ -39,6 +39,12 @@ __all__ = [
 ]  # fmt: skip
 
 T = TypeVar("T")
+
+if TYPE_CHECKING:
+
+    class Asker(Operation, HookConnection):
+        """A Connection: as the bridge sees it, and as hooks do."""
+
 
 # A hello may name some 1,600 PSK identities, and OpenSSL asks for each before it checks a single binder: one cheap
 # hello would cost 1,600 lookups. Clients offer one, rarely two (a ticket and the one before it).
@@ -69,7 +75,7 @@ def _callback(fatal: object = None) -> Callable[[Callable[..., object]], Callbac
 
 def _hook(fatal: object = None) -> Callable[[Callable[..., object]], Callback]:
     """Decorator: a C function pointer to a guarded function. C's arguments begin with the SSL*, in whose place the
-    function has its Operation and its connection. fatal: the answer by which OpenSSL ends the handshake."""
+    function has its connection. fatal: the answer by which OpenSSL ends the handshake."""
     return library.callback(fatal, second_net, guarded(fatal))
 
 
@@ -91,16 +97,16 @@ def _asked(connection: HookConnection, hook: Callable[..., T], *arguments: objec
 
 
 @_hook(_REFUSE)  # the alert is internal_error, unless another one is written
-def _on_client_hello(operation: Operation, connection: HookConnection, alert: Pointer, _: Pointer) -> int:
-    handshake = operation.handshake
+def _on_client_hello(connection: Asker, alert: Pointer, _: Pointer) -> int:
+    handshake = connection.handshake
     if connection.hooks.psk_server:
-        handshake.offered_psks = client_hello.extension(operation.ssl, ExtensionType.pre_shared_key)
+        handshake.offered_psks = client_hello.extension(connection.ssl, ExtensionType.pre_shared_key)
     if handshake.hello is not None:
         alert[0] = AlertDescription.illegal_parameter
-        _check_second_hello(operation)
+        _check_second_hello(connection)
         return _GO_ON
-    handshake.hello = client_hello.message(operation.ssl)
-    extension = client_hello.extension(operation.ssl, ExtensionType.server_name)
+    handshake.hello = client_hello.message(connection.ssl)
+    extension = client_hello.extension(connection.ssl, ExtensionType.server_name)
     name = None if extension is None else _server_name(extension)
     handshake.server_name = name
     if isinstance(name, Unread):
@@ -110,19 +116,19 @@ def _on_client_hello(operation: Operation, connection: HookConnection, alert: Po
     if refusal is not None:
         alert[0] = refusal
         return _REFUSE
-    connections.set_session_id_context(operation.ssl, connection.session_id_context)
+    connections.set_session_id_context(connection.ssl, connection.session_id_context)
     return _GO_ON
 
 
-def _check_second_hello(operation: Operation) -> None:
+def _check_second_hello(connection: Asker) -> None:
     """Raises TLSError unless it repeats the first one, as far as it must."""
-    first, second = operation.handshake.hello or b"", client_hello.message(operation.ssl) or b""
+    first, second = connection.handshake.hello or b"", client_hello.message(connection.ssl) or b""
     try:
         changed = changed_field(ClientHello.parse(first), ClientHello.parse(second))
     except WireError as error:
-        raise TLSError(operation.name, reason=f"the hello after the HelloRetryRequest: {error}") from None
+        raise TLSError(connection.name, reason=f"the hello after the HelloRetryRequest: {error}") from None
     if changed:
-        raise TLSError(operation.name, reason=f"the client has after the HelloRetryRequest another {changed}")
+        raise TLSError(connection.name, reason=f"the client has after the HelloRetryRequest another {changed}")
 
 
 def _server_name(extension: bytes) -> str | Unread:
@@ -150,10 +156,10 @@ def _on_servername(ssl: SSL, alert: Pointer, _: Pointer) -> int:
 
 
 @guarded(_ALERT_FATAL)
-def _servername(operation: Operation, connection: HookConnection) -> int:
-    if operation.handshake.server_name is UNREAD and connection.session_hooks.servername:
-        raise TLSError(operation.name, reason="OpenSSL reads a server_name where RFC 6066 has none")
-    return _NOACK if connections.server_name(operation.ssl) is None or _resumes(operation) else _OK
+def _servername(connection: Asker) -> int:
+    if connection.handshake.server_name is UNREAD and connection.session_hooks.servername:
+        raise TLSError(connection.name, reason="OpenSSL reads a server_name where RFC 6066 has none")
+    return _NOACK if connections.server_name(connection.ssl) is None or _resumes(connection) else _OK
 
 
 def _resumes(operation: Operation) -> bool:
@@ -165,8 +171,7 @@ def _resumes(operation: Operation) -> bool:
 
 @_hook(_ALERT_FATAL)
 def _on_alpn(
-    operation: Operation,
-    connection: HookConnection,
+    connection: Asker,
     out: Pointer,
     out_length: Pointer,
     offered: Pointer,
@@ -185,7 +190,7 @@ def _on_alpn(
         return _NOACK
     if chosen not in protocols:
         raise ValueError(f"alpn: {chosen!r} was chosen, but the client offers {protocols!r}")
-    operation.handshake.kept = out[0] = ffi.new("unsigned char[]", chosen)
+    connection.handshake.kept = out[0] = ffi.new("unsigned char[]", chosen)
     out_length[0] = len(chosen)
     return _OK
 
@@ -194,24 +199,22 @@ def _on_alpn(
 
 
 @_hook(ffi.NULL)
-def _on_get_session(
-    operation: Operation, connection: HookConnection, start: Pointer, length: int, copy: Pointer
-) -> Pointer:
+def _on_get_session(connection: Asker, start: Pointer, length: int, copy: Pointer) -> Pointer:
     hook = connection.session_hooks.get_session
-    operation.handshake.lookups += 1
-    if hook is None or operation.handshake.lookups > MAX_SESSION_LOOKUPS:
+    connection.handshake.lookups += 1
+    if hook is None or connection.handshake.lookups > MAX_SESSION_LOOKUPS:
         return ffi.NULL
     session_id = bytes(ffi.buffer(start, length))
     session = _asked(connection, hook, session_id)
     if session is None or session.id != session_id:  # OpenSSL before 4.0 would be fatal about a wrong one
         return ffi.NULL
-    operation.handshake.kept = session
+    connection.handshake.kept = session
     copy[0] = 1  # OpenSSL takes a reference of its own
     return session.pointer
 
 
 @_hook(0)
-def _on_new_session(operation: Operation, connection: HookConnection, session: SSL_SESSION) -> int:
+def _on_new_session(connection: Asker, session: SSL_SESSION) -> int:
     hook = connection.session_hooks.new_session
     if hook is not None:
         lent = Session(session, connection.vouched_until)
@@ -231,8 +234,7 @@ def _on_remove_session(context: SSL_CTX, session: SSL_SESSION) -> None:
 
 @_hook(-1)
 def _on_ticket_key(
-    operation: Operation,
-    connection: HookConnection,
+    connection: Asker,
     name: Pointer,
     iv: Pointer,
     cipher: Pointer,
@@ -250,25 +252,25 @@ def _on_ticket_key(
         ffi.memmove(iv, os.urandom(_TICKET_IV), _TICKET_IV)
     contexts.use_ticket_key(cipher, mac, key.aes, key.hmac, iv, bool(seal))
     # A TLS 1.3 ticket is used once (RFC 8446 C.4), and after a 1 the client would get no other.
-    return 2 if not seal and (renew or connections.protocol_version(operation.ssl) >= TLS13) else 1
+    return 2 if not seal and (renew or connections.protocol_version(connection.ssl) >= TLS13) else 1
 
 
 @_hook(0)
-def _on_early_data(operation: Operation, connection: HookConnection, _: Pointer) -> int:
+def _on_early_data(connection: Asker, _: Pointer) -> int:
     hook = connection.session_hooks.early_data  # SSL_new() has copied the callback, as it has max_early_data
-    if hook is None or connections.verify_mode(operation.ssl):  # the Config that a name has chosen may verify
+    if hook is None or connections.verify_mode(connection.ssl):  # the Config that a name has chosen may verify
         return 0
-    if not ssl_sessions.max_early_data(lib.SSL_get_session(operation.ssl)):
+    if not ssl_sessions.max_early_data(lib.SSL_get_session(connection.ssl)):
         # The ticket allowed none. OpenSSL would accept as much as this Config does, and then be fatal about the ticket.
         return 0
-    return int(hook(connection, connections.client_random(operation.ssl)) is True)
+    return int(hook(connection, connections.client_random(connection.ssl)) is True)
 
 
 # -- certificates ------------------------------------------------------------------------------------------------------
 
 
 @_hook(0)
-def _on_certificate(operation: Operation, connection: HookConnection, _: Pointer) -> int:
+def _on_certificate(connection: Asker, _: Pointer) -> int:
     hook = connection.hooks.certificate
     if hook is not None:
         hook(connection)
@@ -276,20 +278,20 @@ def _on_certificate(operation: Operation, connection: HookConnection, _: Pointer
 
 
 @_hook(-1)
-def _on_ocsp_at_a_server(operation: Operation, connection: HookConnection, _: Pointer) -> int:
+def _on_ocsp_at_a_server(connection: Asker, _: Pointer) -> int:
     hook = connection.hooks.ocsp
     staple = _asked(connection, hook, None) if hook else None
     if staple is None:
         return _NOACK
-    connections.set_ocsp_response(operation.ssl, staple)
+    connections.set_ocsp_response(connection.ssl, staple)
     return _OK
 
 
 @_hook(0)  # which makes the alert bad_certificate_status_response
-def _on_ocsp_at_a_client(operation: Operation, connection: HookConnection, _: Pointer) -> int:
+def _on_ocsp_at_a_client(connection: Asker, _: Pointer) -> int:
     hook = connection.hooks.ocsp
-    if hook and not connections.session_reused(operation.ssl):  # where OpenSSL asks under TLS 1.3, too: no staple
-        hook(connection, connections.ocsp_response(operation.ssl))
+    if hook and not connections.session_reused(connection.ssl):  # where OpenSSL asks under TLS 1.3, too: no staple
+        hook(connection, connections.ocsp_response(connection.ssl))
     return 1
 
 
@@ -310,10 +312,10 @@ def _on_verify(store: Pointer, _: Pointer) -> int:
 
 
 @guarded(0)
-def _verify(operation: Operation, connection: HookConnection, store: Pointer) -> int:
+def _verify(connection: Asker, store: Pointer) -> int:
     sent = store is None
     for hook in connection.verify_hooks:
-        ssl = operation.ssl
+        ssl = connection.ssl
         chain = connections.peer_certificates(ssl, connection.server_side) if sent else stacks.verified_chain(store)
         hook(connection, chain, False)
     return 1
@@ -327,13 +329,13 @@ def verify_resumption(ssl: SSL) -> int:
 
 
 @guarded(None)
-def _verify_again(operation: Operation, connection: HookConnection) -> None:
+def _verify_again(connection: Asker) -> None:
     for hook in connection.verify_hooks:
-        chain = connections.peer_certificates(operation.ssl, connection.server_side)
+        chain = connections.peer_certificates(connection.ssl, connection.server_side)
         if chain:  # else it is an external pre-shared key, or a certificate was optional
-            operation.alert = AlertDescription.bad_certificate
+            connection.alert = AlertDescription.bad_certificate
             hook(connection, chain, True)
-            operation.alert = AlertDescription.internal_error
+            connection.alert = AlertDescription.internal_error
 
 
 # -- pre-shared keys ---------------------------------------------------------------------------------------------------
@@ -341,8 +343,7 @@ def _verify_again(operation: Operation, connection: HookConnection) -> None:
 
 @_hook(0)
 def _on_psk_client(
-    operation: Operation,
-    connection: HookConnection,
+    connection: Asker,
     hint: Pointer,
     identity: Pointer,
     max_identity: int,
@@ -361,23 +362,21 @@ def _on_psk_client(
 
 
 @_hook(0)
-def _on_psk_server(
-    operation: Operation, connection: HookConnection, identity: Pointer, key: Pointer, max_key: int
-) -> int:
+def _on_psk_server(connection: Asker, identity: Pointer, key: Pointer, max_key: int) -> int:
     hook = connection.hooks.psk_server
-    name = _identity(operation, ffi.string(identity))
+    name = _identity(connection, ffi.string(identity))
     if hook is None or name is None:
         return 0
-    operation.handshake.psk_lookups += 1
-    if operation.handshake.psk_lookups > MAX_PSK_LOOKUPS:
+    connection.handshake.psk_lookups += 1
+    if connection.handshake.psk_lookups > MAX_PSK_LOOKUPS:
         return 0
     return _give_key("psk_server", hook(connection, name), key, max_key)
 
 
-def _identity(operation: Operation, identity: bytes) -> str | None:
+def _identity(connection: Asker, identity: bytes) -> str | None:
     """None for a TLS 1.3 session's: OpenSSL asks for the key of each identity that is offered, and shows it up to its
     first NUL. RFC 4279 5.1 has identities in UTF-8."""
-    offered = operation.handshake.offered_psks
+    offered = connection.handshake.offered_psks
     if offered is not None and not (identity and len(identity).to_bytes(2, "big") + identity in offered):
         return None
     try:
@@ -412,9 +411,7 @@ def _on_sign(signer: Signer, message: bytes, digest: str, padding: str) -> bytes
 
 
 @guarded(None)
-def _sign(
-    operation: Operation, connection: HookConnection, signer: Signer, message: bytes, digest: str, padding: str
-) -> bytes:
+def _sign(connection: Asker, signer: Signer, message: bytes, digest: str, padding: str) -> bytes:
     algorithm = signer.algorithm(digest, padding)
     hook = connection.hooks.sign
     return signer.sign(message, algorithm) if hook is None else hook(connection, signer, message, algorithm)
@@ -427,7 +424,7 @@ provider.answer_with(_on_sign, second_net)
 
 
 @_hook()
-def _on_keylog(operation: Operation, connection: HookConnection, line: Pointer) -> None:
+def _on_keylog(connection: Asker, line: Pointer) -> None:
     hook = connection.hooks.keylog
     if hook is not None:
         hook(connection, ffi.string(line))
@@ -440,8 +437,7 @@ def _on_message(sent: int, version: int, content_type: int, start: Pointer, leng
 
 @guarded(None)
 def _message(
-    operation: Operation,
-    connection: HookConnection,
+    connection: Asker,
     sent: bool,
     version: int,
     content_type: int,

@@ -34,7 +34,7 @@
 #define MSG_NOSIGNAL 0 /* Python ignores SIGPIPE */
 #endif
 
-#define CONTRACT 3 /* pump.py has the same number, or does not use this file */
+#define CONTRACT 5 /* pump.py has the same number, or does not use this file */
 
 /* What a verb answers besides a length: pump.py explains them. */
 enum { DONE = 1, WANT_READ = 0, CLOSED = -1, WANT_WRITE = -2, ENDED = -3, SPENT = -4, UNSENT = -5 };
@@ -1305,7 +1305,7 @@ ask(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count)
         goto failed;
     }
     elsewhere = pump->ask != NULL && pump->ask != Py_None;
-    asked = PyTuple_New(count - 1 + elsewhere);
+    asked = PyTuple_New(count - 2 + elsewhere);
     if (asked == NULL) {
         goto failed;
     }
@@ -1313,10 +1313,10 @@ ask(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count)
         Py_INCREF(arguments[0]);
         PyTuple_SetItem(asked, 0, arguments[0]);
     }
-    for (index = 1; index < count; index++) {
-        PyObject *next = index < 3 ? (PyObject *)pump : arguments[index];
+    for (index = 2; index < count; index++) {
+        PyObject *next = index == 2 ? (PyObject *)pump : arguments[index];
         Py_INCREF(next);
-        PyTuple_SetItem(asked, index - 1 + elsewhere, next);
+        PyTuple_SetItem(asked, index - 2 + elsewhere, next);
     }
     function = elsewhere ? pump->ask : arguments[0];
     Py_INCREF(function);

@@ -46,7 +46,7 @@ __all__ = [
     "occupant", "occupants",
 ]  # fmt: skip
 
-CONTRACT = 3  # _pump.c has the same number, or is an older build and not used
+CONTRACT = 5  # _pump.c has the same number, or is an older build and not used
 
 # What a verb answers, besides a number of bytes.
 DONE = 1
@@ -606,8 +606,8 @@ def _guard(function: Callable[..., Answer], fatal: Fatal) -> Callable[..., Answe
         saved = errors.save() if errors.peek() else None
         try:
             if pump.ask is None:
-                return function(pump, pump, *arguments)
-            answer: Answer = pump.ask(function, pump, pump, *arguments)
+                return function(pump, *arguments)
+            answer: Answer = pump.ask(function, pump, *arguments)
             return answer
         except BaseException as failure:
             pump.failure = failure
@@ -656,7 +656,7 @@ if TYPE_CHECKING:
     Pump = PlainPump
 else:
     Pump = _twin.Pump if COMPILED else PlainPump
-#: (function, fatal): a function(SSL*, *arguments) for OpenSSL's callbacks, which calls function(pump, pump, *arguments)
+#: (function, fatal): a function(SSL*, *arguments) for OpenSSL's callbacks, which calls function(pump, *arguments)
 #: with the pump that is inside OpenSSL with that SSL*. What it raises is kept as the pump's failure, and the result is
 #: fatal; it is so at once where the pump has failed already, and where there is none. The error queue is left as found.
 guard: Callable[[Callable[..., Answer], Fatal], Callable[..., Answer | Fatal]] = (
