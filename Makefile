@@ -88,7 +88,7 @@ bogo: $(VENV)/.installed-test  ## BoringSSL's test runner, which you have to bri
 
 soak: $(VENV)/.installed-test tools  ## greenlets that are killed anywhere, then ordinary clients; for SECONDS=600 each
 	$(BIN)/python -W error -X faulthandler -m tests.soak.soak --seconds $(or $(SECONDS),600)
-	$(BIN)/python -m tests.soak.clients --connections 1000 --seconds $(or $(SECONDS),600)
+	$(BIN)/python -m tests.soak.clients --seconds $(or $(SECONDS),600)
 
 bench: $(VENV)/.installed-bench  ## greentls beside the field, in 20 minutes: tables and drawings in docs/benchmarks/
 	$(BIN)/python -m benchmarks all --docs docs/benchmarks

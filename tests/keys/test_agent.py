@@ -300,27 +300,6 @@ def test_no_request_brings_a_key(holder):
         assert not any(secret in answer for secret in secrets)
 
 
-@pytest.fixture
-def talk(holder):
-    """talk(): a socket that the key process has admitted."""
-    socks = []
-
-    def talk():
-        ours, theirs = gevent.socket.socketpair()
-        ours.settimeout(PATIENCE)
-        socks.append(ours)
-        assert holder._admits(theirs)
-        holder._connections.add(theirs)
-        gevent.spawn(holder._talk, theirs)
-        return ours
-
-    yield talk
-    for each in socks:
-        each.close()
-    while holder._connections:
-        gevent.sleep(0.001)
-
-
 def ask(sock, request):
     protocol.send(sock, 1, request)
     return protocol.receive(sock, protocol.MAX_ANSWER)[1]

@@ -297,26 +297,6 @@ def test_the_connections_of_an_agent_that_is_gone_are_closed(lied_to):
 
 
 @pytest.fixture
-def talk(holder):
-    """talk(): a socket to the key process."""
-    ends = []
-
-    def talk():
-        ours, theirs = gevent.socket.socketpair()
-        ours.settimeout(PATIENCE)
-        ends.append(ours)
-        holder._connections.add(theirs)
-        gevent.spawn(holder._talk, theirs)
-        return ours
-
-    yield talk
-    for each in ends:
-        each.close()
-    while holder._connections:
-        gevent.sleep(0.001)
-
-
-@pytest.fixture
 def holder(pki):
     return KeyProcess([read_key(pki.key_file)], {os.getuid()})
 

@@ -30,6 +30,8 @@ REQUEST = b"GET / HTTP/1.0\r\n\r\n"
 AT_ONCE = 8  # connections, of the clients that keep several
 MOST_GROWTH = 16.0  # MiB from round to round: allocators' whims, and caches that fill
 FEW = 4  # descriptors that a server may open for itself after it has begun
+LEAST, MOST = 100, 1000  # connections of each client in a round, unless their number is given
+SECONDS_FOR_LEAST = 7.0  # a round of LEAST connections takes about as long
 
 
 class Wrong(Exception):
@@ -298,12 +300,14 @@ CLIENTS: dict[str, Callable[[Errand], tuple[int, int]]] = {
 
 
 def soak(server: Server, clients: list[str], errand: Errand, seconds: float) -> dict[str, int]:
-    """Rounds of all clients, two at least. How many requests each client got answered."""
+    """Runs rounds of all clients, until the time is over but two at least. Returns the answered requests of each client."""
     counts = dict.fromkeys(clients, 0)
     memory: list[float] = []
     started, descriptors = time.monotonic(), server.descriptors
     while len(memory) < 2 or time.monotonic() - started < seconds:
         for name in clients:
+            if len(memory) >= 2 and time.monotonic() - started >= seconds:
+                break
             try:
                 answered, asked = CLIENTS[name](errand)
             except Wrong:
@@ -323,7 +327,9 @@ def soak(server: Server, clients: list[str], errand: Errand, seconds: float) -> 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=0.0, help="in all; 0: two rounds for each server")
-    parser.add_argument("--connections", type=int, default=100, help="of each client in each round")
+    parser.add_argument(
+        "--connections", type=int, help="of each client in each round; default: so many that two rounds fit in the time"
+    )
     parser.add_argument("--server", choices=SERVERS, action="append")
     parser.add_argument("--client", choices=CLIENTS, action="append")
     options = parser.parse_args()
@@ -333,11 +339,13 @@ def main() -> int:
         here = Path(directory)
         pki = Pki(here)
         servers = options.server or SERVERS
+        seconds = options.seconds / len(servers)
+        count = options.connections or min(max(LEAST, int(LEAST * seconds / 2 / SECONDS_FOR_LEAST)), MOST)
         for name in servers:
             try:
                 with Server(name, pki, here) as server:
-                    errand = Errand(server, pki, here, options.connections)
-                    report[name] = soak(server, options.client or list(CLIENTS), errand, options.seconds / len(servers))
+                    errand = Errand(server, pki, here, count)
+                    report[name] = soak(server, options.client or list(CLIENTS), errand, seconds)
             except (Wrong, AssertionError) as error:
                 wrong.append(str(error))
     print(json.dumps(report))

@@ -1,0 +1,30 @@
+"""A connection to a key process that runs in this process."""
+
+from __future__ import annotations
+
+import gevent
+import gevent.socket
+import pytest
+
+from tests.support.helpers import PATIENCE
+
+
+@pytest.fixture
+def talk(holder):
+    """talk(): a socket that the KeyProcess holder has admitted. The test module has the fixture holder."""
+    socks = []
+
+    def talk():
+        ours, theirs = gevent.socket.socketpair()
+        ours.settimeout(PATIENCE)
+        socks.append(ours)
+        assert holder._admits(theirs)
+        holder._connections.add(theirs)
+        gevent.spawn(holder._talk, theirs)
+        return ours
+
+    yield talk
+    for each in socks:
+        each.close()
+    while holder._connections:
+        gevent.sleep(0.001)
