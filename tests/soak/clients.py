@@ -300,7 +300,8 @@ CLIENTS: dict[str, Callable[[Errand], tuple[int, int]]] = {
 
 
 def soak(server: Server, clients: list[str], errand: Errand, seconds: float) -> dict[str, int]:
-    """Runs rounds of all clients, until the time is over but two at least. Returns the answered requests of each client."""
+    """Runs two rounds of all clients, and more until the time is over. Returns how many requests of each client were
+    answered."""
     counts = dict.fromkeys(clients, 0)
     memory: list[float] = []
     started, descriptors = time.monotonic(), server.descriptors
