@@ -20,7 +20,7 @@
         +-- ConnectionDead    an earlier operation on this connection failed for good
         +-- WouldBlock        an operation on a non-blocking socket would have to wait
 
-    WantRead                  not an error: more ciphertext, please
+    WantRead                  not an error: the operation needs more ciphertext
 
 An error holds facts, and ``__str__`` makes the sentence. An exception from a user's callback is not wrapped: it reaches
 the caller of the operation as itself, with OpenSSL's TLSError as its ``__cause__``.
@@ -217,4 +217,4 @@ class WouldBlock(TLSError):
 
 
 class WantRead(Exception):
-    """More ciphertext, please: call receive_data() and repeat the operation."""
+    """The operation needs more ciphertext: call receive_data() and repeat it."""

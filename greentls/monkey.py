@@ -56,7 +56,7 @@ _NAMES = [
     name for name in dir(_stdlib_ssl) if getattr(getattr(greentls.ssl, name), "__module__", "").startswith("greentls.")
 ]
 _places: list[_Place] = []
-_defaults: list[_Place] = []  # what patch()'s arguments have changed; gevent's patching does not touch it
+_defaults: list[_Place] = []  # changes by patch()'s arguments, which stay while gevent patches
 
 # If gevent patches after us, it warns that ssl was imported before. The warning is false if it names only greentls.
 _FALSE_ALARM = (

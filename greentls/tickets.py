@@ -14,15 +14,15 @@ it ceases to open. Every process looks at it three times a minute:
 
 So all processes have the same list, and seal with the newest key that has begun. While the store is down, they use the
 keys that they hold. If the store has lost everything, or moved to another node, the first process puts the list again:
-keys are lost only with the last process. A process that starts while the store is down makes a key of its own; the
-others learn it when the store is back.
+keys are lost only with the last process. A process that starts while the store is down makes its own key; the others
+learn it when the store is back.
 
-Times come from the clocks of many machines. A clock that is wrong by half a minute costs nothing: when its machine
-begins with a new key, all know that key already, and while it uses an old one, all still know it. A clock that is
-minutes early uses a new key before some processes have looked, which costs some full handshakes at each rotation.
-Beyond SKEW a clock is wrong. A key that begins later than the fastest right clock would announce it is dropped wherever
-it is found: otherwise it would count as the newest until then, and no process would add another. The machine whose
-clock is wrong then seals with keys of its own, which the others may not open.
+The times come from the clocks of many machines. An error of half a minute costs nothing: when that machine starts to
+use a new key, all processes know it already, and while it uses an old one, all still know that. A clock that is minutes
+early uses a new key before some processes have looked, which costs some full handshakes at each rotation. Beyond SKEW
+a clock counts as wrong. If a key begins later than the fastest right clock would announce it, every process drops it.
+Otherwise it would count as the newest key until then, and no process would add another. The machine with the wrong
+clock then seals with its own keys, which the others may not open.
 
 The algorithm is that of h2o's src/ssl.c, except that h2o discards its own keys for those that it finds.
 """
@@ -68,8 +68,8 @@ REFRESH = 20.0  # seconds between two looks at the store, give or take a quarter
 SKEW = 300.0  # seconds by which the fleet's clocks may differ: as Kerberos
 AHEAD = SKEW + ANNOUNCE  # seconds by which a key may be announced before it begins, by this machine's clock
 STORE_TIMEOUT = 5.0  # seconds for one look at the store
-ATTEMPTS = 20  # swaps in a row that may come too late
-MAX_KEYS = 32  # in the list: usually five, and one more for each process that started during an outage
+ATTEMPTS = 20  # swaps in a row that may fail because another process was quicker
+MAX_KEYS = 32  # keys in the list: usually five, and one more for each process that started during an outage
 
 FILE_INTERVAL = 1.0  # seconds between two looks at a file
 MAX_FILE = 65_536  # bytes
@@ -143,17 +143,18 @@ class TicketKeys(ABC):
     @property
     @abstractmethod
     def age(self) -> float:
-        """Seconds since the file or the store was last read with success, math.inf if it never was by this clock."""
+        """Seconds since the file or store was last read successfully, math.inf if it never was by this clock."""
 
     def ready(self, timeout: float | None) -> None:  # noqa: B027  most kinds have nothing to wait for
-        """Waits for the first keys of the fleet, timeout seconds at most. Then there are keys, at least own ones."""
+        """Waits for the first keys of the fleet, timeout seconds at most. After that there are keys, if only this
+        process's own."""
 
     def refresh(self) -> None:  # noqa: B027  most kinds have nothing to read
-        """Reads the file or the store now. May wait. Raises OSError, ConfigurationError, and what the store raises; the
-        keys then stay as they were."""
+        """Reads the file or store now. May wait. Raises OSError, ConfigurationError, and what the store raises; in that
+        case the keys stay as they were."""
 
     def opening(self, name: bytes) -> tuple[TicketKey, bool] | None:
-        """The key with this name, and whether another one seals by now; None if there is no such key."""
+        """Returns the key with this name, and whether another key seals by now; None if there is no such key."""
         keys = self.keys
         return next(((each, each is not keys[0]) for each in keys if each.name == name), None)
 
@@ -186,14 +187,14 @@ class _Changing(TicketKeys):
 
     @contextmanager
     def _telling(self) -> Iterator[None]:
-        """A with block for what may change the keys, or raise."""
+        """A with block around code that may change the keys, or raise."""
         try:
             yield
         except Exception as error:
-            # As text: a traceback has frames, and they have keys.
+            # As text, because the frames of a traceback contain keys.
             self._tell(error=f"{type(error).__name__}: {error}")
             raise
-        # The keys before this block may be older than what another greenlet has told meanwhile.
+        # Compared with the keys that were told of last: another greenlet may have told of newer ones meanwhile.
         before, after = self._told, self._held_now
         if after != before:
             self._told = after
@@ -249,7 +250,7 @@ class _FileKeys(_Changing):
         self._looked = self._clock()
         with self._telling():
             contents = [read_secret_file(path, _subject(path), MAX_FILE) for path in self._paths]
-            if contents != self._contents:  # rather than the file's time, which two changes may share
+            if contents != self._contents:  # not the file's time, because two changes may have the same
                 self._keys = _parse_files(self._paths, contents)
                 self._contents = contents
         self._good = self._looked
@@ -338,7 +339,7 @@ class _SharedKeys(_Changing):
     @property
     def keys(self) -> tuple[TicketKey, ...]:
         now = self._clock()
-        if not self._held or self._held[-1].begins > now + AHEAD:  # this clock was ahead and has been corrected
+        if not self._held or self._held[-1].begins > now + AHEAD:  # this clock was ahead, and was corrected
             with self._telling():
                 self._held = (self._new(now),)
         held = self._held
@@ -352,7 +353,7 @@ class _SharedKeys(_Changing):
     @property
     def age(self) -> float:
         since = self._clock() - self._agreed
-        return max(0.0, since) if since > -SKEW else math.inf  # or the clock has been corrected since
+        return max(0.0, since) if since > -SKEW else math.inf  # the clock was corrected since then
 
     def ready(self, timeout: float | None) -> None:
         first = self._refreshers.get().first
@@ -360,7 +361,7 @@ class _SharedKeys(_Changing):
             first.wait(timeout)
 
     def look(self) -> None:
-        """As refresh(), but under a deadline, and logs what goes wrong."""
+        """Like refresh(), but has a deadline, and logs failures instead of raising them."""
         problem = ""
         deadline = Deadline(STORE_TIMEOUT, "no answer in {} s")
         try:
@@ -394,7 +395,7 @@ class _SharedKeys(_Changing):
                 if early:
                     self._left_out(early, now)
                 return
-        raise RuntimeError(f"others were quicker {ATTEMPTS} times running")
+        raise RuntimeError(f"other processes were quicker, {ATTEMPTS} times in a row")
 
     def _left_out(self, early: set[_Agreed], now: float) -> None:
         days = (max(each.begins for each in early) - now) / 86_400
@@ -434,13 +435,13 @@ def _unpack(value: bytes) -> tuple[_Agreed, ...]:
 
 
 class _Refresher:
-    """Looks at the store again and again, in one hub, for as long as the keys are in use.
+    """Looks at the store again and again, in one hub, as long as the keys are in use.
 
-    Each look has a greenlet of its own. Between two looks there is only a timer, which keeps no program running.
+    Each look has its own greenlet. Between two looks there is only a timer, which does not keep the program running.
     """
 
     def __init__(self, keys: weakref.ref[_SharedKeys]) -> None:
-        self.first: Event | None = here().event()  # it has looked once
+        self.first: Event | None = here().event()  # set after the first look
         self._process = os.getpid()
         self._keys = keys
         self._timer: Timer | None = None

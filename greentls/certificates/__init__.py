@@ -1,4 +1,4 @@
-"""Certificate chains with their keys, and sources that have one for each server name.
+"""Certificate chains with their keys, and sources that have chains for each server name.
 
 A source is asked in the handshake, before anything is decided, and may wait. Directory and Callback are imported at
 their first use.
@@ -46,10 +46,11 @@ class CertificateSource(Protocol):
     """The value of SSLContext.certificates."""
 
     def get(self, server_name: str | None) -> Sequence[CertificateChain] | None:
-        """The chains for a server name, one for each kind of key; None if the name is not known.
+        """Returns the chains for a server name, one for each kind of key, or None if the name is not known.
 
-        server_name: what the client sent, in lower case and unchecked; None if it sent none. May wait. What it raises
-        refuses the handshake. The same chains should be the same objects: they are compiled only once then.
+        server_name: the name that the client sent, in lower case and unchecked; None if it sent none. May wait.
+        Whatever it raises refuses the handshake. It should return the same objects for the same chains, because they
+        are then compiled only once.
         """
 
 

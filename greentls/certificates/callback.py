@@ -1,14 +1,14 @@
-"""Callback: certificates from a function, which has them from a database, an ACME server, or the like.
+"""Callback: certificates from a function, which gets them from a database, an ACME server, or the like.
 
 The client chooses the name, so an attacker can invent any number of names. Therefore:
 
 - The function gets DNS names only.
-- It is called once for a name, however many handshakes wait. The call has a greenlet of its own: if a handshake is
-  killed, or its deadline passes, the call continues for the others, and for the next handshake.
-- Calls are limited to a rate. A name above it is refused at once and not remembered. Known names need no call.
-- Unknown names are remembered, too, for a shorter time and apart: they displace one another, and no certificate.
-- If the function raises, the handshakes that wait are refused, and the name is not asked about again for
-  FAILURE_LIFETIME. So one bad name does not use up the calls of all.
+- It is called once for a name, however many handshakes wait. The call has its own greenlet: if a handshake is killed,
+  or its deadline passes, the call continues for the other handshakes and for the next one.
+- The rate of calls is limited. A name above it is refused at once and not remembered. Known names need no call.
+- Unknown names are remembered, too, for a shorter time. They are kept apart, so they displace no certificate.
+- If the function raises, the handshakes that wait are refused, and the function is not called again for this name
+  within FAILURE_LIFETIME. So one bad name does not use up the calls for all.
 """
 
 from __future__ import annotations
@@ -32,24 +32,24 @@ log = logging.getLogger("greentls.certificates")
 LIFETIME = 3600.0  # seconds for which an answer is remembered
 UNKNOWN_LIFETIME = 60.0  # seconds for an unknown name: a new certificate should be found soon
 FAILURE_LIFETIME = 1.0  # seconds for a failure
-MAX_NAMES = 10_000  # known ones, and as many unknown ones: a certificate takes some 10 KiB
-CALLS = 100  # in each PERIOD, and at once: fit for a database. An ACME server allows a few in a minute
+MAX_NAMES = 10_000  # known names, and as many unknown ones; a certificate takes about 10 KiB
+CALLS = 100  # calls in each PERIOD, and at once. This suits a database; an ACME server allows a few a minute
 PERIOD = 1.0  # seconds
-TIMEOUT = 60.0  # seconds for a call: an ACME order takes some ten
+TIMEOUT = 60.0  # seconds for a call: an ACME order takes about ten
 
 Chains = tuple[CertificateChain, ...]
 T = TypeVar("T")
 
 
 class Callback:
-    """A source of certificates: function(server_name), which may wait.
+    """A source of certificates that calls function(server_name), which may wait.
 
     The function returns a CertificateChain, a sequence of them (one for each kind of key), a pair of files
-    (certificates, key), or None if there is none for the name. It gets any DNS name, in lower case and without a dot at
-    the end. What it raises refuses the handshakes that wait for it.
+    (certificates, key), or None if there is none for the name. It is called with DNS names, in lower case and without a
+    dot at the end. Whatever it raises refuses the handshakes that wait for it.
 
-    calls, period: the number of calls in so many seconds, and at once. timeout: seconds for one call. lifetime,
-    unknown_lifetime: seconds for which an answer is remembered, a certificate no longer than it is valid. max_names:
+    calls, period: at most so many calls in so many seconds, and at once. timeout: seconds for one call. lifetime,
+    unknown_lifetime: seconds for which an answer is remembered; a certificate is forgotten when it expires. max_names:
     the number of known names, and of unknown names, that are remembered.
     """
 
@@ -68,13 +68,13 @@ class Callback:
         self._lifetime, self._unknown_lifetime, self._timeout = lifetime, unknown_lifetime, timeout
         self._known: _Memory[Chains] = _Memory(max_names)
         self._unknown: _Memory[bool] = _Memory(max_names)  # the value: whether the function has failed
-        self._flights: dict[tuple[Hub, str], _Flight] = {}  # of each hub
+        self._flights: dict[tuple[Hub, str], _Flight] = {}  # by hub and name
         self._calls, self._period = calls, period
         self._tokens, self._filled = float(calls), monotonic()
 
     def get(self, server_name: str | None) -> Chains | None:
-        """The chains for a name, None if there are none. May wait for the function, and raises what that raises;
-        TimeoutError, TooManyCalls."""
+        """Returns the chains for a name, None if there are none. May wait for the function. Raises what the function
+        raises, TimeoutError, or TooManyCalls."""
         name = normalised(server_name)
         if name is None:
             return None
@@ -87,7 +87,7 @@ class Callback:
         return self._flight(name).result()
 
     def forget(self, server_name: str) -> None:
-        """Calls the function again when the name is next asked for."""
+        """Forgets a name, so that the next handshake calls the function again."""
         name = normalised(server_name)
         if name is not None:
             self._known.forget(name)
@@ -107,7 +107,7 @@ class Callback:
         self._tokens = min(self._calls, self._tokens + (now - self._filled) * self._calls / self._period)
         self._filled = now
         if self._tokens < 1 or len(self._flights) >= self._calls:
-            raise TooManyCalls(name, f"{self._calls} calls in {self._period} s, or at once, are all there may be")
+            raise TooManyCalls(name, f"more than {self._calls} calls in {self._period} s, or at once")
         self._tokens -= 1
 
     def _fly(self, place: tuple[Hub, str], flight: _Flight) -> None:
@@ -132,7 +132,7 @@ class Callback:
 
 
 class _Flight:
-    """One call of the function, for all that wait for its answer."""
+    """One call of the function, for all handshakes that wait for its answer."""
 
     def __init__(self) -> None:
         self.landed = here().event()
@@ -140,7 +140,7 @@ class _Flight:
         self.failure: BaseException | None = None
 
     def result(self) -> Chains | None:
-        """Waits for the answer."""
+        """Waits for the call. Returns its answer, or raises what it raised."""
         try:
             self.landed.wait()
             if self.failure is not None:
@@ -169,7 +169,7 @@ class _Memory(Generic[T]):
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._kept: OrderedDict[str, tuple[float, T]] = OrderedDict()  # (when it ends, the value)
+        self._kept: OrderedDict[str, tuple[float, T]] = OrderedDict()  # (when its lifetime ends, the value)
 
     def get(self, name: str) -> tuple[T] | None:
         ends, value = self._kept.get(name, (0.0, None))

@@ -44,9 +44,9 @@ class CertificateChain:
         """Loads a chain from files, from text or bytes in PEM or DER, or from cryptography's objects.
 
         certfile: the certificates, the server's own first. keyfile: the key, None if it is beside the certificates; it
-        may be a greentls.keys.SigningKey, or a KeySource that has one. password: that of an encrypted key, or a
-        function that returns it. Raises ConfigurationError that names the file and what is wrong with it, OSError for a
-        file that cannot be read, and what a KeySource raises.
+        may be a greentls.keys.SigningKey, or a KeySource that has one. password: the password of an encrypted key, or a
+        function that returns it. Raises ConfigurationError, which names the file and what is wrong with it, OSError for
+        a file that cannot be read, and what a KeySource raises.
         """
         data, name = None, "certificate"
         if isinstance(certfile, x509.Certificate):
@@ -84,8 +84,8 @@ class CertificateChain:
         return chain
 
     def check(self, name: str, **ciphers: str) -> None:
-        """Raises ConfigurationError unless OpenSSL can use this pair. name: names it in the error. ciphers: settings
-        whose security level counts."""
+        """Raises ConfigurationError unless OpenSSL can use this pair. name: the subject of the error. ciphers: settings
+        of ciphers, whose security level applies."""
         try:
             contexts.check_certificate(self.der, self.private_key, **ciphers)
         except ConfigurationError as error:
@@ -98,12 +98,12 @@ class CertificateChain:
 
     @cached_property
     def signer(self) -> Signer | None:
-        """What asks the SigningKey, None for a key in this process."""
+        """The Signer of a SigningKey; None for a key in this process."""
         return Signer(self.key) if is_signing_key(self.key) else None
 
     @property
     def private_key(self) -> bytes | PrivateKey:
-        """For use_certificate(): the key as PKCS #8, in clear, or a SigningKey's stand-in."""
+        """The key for use_certificate(): PKCS #8 in clear, or the PrivateKey that represents a SigningKey."""
         if self.signer is not None:
             return self.signer.private_key
         form = serialization.PrivateFormat.PKCS8
@@ -112,12 +112,12 @@ class CertificateChain:
 
     @cached_property
     def kind(self) -> type:
-        """The kind of its key. A server has one certificate of each, for clients that do not know all."""
+        """The kind of its key. A server may have a certificate of each kind, as not all clients support all kinds."""
         return type(self.certificate.public_key())
 
     @cached_property
     def must_staple(self) -> bool:
-        """Whether the certificate demands an OCSP response: without one it is worthless to a client."""
+        """Whether the certificate demands an OCSP response. Clients refuse it without one."""
         return demands_staple(self.certificate)
 
     @property

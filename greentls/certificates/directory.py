@@ -1,14 +1,14 @@
-"""Directory: the certificates in a directory, found by the names in them, and read again when they change.
+"""Directory: the certificates of a directory, found by the names in them. Changed files are read again.
 
-A look at the directory compares the stamp of each file (inode, size, times) with that of the last look, reads what has
-changed, and replaces the whole state. A handshake sees all of a change, or nothing of it.
+A look at the directory compares the stamp of each file (inode, size, times) with that of the last look, reads the
+changed files, and replaces the whole state. A handshake sees all of a change, or nothing of it.
 
-A look may come while certificates are renewed. A pair that cannot be read, or whose key does not fit, since certbot
-replaces one link after the other, stays what it was until it is whole again. That is logged once. A pair that is gone
-is used until a second look misses it, too: certbot removes a link before it makes the new one.
+A look may happen during a renewal, as certbot replaces one link after the other. If a pair cannot be read, or its key
+does not fit, the old pair stays in use until the new one is complete. That is logged once. A missing pair stays in use
+until a second look misses it, too, because certbot removes a link before it makes the new one.
 
-One greenlet of each hub watches. The first handshake begins it, so a forked worker watches for itself. The files are
-read in a native thread.
+One greenlet of each hub watches the directory. The first handshake starts it, so a forked worker watches for itself.
+The files are read in a native thread.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ _FULL_CHAIN, _PRIVATE_KEY = "fullchain.pem", "privkey.pem"  # certbot's
 
 
 class _Pair(NamedTuple):
-    stamp: tuple[object, ...]  # of its files at the last look; empty if they were missing
+    stamp: tuple[object, ...]  # the files' at the last look; empty if they were missing
     chain: CertificateChain | None  # the last good one
     names: tuple[str, ...] = ()
 
 
 class _State(NamedTuple):
-    number: int  # of the look that has made it
+    number: int  # the number of the look that has made it
     pairs: dict[str, _Pair]  # by the certificate's path
     names: dict[str, tuple[CertificateChain, ...]]
-    ends: datetime  # when a certificate becomes valid or invalid, so that another one may be better
+    ends: datetime  # a certificate becomes valid or invalid then, and another one may be better
 
 
 _NEVER = datetime.max.replace(tzinfo=timezone.utc)
@@ -65,8 +65,8 @@ class Directory:
     An exact name is preferred to a wildcard, which stands for one label. If a name has several certificates, one for
     each kind of key is used: one that is valid now is preferred, then the one that expires last.
 
-    default: the name whose certificates are for clients that send no name or an unknown one. interval: seconds between
-    two looks. keys: a greentls.keys.KeySource with the keys of certificates that have no such file. Raises
+    default: clients that send no name, or an unknown one, get the certificates of this name. interval: seconds between
+    two looks. keys: a greentls.keys.KeySource that has the keys of certificates without a key file. Raises
     ConfigurationError if there is no such directory.
     """
 
@@ -87,13 +87,13 @@ class Directory:
             raise ConfigurationError(f"certificate directory {self.path}", "there is none")
         self._numbers = count(1)
         self._state = _State(0, {}, {}, _NEVER)
-        self._trouble = ""  # with the directory itself, as it was logged
+        self._trouble = ""  # the last logged problem of the directory itself
         reference = weakref.ref(self)
         self._watches: PerHub[Task] = PerHub(lambda: here().spawn(_look_again, reference))
         self._tell(self._look(patient=False))
 
     def get(self, server_name: str | None) -> tuple[CertificateChain, ...] | None:
-        """The chains for a name, one for each kind of key; None if there are none. Does not wait."""
+        """Returns the chains for a name, one for each kind of key; None if there are none. Does not wait."""
         self._watches.get()
         names = self._state.names
         name = normalised(server_name)
@@ -108,7 +108,7 @@ class Directory:
         return tuple(sorted(self._state.names))
 
     def reload(self) -> None:
-        """Looks at the directory now. What is missing is gone at once. Waits for the disk."""
+        """Looks at the directory now, and drops missing pairs at once. Waits for the disk."""
         self._tell(here().in_thread(self._look, False))
 
     def _tell(self, troubles: list[str]) -> None:
@@ -118,7 +118,8 @@ class Directory:
     # -- a look, in a native thread ------------------------------------------------------------------------------------
 
     def _look(self, patient: bool = True) -> list[str]:
-        """Returns what is newly wrong; raises nothing. patient: a pair that is missing may just be being replaced."""
+        """Returns the new problems; raises nothing. patient: whether a missing pair is kept for one more look, because
+        it may be about to be replaced."""
         number, old = next(self._numbers), self._state
         try:
             found = dict(_files(self.path, self.keys is not None))
@@ -146,7 +147,7 @@ def _look_again(reference: weakref.ref[Directory]) -> None:
     process = os.getpid()
     while (directory := reference()) is not None:
         interval = directory.interval
-        del directory  # this keeps none alive while it sleeps
+        del directory  # nothing here keeps it alive during the sleep
         here().sleep(interval)
         if os.getpid() != process:
             return  # this is the copy in a forked worker
@@ -156,7 +157,7 @@ def _look_again(reference: weakref.ref[Directory]) -> None:
 
 
 def _files(path: str, without_keys: bool) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """The path of the certificate and the files of each pair in a directory. Raises OSError."""
+    """Yields the certificate's path, and the files, of each pair in a directory. Raises OSError."""
     with os.scandir(path) as listing:
         entries = sorted(listing, key=lambda entry: entry.name)
     names = {entry.name for entry in entries}
@@ -176,7 +177,7 @@ def _files(path: str, without_keys: bool) -> Iterator[tuple[str, tuple[str, ...]
 
 
 def _pair(old: _Pair | None, files: tuple[str, ...], keys: KeySource | None, troubles: list[str]) -> _Pair:
-    """The pair in the files, or the old one if they are not whole."""
+    """Returns the pair in the files, or the old pair if the files are not complete."""
     stamp: tuple[object, ...] = ()
     trouble: Exception
     try:
@@ -196,7 +197,7 @@ def _pair(old: _Pair | None, files: tuple[str, ...], keys: KeySource | None, tro
 
 
 def _stamp(path: str) -> tuple[int, ...]:
-    """Changes if the file is written, replaced or made readable, or if a link points to another file."""
+    """A value that changes if the file is written, replaced or made readable, or if a link points elsewhere."""
     found = os.stat(path)
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 

@@ -16,7 +16,7 @@ _NAME = re.compile(rf"(?:{_LABEL}\.)*{_LABEL}")
 
 
 def normalised(server_name: str | None) -> str | None:
-    """The name in lower case, without a dot at its end; None if it is no DNS name, or an address (RFC 6066 3)."""
+    """Returns the name in lower case without a dot at its end; None if it is not a DNS name (RFC 6066 3)."""
     if server_name is None or len(server_name) > MAX_NAME + 1 or not server_name.isascii():
         return None
     name = server_name.lower().removesuffix(".")
@@ -26,7 +26,7 @@ def normalised(server_name: str | None) -> str | None:
 
 
 def find(names: Mapping[str, T], name: str) -> T | None:
-    """The value of a normalised name, or else of the wildcard for its first label (RFC 9525 6.3), or None."""
+    """Returns the value of a normalised name, or that of the wildcard for its first label (RFC 9525 6.3), or None."""
     found = names.get(name)
     if found is None:
         _, dot, parent = name.partition(".")

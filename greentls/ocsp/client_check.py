@@ -1,4 +1,4 @@
-"""A client's check: whether the certificate that the server has just shown is revoked.
+"""A client's check whether the server's certificate is revoked.
 
 A server may staple the response (RFC 6066 8, RFC 8446 4.4.2.1). In the mode "require" it must; the client asks nobody
 else. In the mode "check" the client asks the responder itself if there is no staple, while the handshake waits. If
@@ -36,9 +36,9 @@ _REVOKED, _NEEDED, _FAILED, _UNKNOWN = 23, 73, 74, 75
 def vouched_until(mode: Mode, chain: Sequence[x509.Certificate], staple: bytes | None, timeout: float | None) -> float:
     """Checks the first certificate of a verified chain. Waits if it asks the responder.
 
-    staple: the server's OCSP response, DER, or None. timeout: seconds for the responder, None for no limit. Returns
-    when the response expires that calls the certificate good, in seconds since the epoch. Raises CertificateError to
-    refuse the server; only with "check" ResponderUnavailable, if there is no answer.
+    staple: the server's OCSP response, DER, or None. timeout: seconds for the responder, None for no limit. Returns the
+    expiry of the response that calls the certificate good, in seconds since the epoch. Raises CertificateError to
+    refuse the server. In the mode "check" it raises ResponderUnavailable if there is no answer.
     """
     if not chain:
         raise _refusal(_NEEDED, "the server has shown no certificate")
@@ -66,7 +66,7 @@ def vouched_until(mode: Mode, chain: Sequence[x509.Certificate], staple: bytes |
 
 
 def _stapled(certificate: x509.Certificate, issuer: x509.Certificate, staple: bytes | None) -> float:
-    """As vouched_until(), but only a good staple counts. Raises CertificateError, never ResponderUnavailable.
+    """Like vouched_until(), but accepts only a good staple. Raises CertificateError, never ResponderUnavailable.
 
     An attacker who holds a stolen key chooses the staple, and OCSP errors such as "try later" are not signed.
     """

@@ -1,15 +1,15 @@
-"""Stapler: an ocsp_callback that has fetched the response before it is asked.
+"""Stapler: an ocsp_callback that fetches OCSP responses in advance.
 
 - One greenlet for each certificate fetches its response in the background. It sleeps for a random 50 to 60 % of the
   response's lifetime, so that workers do not all ask at once. The first worker shares the response in the store, where
   the others look before they ask the responder.
-- A handshake uses the response that is there. It waits for a fetch only if there has been none yet for the certificate
-  and it would be refused without, by the certificate or the policy, or if wait_for_first is set.
+- A handshake uses the response that is there. It waits only for the first fetch for the certificate, and only if it
+  would be refused without a response, by the certificate or the policy, or if wait_for_first is set.
 - The newest response that verifies counts, wherever it comes from. A responder that is down, slow or answers nonsense
   changes nothing until the last response expires. After a "revoked" nothing is stapled.
 - A certificate that no handshake has used for two days has been replaced, and is forgotten. Those given to add() stay.
 
-Each hub in each process has its own. A forked worker begins anew, with the responses in the store.
+Each hub in each process has its own responses. A forked worker starts with those in the store.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ FORGOTTEN_AFTER = 2 * 86_400.0
 
 
 class StapleFacts(NamedTuple):
-    """What a Stapler has for a certificate.
+    """The facts that a Stapler has about a certificate.
 
     names: the certificate's. responder: the URL, None if there is none. status: of the newest response, None if there
     is none. age: seconds since its thisUpdate. good_until, next_refresh: seconds since the epoch. error: what went
@@ -137,7 +137,7 @@ class Stapler:
         return None
 
     def add(self, chain: CertificateChain) -> None:
-        """Fetches responses for the chain's certificate from now on, whether or not a handshake uses it."""
+        """Fetches responses for the chain's certificate from now on, even if no handshake uses it."""
         self._staple(chain).kept = True
 
     def facts(self) -> list[StapleFacts]:
@@ -146,7 +146,7 @@ class Stapler:
         return [each.facts(now) for each in self._staples.get().values()]
 
     def close(self) -> None:
-        """Ends the greenlets of this hub."""
+        """Ends this hub's greenlets."""
         staples = self._staples.get()
         for staple in staples.values():
             if staple.keeper is not None:
@@ -169,7 +169,7 @@ class Stapler:
     # -- in the background ---------------------------------------------------------------------------------------------
 
     def _wants(self, staple: _Staple) -> bool:
-        """False once it is forgotten."""
+        """Whether the certificate is still wanted. Forgets it if it is no longer used."""
         staples = self._staples.get()
         if staples.get(staple.der) is not staple:
             return False
@@ -178,7 +178,7 @@ class Stapler:
         return staple.der in staples
 
     def _refresh(self, staple: _Staple) -> float:
-        """Gets a newer response if it is time. Returns the seconds until it is time again."""
+        """Gets a newer response if it is time to. Returns the seconds until the next one is due."""
         for store in (self._files, self._store):
             self._recall(staple, store)
         asks, problem = staple.half_life <= self._clock(), None
@@ -227,7 +227,7 @@ class Stapler:
                     self._call(store, "put", partial(store.put, staple.key, der, lifetime))
 
     def _recall(self, staple: _Staple, store: SessionStore | None) -> None:
-        """Takes the response that another worker, or an earlier process, has put there."""
+        """Takes the response that another worker, or an earlier process, has put into the store."""
         der = self._call(store, "get", partial(store.get, staple.key)) if store is not None else None
         if der is not None:
             try:
@@ -236,12 +236,12 @@ class Stapler:
                 log.info("%s: from %s: %s", ", ".join(staple.names), store.name if store else "", str(error))
 
     def _adopt(self, staple: _Staple, der: bytes) -> CheckedResponse | None:
-        """Takes a response if it is the newest, and returns it then. Raises OCSPError if it does not verify."""
+        """Takes a response if it is the newest one. Returns it, or None. Raises OCSPError if it does not verify."""
         now = self._clock()
         response = check_response(der, staple.certificate, staple.issuer, now)
         if response.status == "unknown":
             raise OCSPError(f"{response.responder} does not know the certificate")
-        if response.good_until <= now:  # it verifies within CLOCK_SKEW, which a client need not allow
+        if response.good_until <= now:  # it verifies because of CLOCK_SKEW, which clients need not allow
             raise OCSPError("expired")
         if staple.response is not None and response.this_update <= staple.response.this_update:
             return None
@@ -253,7 +253,7 @@ class Stapler:
 
     @staticmethod
     def _call(store: SessionStore, what: str, call: Callable[[], T]) -> T | None:
-        """Returns what a method of the store returns, None if it fails."""
+        """Calls a method of the store. Returns its result, None if it fails."""
         deadline = Deadline(STORE_TIMEOUT, "no answer in {} s")
         try:
             with deadline:
@@ -264,7 +264,7 @@ class Stapler:
 
 
 def _look_after(reference: weakref.ref[Stapler], staple: _Staple) -> None:
-    """Runs in the greenlet of one certificate. Keeps no Stapler alive while it sleeps."""
+    """Runs in the greenlet of one certificate. Does not keep the Stapler alive while it sleeps."""
     while True:
         stapler = reference()
         if stapler is None or not stapler._wants(staple):

@@ -11,7 +11,7 @@ State = NewType("State", object)  # an OSSL_ERR_STATE*, which frees itself
 _STATE = "OSSL_ERR_STATE_new", "OSSL_ERR_STATE_save", "OSSL_ERR_STATE_restore", "OSSL_ERR_STATE_free"
 
 
-# ERR_peek_error(3), which answers 0 if there is none, and ERR_clear_error(3): as they are, for each operation.
+# ERR_peek_error(3), which returns 0 for no error, and ERR_clear_error(3). They are called for each operation.
 peek: Callable[[], int] = lib.ERR_peek_error
 clear: Callable[[], None] = lib.ERR_clear_error
 
@@ -36,7 +36,7 @@ def describe(code: int) -> tuple[str, str]:
 
 
 def save() -> State | list[int] | None:
-    """Takes this thread's error queue away. Give the result to restore(); None if the queue was empty."""
+    """Empties this thread's error queue. Returns its content for restore(); None if it was empty."""
     if not lib.ERR_peek_error():
         return None
     if not have(*_STATE):
@@ -47,7 +47,7 @@ def save() -> State | list[int] | None:
 
 
 def restore(saved: State | list[int] | None) -> None:
-    """Makes this thread's error queue what save() took away."""
+    """Replaces this thread's error queue by what save() has returned."""
     lib.ERR_clear_error()
     if isinstance(saved, list):
         for code in saved:

@@ -1,4 +1,4 @@
-"""Which functions of OpenSSL are out of reach, here or in a wheel for another machine, and what that costs."""
+"""Finds out which functions of OpenSSL are missing, here or in a wheel for another machine, and what that costs."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from greentls.openssl.declarations import SIGNATURES
 
 __all__ = ["cost", "in_wheel", "missing"]
 
-# What needs a function, by its name; the first pattern that fits counts.
+# The features that need a function, by its name. The first pattern that fits counts.
 _USERS = [
-    # Others serve in their stead, or only memory is lost.
+    # Other functions can replace these, or only memory is lost.
     (r"BIO_ctrl|BUF_MEM_|CRYPTO_|ERR_(new|set_)|OSSL_ERR_|SSL_CTX_callback_ctrl|SSL_get1_peer_c|SSL_get0_group_", ""),
     (r"SSL_ctrl|SSL_group_to_|SSL_set_info_c|ossl_statem_|EVP_PKEY_set_type|X509_VERIFY_PARAM_set1_host_input_", ""),
     (r"EVP_PKEY_(?!free)|OSSL_|d2i_PUBKEY", "signing keys (greentls.keys)"),
@@ -33,12 +33,12 @@ _USERS = [
 
 
 def cost(function: str) -> str:
-    """What does not work without a function; empty if everything does."""
+    """Returns the features that do not work without a function; empty if all work."""
     return next((user for pattern, user in _USERS if re.match(pattern, function)), "TLS")
 
 
 def missing() -> dict[str, UnsupportedOpenSSL]:
-    """The functions that are out of reach in this process, each with the error that its call raises."""
+    """Returns the functions that are missing in this process, each with the error that its call raises."""
     found = {}
     for name in sorted(SIGNATURES):
         try:
@@ -49,15 +49,16 @@ def missing() -> dict[str, UnsupportedOpenSSL]:
 
 
 def hidden() -> frozenset[str]:
-    """The functions that cryptography's binding does not export."""
+    """Returns the functions that cryptography's binding does not export."""
     return frozenset(name for name in SIGNATURES if not hasattr(foundation.load(foundation.CRYPTOGRAPHY).lib, name))
 
 
 def in_wheel(path: str | os.PathLike[str]) -> tuple[int, list[str], str]:
-    """How many of the functions that the binding does not export a wheel's symbol table has; the others; the reason.
+    """Looks for the functions that the binding does not export in a wheel's symbol table.
 
-    The wheel may be for any platform. It has to be of the cryptography that is installed, whose binding says what it
-    does not export. Raises ConfigurationError, OSError.
+    Returns how many there are, the missing ones, and the reason if the wheel cannot be read. The wheel may be for any
+    platform, but must be of the installed version of cryptography, whose binding decides what is not exported. Raises
+    ConfigurationError, OSError.
     """
     try:
         with zipfile.ZipFile(path) as archive:

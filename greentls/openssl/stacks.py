@@ -1,4 +1,4 @@
-"""OpenSSL's stacks of certificates and of cipher suites, as Python's lists."""
+"""Converts OpenSSL's stacks of certificates and cipher suites to Python's lists."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from greentls.openssl.library import NULL, SSL_CIPHER, X509, X509_STORE_CTX, Sta
 
 
 def ciphers(stack: Stack) -> list[SSL_CIPHER]:
-    """The SSL_CIPHER* in a STACK_OF(SSL_CIPHER)*; none for NULL."""
+    """Returns the SSL_CIPHER* in a STACK_OF(SSL_CIPHER)*; none for NULL."""
     if stack == NULL:
         return []
     return [ffi.cast("SSL_CIPHER *", lib.OPENSSL_sk_value(stack, i)) for i in range(lib.OPENSSL_sk_num(stack))]
 
 
 def verified_chain(store: X509_STORE_CTX) -> list[bytes]:
-    """DER of the chain that a verification has built, the leaf first."""
+    """Returns DER of the chain that a verification has built, the leaf first."""
     stack = lib.X509_STORE_CTX_get1_chain(store)
     try:
         return certificates_der(stack)
@@ -25,14 +25,14 @@ def verified_chain(store: X509_STORE_CTX) -> list[bytes]:
 
 
 def certificates_der(stack: Stack) -> list[bytes]:
-    """DER of each X509* in a STACK_OF(X509)*; none for NULL."""
+    """Returns DER of each X509* in a STACK_OF(X509)*; none for NULL."""
     if stack == NULL:
         return []
     return [certificate_der(lib.sk_X509_value(stack, index)) for index in range(lib.sk_X509_num(stack))]
 
 
 def certificate_der(certificate: X509) -> bytes:
-    """A certificate's DER."""
+    """Returns a certificate's DER."""
     bio = ffi.gc(bios.new(), lib.BIO_free)
     lib.i2d_X509_bio(bio, certificate)
     return bytes(bios.take(bio))

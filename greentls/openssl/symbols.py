@@ -1,29 +1,30 @@
-"""Where OpenSSL's functions are, those included that the foundation does not export.
+"""Finds the addresses of OpenSSL's functions, also of those that the foundation does not export.
 
-greentls must call the very OpenSSL whose SSL_CTX* and SSL* it is handed: the one that cryptography's extension module
-calls, or `_native`. Two ways lead there; neither is taken before the first call of address(), and neither is trusted
-unproved.
+greentls must call the same OpenSSL that made its SSL_CTX* and SSL*: the one that cryptography's extension module calls,
+or that ``_native`` calls. There are two ways to find its functions. Neither is used before the first call of address(),
+and neither is trusted without proof.
 
-**Linked** (distributions, `_native`): the extension needs a shared libssl, so dlsym() on the extension's own handle
+**Linked** (distributions, ``_native``): the extension needs a shared libssl, so dlsym() on the extension's own handle
 finds every function. But the loader binds the extension's calls in global scope first, where a preloaded or embedding
-program may hold another OpenSSL. So OpenSSL_version(), TLS_method(), BIO_s_mem() and their like, which return pointers
-to static data, are called both ways, through dlsym() and through the binding: equal pointers, same library. What is
-asked for later must come out of one of the libraries that those came out of. (`_native` calls all of its functions so:
-prove_alone() looks at each.)
+program may have another OpenSSL. So OpenSSL_version(), TLS_method(), BIO_s_mem() and similar functions, which return
+pointers to static data, are called both ways, through dlsym() and through the binding. If the pointers are equal, it is
+the same library. Functions that are looked up later must be in one of the libraries that contain these. (All calls of
+``_native`` are bound by the loader, so prove_alone() checks each function.)
 
 **Built in** (the wheels on PyPI): OpenSSL is linked into the extension and hidden from the dynamic linker, but the
-file's ELF ``.symtab`` still names it. A function is at base + st_value. What proves that file and base are right:
+file's ELF ``.symtab`` still names its functions. A function is at base + st_value. Four checks prove that the file and
+the base are right:
 
-1. the base is the loader's (dladdr of the module's PyInit_*), and base + st_value of PyInit_* is its address again;
-2. the ELF header and program headers in memory are the file's, byte for byte: a file that pip replaced under a running
-   process has other offsets. From here on each address within a segment is known to be mapped;
+1. The base is the loader's (dladdr of the module's PyInit_*), and base + st_value of PyInit_* is its address again.
+2. The ELF header and the program headers in memory are the file's, byte for byte. A file that pip has replaced under a
+   running process has other offsets. After this check, each address within a segment is known to be mapped.
 3. ``ffi.addressof(lib, "SSL_new")`` is not SSL_new but the trampoline that cffi compiled for it, the static function
-   ``_cffi_d_SSL_new``. At least five of those must be where ``.symtab`` puts them;
-4. a function begins in memory with the same bytes of code as in the file. OpenSSL lies behind the trampolines, and a
-   wheel rebuilt with nothing but a newer OpenSSL could pass everything before this.
+   ``_cffi_d_SSL_new``. At least five trampolines must be where ``.symtab`` says.
+4. Each function begins in memory with the same bytes of code as in the file. OpenSSL lies behind the trampolines, so a
+   wheel that was rebuilt with nothing but a newer OpenSSL could pass the other checks.
 
-The file is read, not mapped: one that shrinks while it is read must be an error, not a SIGBUS. Every offset in it is
-checked against its size, and each length against what it must hold. Whatever is wrong is UnsupportedOpenSSL.
+The file is read and not mapped, so that a file that shrinks meanwhile causes an error and no SIGBUS. Every offset in it
+is checked against its size, and each length against what it must hold. Every fault becomes an UnsupportedOpenSSL.
 """
 
 from __future__ import annotations
@@ -43,16 +44,16 @@ from greentls.openssl import foundation
 
 __all__ = ["address", "exported", "origin"]
 
-# Functions that every version of the binding exports; five at least must be found, and all that are found must agree.
+# Functions that every version of the binding exports. At least five must be found, and all that are found must agree.
 EXPORTED = ("SSL_new", "SSL_free", "SSL_read", "SSL_write", "SSL_shutdown", "SSL_do_handshake", "SSL_CTX_new")
 AGREEING = 5
 TRAMPOLINE = "_cffi_d_"
 _COMMON = "SSL_"
-# They take nothing or one small number and return a pointer to static data. The first two must be there.
+# Functions that take nothing or one small number, and return a pointer to static data. The first two must exist.
 STATIC = ("OpenSSL_version", "TLS_method", "TLS_client_method", "TLS_server_method", "BIO_s_mem")
 
 CODE = 64  # bytes of a function that are compared; the shortest ones are shorter
-MAX_TABLE = 64 << 20  # of a symbol or string table: the wheels have 2 MiB; a forged size must not eat the memory
+MAX_TABLE = 64 << 20  # bytes of a symbol or string table: the wheels have 2 MiB; a forged size must not use up memory
 PAGE = 4096  # the smallest page of any ELF platform: bases are multiples of it
 
 REMEDY = (
@@ -71,17 +72,17 @@ _PT_LOAD, _PF_X, _SHT_SYMTAB, _SHT_STRTAB, _STT_FUNC = 1, 1, 2, 3, 2
 
 
 class Unusable(Exception):
-    """Why a file or a library cannot be used."""
+    """A file or library cannot be used. Its text says why."""
 
 
 class Symbol(NamedTuple):
     value: int  # st_value: its address less the base
-    code: bytes  # what it begins with
+    code: bytes  # its first bytes
 
 
 class Image(NamedTuple):
-    headers: bytes  # the ELF header and the program headers: what the loader maps at the base
-    symbols: dict[str, Symbol]  # the wanted functions that stand exactly once in .symtab
+    headers: bytes  # the ELF header and the program headers, which the loader maps at the base
+    symbols: dict[str, Symbol]  # the wanted functions that occur exactly once in .symtab
 
 
 def _take(file: BinaryIO, size: int, offset: int, length: int, what: str) -> bytes:
@@ -140,7 +141,7 @@ def read_image(file: BinaryIO, wanted: Collection[str]) -> Image:
     symbols = {}
     for function, [(value, length), *others] in places.items():
         if others:
-            continue  # static functions may share a name: which one is meant, nobody knows
+            continue  # static functions may share a name, so it is unknown which one is meant
         for _, flags, offset, vaddr, _, filesz, _, _ in loads:
             if flags & _PF_X and vaddr <= value and 0 < length <= vaddr + filesz - value:
                 code = _take(file, size, offset + value - vaddr, min(length, CODE), "functions")
@@ -149,10 +150,10 @@ def read_image(file: BinaryIO, wanted: Collection[str]) -> Image:
 
 
 def _name_offsets(strings: bytes, wanted: Collection[str]) -> dict[int, str]:
-    """Where in a string table the wanted names begin: also inside other names, since GNU ld stores "SSL_new" only as
-    the end of "_cffi_d_SSL_new"."""
-    # Each search through 2 MiB takes 0.5 ms, so that names which have "SSL_" in them share one.
-    searches: dict[bytes, dict[bytes, list[str]]] = {}  # what is searched for: {the name's end from there on: names}
+    """Returns the offsets in a string table at which the wanted names begin. A name may be the end of another one: GNU
+    ld stores "SSL_new" only as the end of "_cffi_d_SSL_new"."""
+    # Each search through 2 MiB takes 0.5 ms, so all names that contain "SSL_" share one.
+    searches: dict[bytes, dict[bytes, list[str]]] = {}  # by the bytes that are searched for: {a name's end: names}
     for name in filter(None, wanted):
         end = name[name.find(_COMMON) :].encode() if _COMMON in name else name.encode()
         searches.setdefault(_COMMON.encode() if _COMMON in name else end, {}).setdefault(end, []).append(name)
@@ -171,10 +172,10 @@ def _name_offsets(strings: bytes, wanted: Collection[str]) -> dict[int, str]:
 def verify(
     image: Image, base: int, entry: tuple[str, int], exported: Mapping[str, int], peek: Callable[[int, int], bytes]
 ) -> dict[str, int]:
-    """The addresses of an image's functions, once the image is proved to be the one loaded at base. Raises Unusable.
+    """Proves that the image is the one loaded at base. Returns the addresses of its functions. Raises Unusable.
 
-    base: where the loader put it. entry: its dynamic symbol and that one's address. exported: functions of the binding
-    and their addresses as cffi tells them. peek: reads memory (ctypes.string_at).
+    base: the loader's. entry: a dynamic symbol of the image, and its address. exported: functions of the binding, and
+    their addresses by cffi. peek: reads memory (ctypes.string_at).
     """
     if base % PAGE or entry[0] not in image.symbols or base + image.symbols[entry[0]].value != entry[1]:
         raise Unusable(f"the loaded module's base does not fit the file: {entry[0]} is elsewhere")
@@ -206,7 +207,7 @@ class _DlInfo(ctypes.Structure):
 
 
 def _base_of(where: int) -> int:
-    """The base of the loaded object that an address is in. Raises Unusable."""
+    """Returns the base of the loaded object that contains an address. Raises Unusable."""
     info = _DlInfo()
     try:
         dladdr = ctypes.CDLL(None).dladdr
@@ -226,7 +227,7 @@ def _dlsym(handle: ctypes.CDLL, name: str) -> int | None:
 
 
 class _Extension:
-    """A foundation's extension module in this process: the file, its handle, the cffi library within."""
+    """A foundation's extension module in this process: its file, its handle, and its cffi library."""
 
     def __init__(self, of: foundation.Foundation) -> None:
         self.name, self.ffi, _, self.lib, self.path, self.entry = of
@@ -234,7 +235,7 @@ class _Extension:
 
     @functools.cached_property
     def handle(self) -> ctypes.CDLL:
-        """The module's own handle: NOLOAD, so that a replaced file is refused, not loaded a second time."""
+        """The module's own handle. RTLD_NOLOAD refuses a replaced file instead of loading it as a second module."""
         try:
             return ctypes.CDLL(self.path, mode=getattr(os, "RTLD_NOLOAD", 0) | getattr(os, "RTLD_LAZY", 0))
         except OSError as error:
@@ -242,7 +243,7 @@ class _Extension:
 
     @functools.cached_property
     def libraries(self) -> frozenset[int]:
-        """The bases of the shared libraries that OpenSSL is in; empty where it is built in. Raises Unusable."""
+        """The bases of the shared libraries that contain OpenSSL; empty if it is built in. Raises Unusable."""
         if not (_dlsym(self.handle, STATIC[0]) and _dlsym(self.handle, STATIC[1])):
             return frozenset()
         bases = set()
@@ -258,7 +259,7 @@ class _Extension:
         return frozenset(bases)
 
     def find(self, wanted: Collection[str]) -> dict[str, int]:
-        """The addresses of those of the wanted functions that are there. Raises Unusable, OSError."""
+        """Returns the addresses of the wanted functions that exist. Raises Unusable, OSError."""
         if not self.version.startswith("OpenSSL ") or "compatible" in self.version:  # AWS-LC and BoringSSL say so
             raise Unusable("its library is not OpenSSL")
         if self.libraries:
@@ -282,13 +283,14 @@ def _extension() -> _Extension:
 
 
 def exported(name: str) -> int:
-    """The address of one of the binding's own functions: cffi's trampoline to it, which C can call as the function."""
+    """Returns the address of a function that the binding exports. It is cffi's trampoline; C can call it like the
+    function."""
     extension = _extension()
     return int(extension.ffi.cast("uintptr_t", extension.ffi.addressof(extension.lib, name)))
 
 
 def origin() -> str:
-    """Which OpenSSL this is: its version and how it comes into the process."""
+    """Describes the OpenSSL in use: its version, and how it is loaded."""
     extension = _extension()
     if extension.name == foundation.SYSTEM:
         return f"{extension.version}, the system's"
@@ -300,8 +302,8 @@ def origin() -> str:
 
 
 def prove_alone(names: Collection[str]) -> None:
-    """Raises ConfigurationError if the loader finds another function of one of these names first: a program that has an
-    OpenSSL of its own, or a preloaded one. Some calls would go there, and others to the system's libssl."""
+    """Raises ConfigurationError if the loader finds another function of one of these names first, in a program that has
+    its own OpenSSL or in a preloaded one. Otherwise some calls would go there, and others to the system's libssl."""
     extension, everybody = _extension(), ctypes.CDLL(None)
     for name in names:
         first = _dlsym(everybody, name)
@@ -310,14 +312,14 @@ def prove_alone(names: Collection[str]) -> None:
             raise ConfigurationError("OpenSSL of 'system'", problem, f"unset {foundation.VARIABLE}")
 
 
-_known: dict[str, int | None] = {}  # None: not there
+_known: dict[str, int | None] = {}  # None: it does not exist
 
 
 def address(name: str, together: Collection[str] = ()) -> int:
-    """The address of an OpenSSL function in the OpenSSL that is used. Raises UnsupportedOpenSSL.
+    """Returns the address of a function of the OpenSSL in use. Raises UnsupportedOpenSSL.
 
-    together: functions that will be wanted later, and are looked up in the same pass. A pass over 36 000 symbols costs
-    the same for one name as for thirty (15 ms).
+    together: functions that will be needed later, and are looked up in the same pass. A pass over 36 000 symbols takes
+    15 ms, for one name or for thirty.
     """
     at = _known.get(name)
     if at is not None:

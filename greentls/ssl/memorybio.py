@@ -157,9 +157,7 @@ class BIOConnection(ReadsClientHello):
                     self._free.append(_SEND)
 
     def _passed_through(self, plain: PassedThrough) -> NoReturn:
-        raise TypeError(
-            "client_hello_callback answered with a PlainSocket: over wrap_bio() there is nothing to pass on"
-        )
+        raise TypeError("client_hello_callback answered with a PlainSocket: over wrap_bio() it cannot be passed on")
 
     def get_verified_chain(self) -> list[bytes]:
         return [_Certificate(each) for each in super().get_verified_chain()]

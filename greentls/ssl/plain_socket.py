@@ -1,4 +1,4 @@
-"""PlainSocket: a socket without TLS, with bytes that have been read already. InClear: a socket before or after TLS."""
+"""PlainSocket: a socket without TLS that has bytes which were read before. InClear: a socket before or after TLS."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ __all__ = ["Closed", "InClear", "PlainSocket"]
 
 
 class PlainSocket(PassedThrough, socket.socket):  # type: ignore[misc]  # gevent is untyped
-    """A gevent socket whose ``recv()`` gives the bytes of ``ahead`` first. There are such bytes in three cases:
+    """A gevent socket whose ``recv()`` returns the bytes in ``ahead`` first. There are such bytes in three cases:
 
-    - TLS has ended, and the connection goes on in plaintext (FTP's CCC, LDAP). Bytes that the peer sent behind its
+    - TLS has ended, and the connection continues in plaintext (FTP's CCC, LDAP). Bytes that the peer has sent after its
       close_notify may have come together with it.
-    - A connection is passed through without TLS ending here. Its ClientHello has been read.
-    - Something comes before TLS (the PROXY protocol), and was read together with a part of what follows. wrap_socket()
-      takes a PlainSocket's ahead as the first ciphertext.
+    - A connection is passed through, and its TLS does not end here. Its ClientHello has been read.
+    - Something comes before TLS (the PROXY protocol), and was read together with a part of the TLS that follows.
+      wrap_socket() takes the bytes in ahead as the first ciphertext.
 
-    select() and its kin do not see these bytes, unless monkey.patch() has replaced them: read until ahead is empty
-    before you poll the descriptor.
+    select() and similar functions do not see these bytes, unless monkey.patch() has replaced them. So read until ahead
+    is empty before you poll the descriptor.
     """
 
     ahead: bytes = b""
-    client_hello: ClientHello | None = None  # of a connection that is passed through
+    client_hello: ClientHello | None = None  # the client's, if the connection is passed through
 
     def pending(self) -> int:
-        """How many bytes are ahead."""
+        """The number of bytes in ahead."""
         return len(self.ahead)
 
     def recv(self, bufsize: int, flags: int = 0) -> bytes:
@@ -55,8 +55,8 @@ class PlainSocket(PassedThrough, socket.socket):  # type: ignore[misc]  # gevent
 class InClear(PlainSocket):
     """The _stream of an SSLSocket that listens, is not yet connected, or has been unwrapped.
 
-    Its waits are gevent's: closing or detaching it cancels them. connection: the Connection of the TLSStream before or
-    after it.
+    Its waits are gevent's, so closing or detaching it cancels them. connection: the Connection of the TLSStream that
+    comes after it, or came before it.
     """
 
     connection: Connection
@@ -64,7 +64,7 @@ class InClear(PlainSocket):
     def use(self, connection: Connection) -> None:
         self.connection = connection
 
-    # A TLSStream's names for the same
+    # A TLSStream's names for these methods
     read, read_into, write, shut = (
         PlainSocket.recv,
         PlainSocket.recv_into,
@@ -74,7 +74,7 @@ class InClear(PlainSocket):
 
 
 class Closed:
-    """The _stream of an SSLSocket that is closed: nothing is read or sent any more, not even what TLS has at hand."""
+    """The _stream of a closed SSLSocket. Nothing is read or sent any more, not even data that TLS has decrypted."""
 
     def __init__(self, connection: Connection, timeout: float | None) -> None:
         self.connection, self.timeout = connection, timeout
@@ -94,12 +94,12 @@ class Closed:
         return -1
 
     def refuse(self, *_: object) -> None:
-        """Does nothing: nobody is there any more."""
+        """Does nothing: the peer is gone."""
 
     refuse_in_clear = use = refuse
 
     def close(self) -> None:
-        """Does nothing: it is closed."""
+        """Does nothing: the socket is closed already."""
 
     def detach(self) -> int:
         return -1

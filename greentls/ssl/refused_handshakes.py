@@ -1,13 +1,13 @@
-"""A refused handshake that nobody catches is one line in the log.
+"""Makes one log line of a refused handshake that nobody catches.
 
-gevent's servers do not catch what wrap_socket() raises: it ends the connection's greenlet, and the hub prints the
-traceback, with those of its causes. A scanner that tries which TLS a server speaks would write hundreds of lines with
-each connection. So an error for which the peer is to blame is marked; and the hub's handle_error, which gevent lets
-everybody set, logs one line for a marked error, and does for all others what it did before: an error that a hook has
-raised keeps its traceback.
+gevent's servers do not catch what wrap_socket() raises. The exception ends the connection's greenlet, and the hub
+prints its traceback, with those of its causes. A scanner that tries out which TLS a server speaks would cause hundreds
+of lines with each connection. So an error that is the peer's fault is marked here. The hub's handle_error, which gevent
+allows programs to set, logs one line for a marked error, and treats all others as before: an error from a hook keeps
+its traceback.
 
-A hub's handle_error is set when the first error is marked there. A program that has no refused handshakes, or catches
-them, keeps gevent as it was.
+A hub's handle_error is set when the first error is marked in that hub. In a program without refused handshakes, gevent
+stays as it was.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _MARK = "_greentls_refused"  # an attribute of the exception: the peer's address
 
 
 def mark(error: BaseException, peer: object) -> None:
-    """Says that the handshake failed with this error because of the peer. peer: its address, None if it is gone."""
+    """Marks an error with which a handshake failed because of the peer. peer: its address, None if it is gone."""
     setattr(error, _MARK, peer)
     hub = get_hub()
     if not isinstance(hub.handle_error, _HandleError):
@@ -38,7 +38,7 @@ class _HandleError:
 
     def __init__(self, hub: gevent.hub.Hub) -> None:
         self._hub = weakref.ref(hub)
-        self._before = vars(hub).get("handle_error")  # if somebody else has set one
+        self._before = vars(hub).get("handle_error")  # None unless the program has set one
 
     def __call__(self, context: object, kind: object, error: object, traceback: object) -> None:
         if context is not None and hasattr(error, _MARK):

@@ -191,7 +191,7 @@ class TestShared:
     def test_somebody_who_always_is_quicker_is_an_error(self, store, clock):
         store.cas = lambda *_: False
         keys = TicketKeys.shared(store, clock=clock)
-        with pytest.raises(RuntimeError, match="others were quicker"):
+        with pytest.raises(RuntimeError, match="other processes were quicker"):
             keys.refresh()
 
     @pytest.mark.parametrize(

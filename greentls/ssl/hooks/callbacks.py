@@ -1,7 +1,7 @@
-"""From an SSLContext's callbacks to the hooks of the core: called with a socket for a connection, and with a deadline.
+"""The hooks of the core that call an SSLContext's callbacks, with a socket instead of a connection and a deadline.
 
-A hook is given what it needs by its constructor, and does not hold the SSLContext. Equal arguments make equal hooks, so
-that setting an attribute to the value that it has compiles no new Config.
+A hook gets what it needs from its constructor, and does not hold the SSLContext. Hooks with equal arguments are equal.
+So setting an attribute to the value that it has already compiles no new Config.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ __all__ = [
 
 
 def kind_of(answer: object) -> str:
-    """Names a wrong answer in a message, by its type: its value may be a secret."""
+    """Describes a wrong answer by its type, because its value may be a secret."""
     return str(answer) if isinstance(answer, int) else f"a {type(answer).__name__}"
 
 
 def alert(answer: object, who: str) -> int:
-    """The alert's number that a callback answered with. Raises TypeError for another answer."""
+    """Returns the answer of a callback if it is an alert's number. Raises TypeError for another answer."""
     if not isinstance(answer, int) or isinstance(answer, bool) or not 0 < answer < 256:
         raise TypeError(f"{who} answered {kind_of(answer)}: neither None nor an alert's number")
     return answer
@@ -47,7 +47,7 @@ def alert(answer: object, who: str) -> int:
 
 @dataclass(frozen=True)
 class ServerName:
-    """Calls the sni_callback, which may set sock.context; then asks that context's source of certificates.
+    """Calls the sni_callback, which may set sock.context. Then asks the source of certificates of that context.
 
     compile: makes the Config of a context with other certificates (greentls.ssl.compiled).
     """
