@@ -17,7 +17,8 @@
  * echo: each client writes BYTES, reads as many, and begins again. upload: it writes BYTES at a time; what takes less than
  * 4 KiB goes out when it has come to as much. download: it reads
  * the first MiB as TLS, and then only counts bytes of ciphertext, because decrypting them would take longer than the
- * server needs. idle: each client echoes once. When all have, in at most SECONDS, the result is printed, and the
+ * server needs. idle: each client echoes once, a few at a time: what many handshakes take at once would stay in the
+ * server's heap, as holes between what it keeps. When all have, in at most SECONDS, the result is printed, and the
  * connections stay until standard input ends.
  *
  * It prints one line of JSON: handshakes, resumed ones, failures, exchanges, bytes; seconds; the median and the 99th
@@ -54,6 +55,7 @@ enum {
     PATIENCE = 20,     /* seconds for all clients to collect sessions */
     SAMPLES = 4 << 20, /* highest number of kept latencies */
     SERVERS = 16,      /* processes of a server */
+    FEW = 64,          /* clients that are not idle yet, of those that will be */
 };
 
 struct client {
@@ -433,13 +435,16 @@ int main(int count, char **words)
     double began = now(), used = cpu(), served = servers_cpu(), start = began + warm, end = start + seconds;
     double patience = began + PATIENCE, trial = 0;
     int counting = mode == IDLE, pacing = mode == ECHO && pause_between > 0;
-    for (int i = 0; i < clients; i++)
-        begin(&all[i]);
+    int begun = 0, together = mode == IDLE && clients > FEW ? FEW : clients;
+    for (; begun < together; begun++)
+        begin(&all[begun]);
     while (preparation || (now() < end && !(mode == IDLE && exchanges >= clients))) {
         struct epoll_event events[256];
         int some = epoll_wait(poller, events, 256, pacing ? 1 : 50);
         for (int i = 0; i < some; i++)
             step(events[i].data.ptr);
+        for (; begun < clients && begun - exchanges < together; begun++)
+            begin(&all[begun]);
         if (preparation == COLLECTING && ready == clients) {
             preparation = TRYING;
             trial = now() + WHILE;
