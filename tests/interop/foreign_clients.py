@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import json
 import re
 import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,12 +169,25 @@ def nss(errand: Errand) -> Told:
     )
 
 
-def _scripted(*command: object) -> Callable[[Errand], Told]:
+def node_peer() -> list[object]:
+    return ["node", HERE / "peer.js"]
+
+
+@functools.cache
+def java_peer() -> list[object]:
+    """Compiled once: java would do it at each start, for most of a second."""
+    classes = tempfile.mkdtemp(prefix="greentls-")
+    atexit.register(shutil.rmtree, classes, ignore_errors=True)
+    checked("javac", "-d", classes, HERE / "Peer.java")
+    return ["java", "-cp", classes, "Peer"]
+
+
+def _scripted(command: Callable[[], list[object]]) -> Callable[[Errand], Told]:
     """Our client in another language, over that language's TLS. It prints JSON."""
 
     def client(errand: Errand) -> Told:
         words = [errand.port, errand.ca_file, errand.name, ALPN, 1 + errand.twice, *(errand.certificate or ())]
-        done = _done(Program(*command, "client", *words).write(errand.request()))
+        done = _done(Program(*command(), "client", *words).write(errand.request()))
         facts = [json.loads(line) for line in done.err.decode().splitlines() if line.startswith("{")]
         last = [each for each in facts if "version" in each][-1]
         return Told(last["version"], last["verified"], bytes(done.out), last["alpn"], last.get("resumed"))
@@ -179,8 +195,8 @@ def _scripted(*command: object) -> Callable[[Errand], Told]:
     return client
 
 
-node = _scripted("node", HERE / "peer.js")
-java = _scripted("java", HERE / "Peer.java")
+node = _scripted(node_peer)
+java = _scripted(java_peer)
 
 
 def chromium(errand: Errand) -> Told:

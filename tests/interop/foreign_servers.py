@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.interop.foreign_clients import ALPN, HERE, nss_database
+from tests.interop.foreign_clients import ALPN, java_peer, node_peer, nss_database
 from tests.interop.foreign_programs import Program
 from tests.support.helpers import free_port, loopback_only
 
@@ -105,12 +105,12 @@ def nss(setup: Setup) -> Serving:
     return Serving(program, port, request, head + b"Content-type: text/plain\r\n\r\n" + setup.payload, words)
 
 
-def _scripted(*command: object, **more_words: str) -> Callable[[Setup], Serving]:
+def _scripted(command: Callable[[], list[object]], **more_words: str) -> Callable[[Setup], Serving]:
     """Our echo server in another language, over that language's TLS. It prints JSON."""
 
     def server(setup: Setup) -> Serving:
         auth = [setup.ca_file] if setup.client_auth else []
-        program = Program(*command, "server", "TLSv" + setup.version, *setup.certificate, ALPN, *auth)
+        program = Program(*command(), "server", "TLSv" + setup.version, *setup.certificate, ALPN, *auth)
         port = int(program.wait_for(r'"port":"?(\d+)\D')[1])
         words = {
             "version": f'"version":"TLSv{setup.version}"',
@@ -125,5 +125,5 @@ def _scripted(*command: object, **more_words: str) -> Callable[[Setup], Serving]
     return server
 
 
-node = _scripted("node", HERE / "peer.js", resumed='"resumed":true')
-java = _scripted("java", HERE / "Peer.java")
+node = _scripted(node_peer, resumed='"resumed":true')
+java = _scripted(java_peer)
