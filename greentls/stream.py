@@ -310,6 +310,7 @@ class TLSStream:
         if sys.is_finalizing() or self._hub.loop is None:  # a finalizer's, or another thread's: the hub is no more
             self.abandon()
             return
+        self.connection.leave()
         try:
             self.close_notify()  # may enter hooks
         finally:

@@ -33,8 +33,11 @@
 #ifndef MSG_NOSIGNAL
 #define MSG_NOSIGNAL 0 /* Python ignores SIGPIPE */
 #endif
+#ifndef MSG_MORE
+#define MSG_MORE 0
+#endif
 
-#define CONTRACT 5 /* pump.py has the same number, or does not use this file */
+#define CONTRACT 6 /* pump.py has the same number, or does not use this file */
 
 /* What a verb answers besides a length: pump.py explains them. */
 enum { DONE = 1, WANT_READ = 0, CLOSED = -1, WANT_WRITE = -2, ENDED = -3, SPENT = -4, UNSENT = -5 };
@@ -104,7 +107,7 @@ typedef struct {
     long ours; /* bytes at the front of the outgoing BIO that are a writer's, and what came before it */
     unsigned long long thread, waits; /* numbers of threads; 0: none */
     unsigned long long inside;        /* the occupant's */
-    char busy, server_side, established, writable, eof, emptied, eager, attended, awaited, bulky, whole_records;
+    char busy, server_side, established, writable, eof, emptied, eager, attended, awaited, bulky, whole_records, leaving;
     unsigned char header[HEADER_SIZE];
     int header_length;
     int missing; /* bytes of the record whose header has come */
@@ -414,7 +417,7 @@ push(Pump *pump)
         if (length > SEND_SIZE) {
             length = SEND_SIZE;
         }
-        sent = call.send(pump->descriptor, start, (size_t)length, MSG_NOSIGNAL);
+        sent = call.send(pump->descriptor, start, (size_t)length, pump->leaving ? MSG_NOSIGNAL | MSG_MORE : MSG_NOSIGNAL);
         if (sent < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
             return WANT_WRITE;
         }
@@ -951,6 +954,13 @@ Pump_detach(PyObject *self, PyObject *Py_UNUSED(none))
 }
 
 static PyObject *
+Pump_leave(PyObject *self, PyObject *Py_UNUSED(none))
+{
+    ((Pump *)self)->leaving = 1;
+    Py_RETURN_NONE;
+}
+
+static PyObject *
 Pump_attend(PyObject *self, PyObject *attended)
 {
     ((Pump *)self)->attended = attended == Py_True;
@@ -1184,6 +1194,7 @@ static PyMethodDef Pump_methods[] = {
     {"feed", Pump_feed, METH_O, NULL},
     {"attach", FAST(Pump_attach), NULL},
     {"attend", Pump_attend, METH_O, NULL},
+    {"leave", Pump_leave, METH_NOARGS, NULL},
     {"look", Pump_look, METH_O, NULL},
     {"rest", Pump_rest, METH_NOARGS, NULL},
     {"detach", Pump_detach, METH_NOARGS, NULL},

@@ -27,6 +27,7 @@ from __future__ import annotations
 import errno
 import gc
 import os
+import sys
 import weakref
 from collections.abc import Callable
 from functools import partial
@@ -46,7 +47,7 @@ __all__ = [
     "occupant", "occupants",
 ]  # fmt: skip
 
-CONTRACT = 5  # _pump.c has the same number, or is an older build and not used
+CONTRACT = 6  # _pump.c has the same number, or is an older build and not used
 
 # What a verb answers, besides a number of bytes.
 DONE = 1
@@ -76,6 +77,7 @@ BULKY = 4096  # bytes at once, from which on a BIO has grown so much that its me
 HEADER_SIZE = 5  # of a record
 
 _SEND, _RECEIVE = "send", "receive"
+_MORE = (0x8000,) if sys.platform == "linux" else ()  # MSG_MORE, which others have not
 
 
 Answer = TypeVar("Answer")
@@ -107,7 +109,7 @@ class PlainPump:
 
     # More than 30 attributes in a dictionary would be looked up by name, each time.
     __slots__ = (
-        "_emptied", "_free", "_header", "_held", "_missing", "_rest", "_socket", "ask", "attended", "awaited",
+        "_emptied", "_flags", "_free", "_header", "_held", "_missing", "_rest", "_socket", "ask", "attended", "awaited",
         "budget", "bulky", "dead", "drained_at", "eager", "entrant", "eof", "established", "failure", "hub",
         "incoming", "messages", "name", "outgoing", "received", "server_side", "ssl", "thread", "waits",
         "whole_records", "writable",
@@ -136,6 +138,7 @@ class PlainPump:
         self._socket: Any = None  # Any: what attach() was given, or _Closed
         # Of what was taken out of the outgoing BIO: what the socket did not take.
         self._rest: memoryview[int] | None = None
+        self._flags: tuple[int, ...] = ()  # send(2)'s
         self._emptied = False
         self._header = b""  # of the next record, as far as it has come
         self._missing = 0  # bytes of the record whose header has come
@@ -398,6 +401,11 @@ class PlainPump:
         """Whether somebody waits until the socket takes more, and then sends all there is."""
         self.attended = attended
 
+    def leave(self) -> None:
+        """The socket will be closed as soon as the last words are sent. So the end of the connection goes out with
+        them, in one segment, instead of behind them: MSG_MORE of send(2)."""
+        self._flags = _MORE
+
     def look(self, eager: bool) -> None:
         """Whether to look at a socket that the last receive has emptied before saying that it wants to read. A look
         that finds nothing costs more than a wait that ends at once; but less than one with a timeout."""
@@ -439,7 +447,7 @@ class PlainPump:
         unsent, spare = self._rest, _outgoing
         if unsent is not None:
             try:
-                sent = sock.send(unsent)
+                sent = sock.send(unsent, *self._flags)
             except BlockingIOError:
                 return WANT_WRITE
             if sent < len(unsent):
@@ -455,7 +463,7 @@ class PlainPump:
                 if length > BULKY:
                     self.bulky = True
                 try:
-                    sent = sock.send(buffer.memory[:length])
+                    sent = sock.send(buffer.memory[:length], *self._flags)
                 except BlockingIOError:
                     sent = 0
                 except BaseException:

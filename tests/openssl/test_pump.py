@@ -42,6 +42,7 @@ from tests.openssl.pumps import (
     subject,
 )  # fmt: skip
 from tests.support.fake_sockets import FakeSocket, fakes
+from tests.support.helpers import wait_until
 
 # -- data --------------------------------------------------------------------------------------------------------------
 
@@ -194,6 +195,33 @@ def test_what_is_for_the_peer_goes_before_a_receive(base, files):
         )
         assert client.continue_handshake() == ENDED
     assert calls == ["send", "receive"]
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+def test_last_words_and_the_end_are_one_segment(base, files, leaves):
+    """The kernel sends what it was to hold back after 200 ms, so on a busy machine it may take a second try."""
+    assert any(segments_of_an_end(base, files, leaves) == 1 for _ in range(10)) == leaves
+
+
+def segments_of_an_end(base, files, leaves):
+    """How many segments the peer gets when close_notify is said and the socket is closed."""
+    client, server = established(base, files, TLS13, socks=(socks := sockets(tcp=True)))
+    socks[1].setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    before = segments(socks[0])
+    if leaves:
+        server.leave()
+    assert server.step_shutdown() == DONE
+    assert server.send() == DONE
+    server.detach()
+    socks[1].close()
+    wait_until(lambda: read(client) == CLOSED, "close_notify")
+    wait_until(lambda: client.refill() == DONE and client.eof, "the end")
+    return segments(socks[0]) - before
+
+
+def segments(sock):
+    """tcpi_segs_in of tcp(7): how many have come."""
+    return struct.unpack_from("=I", sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 144), 140)[0]
 
 
 def test_a_reader_does_not_wait_for_a_writer_but_for_too_many_answers(ends):
