@@ -480,7 +480,7 @@ def test_one_flight_is_one_send(streams, monkeypatch):
     sends = []
 
     class Counting(_socket.socket):
-        def send(self, data):
+        def send(self, data, flags=0):
             sends.append(len(data))
             return super().send(data)
 

@@ -39,7 +39,7 @@ class FakeSocket:
     def recv_into(self, buffer, size=0):
         raise BlockingIOError
 
-    def send(self, data):
+    def send(self, data, flags=0):
         return len(data)
 
 
