@@ -57,8 +57,11 @@ class GreenTLSError(Exception):
 class ConfigurationError(GreenTLSError, ValueError):
     """A setting that cannot be used.
 
-    subject: the setting or file ("certificate file /etc/x.pem"). problem: what is wrong. remedy: what to do.
+    subject: the setting or file ("certificate file /etc/x.pem"). problem: what is wrong. remedy: what to do. reason:
+    OpenSSL's word for it, if it is OpenSSL that refuses.
     """
+
+    reason = ""
 
     def __init__(self, subject: str, problem: str, remedy: str = "") -> None:
         super().__init__(subject, problem, remedy)

@@ -86,10 +86,7 @@ class CertificateChain:
     def check(self, name: str, **ciphers: str) -> None:
         """Raises ConfigurationError unless OpenSSL can use this pair. name: the subject of the error. ciphers: settings
         of ciphers, whose security level applies."""
-        try:
-            contexts.check_certificate(self.der, self.private_key, **ciphers)
-        except ConfigurationError as error:
-            raise ConfigurationError(name, error.problem, error.remedy) from None
+        contexts.check_certificate(self.der, self.private_key, **ciphers, name=name)
 
     @cached_property
     def der(self) -> bytes:

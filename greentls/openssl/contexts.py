@@ -165,10 +165,10 @@ def set_max_early_data(context: SSL_CTX, max_bytes: int) -> None:
 # -- certificates ------------------------------------------------------------------------------------------------------
 
 
-def use_certificate(context: SSL_CTX, certificate: bytes, key: bytes | PrivateKey) -> None:
+def use_certificate(context: SSL_CTX, certificate: bytes, key: bytes | PrivateKey, name: str = "certificate") -> None:
     """Adds a certificate and its private key. Raises ConfigurationError.
 
-    certificate: DER. key: DER (PKCS #8), or a PrivateKey.
+    certificate: DER. key: DER (PKCS #8), or a PrivateKey. name: the subject of the error.
     """
     leaf = _read(certificate, lib.d2i_X509_bio)
     private = _read(key, lib.d2i_PrivateKey_bio) if isinstance(key, bytes) else key.another_reference()
@@ -180,8 +180,11 @@ def use_certificate(context: SSL_CTX, certificate: bytes, key: bytes | PrivateKe
             and lib.SSL_CTX_use_PrivateKey(context, private) == 1
         ):
             *_, code = [0, *errors.take()]
-            problem = errors.describe(code)[1] or "it refuses it"
-            raise ConfigurationError("certificate", f"OpenSSL cannot use it: {problem}", "give one of another key")
+            reason = errors.describe(code)[1]
+            problem = f"OpenSSL cannot use it: {reason or 'it refuses it'}"
+            refused = ConfigurationError(name, problem, "give one of another key")
+            refused.reason = reason
+            raise refused
         lib.ERR_clear_error()  # if the key of an earlier certificate does not fit this one, OpenSSL leaves an error
     finally:
         lib.X509_free(leaf)
@@ -196,7 +199,9 @@ def _read(data: bytes, read: Callable[[BIO, object], T]) -> T:
         lib.BIO_free(bio)
 
 
-def check_certificate(certificate: bytes, key: bytes | PrivateKey, ciphers: str = "ALL:@SECLEVEL=0") -> None:
+def check_certificate(
+    certificate: bytes, key: bytes | PrivateKey, ciphers: str = "ALL:@SECLEVEL=0", name: str = "certificate"
+) -> None:
     """Does what use_certificate() does, with a context that is thrown away. Raises ConfigurationError.
 
     ciphers: cipher suites in OpenSSL's syntax. The key must reach the security level in it.
@@ -204,7 +209,7 @@ def check_certificate(certificate: bytes, key: bytes | PrivateKey, ciphers: str 
     context = lib.SSL_CTX_new(lib.TLS_method())
     try:
         lib.SSL_CTX_set_cipher_list(context, ciphers.encode())
-        use_certificate(context, certificate, key)
+        use_certificate(context, certificate, key, name)
     finally:
         lib.SSL_CTX_free(context)
 

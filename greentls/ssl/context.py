@@ -219,7 +219,8 @@ class SSLContext(STDLIB_CONTEXT, metaclass=Replacement):  # type: ignore[misc]  
             chain = CertificateChain.load(certfile, keyfile, secret.answer)
             chain.check(f"certificate for {', '.join(chain.names)}", ciphers=self._ciphers)
         except ConfigurationError as error:
-            raise configuration_error(error, getattr(refusal, "reason", None) or "PEM_LIB") from error
+            reason = error.reason.upper().replace(" ", "_") or getattr(refusal, "reason", None) or "PEM_LIB"
+            raise configuration_error(error, reason) from error
         self._chains = [each for each in self._chains if each.kind is not chain.kind] + [chain]
 
     def load_verify_locations(
