@@ -26,7 +26,7 @@ from greentls.core.hooks import HookConnection, Hooks
 from greentls.core.session import TLS13, Session
 from greentls.errors import TLSError, UnsupportedOpenSSL, WireError
 from greentls.keys.signer import Signer
-from greentls.openssl import client_hello, connections, contexts, library, provider, stacks
+from greentls.openssl import client_hello, connections, contexts, facts, library, provider, stacks
 from greentls.openssl import sessions as ssl_sessions
 from greentls.openssl.library import SSL, SSL_CTX, SSL_SESSION, Callback, Pointer, ffi, lib
 from greentls.wire.hello import ClientHello
@@ -105,8 +105,7 @@ def _on_client_hello(connection: Asker, alert: Pointer, _: Pointer) -> int:
         alert[0] = AlertDescription.illegal_parameter
         _check_second_hello(connection)
         return _GO_ON
-    handshake.hello = client_hello.message(connection.ssl)
-    extension = client_hello.extension(connection.ssl, ExtensionType.server_name)
+    handshake.hello, extension = facts.hello(connection)
     name = None if extension is None else _server_name(extension)
     handshake.server_name = name
     if isinstance(name, Unread):
@@ -200,15 +199,15 @@ def _on_alpn(
 
 @_hook(ffi.NULL)
 def _on_get_session(connection: Asker, start: Pointer, length: int, copy: Pointer) -> Pointer:
-    hook = connection.session_hooks.get_session
-    connection.handshake.lookups += 1
-    if hook is None or connection.handshake.lookups > MAX_SESSION_LOOKUPS:
+    hook, handshake = connection.session_hooks.get_session, connection.handshake
+    handshake.lookups += 1
+    if hook is None or handshake.lookups > MAX_SESSION_LOOKUPS:
         return ffi.NULL
-    session_id = bytes(ffi.buffer(start, length))
+    session_id = ffi.buffer(start, length)[:]
     session = _asked(connection, hook, session_id)
     if session is None or session.id != session_id:  # OpenSSL before 4.0 would be fatal about a wrong one
         return ffi.NULL
-    connection.handshake.kept = session
+    handshake.kept = session
     copy[0] = 1  # OpenSSL takes a reference of its own
     return session.pointer
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from greentls.errors import ConfigurationError
-from greentls.openssl import sessions
+from greentls.openssl import facts, sessions
 from greentls.openssl.library import SSL_SESSION
 
 __all__ = ["Session"]
@@ -19,11 +19,11 @@ class Session:
     d2i_SSL_SESSION(3), SSL_SESSION_get_id(3), SSL_SESSION_get_time(3).
     """
 
-    __slots__ = ("__weakref__", "id", "pointer", "vouched_until")
+    __slots__ = ("__weakref__", "_id", "pointer", "vouched_until")
 
     def __init__(self, pointer: SSL_SESSION, vouched_until: float | None = None) -> None:
         self.pointer = pointer  # cffi, owned: only the bridge and openssl/ may look inside
-        self.id = sessions.session_id(pointer)
+        self._id: bytes | None = None
         #: Expiry of the OCSP response that confirmed the peer's certificate, seconds since the epoch; None if there was
         #: none. to_bytes() leaves it out. A client that checks OCSP resumes nothing later than that.
         self.vouched_until = vouched_until
@@ -51,6 +51,10 @@ class Session:
         leaves the process."""
         return sessions.to_bytes(self.pointer)
 
+    def record(self) -> tuple[bytes, bytes, int, bytes]:
+        """(id, id_context, expires, to_bytes()), cheaper than one by one."""
+        return facts.record(self.pointer)
+
     def __bytes__(self) -> bytes:
         return self.to_bytes()
 
@@ -62,6 +66,13 @@ class Session:
 
     def __hash__(self) -> int:
         return hash(self.id)
+
+    @property
+    def id(self) -> bytes:
+        """Empty if it has none, as a TLS 1.2 ticket has none at the server."""
+        if self._id is None:
+            self._id = sessions.session_id(self.pointer)
+        return self._id
 
     @property
     def id_context(self) -> bytes:

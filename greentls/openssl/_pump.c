@@ -83,6 +83,7 @@ static struct {
 } call;
 enum { FUNCTIONS = sizeof(call) / sizeof(call.recv) };
 
+static PyTypeObject *pump_type;
 static PyObject *running; /* {SSL*: its Pump} of those that are inside OpenSSL, the last one last */
 static PyObject *getcurrent, *ssl_at, *bio_at, *save_errors, *restore_errors;
 static PyObject *no_text, *nobody;
@@ -1237,6 +1238,24 @@ occupants(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none))
     return PyDict_Values(running);
 }
 
+/* -1, with an exception, unless there are as many as wanted. */
+static int
+read_addresses(PyObject *addresses, void **functions, int count)
+{
+    Py_ssize_t index;
+    if (PyTuple_Size(addresses) != count) {
+        PyErr_Format(PyExc_ValueError, "%d addresses", count);
+        return -1;
+    }
+    for (index = 0; index < count; index++) {
+        functions[index] = PyLong_AsVoidPtr(PyTuple_GetItem(addresses, index));
+        if (functions[index] == NULL && PyErr_Occurred()) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
 static PyObject *
 bind_functions(PyObject *Py_UNUSED(module), PyObject *arguments)
 {
@@ -1244,17 +1263,9 @@ bind_functions(PyObject *Py_UNUSED(module), PyObject *arguments)
     void *functions[FUNCTIONS];
     Py_ssize_t index;
     if (!PyArg_ParseTuple(arguments, "O!OOOOOO", &PyTuple_Type, &addresses, &current, &ssl, &bio, &save, &restore,
-                          &absent)) {
+                          &absent) ||
+        read_addresses(addresses, functions, FUNCTIONS) < 0) {
         return NULL;
-    }
-    if (PyTuple_Size(addresses) != FUNCTIONS) {
-        return PyErr_Format(PyExc_ValueError, "%d addresses", FUNCTIONS);
-    }
-    for (index = 0; index < FUNCTIONS; index++) {
-        functions[index] = PyLong_AsVoidPtr(PyTuple_GetItem(addresses, index));
-        if (functions[index] == NULL && PyErr_Occurred()) {
-            return NULL;
-        }
     }
     if (functions[FUNCTIONS - 2] == NULL) {
         functions[FUNCTIONS - 2] = (void *)(uintptr_t)recv;
@@ -1355,6 +1366,86 @@ failed:
     return answer;
 }
 
+/* -- what OpenSSL tells, in one call: facts.py --------------------------------------------------------------------- */
+
+enum { SUPPORTED_VERSIONS = 43, SERVER_NAME = 0 };     /* ExtensionType */
+enum { BEFORE_CIPHERS = 4 + 2 + 32 + 1 + 2, CLIENT_HELLO = 1 }; /* client_hello.py explains it */
+
+static struct {
+    int (*SSL_client_hello_get0_ext)(void *, unsigned int, const unsigned char **, size_t *);
+    size_t (*SSL_client_hello_get0_ciphers)(void *, const unsigned char **);
+    size_t (*SSL_client_hello_get0_session_id)(void *, const unsigned char **);
+    const char *(*SSL_SESSION_get_id)(const void *, unsigned int *);
+    const char *(*SSL_SESSION_get0_id_context)(const void *, unsigned int *);
+    long (*SSL_SESSION_get_time)(const void *);
+    long (*SSL_SESSION_get_timeout)(const void *);
+    int (*i2d_SSL_SESSION)(const void *, unsigned char **);
+    void (*CRYPTO_free)(void *, const char *, int);
+} tell;
+enum { TELLERS = sizeof(tell) / sizeof(tell.CRYPTO_free) };
+
+/* (the pump of an SSL* in its client-hello callback): the message, or None; the server_name extension, or None. */
+static PyObject *
+hello(PyObject *Py_UNUSED(module), PyObject *pump)
+{
+    const unsigned char *start, *message = NULL, *name = NULL;
+    size_t length = 0, name_length = 0;
+    void *ssl;
+    if (!PyObject_TypeCheck(pump, pump_type) || tell.CRYPTO_free == NULL) {
+        return PyErr_Format(PyExc_TypeError, "a Pump, after bind_facts()");
+    }
+    if (!is_made((Pump *)pump)) {
+        return NULL;
+    }
+    ssl = ((Pump *)pump)->c_ssl;
+    if (tell.SSL_client_hello_get0_ext(ssl, SUPPORTED_VERSIONS, NULL, NULL)) {
+        tell.SSL_client_hello_get0_ciphers(ssl, &start);
+        message = start - BEFORE_CIPHERS - tell.SSL_client_hello_get0_session_id(ssl, NULL);
+        length = message[0] == CLIENT_HELLO ? 4 + ((size_t)message[1] << 16 | message[2] << 8 | message[3]) : 0;
+    }
+    if (tell.SSL_client_hello_get0_ext(ssl, SERVER_NAME, &start, &name_length)) {
+        name = start;
+    }
+    return Py_BuildValue("y#y#", (const char *)message, (Py_ssize_t)length, (const char *)name, (Py_ssize_t)name_length);
+}
+
+/* (SSL_SESSION's address): id, id context, when it expires, DER. */
+static PyObject *
+record(PyObject *Py_UNUSED(module), PyObject *address)
+{
+    const void *session = PyLong_AsVoidPtr(address);
+    unsigned int id_length, context_length;
+    const char *id, *context;
+    unsigned char *der = NULL;
+    PyObject *all;
+    int length;
+    if (session == NULL || tell.CRYPTO_free == NULL) {
+        return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_ValueError, "a session, after bind_facts()");
+    }
+    id = tell.SSL_SESSION_get_id(session, &id_length);
+    context = tell.SSL_SESSION_get0_id_context(session, &context_length);
+    length = tell.i2d_SSL_SESSION(session, &der);
+    if (length <= 0 || der == NULL) {
+        return PyErr_NoMemory();
+    }
+    all = Py_BuildValue("y#y#ly#", id, (Py_ssize_t)id_length, context, (Py_ssize_t)context_length,
+                        tell.SSL_SESSION_get_time(session) + tell.SSL_SESSION_get_timeout(session), (char *)der,
+                        (Py_ssize_t)length);
+    tell.CRYPTO_free(der, "", 0);
+    return all;
+}
+
+static PyObject *
+bind_facts(PyObject *Py_UNUSED(module), PyObject *addresses)
+{
+    void *functions[TELLERS];
+    if (read_addresses(addresses, functions, TELLERS) < 0) {
+        return NULL;
+    }
+    memcpy(&tell, functions, sizeof(tell));
+    Py_RETURN_NONE;
+}
+
 static PyObject *
 current_thread(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none))
 {
@@ -1363,6 +1454,9 @@ current_thread(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none))
 
 static PyMethodDef functions[] = {
     {"bind", bind_functions, METH_VARARGS, NULL},
+    {"bind_facts", bind_facts, METH_O, NULL},
+    {"hello", hello, METH_O, NULL},
+    {"record", record, METH_O, NULL},
     {"current_thread", current_thread, METH_NOARGS, NULL},
     {"ask", FAST(ask), NULL},
     {"occupant", occupant, METH_O, NULL},
@@ -1385,7 +1479,7 @@ static const struct {
 PyMODINIT_FUNC
 PyInit__pump(void)
 {
-    PyObject *module = PyModule_Create(&definition), *type;
+    PyObject *module = PyModule_Create(&definition);
     size_t index;
     if (module == NULL) {
         return NULL;
@@ -1397,8 +1491,9 @@ PyInit__pump(void)
         }
     }
     running = PyDict_New();
-    type = PyType_FromSpec(&Pump_spec);
-    if (running == NULL || type == NULL || PyModule_AddObject(module, "Pump", type) < 0 ||
+    pump_type = (PyTypeObject *)PyType_FromSpec(&Pump_spec);
+    Py_XINCREF(pump_type);
+    if (running == NULL || pump_type == NULL || PyModule_AddObject(module, "Pump", (PyObject *)pump_type) < 0 ||
         PyModule_AddIntConstant(module, "CONTRACT", CONTRACT) < 0) {
         return NULL;
     }

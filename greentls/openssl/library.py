@@ -128,6 +128,11 @@ def pointer(thing: object) -> int:
     return int(ffi.cast("uintptr_t", thing))
 
 
+def address(name: str) -> int:
+    """A function's address, for C to call. Raises UnsupportedOpenSSL."""
+    return symbols.exported(name) if hasattr(_foundation.lib, name) else symbols.address(name, hidden)
+
+
 Wrapper = Callable[[Callable[..., object]], Callable[..., object]]
 
 

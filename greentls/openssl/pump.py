@@ -657,22 +657,22 @@ def _compiled() -> Any:  # Any: a module of C's, or None
     return _pump
 
 
-_twin = _compiled()
-COMPILED = _twin is not None
+twin = _compiled()
+COMPILED = twin is not None
 
 if TYPE_CHECKING:
     Pump = PlainPump
 else:
-    Pump = _twin.Pump if COMPILED else PlainPump
+    Pump = twin.Pump if COMPILED else PlainPump
 #: (function, fatal): a function(SSL*, *arguments) for OpenSSL's callbacks, which calls function(pump, *arguments)
 #: with the pump that is inside OpenSSL with that SSL*. What it raises is kept as the pump's failure, and the result is
 #: fatal; it is so at once where the pump has failed already, and where there is none. The error queue is left as found.
 guard: Callable[[Callable[..., Answer], Fatal], Callable[..., Answer | Fatal]] = (
-    partial(partial, _twin.ask) if COMPILED else _guard
+    partial(partial, twin.ask) if COMPILED else _guard
 )
 #: (): what tells this thread apart from others.
-current_thread: Callable[[], Thread] = _twin.current_thread if COMPILED else _current_thread
+current_thread: Callable[[], Thread] = twin.current_thread if COMPILED else _current_thread
 #: (ssl): the pump that is inside OpenSSL with it, or None.
-occupant: Callable[[SSL], PlainPump | None] = _twin.occupant if COMPILED else _occupant
+occupant: Callable[[SSL], PlainPump | None] = twin.occupant if COMPILED else _occupant
 #: Those that are inside OpenSSL, the last one last.
-occupants: Callable[[], list[PlainPump]] = _twin.occupants if COMPILED else _occupants
+occupants: Callable[[], list[PlainPump]] = twin.occupants if COMPILED else _occupants

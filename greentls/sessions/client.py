@@ -240,7 +240,7 @@ class ClientSessions:
 
     def _write(self, key: _Key, kept: Kept | None) -> None:
         if self._stored is not None and key.stored:
-            self._stored.write(key.stored, *(kept or (0, None)))
+            self._stored.write(key.stored, *((0, None) if kept is None else (kept[0], kept[1].to_bytes())))
 
     def _take_from_store(self, key: _Key, timeout: float | None) -> tuple[Kept | None, SessionLookup | None]:
         stored, claims = self._stored, self._claims

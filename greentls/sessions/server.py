@@ -45,10 +45,9 @@ class SessionCache(StoredSessions):
 
     def put(self, connection: HookConnection, session: Session) -> None:
         """Hooks.new_session. Does not wait."""
-        chain_ends: float = session.expires
-        if connection.session_reused:
-            chain_ends = min(chain_ends, connection.handshake.chain_ends)
-        self.write(_key(session.id, session.id_context), chain_ends, session)
+        session_id, id_context, expires, der = session.record()
+        chain_ends = min(expires, connection.handshake.chain_ends) if connection.session_reused else expires
+        self.write(_key(session_id, id_context), chain_ends, der)
 
     def remove(self, session_id: bytes, id_context: bytes) -> None:
         """Hooks.remove_session. In any thread and in the hub; neither waits nor raises."""

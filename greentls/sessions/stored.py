@@ -109,9 +109,10 @@ class StoredSessions:
             self._tell("get", outcome, seconds, problem)
         return kept if outcome == "hit" else None, SessionLookup(self.store.name, outcome, seconds)
 
-    def write(self, key: bytes, chain_ends: float, session: Session | None) -> None:
-        """Puts a session under a key, or removes what is there if it is None. Does not wait, and keeps the order."""
-        blob = None if session is None else int(chain_ends).to_bytes(8, "big") + session.to_bytes()
+    def write(self, key: bytes, chain_ends: float, session: bytes | None) -> None:
+        """Puts a session's bytes under a key, or removes what is there if it is None. Does not wait, and keeps the
+        order."""
+        blob = None if session is None else int(chain_ends).to_bytes(8, "big") + session
         if self._at_once:
             if self._noted:
                 self._remove_noted()

@@ -45,24 +45,25 @@ class MemoryStore:
 
     def get(self, session_id: bytes) -> bytes | None:
         with self._lock:
-            session, expires = self._sessions.get(session_id, (None, 0.0))
-            if session is None:
+            kept = self._sessions.get(session_id)
+            if kept is None:
                 return None
-            if expires <= time.monotonic():
+            if kept[1] <= time.monotonic():
                 self._drop(session_id)
                 return None
             self._sessions.move_to_end(session_id)
-            return session
+            return kept[0]
 
     def put(self, session_id: bytes, session: bytes, lifetime: float) -> None:
         with self._lock:
-            if session_id in self._sessions:
+            sessions = self._sessions
+            if session_id in sessions:
                 self._drop(session_id)
             if lifetime > 0:
-                self._sessions[session_id] = bytes(session), time.monotonic() + lifetime
+                sessions[session_id] = bytes(session), time.monotonic() + lifetime
                 self._bytes += len(session) + ENTRY_OVERHEAD
-            while len(self._sessions) > self.max_entries or self._bytes > self.max_bytes:
-                self._drop(next(iter(self._sessions)))
+            while len(sessions) > self.max_entries or self._bytes > self.max_bytes:
+                self._drop(next(iter(sessions)))
 
     def remove(self, session_id: bytes) -> None:
         with self._lock:

@@ -19,7 +19,10 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "greentls" / "openssl" / "_pump.c"
 NAME = "greentls.openssl._pump"
-TESTS = ["tests/openssl/test_pump.py", "tests/openssl/test_pump_inside.py", "tests/test_stream.py"]
+TESTS = [
+    f"tests/{each}.py"
+    for each in ("openssl/test_pump", "openssl/test_pump_inside", "openssl/test_facts", "test_stream")
+]
 FLAGS = [
     *("-O1", "-g", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", "-fno-omit-frame-pointer"),
     *("-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
@@ -43,7 +46,7 @@ def inside(target: str) -> None:
     from greentls.openssl import pump
 
     assert pump.COMPILED
-    assert pump._twin.__file__ == target
+    assert pump.twin.__file__ == target
 
 
 def library(name):

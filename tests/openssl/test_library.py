@@ -27,7 +27,8 @@ AT_IMPORT = {
 BY_THE_PUMP = (
     {
         "SSL_free", "SSL_get_shutdown", "SSL_new", "SSL_set_accept_state", "SSL_set_bio", "SSL_set_connect_state",
-        "SSL_set_shutdown", "SSL_shutdown", "BIO_new",
+        "SSL_set_shutdown", "SSL_shutdown", "BIO_new", "SSL_client_hello_get0_ciphers",
+        "SSL_client_hello_get0_session_id",
     }
     if pump.COMPILED
     else set()

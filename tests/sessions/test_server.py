@@ -467,7 +467,7 @@ class TestMemory:
     def test_a_removal_waits_for_nothing(self):
         """hazard: the garbage collector frees a connection while this thread holds the store's lock."""
         cache = SessionCache(MemoryStore())
-        cache.write(b"contextaan id", stored.time() + 60, Noted())
+        cache.write(b"contextaan id", stored.time() + 60, b"DER")
         with cache.store._lock:
             cache.remove(b"an id", b"contexta")
         assert cache.drain(PATIENCE)
@@ -476,7 +476,7 @@ class TestMemory:
     def test_what_is_removed_and_put_again_stays(self):
         """hazard: a removal is overtaken by the put that follows it."""
         cache = SessionCache(MemoryStore())
-        kept = stored.time() + 60, Noted()
+        kept = stored.time() + 60, b"DER"
         for _ in range(2):
             cache.write(b"key", *kept)
             cache.remove(b"y", b"ke")
@@ -485,13 +485,6 @@ class TestMemory:
             cache.write(b"key", *kept)
         assert cache.drain(PATIENCE)
         assert cache.store.get(b"key")[8:] == b"DER"
-
-
-class Noted:
-    """A Session, as far as a put goes."""
-
-    def to_bytes(self):
-        return b"DER"
 
 
 @under_each_hub

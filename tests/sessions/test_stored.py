@@ -88,7 +88,7 @@ def test_what_does_not_come_of_the_store_is_raised(store):
 
 def test_changes_of_a_key_reach_the_store_in_their_order(store, session):
     kept = StoredSessions(store)
-    value = time.time() + 60, session
+    value = time.time() + 60, bytes(session)
     for change in (value, (0, None)) * 2:
         kept.write(b"key", *change)
     assert store.told == [], "nobody waits for the store"
@@ -100,7 +100,7 @@ def test_a_put_that_fails_does_not_stop_the_next(store, session):
     kept = StoredSessions(store)
     store.failure = OSError("down")
     for key in (b"one", b"two"):
-        kept.write(key, time.time() + 60, session)
+        kept.write(key, time.time() + 60, bytes(session))
     assert kept.drain(PATIENCE)
     assert sorted(store.told) == [("put", b"one"), ("put", b"two")]
 
@@ -108,7 +108,7 @@ def test_a_put_that_fails_does_not_stop_the_next(store, session):
 def test_a_memory_store_is_told_on_the_spot(session):
     store = MemoryStore()
     kept = StoredSessions(store)
-    kept.write(b"key", time.time() + 60, session)
+    kept.write(b"key", time.time() + 60, bytes(session))
     assert store.get(b"key")
     kept.write(b"key", 0, None)
     assert store.get(b"key") is None

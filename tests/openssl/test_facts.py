@@ -1,0 +1,72 @@
+"""What OpenSSL tells in one call: the compiled way and the plain one tell the same."""
+
+from __future__ import annotations
+
+import pytest
+
+from greentls.core import session as core_session
+from greentls.core.connection import Connection
+from greentls.core.hooks import Hooks
+from greentls.errors import UnsupportedOpenSSL
+from greentls.openssl import facts, pump
+from tests.support.pairs import VERSIONS, both_versions, client_context, handshake, server_context
+
+
+def both(compiled, plain, told):
+    """A function that asks both, and keeps what they say."""
+
+    def ask(asked):
+        told.append((compiled(asked), plain(asked)))
+        return told[-1][0]
+
+    return ask
+
+
+@both_versions
+@pytest.mark.parametrize("name", ["localhost", "LOCALHOST", None])
+def test_a_hello_and_a_session(pki, version, name, monkeypatch):
+    hellos, records = [], []
+    monkeypatch.setattr(facts, "hello", both(facts.hello, facts._hello, hellos))
+    monkeypatch.setattr(facts, "record", both(facts.record, facts._record, records))
+    hooks = Hooks(get_session=lambda *_: None, new_session=lambda _, session: session.record())
+    contexts = client_context(pki, version), server_context(pki, version, hooks=hooks)
+    handshake(Connection(contexts[0], server_hostname=name, verify_hostname=False), Connection(contexts[1]))
+    assert len(hellos) == 1
+    assert hellos[0][0] == hellos[0][1]
+    message, server_name = hellos[0][0]
+    if version == VERSIONS["1.3"]:
+        assert message[0] == 1 and len(message) == 4 + int.from_bytes(message[1:4], "big")
+    else:
+        assert message is None, "only a TLS 1.3 hello may be followed by a second one"
+    assert server_name == (None if name is None else b"\0\x0c\0\0\x09" + name.encode())
+    assert len(records) == (2 if version == VERSIONS["1.3"] else 1)
+    for compiled, plain in records:
+        assert compiled == plain
+        session_id, id_context, expires, der = compiled
+        restored = core_session.Session.from_bytes(der)
+        assert (restored.id, restored.id_context, restored.expires) == (session_id, id_context, expires)
+        assert len(session_id) == len(id_context) == 32
+
+
+def test_a_function_that_is_hidden_leaves_it_to_python(monkeypatch):
+    def hidden(name):
+        raise UnsupportedOpenSSL(name, "hidden", "here", "none")
+
+    monkeypatch.setattr(facts, "address", hidden)
+    assert facts._twin.__wrapped__() is None
+
+
+def test_the_compiled_ones_take_nothing_else():
+    if pump.twin is None:
+        assert facts._twin() is None
+        return
+    with pytest.raises(TypeError):
+        pump.twin.hello(object())
+    with pytest.raises(RuntimeError, match="__init__"):
+        pump.twin.hello(pump.twin.Pump.__new__(pump.twin.Pump))
+    with pytest.raises(ValueError):
+        pump.twin.record(0)
+    with pytest.raises(TypeError):
+        pump.twin.record(b"")
+    with pytest.raises(ValueError, match="addresses"):
+        pump.twin.bind_facts((1,))
