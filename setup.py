@@ -136,7 +136,7 @@ setup(
         "greenlet>=3.0.3",
         "greenlet>=3.1; python_version >= '3.13'",
         "greenlet>=3.2.2; python_version >= '3.14'",
-        "pyopenssl>=25.0",
+        "pyopenssl>=25.0",  # not called: it keeps cryptography to versions whose binding has not lost what both need
         "cryptography>=44",
         "pymemcache>=4",
         *(["cffi>=1.15"] if SYSTEM else []),

@@ -76,6 +76,8 @@ class CertificateChain:
                 raise ConfigurationError(f"the key of {name}", "the source of keys does not have it", "give it one")
         if is_signing_key(key):
             theirs = key.public_key
+        if theirs is None:
+            raise ConfigurationError(key_name, f"not a private key but a {type(key).__name__}", "give cryptography's")
         fits = public_key == theirs
         if not fits:
             raise ConfigurationError(key_name, f"the key does not fit {name}", "give the pair")

@@ -88,8 +88,14 @@ def test_a_pointer_of_another_openssl_is_refused():
     lib.ERR_clear_error()
 
 
-def test_objects_of_pyopenssl_are_refused(pki):
-    with open(pki.key_file, "rb") as file:
-        key = crypto.load_privatekey(crypto.FILETYPE_PEM, file.read())
-    with pytest.raises((TypeError, ValueError, ConfigurationError)):
+def test_objects_of_pyopenssl_are_refused_and_taken_as_cryptographys(pki):
+    with open(pki.key_file, "rb") as key_file, open(pki.cert_file, "rb") as certificate_file:
+        key = crypto.load_privatekey(crypto.FILETYPE_PEM, key_file.read())
+        certificate = crypto.load_certificate(crypto.FILETYPE_PEM, certificate_file.read())
+    with pytest.raises(ConfigurationError, match=r"^key: not a private key but a PKey; give cryptography's"):
         CertificateChain.load(pki.cert_file, key)
+    with pytest.raises(TypeError):
+        CertificateChain.load(certificate, key)
+    chain = CertificateChain.load(certificate.to_cryptography(), key.to_cryptography_key())
+    assert chain.der == CertificateChain.load(pki.cert_file, pki.key_file).der
+    contexts.use_certificate(contexts.new(), chain.der, chain.private_key)
