@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import http.client
 import socket
 import ssl
@@ -59,8 +60,11 @@ class EchoServer(StreamServer):
     def next_finished(self) -> Seen:
         """The next one whose handshake was not broken off: a browser does that to what it has opened in advance."""
         while True:
-            with contextlib.suppress(ssl.SSLEOFError, ConnectionError):
+            try:
                 return self.next()
+            except OSError as error:
+                if not isinstance(error, ssl.SSLEOFError | ConnectionError) and error.errno != errno.ENOTCONN:
+                    raise
 
     def next_with_data(self) -> Seen:
         """The same, without the connections that were opened in advance for nothing."""
@@ -80,7 +84,7 @@ class EchoServer(StreamServer):
             with sock.makefile("rb") as reader:
                 while line := reader.readline():  # b"" is the client's close_notify
                     received += self._answer(sock, reader, *line.decode().split())
-        except (ssl.SSLEOFError, ConnectionResetError):
+        except (ssl.SSLEOFError, ConnectionError):
             closed = False
         alpn = sock.selected_alpn_protocol()
         self._ended.put(Seen(sock.version(), alpn, sock.session_reused, sock.getpeercert(), bytes(received), closed))

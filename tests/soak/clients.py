@@ -62,7 +62,8 @@ def ssl_context(conf, default_ssl_context_factory):
 BROKEN_OFF = re.compile(
     r"Traceback (?:(?!failed with|Exception ignored).)*"
     r"failed with (?:SSLEOFError|ConnectionResetError|BrokenPipeError)\n+"
-    r"|[^\n]*EOF occurred[^\n]*\n|a client: no handshake: [^\n]*(?:Connection reset by peer|Broken pipe)\n+",
+    r"|[^\n]*(?:EOF occurred|Connection reset by peer|Broken pipe|Transport endpoint is not connected"
+    r"|Closed before TLS handshake)[^\n]*\n+",
     re.DOTALL,
 )
 
@@ -95,7 +96,7 @@ class Server:
 
     def __enter__(self) -> Server:
         try:
-            wait_until(self._listens, f"{self.name} to listen")
+            wait_until(self.answers, f"{self.name} to listen")
         except BaseException:
             self.close()
             raise
@@ -105,7 +106,7 @@ class Server:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def _listens(self) -> bool:
+    def answers(self) -> bool:
         self.check()
         command = ["curl", "-q", "--silent", "--insecure", f"https://127.0.0.1:{self.port}/"]
         return subprocess.run(command, stdout=subprocess.DEVNULL).returncode == 0

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
+import struct
 import subprocess
 import sys
 
 import pytest
 
 from tests.soak.clients import CLIENTS, SERVERS, Server, Wrong
-from tests.support.helpers import ROOT, wait_until
+from tests.support.helpers import DATA, PATIENCE, ROOT, wait_until
 
 
 @pytest.mark.parametrize("server", SERVERS)
@@ -23,6 +25,21 @@ def test_ordinary_clients_come_again_and_again(server):
     assert answered.keys() == CLIENTS.keys()
     assert answered.pop("openssl s_time") > 0  # as many as it could within its time
     assert min(answered.values()) >= 20
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_a_client_may_reset_its_connection_anywhere_in_the_handshake(name, pki, tmp_path):
+    """As a browser does with those that it has opened in advance."""
+    hello = (DATA / "hellos" / "chromium.bin").read_bytes()
+    with Server(name, pki, tmp_path) as server:
+        for sent in (b"", hello[:50], hello):
+            for met in (False, True):
+                with socket.create_connection(("127.0.0.1", server.port), PATIENCE) as sock:
+                    sock.sendall(sent)
+                    assert not met or server.answers()  # another client, so the server has met this one
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        assert server.answers()
+        server.check()
 
 
 @pytest.mark.parametrize("name", ["pywsgi", "gunicorn"])
