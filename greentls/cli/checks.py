@@ -33,12 +33,12 @@ PACKAGES = ("gevent", "greenlet", "pyopenssl", "cryptography", "pymemcache")
 VERSIONS = {"TLSv1.2": 0x0303, "TLSv1.3": 0x0304}
 REPORT = "attach greentls doctor --json to a bug report"
 PROTOCOL = b"greentls-doctor"
-MARK = "doctor"  # the shared value by which servers with different secrets are found out
+MARK = "doctor"  # the name of a shared value that reveals servers with different secrets
 MARK_SECONDS = 3600.0
 
 
 class Finding(NamedTuple):
-    """What a check has found. remedy: what to do, if it is not ok."""
+    """The result of a check. remedy: what to do if it is not ok."""
 
     name: str
     ok: bool
@@ -47,7 +47,7 @@ class Finding(NamedTuple):
 
 
 class Problem(Exception):
-    """What is not ok, and what to do."""
+    """A check has found something that is not ok. remedy: what to do."""
 
     def __init__(self, found: str, remedy: str) -> None:
         super().__init__(found, remedy)
@@ -90,7 +90,7 @@ def _greentls() -> str:
 
 
 def package(name: str) -> str:
-    """The installed version of a package. Raises Problem if it is older than greentls needs."""
+    """Returns the installed version of a package. Raises Problem if it is older than greentls needs."""
     bound = _bound(name)
     remedy = f"pip install --upgrade '{name}>={bound}'"
     try:
@@ -113,7 +113,7 @@ def _check_limit(pyopenssl: str, needed: Iterable[str], cryptography: str) -> No
 
 
 def _bound(name: str) -> str:
-    """The highest lower bound that setup.py gives for this Python."""
+    """Returns the highest of setup.py's lower bounds for this Python."""
     bounds = ["0"]
     try:
         needed = metadata.requires("greentls") or []
@@ -192,7 +192,7 @@ def _handshake(version: int) -> str:
 
 @contextmanager
 def _demo(version: int) -> Iterator[tuple[Callable[[Hooks], Config], Config]]:
-    """What makes a server's Config with some hooks, and a client's Config that trusts it."""
+    """Yields a function that makes a server's Config with hooks, and a client's Config that trusts it."""
     from greentls.certificates import CertificateChain
     from greentls.cli import pki
     from greentls.core.config import VERIFY_PEER, Config, TrustAnchors
@@ -206,7 +206,7 @@ def _demo(version: int) -> Iterator[tuple[Callable[[Hooks], Config], Config]]:
 
 
 def _connect(server: Config, client: Config, session: Session | None = None) -> Connection:
-    """The client's end, once it has all that the server sends."""
+    """Does a handshake. Returns the client's end, when it has everything that the server sends."""
     from greentls.core.connection import Connection
     from greentls.errors import WantRead
 
@@ -229,12 +229,12 @@ def _connect(server: Config, client: Config, session: Session | None = None) -> 
 
 
 def shown(url: str) -> str:
-    """A store's URL without its options and passwords."""
+    """Returns a store's URL without options and passwords."""
     return f"store {url.partition('?')[0].rpartition('@')[2]}"
 
 
 def store(url: str) -> str:
-    """Resumes through a store, under each version, at another server than the one that made the session."""
+    """Resumes through a store under each version. The server that resumes is not the one that made the session."""
     from greentls.core.session import Session
     from greentls.sessions.server import SessionCache
     from greentls.stores import open_store
@@ -278,7 +278,7 @@ def _compare_secrets(values: SharedValues) -> None:
 
 
 def ocsp(path: str) -> str:
-    """Asks the responder of a certificate, which stands with its issuer in a PEM file."""
+    """Asks the responder of a certificate. path: a PEM file with the certificate and its issuer's."""
     from cryptography import x509
 
     from greentls.ocsp.fetch import fetch
@@ -290,7 +290,7 @@ def ocsp(path: str) -> str:
     except OSError as error:
         raise Problem(error.strerror or str(error), "give a file that can be read") from None
     except ValueError:
-        raise Problem("not a PEM certificate", "give the server's chain, as fullchain.pem") from None
+        raise Problem("not a PEM certificate", "give the server's chain, such as fullchain.pem") from None
     url = responder_url(certificate)
     if url is None:
         return "names no OCSP responder over HTTP, so there is nothing to staple"
@@ -312,7 +312,7 @@ def ocsp(path: str) -> str:
 
 
 def wheel(path: str) -> str:
-    """How many of the needed functions a wheel has."""
+    """Counts the needed functions in a wheel."""
     from greentls.openssl import inventory
 
     try:

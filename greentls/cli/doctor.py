@@ -1,4 +1,4 @@
-"""greentls doctor: tells what of an installation works, and what to do about the rest."""
+"""greentls doctor: shows which parts of an installation work, and what to do about the others."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ memory under TLS 1.2 and 1.3, in which a callback waits.
 EPILOG = """\
 examples:
   greentls doctor
-      everything that needs no setting
+      checks everything that needs no setting
   greentls doctor --store 'memcached://127.0.0.1:11211?secret_file=/etc/greentls/secret'
-      also resumes sessions through this store. Run it on every server of the fleet: within an hour, a server with
-      another secret is told so
+      also resumes sessions through this store. Run it on every server of the fleet within an hour, and it reports a
+      server that has another secret
   greentls doctor --certificate fullchain.pem
       also asks the certificate's OCSP responder; the file has the certificate and then its issuer's
   greentls doctor --json
-      prints the same for a bug report. It has names and paths that were given, and no content of a secret file
+      prints the same for a bug report. It contains the given names and paths, and no content of a secret file
   greentls doctor --wheel cryptography-*.whl
       checks only the wheels, which may be for other platforms: whether their OpenSSL has the needed functions
 

@@ -29,8 +29,8 @@ example:
   greentls keys serve --socket /run/keys.sock --key privkey.pem --user keys --allow www-data
       started by root, it reads a key that only root can read and continues as the user keys; www-data may connect
 
-A user that may connect can have anything signed while this runs. SIGHUP reads the files again, as --user; a file that
-cannot be used changes nothing. The keys before are held until the files change again. SIGTERM and Ctrl-C end it.
+A user that may connect can have anything signed while this runs. SIGHUP reads the files again, as --user. If one cannot
+be used, nothing changes. The previous keys are kept until the files change again. SIGTERM and Ctrl-C end it.
 """
 
 
@@ -94,7 +94,7 @@ def _remove_if_dead(path: str) -> None:
         try:
             probe.connect(path)
         except ConnectionRefusedError:
-            os.unlink(path)  # left by a killed process
+            os.unlink(path)  # a killed process has left it
         except BlockingIOError:
             pass  # a busy process listens there, and bind() fails
 
@@ -109,10 +109,10 @@ def hold(
     started: Callable[[], None],
     parent_gone: int | None = None,
 ) -> int:
-    """Reads keys, gives up rights, and signs until SIGTERM; at SIGHUP it reads the keys again. Returns the exit status.
+    """Reads keys, gives up rights, and signs until SIGTERM. At SIGHUP it reads the keys again. Returns the exit status.
 
-    passphrase: the file with that of encrypted keys. started: called when it listens. parent_gone: a descriptor that
-    becomes readable when this has to end. Raises ConfigurationError, OSError.
+    passphrase: a file with the passphrase of encrypted keys. started: called when it listens. parent_gone: a descriptor
+    that becomes readable when this must end. Raises ConfigurationError, OSError.
     """
     import gevent
     from gevent.event import Event

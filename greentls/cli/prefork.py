@@ -47,7 +47,7 @@ Work = Callable[["Parent"], int]
 
 @dataclass(frozen=True)
 class Parent:
-    """What a worker knows of its parent. gone: a descriptor that becomes readable when the parent has ended."""
+    """A worker's view of its parent. gone: a descriptor that becomes readable when the parent has ended."""
 
     pid: int
     gone: int

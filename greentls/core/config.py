@@ -73,7 +73,7 @@ class TrustAnchors:
     certificates: tuple[x509.Certificate, ...] = ()
 
     def feed(self, digest: hashlib._Hash) -> None:
-        """To a hash: files by what is in them, directories not at all."""
+        """Feeds the trust anchors to a hash: files by their content, directories not at all."""
         for path in self.files:
             with open(path, "rb") as file:
                 digest.update(hashlib.sha256(file.read()).digest())
@@ -153,7 +153,7 @@ class Config:
         callbacks.install(self, context, self.hooks, self.server_side, verify_mode)
 
     def _cipher_list(self) -> str:
-        """A key that can only sign serves no cipher suites whose key exchange has it decrypt."""
+        """Returns the ciphers. If a key can only sign, it leaves out those in which the server decrypts."""
         if not any(chain.signer for chain in self.certificates):
             return self.ciphers
         return f"{self.ciphers or 'DEFAULT'}:!kRSA:!kRSAPSK"
@@ -231,7 +231,7 @@ class Config:
 
     @property
     def ca_certificates(self) -> list[bytes]:
-        """DER of the trust anchors that have been loaded, from a directory those that were needed."""
+        """DER of the loaded trust anchors. Those of a directory are loaded when they are needed."""
         return contexts.ca_certificates(self.ssl_context)
 
     def _identity(self) -> bytes:
@@ -302,7 +302,7 @@ NOT_IN_SCOPE = {
 
 
 def _canonical(value: object) -> bytes:
-    """Bytes that are equal if the values mean the same, in any process."""
+    """Returns bytes that are equal for values of equal meaning, in any process."""
     if isinstance(value, int):  # an enum too, whose repr() is another one in each Python
         return b"%d" % value
     if isinstance(value, str | bytes | float | None):

@@ -27,7 +27,7 @@ __all__ = [
 
 
 class State(str, Enum):  # str: to hash one is C's work
-    """What may be done with a connection."""
+    """The states of a connection, which decide what may be done with it."""
 
     #: Nothing has been done. Settings may still change, and a session or early data be offered.
     FRESH = "fresh"
@@ -59,11 +59,11 @@ TRANSITIONS: dict[State, tuple[State, ...]] = {
 
 
 class IllegalTransition(RuntimeError):
-    """A connection was about to take a step that there is not: a mistake in greentls."""
+    """A step that is not in TRANSITIONS. This is a mistake in greentls."""
 
 
 class Unread(Enum):
-    """In the place of a server name: no hello has been read."""
+    """Stands for a server name as long as no hello has been read."""
 
     UNREAD = "unread"
 
@@ -77,11 +77,11 @@ Outcome = Literal["hit", "miss", "expired", "unsealable", "timeout", "error"]
 
 
 class SessionLookup(NamedTuple):
-    """What became of the lookup of one connection's session.
+    """The result of looking up one connection's session.
 
-    outcome: a "hit" was found; whether OpenSSL resumes it is another question (session-id context, version, cipher). A
-    "miss" was not. "expired" was found too late, by this machine's clock. "unsealable" does not open: sealed under a
-    secret that is not here, damaged or forged. "timeout" and "error": the store gave no answer.
+    outcome: "hit": it was found; whether OpenSSL resumes it depends on more (session-id context, version, cipher).
+    "miss": it was not found. "expired": it was found too late, by this machine's clock. "unsealable": it does not open,
+    because it was sealed with another secret, damaged or forged. "timeout", "error": the store gave no answer.
     """
 
     store: str
@@ -154,12 +154,12 @@ class States:
 
 
 class Handshake:
-    """What one handshake has found out. Written by the methods below, and by OpenSSL's callbacks.
+    """The record of one handshake. The methods below and OpenSSL's callbacks write it.
 
-    What was not found out is an attribute of the class, so that nothing is written for it.
+    Defaults are attributes of the class, so that a connection writes only what its handshake finds out.
     """
 
-    # What only the handshake needs.
+    # Needed only during the handshake.
     hello: bytes | None = None  # at a server, the client's first one, for as long as a second one may come
     offered_psks: bytes | None = None  # pre_shared_key of the TLS 1.3 hello that is worked on
     lookups: int = 0  # of sessions
@@ -167,7 +167,7 @@ class Handshake:
     kept: object = None  # memory that OpenSSL reads after a callback has returned
     answers: Answers | None = None  # what hooks have answered before OpenSSL was entered
 
-    # What it leaves behind.
+    # Kept after the handshake.
     server_name: str | Unread | None = UNREAD  # at a server, from the client's hello
     session_lookup: SessionLookup | None = None  # in a session store
     hook_seconds: dict[str, float] | None = None  # how long each hook took, by its name
@@ -178,38 +178,38 @@ class Handshake:
     vouched_until: float | None = None  # a client's: expiry of the OCSP response that confirmed the peer's certificate
 
     def forget(self) -> None:
-        """Data flow: what only the handshake needs is not kept."""
+        """Drops what only the handshake needs, when data begin to flow."""
         self.hello = self.offered_psks = self.kept = self.answers = None
 
     def looked_up(self, lookup: SessionLookup | None) -> None:
         self.session_lookup = lookup
 
     def resumes_until(self, chain_ends: float) -> None:
-        """The expiry of the chain that this connection's sessions belong to, seconds since the epoch."""
+        """Sets the expiry of the chain that this connection's sessions belong to, in seconds since the epoch."""
         self.chain_ends = chain_ends
 
     def keep_sessions_under(self, key: object) -> None:
-        """At a client: where a new_session hook keeps what it gets."""
+        """Sets, at a client, where a new_session hook keeps the sessions that it gets."""
         self.session_key = key
 
     def offer(self, session: Session, chain_ends: float) -> None:
-        """At a client: the session that it asks the server to resume."""
+        """Sets the session that a client asks the server to resume."""
         self.offered, self.chain_ends = session, chain_ends
 
     def vouch(self, until: float | None) -> None:
-        """At a client, in a full handshake: an OCSP response confirms the peer's certificate until then."""
+        """Notes, at a client in a full handshake, until when an OCSP response confirms the peer's certificate."""
         self.vouched_until = until
 
     def use_external_psk(self, used: bool) -> None:
-        """Whether a hook has given the key of an external pre-shared key."""
+        """Notes whether a hook has given the key of an external pre-shared key."""
         self.external_psk = used
 
     def took(self, hook: str, seconds: float) -> None:
-        """A hook did; one that is asked twice, after a HelloRetryRequest say, took the sum."""
+        """Adds the seconds that a hook took. A hook may be asked twice, for example after a HelloRetryRequest."""
         if self.hook_seconds is None:
             self.hook_seconds = {}
         self.hook_seconds[hook] = self.hook_seconds.get(hook, 0.0) + seconds
 
     def inherit(self, before: Handshake) -> None:
-        """From a connection in whose place this one comes before its handshake."""
+        """Takes over the record of a connection that this one replaces before its handshake."""
         self.hook_seconds = before.hook_seconds

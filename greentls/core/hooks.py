@@ -42,14 +42,14 @@ class HookConnection(Protocol):
 
     @property
     def session_id_context(self) -> bytes:
-        """A server's sessions are bound to this."""
+        """The value that a server's sessions are bound to."""
 
     @property
     def session_reused(self) -> bool: ...
 
     @property
     def vouched_until(self) -> float | None:
-        """Until when an OCSP response stands for the peer of this connection's sessions."""
+        """Expiry of the OCSP response that confirmed the peer's certificate for this connection's sessions."""
 
     @property
     def certificate_chain(self) -> CertificateChain | None:
@@ -60,7 +60,7 @@ class HookConnection(Protocol):
         """DER of the chain that was built for the peer's certificate."""
 
     def switch_config(self, config: Any) -> None:  # Any: Config knows the hooks, and not they it
-        """For the servername hook: goes on with another Config."""
+        """Switches to another Config. For the servername hook."""
 
 
 @dataclass(frozen=True, repr=False)  # no repr: that of a functools.partial shows the keys that it was given

@@ -1,4 +1,4 @@
-"""SSL: one connection, what is asked of it and what it tells."""
+"""SSL: the functions of one connection."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def shutdown(ssl: SSL) -> int:
 
 
 def pending(ssl: SSL) -> int:
-    """Plaintext bytes at hand."""
+    """Returns the number of plaintext bytes that can be read at once."""
     return int(lib.SSL_pending(ssl))
 
 
@@ -104,7 +104,7 @@ def session_reused(ssl: SSL) -> bool:
 
 
 def protocol_version(ssl: SSL) -> int:
-    """0x0304 for TLS 1.3: what was agreed on or, before that, the highest that is offered."""
+    """Returns the version that was agreed on or, before that, the highest one that is offered; 0x0304 for TLS 1.3."""
     return int(lib.SSL_version(ssl))
 
 
@@ -163,7 +163,7 @@ def received_shutdown(ssl: SSL) -> bool:
 
 
 def set_session_id_context(ssl: SSL, value: bytes) -> None:
-    """What new sessions are bound to; only sessions bound to the same may be resumed. At most 32 bytes."""
+    """Sets the value that new sessions are bound to, at most 32 bytes. Only sessions of the same value are resumed."""
     lib.SSL_set_session_id_context(ssl, value, len(value))
 
 
@@ -208,7 +208,7 @@ _DOTTED = re.compile(r"[0-9]{1,3}(\.[0-9]{1,3}){3}")
 
 
 def check_host(ssl: SSL, name: str, common_name: bool) -> None:
-    """The peer's certificate must be valid for this DNS name or IP address (X509_VERIFY_PARAM_set1_host(3)).
+    """Demands that the peer's certificate is valid for a DNS name or IP address (X509_VERIFY_PARAM_set1_host(3)).
 
     common_name: the subject of a certificate without alternative names may name it. Raises ConfigurationError.
     """
@@ -408,7 +408,7 @@ def switch_context(ssl: SSL, context: SSL_CTX) -> None:
 
 
 def set_session(ssl: SSL, session: SSL_SESSION) -> None:
-    """The session that a client offers for resumption. Raises ConfigurationError."""
+    """Sets the session that a client offers for resumption. Raises ConfigurationError."""
     if lib.SSL_set_session(ssl, session) != 1:
         raise ConfigurationError("session", errors.reason(), "offer one of the same settings")
 

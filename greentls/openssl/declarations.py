@@ -288,7 +288,7 @@ NUMBERS = {
 
 
 def _pointers(declarations: str) -> dict[str, str]:
-    """By name, the type of a pointer to each function."""
+    """Returns the type of a pointer to each function, by name."""
     found = re.findall(r"^(\w.*?)(\w+)\((.*?)\);$", declarations, re.MULTILINE | re.DOTALL)
     return {name: f"{returned}(*)({arguments})" for returned, name, arguments in found}
 

@@ -1,7 +1,7 @@
-"""What a server does before OpenSSL has seen a byte: it reads the ClientHello, if somebody needs it that early.
+"""Reads the ClientHello at a server before OpenSSL has seen a byte, if it is needed that early.
 
-That is a client_hello_callback, the strategy "prefetch", or a caller of read_client_hello(). OpenSSL gets the same
-bytes afterwards.
+It is needed by a client_hello_callback, the strategy "prefetch", and callers of read_client_hello(). OpenSSL gets the
+same bytes afterwards.
 """
 
 from __future__ import annotations

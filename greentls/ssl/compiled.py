@@ -1,14 +1,14 @@
-"""What an SSLContext is compiled to: a Config of the core, and the connections that it makes.
+"""Compiles an SSLContext to a Config of the core, and makes its connections.
 
-A Config is immutable, but callers set attributes of a used SSLContext every day, and the connections that exist must
-not notice. So a change leads to a new Config for the next connection. Configs are kept, and looked up in three steps:
+A Config is immutable, but programs set attributes of a used SSLContext every day, and existing connections must not
+notice. So a change leads to a new Config for the next connection. Configs are kept, and looked up in three steps:
 
 1. If nothing was set since the last time (SSLContext counts what is set), the Config is still the right one.
 2. Otherwise the settings are read. If they are equal to the last ones, hooks included, the Config still serves.
 3. Otherwise they are compiled, which takes about a millisecond.
 
-A source of certificates may answer with other certificates for each server name. Each set of certificates has a Config
-of its own, equal to the first one in everything else; those used last are kept.
+A source of certificates may answer with other certificates for each server name. Each set of certificates has its own
+Config, which is equal to the first one in everything else. The Configs used last are kept.
 """
 
 from __future__ import annotations
@@ -63,10 +63,10 @@ class Compiled:
 
 
 def compile(context: SSLContext, server_side: bool, certificates: tuple[CertificateChain, ...] | None = None) -> Config:
-    """The Config that these settings compile to. Calling it early finds their errors before the first connection does.
+    """Returns the Config for these settings. An early call finds errors before the first connection does.
 
-    server_side: for a server's connections, or for a client's. certificates: in the place of those that were loaded.
-    Raises ConfigurationError, UnsupportedOpenSSL.
+    server_side: whether the connections are a server's. certificates: replace those that were loaded. Raises
+    ConfigurationError, UnsupportedOpenSSL.
     """
     compiled = context._compiled.get(server_side)
     changes = context._changes, context.client_sessions  # the latter may be the class's
@@ -107,7 +107,7 @@ def make_connection(
     owner: object,
     early_data: bool = False,
 ) -> Connection:
-    """A Connection of these settings.
+    """Makes a Connection with these settings.
 
     server_hostname, session: a client's. owner: the object that callbacks are called with; it is not kept alive.
     early_data: whether the owner can take early data, which SSLContext.max_early_data may allow. Raises ValueError,
@@ -145,7 +145,7 @@ def make_connection(
 
 
 def read_settings(context: SSLContext, server_side: bool) -> Settings:
-    """The arguments of the Config that the context stands for now. Raises ConfigurationError."""
+    """Returns the arguments of the Config for the context's present settings. Raises ConfigurationError."""
     mode = VERIFY_NONE
     if context.verify_mode != _stdlib_ssl.CERT_NONE:
         mode = VERIFY_PEER

@@ -1,4 +1,4 @@
-"""The standard library's ssl errors, made from ours. Callers catch those, match their texts, and look at library and
+"""Makes the standard library's ssl errors from ours. Programs catch those, match their texts, and look at library and
 reason, which are None for an error that does not come from OpenSSL."""
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def ssl_error(text: str, library: str | None = None, reason: str | None = None) 
 
 
 def configuration_error(error: ConfigurationError, reason: str) -> _stdlib_ssl.SSLError:
-    """As the standard library words a refused setting, followed by what was refused and why.
+    """Words a refused setting as the standard library does, and adds what was refused and why.
 
     reason: OpenSSL's name of it, "PEM_LIB" for example.
     """
@@ -66,7 +66,7 @@ def configuration_error(error: ConfigurationError, reason: str) -> _stdlib_ssl.S
 
 
 def want_read() -> _stdlib_ssl.SSLError:
-    """Says that more ciphertext is needed."""
+    """Makes the error that says that more ciphertext is needed."""
     text = "The operation did not complete (read)"
     return _made(_stdlib_ssl.SSLWantReadError, _stdlib_ssl.SSL_ERROR_WANT_READ, text)
 

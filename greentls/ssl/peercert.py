@@ -1,4 +1,4 @@
-"""From a certificate to the dict of ssl.SSLSocket.getpeercert(), key by key as CPython's _ssl.c makes it."""
+"""Makes the dict of ssl.SSLSocket.getpeercert() from a certificate, key by key as CPython's _ssl.c does."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PeerCertificate = dict[str, Any]  # Any: the standard library's values are strin
 
 
 def peer_certificate(der: bytes) -> PeerCertificate:
-    """The certificate's dict. Raises ValueError if it cannot be read."""
+    """Returns the certificate's dict. Raises ValueError if it cannot be read."""
     certificate = read_certificate(der)
     serial = f"{abs(certificate.serial_number):X}"
     result: PeerCertificate = {
@@ -55,7 +55,7 @@ _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct",
 
 
 def _time(moment: datetime) -> str:
-    """As ASN1_TIME_print(3), in English whatever the locale."""
+    """Formats a time like ASN1_TIME_print(3), in English for every locale."""
     return f"{_MONTHS[moment.month - 1]} {moment.day:2} {moment:%H:%M:%S} {moment.year} GMT"
 
 
@@ -65,7 +65,7 @@ def _name(name: x509.Name) -> tuple[tuple[tuple[str, str], ...], ...]:
 
 @functools.lru_cache(1024)  # bounded: peers choose them
 def _long_name(oid: str) -> str:
-    """OpenSSL's name of an object, the digits if it has none."""
+    """Returns OpenSSL's name of an object, or the digits if it has none."""
     try:
         return _stdlib_ssl._ASN1Object(oid).longname
     except ValueError:

@@ -1,9 +1,9 @@
-"""How a class of ours takes the place of one of the standard library's.
+"""Helps classes of ours to replace classes of the standard library's.
 
-- Programs keep sockets and contexts that they made before monkey.patch(), and ask isinstance() later: Replacement.
-- The base class of SSLContext is the standard library's. A newer Python gives it setters that nothing here reads. If
-  they were inherited, a setting could be made and silently not obeyed: hide_unknown().
-- The setters of that base class call themselves without end once ssl.SSLContext is another class: through_c().
+- Replacement: programs keep sockets and contexts that they made before monkey.patch(), and call isinstance() later.
+- hide_unknown(): the base class of SSLContext is the standard library's, and a newer Python gives it setters that
+  nothing here reads. If they were inherited, a setting could be made and silently not be obeyed.
+- through_c(): the setters of that base class recurse endlessly once ssl.SSLContext is another class.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Replacement(type):
 
 
 class Absent:
-    """An attribute of the base class that the class does not have: it can be neither read nor set."""
+    """An attribute of the base class that the class does not have. It can be neither read nor set."""
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.message = f"{owner.__name__} has no {name}: it is of a newer ssl than greentls knows"
@@ -54,7 +54,7 @@ class Absent:
 
 
 def hide_unknown(cls: type, base: type, inherited: Collection[str]) -> None:
-    """Makes absent what base has in public, unless cls defines it or inherited lists it."""
+    """Makes each public attribute of base Absent in cls, unless cls defines it or inherited lists it."""
     own = {name for each in cls.__mro__ if not issubclass(base, each) for name in vars(each)}
     for name in dir(base):
         if not name.startswith("_") and name not in own and name not in inherited:
@@ -64,7 +64,7 @@ def hide_unknown(cls: type, base: type, inherited: Collection[str]) -> None:
 
 
 def with_globals(function: types.FunctionType, names: dict[str, object]) -> types.FunctionType:
-    """The function, reading its names from here instead of its module."""
+    """Returns a copy of the function that reads its global names from here."""
     made = types.FunctionType(function.__code__, names, function.__name__, function.__defaults__, function.__closure__)
     made.__kwdefaults__, made.__doc__, made.__qualname__ = (
         function.__kwdefaults__,

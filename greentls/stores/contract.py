@@ -88,7 +88,7 @@ class SharedValues(Protocol):
 
 
 class Store(SessionStore, SharedValues, Protocol):
-    """What open_store() returns: it keeps sessions and shared values."""
+    """The result of open_store(): a store of sessions and shared values."""
 
 
 def check_value(name: str, lifetime: float) -> None:

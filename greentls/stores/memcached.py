@@ -306,10 +306,11 @@ class _Client(Client):  # type: ignore[misc]
     """pymemcache's Client, with many sets and deletes for one wait, and limits for what memcached answers."""
 
     def check_key(self, key: bytes, key_prefix: bytes) -> bytes:
-        return key  # that of a session is hexadecimal, that of a value has been checked
+        return key  # keys of sessions are hexadecimal, and those of values were checked
 
     def get(self, key: bytes) -> bytes | None:
-        """pymemcache's get() reads line by line: that took three times the Python of this, and of all a lookup's most.
+        """Replaces pymemcache's get(), which reads line by line: that took three times as much Python, the largest part
+        of a lookup.
 
         An answer is b"END", or b"VALUE key flags size", the value, and b"END". Our flags are 0.
         """
@@ -353,7 +354,8 @@ class _Client(Client):  # type: ignore[misc]
         super()._raise_errors(line[:MAX_LINE], name)
 
     def write(self, commands: list[bytes]) -> list[Exception | None]:
-        """What went wrong with each command. Raises if an answer does not tell which command it belongs to."""
+        """Sends commands. Returns what went wrong with each. Raises if an answer does not tell which command it is
+        for."""
         self.sock.sendall(b"".join(commands))
         answers, most = b"", MAX_LINE * len(commands)
         while answers.count(b"\r\n") < len(commands):
@@ -368,8 +370,8 @@ class _Client(Client):  # type: ignore[misc]
 
 
 def _too_long() -> OSError:
-    """Not a ConnectionError, after which the node would be asked once more."""
-    return OSError(errno.EMSGSIZE, "memcached answers with more than it can have been told to keep")
+    """Makes an error that is no ConnectionError: after that the node would be asked again."""
+    return OSError(errno.EMSGSIZE, "memcached answers with more than it was ever given to keep")
 
 
 class _Wire:

@@ -7,9 +7,9 @@ A sealed session is
     12 octets nonce, random
     n octets  AES-256-GCM ciphertext, and its tag of 16 octets
 
-Every session id has an AES key of its own, HMAC-SHA256(the secret's root key, session id). So the limit of 2^32
-messages for one key with random nonces (NIST SP 800-38D 8.3) does not limit the fleet. The associated data are the
-context's name and the session id: a blob that is moved to another id, or to another context, does not open.
+Every session id has its own AES key, HMAC-SHA256(the secret's root key, session id). So the limit of 2^32 messages for
+one key with random nonces (NIST SP 800-38D 8.3) does not limit the fleet. The associated data are the context's name
+and the session id, so a blob that is moved to another id, or to another context, does not open.
 
 A shared value is sealed in the same way, with its name in place of the id and another root key. So a session does not
 open as a value, nor a value as a session.
@@ -47,14 +47,14 @@ _BEGIN, _SEALED = 1 + _KEY_ID, 1 + _KEY_ID + _NONCE  # where the nonce, and wher
 
 
 def secret_problem(secret: bytes) -> str:
-    """What is wrong with a secret; empty if nothing is."""
+    """Returns what is wrong with a secret; empty if nothing is."""
     if len(secret) < MIN_SECRET:
         return f"{len(secret)} bytes"
     return f"{len(secret)} bytes that are nearly all the same" if repeats(secret) else ""
 
 
 class SealedStore:
-    """Another store, whose sessions and shared values it seals.
+    """Seals the sessions and shared values of another store.
 
     secrets: 32 bytes or more each. The first one seals; all of them open. To rotate them, add the new one as the second
     everywhere, then make it the first everywhere, then remove the old one. context: what is sealed in one context does

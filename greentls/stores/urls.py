@@ -16,17 +16,18 @@ Number = TypeVar("Number", int, float)
 
 
 def open_store(url: str) -> Store:
-    """A session store.
+    """Returns a session store. It connects at its first use.
 
     ``memory://?entries=20480&bytes=33554432``
-        of this process.
+        keeps the sessions in this process.
     ``memcached://host:11211,host2:11211?secret_file=/etc/fleet.key``
-        shared by all servers that name the same nodes and secrets. secret_file: 32 random bytes or more, not text that
-        somebody thought of, in a file that others can neither read nor write; several, the newest first, to rotate
-        them. context=NAME keeps apart what shares a memcached. connect_timeout, timeout: seconds. pool: connections to
-        a node. insecure=1 in place of a secret: sessions go out in clear: see greentls.stores for what that gives away.
+        is shared by all servers that name the same nodes and secrets. secret_file: a file with 32 random bytes or more,
+        not text that somebody thought of, which others can neither read nor write. To rotate secrets, give several
+        files, the newest first. context=NAME separates users of one memcached. connect_timeout, timeout: seconds. pool:
+        connections to a node. insecure=1 instead of a secret sends sessions out in clear; greentls.stores says what
+        that gives away.
 
-    Connects to nothing yet. Raises ConfigurationError that names the part of the URL.
+    Raises ConfigurationError, which names the part of the URL.
     """
     scheme, separator, rest = url.partition("://")
     if scheme not in _OPENERS or not separator:
@@ -40,12 +41,12 @@ def open_store(url: str) -> Store:
 
 
 def _shown(url: str) -> str:
-    """The part of a URL that may be logged: a password may be before an @, or in the query."""
+    """Returns the part of a URL that may be logged: there may be a password before an @, or in the query."""
     return f"{url[: url.find(':') + 1]}..." if "@" in url else url.partition("?")[0]
 
 
 class _Options:
-    """The query of a URL. Every option is taken once; finish() refuses what is left."""
+    """The query of a URL. Every option is taken once; finish() refuses the rest."""
 
     def __init__(self, url: str, query: str) -> None:
         self.subject = f"session store {_shown(url)!r}"
