@@ -332,7 +332,7 @@ def test_a_certificate_without_its_issuer_and_one_without_a_responder(doctor, au
     assert "nothing to staple" in doctor("--certificate", authority.issue(url=None).cert_file)["ok"][-1]
     alone.write_text("text")
     [line] = doctor("--certificate", alone)["problem"]
-    assert line == f"{alone}: not a PEM certificate; give the server's chain, as fullchain.pem"
+    assert line == f"{alone}: not a PEM certificate; give the server's chain, such as fullchain.pem"
     [line] = doctor("--certificate", tmp_path / "none")["problem"]
     assert line.endswith("none: No such file or directory; give a file that can be read")
 
