@@ -37,6 +37,7 @@ from gevent.socket import wait as wait_on
 
 from greentls.core.connection import Connection
 from greentls.errors import ConcurrentUseError, TLSError, UnexpectedEOF, WouldBlock
+from greentls.hub import heap
 from greentls.openssl import bios
 from greentls.openssl.library import pointer
 from greentls.openssl.pump import CLOSED, DONE, ENDED, SPENT, UNSENT, WANT_READ, WANT_WRITE
@@ -464,6 +465,7 @@ class TLSStream:
         if received != before or not self.connection.release():
             return False
         self._idle = None
+        heap.connection_rests()
         return True
 
     def late(self, what: str) -> TimeoutError:
