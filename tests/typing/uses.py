@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ import greentls
 import greentls.events
 import greentls.monkey
 import greentls.ssl
-from greentls import keys
+from greentls import aio, keys
 from greentls.certificates import Callback, CertificateChain, CertificateSource, Directory
 from greentls.core.config import Config
 from greentls.core.connection import Connection
@@ -155,6 +156,37 @@ def signing_keys(context: greentls.SSLContext, public_key: PublicKeyTypes) -> No
         return keys.digest(data, algorithm)
 
     context.load_cert_chain("cert.pem", keys.Callback(public_key, sign))
+    context.load_cert_chain("cert.pem", keys.Agent("/run/keys.sock"))
+    context.certificates = Directory("/etc/certificates", keys=keys.PKCS11("pkcs11:token=a?module-path=/lib/p11.so"))
+
+
+async def on_server_name_later(
+    sock: aio.SSLObject, server_name: str | None, context: greentls.SSLContext
+) -> int | None:
+    await asyncio.sleep(0)
+    assert_type(sock.server_name, str | None)
+    return None
+
+
+async def on_staple_later(sock: aio.SSLObject) -> bytes | None:
+    return None
+
+
+async def under_asyncio(context: greentls.SSLContext, client: greentls.SSLContext) -> bytes:
+    context.sni_callback = on_server_name_later
+    context.ocsp_callback = on_staple_later
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(await reader.read(100))
+
+    async with await aio.start_server(serve, "127.0.0.1", 0, ssl=context) as server:
+        assert_type(server, aio.Server)
+        host, port = server.sockets[0].getsockname()
+        transport, _ = await aio.create_connection(asyncio.Protocol, host, port, ssl=client)
+        assert_type(transport, aio.TLSTransport)
+        reader, writer = await aio.open_connection(host, port, ssl=client, server_hostname="localhost")
+        writer.write(b"hello")
+        return await reader.readexactly(5)
 
 
 def on_event(event: dict[str, Any]) -> None:
