@@ -35,12 +35,21 @@ class Session:
         The writer of the bytes knows the secret in them, and chose the certificate in them: take them only from a store
         that nobody else can write to.
         """
-        return cls(_parsed(data), vouched_until)
+        pointer = sessions.from_bytes(data)
+        if pointer is None:
+            raise _no_session(len(data))
+        return cls(pointer, vouched_until)
 
     @classmethod
-    def for_one_handshake(cls, data: bytes) -> Session:
-        """from_bytes(), but cheaper: for a hook that gives it to OpenSSL and forgets it. No finalizer may use it."""
-        return cls(_parsed(data, brief=True))
+    def for_one_handshake(cls, blob: bytes, start: int) -> Session:
+        """from_bytes() of the bytes from start on, but cheaper: for a hook that gives it to OpenSSL and forgets it. No
+        finalizer may use it."""
+        parsed = facts.parse(blob, start)
+        if parsed is None:
+            raise _no_session(len(blob) - start)
+        session = cls(parsed[0])
+        session._id = parsed[1]
+        return session
 
     def copy(self) -> Session:
         """The same session, to keep: it has a reference of its own to what OpenSSL holds."""
@@ -147,8 +156,5 @@ class Session:
         return sessions.resumable(self.pointer)
 
 
-def _parsed(data: bytes, brief: bool = False) -> SSL_SESSION:
-    pointer = sessions.from_bytes(data, brief)
-    if pointer is None:
-        raise ConfigurationError("session", f"these {len(data)} bytes are not an SSL_SESSION")
-    return pointer
+def _no_session(length: int) -> ConfigurationError:
+    return ConfigurationError("session", f"these {length} bytes are not an SSL_SESSION")

@@ -37,7 +37,7 @@
 #define MSG_MORE 0
 #endif
 
-#define CONTRACT 7 /* pump.py has the same number, or does not use this file */
+#define CONTRACT 8 /* pump.py has the same number, or does not use this file */
 
 /* What a verb answers besides a length: pump.py explains them. */
 enum { DONE = 1, WANT_READ = 0, CLOSED = -1, WANT_WRITE = -2, ENDED = -3, SPENT = -4, UNSENT = -5 };
@@ -1380,6 +1380,8 @@ static struct {
     long (*SSL_SESSION_get_time)(const void *);
     long (*SSL_SESSION_get_timeout)(const void *);
     int (*i2d_SSL_SESSION)(const void *, unsigned char **);
+    void *(*d2i_SSL_SESSION)(void **, const unsigned char **, long);
+    void (*SSL_SESSION_free)(void *);
     void (*CRYPTO_free)(void *, const char *, int);
 } tell;
 enum { TELLERS = sizeof(tell) / sizeof(tell.CRYPTO_free) };
@@ -1435,6 +1437,39 @@ record(PyObject *Py_UNUSED(module), PyObject *address)
     return all;
 }
 
+/* (bytes, where the DER begins in them): the address of a new SSL_SESSION, and its id; None if it is none. */
+static PyObject *
+parse(PyObject *Py_UNUSED(module), PyObject *arguments)
+{
+    const unsigned char *start;
+    const char *blob, *id;
+    Py_ssize_t length, skipped;
+    unsigned int id_length;
+    PyObject *all;
+    void *session;
+    if (!PyArg_ParseTuple(arguments, "y#n", &blob, &length, &skipped)) {
+        return NULL;
+    }
+    if (skipped < 0 || tell.CRYPTO_free == NULL) {
+        return PyErr_Format(PyExc_ValueError, "a session in bytes, after bind_facts()");
+    }
+    if (skipped >= length) {
+        Py_RETURN_NONE;
+    }
+    start = (const unsigned char *)blob + skipped;
+    session = tell.d2i_SSL_SESSION(NULL, &start, (long)(length - skipped));
+    if (session == NULL) {
+        call.ERR_clear_error();
+        Py_RETURN_NONE;
+    }
+    id = tell.SSL_SESSION_get_id(session, &id_length);
+    all = Py_BuildValue("Ny#", PyLong_FromVoidPtr(session), id, (Py_ssize_t)id_length);
+    if (all == NULL) {
+        tell.SSL_SESSION_free(session);
+    }
+    return all;
+}
+
 static PyObject *
 bind_facts(PyObject *Py_UNUSED(module), PyObject *addresses)
 {
@@ -1456,6 +1491,7 @@ static PyMethodDef functions[] = {
     {"bind", bind_functions, METH_VARARGS, NULL},
     {"bind_facts", bind_facts, METH_O, NULL},
     {"hello", hello, METH_O, NULL},
+    {"parse", parse, METH_VARARGS, NULL},
     {"record", record, METH_O, NULL},
     {"current_thread", current_thread, METH_NOARGS, NULL},
     {"ask", FAST(ask), NULL},

@@ -1,6 +1,6 @@
-"""What OpenSSL tells of a ClientHello and of a new session: all that a server's callbacks need of it, in one call.
+"""What OpenSSL tells of a ClientHello and of a session: all that a server's callbacks need of it, in one call.
 
-Compiled where the pump is (_pump.c). In Python each of the two is a dozen calls through cffi, some 4 microseconds.
+Compiled where the pump is (_pump.c). In Python each is up to a dozen calls through cffi, some 4 microseconds.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from types import ModuleType
 
 from greentls.errors import UnsupportedOpenSSL
 from greentls.openssl import client_hello, pump, sessions
-from greentls.openssl.library import SSL_SESSION, address, ffi
+from greentls.openssl.library import SSL_SESSION, address, ffi, lib
 
-__all__ = ["hello", "record"]
+__all__ = ["hello", "parse", "record"]
 
 _SERVER_NAME = 0  # ExtensionType
 
@@ -22,7 +22,7 @@ Record = tuple[bytes, bytes, int, bytes]
 FUNCTIONS = (
     "SSL_client_hello_get0_ext", "SSL_client_hello_get0_ciphers", "SSL_client_hello_get0_session_id",
     "SSL_SESSION_get_id", "SSL_SESSION_get0_id_context", "SSL_SESSION_get_time", "SSL_SESSION_get_timeout",
-    "i2d_SSL_SESSION", "CRYPTO_free",
+    "i2d_SSL_SESSION", "d2i_SSL_SESSION", "SSL_SESSION_free", "CRYPTO_free",
 )  # fmt: skip  # in the order of _pump.c
 
 
@@ -39,6 +39,17 @@ def record(session: SSL_SESSION) -> Record:
     twin = _twin()
     told: Record = twin.record(int(_at(session))) if twin else _record(session)
     return told
+
+
+def parse(blob: bytes, start: int) -> tuple[SSL_SESSION, bytes] | None:
+    """(the session whose DER begins at start, its id), None if there is none. It is owned, but no finalizer may use it
+    (greentls.openssl.lifetimes)."""
+    twin = _twin()
+    if twin is None:
+        session = sessions.from_bytes(blob[start:], brief=True)
+        return None if session is None else (session, sessions.session_id(session))
+    told: tuple[int, bytes] | None = twin.parse(blob, start)
+    return None if told is None else (ffi.gc(_session_at(told[0]), lib.SSL_SESSION_free), told[1])
 
 
 def _hello(asker: pump.PlainPump) -> Hello:
@@ -62,3 +73,4 @@ def _twin() -> ModuleType | None:
 
 
 _at = partial(ffi.cast, ffi.typeof("uintptr_t"))
+_session_at = partial(ffi.cast, ffi.typeof("SSL_SESSION *"))

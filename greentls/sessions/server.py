@@ -14,7 +14,7 @@ from typing import cast
 from greentls.core.hooks import HookConnection, Hooks
 from greentls.core.session import Session
 from greentls.errors import ConfigurationError
-from greentls.sessions.stored import NOTHING, Kept, StoredSessions, unpack
+from greentls.sessions.stored import CHAIN_ENDS, NOTHING, Kept, StoredSessions
 from greentls.stores import SessionStore
 
 __all__ = ["SessionCache"]
@@ -59,11 +59,10 @@ class SessionCache(StoredSessions):
         blob = self.store.get(key) if waiting is NOTHING else cast("bytes | None", waiting)
         if blob is None:
             return None
-        chain_ends, session = unpack(blob)
-        found = Session.for_one_handshake(session)
+        found = Session.for_one_handshake(blob, CHAIN_ENDS)
         if found.id != session_id:
             raise ConfigurationError("session", "the store answered with another one's")
-        return chain_ends, found
+        return int.from_bytes(blob[:CHAIN_ENDS], "big"), found
 
 
 def _key(session_id: bytes, id_context: bytes) -> bytes:

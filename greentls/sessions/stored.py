@@ -46,6 +46,8 @@ MAX_QUEUED = 1_250
 # Changes in one call of a BatchStore: some 200 KiB, which it answers well within the timeout.
 MAX_BATCH = 100
 
+CHAIN_ENDS = 8  # bytes before those of a session
+
 NOTHING = object()
 
 Kept = tuple[float, Session]  # chain_ends: when its chain of resumptions ends, seconds since the epoch; the session
@@ -112,7 +114,7 @@ class StoredSessions:
     def write(self, key: bytes, chain_ends: float, session: bytes | None) -> None:
         """Puts a session's bytes under a key, or removes what is there if it is None. Does not wait, and keeps the
         order."""
-        blob = None if session is None else int(chain_ends).to_bytes(8, "big") + session
+        blob = None if session is None else int(chain_ends).to_bytes(CHAIN_ENDS, "big") + session
         if self._at_once:
             if self._noted:
                 self._remove_noted()
@@ -228,7 +230,7 @@ def _write(store: SessionStore, key: bytes, blob: bytes | None, lifetime: float)
 
 def unpack(blob: bytes) -> tuple[float, bytes]:
     """(chain_ends, the session's bytes) of what is in a store. Raises TypeError if they are no bytes."""
-    return int.from_bytes(blob[:8], "big"), blob[8:]
+    return int.from_bytes(blob[:CHAIN_ENDS], "big"), blob[CHAIN_ENDS:]
 
 
 class _Writers:

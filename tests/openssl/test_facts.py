@@ -8,7 +8,7 @@ from greentls.core import session as core_session
 from greentls.core.connection import Connection
 from greentls.core.hooks import Hooks
 from greentls.errors import UnsupportedOpenSSL
-from greentls.openssl import facts, pump
+from greentls.openssl import errors, facts, pump, sessions
 from tests.support.pairs import VERSIONS, both_versions, client_context, handshake, server_context
 
 
@@ -48,6 +48,32 @@ def test_a_hello_and_a_session(pki, version, name, monkeypatch):
         assert len(session_id) == len(id_context) == 32
 
 
+@pytest.fixture(params=["as it is", "in Python"])
+def parse(request, monkeypatch):
+    if request.param == "in Python":
+        monkeypatch.setattr(facts, "_twin", lambda: None)
+    return facts.parse
+
+
+@both_versions
+def test_a_session_from_bytes(pki, version, parse):
+    records = []
+    hooks = Hooks(get_session=lambda *_: None, new_session=lambda _, session: records.append(session.record()))
+    contexts = client_context(pki, version), server_context(pki, version, hooks=hooks)
+    handshake(Connection(contexts[0], verify_hostname=False), Connection(contexts[1]))
+    for session_id, _, _, der in records:
+        for blob, start in ((der, 0), (b"8 octets" + der, 8)):
+            session, parsed_id = parse(blob, start)
+            assert parsed_id == session_id
+            assert sessions.to_bytes(session) == der
+
+
+@pytest.mark.parametrize("blob", [b"", b"8 octets", b"8 octets" + bytes(100), b"8 octets\x30\x03\x02\x01\x01"])
+def test_bytes_that_are_no_session(parse, blob):
+    assert parse(blob, 8) is None
+    assert errors.peek() == 0, "nor is an error left behind"
+
+
 def test_a_function_that_is_hidden_leaves_it_to_python(monkeypatch):
     def hidden(name):
         raise UnsupportedOpenSSL(name, "hidden", "here", "none")
@@ -68,5 +94,9 @@ def test_the_compiled_ones_take_nothing_else():
         pump.twin.record(0)
     with pytest.raises(TypeError):
         pump.twin.record(b"")
+    with pytest.raises(ValueError):
+        pump.twin.parse(b"", -1)
+    with pytest.raises(TypeError):
+        pump.twin.parse(None, 0)
     with pytest.raises(ValueError, match="addresses"):
         pump.twin.bind_facts((1,))
