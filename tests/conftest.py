@@ -44,7 +44,8 @@ MARKED = {
         *("memcached", "memcacheds", "softhsm"),
     },
     "long": {
-        *("adversary", "benchmarks", "cli", "cpython", "soak", "test_monkey.py", "wire/test_fuzz.py"),
+        *("adversary", "benchmarks", "cli", "cpython", "soak", "test_monkey.py", "test_monkey_select.py"),
+        *("core/test_malice.py", "wire/test_fuzz.py"),
         *("ssl/test_collector.py", "ssl/hooks/test_every_hook.py", "ssl/test_oracle.py"),
         *("aio/test_cpython.py", "keys/test_agent.py", "openssl/test_library.py"),
     },
