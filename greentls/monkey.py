@@ -209,9 +209,7 @@ def main(arguments: list[str]) -> int:
         allow_abbrev=False,
     )
     parser.add_argument(
-        "--client-sessions",
-        action="store_true",
-        help="let its TLS clients resume (SSLContext.client_sessions)",
+        "--client-sessions", action="store_true", help="let its TLS clients resume (SSLContext.client_sessions)"
     )
     parser.add_argument("-m", dest="module", action="store_true", help="run a module, as python -m does")
     parser.add_argument("program", metavar="SCRIPT", help="a Python file, or with -m a module")

@@ -1,11 +1,11 @@
 """The C callbacks: OpenSSL's questions to a connection's hooks.
 
-Each is one function that copies what OpenSSL gives it, asks the hook, and writes the answer to where OpenSSL wants it.
-A decorator makes a C function pointer of it, with the bridge's guard around it: the function gets its connection, and
-whatever it raises becomes the callback's fatal value (greentls.core.bridge).
+Each callback is one function that copies its inputs from OpenSSL, asks the hook, and writes the answer to where OpenSSL
+wants it. A decorator makes a C function pointer of the function, with the bridge's guard around it. The function gets
+its connection, and whatever it raises becomes the callback's fatal value (greentls.core.bridge).
 
-cffi frees a callback together with the Python object that made it, while an SSL_CTX may still call it. So there is one
-callback of each kind in the process, which lives as long as this module, and it finds its operation by SSL*.
+cffi frees a callback together with the Python object that made it, but an SSL_CTX may still call it. So the process has
+one callback of each kind, which lives as long as this module and finds its operation by SSL*.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ if TYPE_CHECKING:
 # hello would cost 1,600 lookups. Clients offer one, rarely two (a ticket and the one before it).
 MAX_SESSION_LOOKUPS = 2
 
-# The same for external pre-shared keys, where OpenSSL asks for every identity that is short enough. A client has one or
-# two, and asks twice after a HelloRetryRequest.
+# The same limit for external pre-shared keys: OpenSSL asks for every identity that is short enough. A client has one or
+# two, and OpenSSL asks twice after a HelloRetryRequest.
 MAX_PSK_LOOKUPS = 4
 
-# Post-handshake messages and answers to them (KeyUpdates, NewSessionTickets, renegotiation under TLS 1.2) in a row,
-# without application data between. A KeyUpdate of 27 bytes costs us 8 microseconds and an answer of 27 bytes, and
-# SSL_read() goes on for as long as they come. OpenSSL itself counts empty records (32) and warnings (4) only. BoringSSL
+# Consecutive post-handshake messages and answers to them (KeyUpdates, NewSessionTickets, renegotiation under TLS 1.2)
+# without application data between them. A KeyUpdate of 27 bytes costs us 8 microseconds and an answer of 27 bytes, and
+# SSL_read() continues as long as they come. OpenSSL itself counts only empty records (32) and warnings (4). BoringSSL
 # allows 32 KeyUpdates, which are 64 with their answers; rustls allows 32 messages.
 MAX_MESSAGES_WITHOUT_DATA = 64
 
@@ -69,7 +69,7 @@ _TICKET_IV = 16  # bytes, EVP_MAX_IV_LENGTH: what AES-CBC has
 
 
 def _callback(fatal: object = None) -> Callable[[Callable[..., object]], Callback]:
-    """Decorator: a C function pointer. fatal: what C gets where the function's result cannot be converted."""
+    """Decorator that makes a C function pointer. fatal: returned to C if the function's result cannot be converted."""
     return library.callback(fatal, second_net)
 
 
@@ -146,7 +146,7 @@ def _short_name(extension: bytes) -> str | Unread:
 
 @_callback(_ALERT_FATAL)
 def _on_servername(ssl: SSL, alert: Pointer, _: Pointer) -> int:
-    """Acknowledges the name for which the hook has been asked; else this is a tripwire."""
+    """Acknowledges the name for which the hook was asked. Refuses if it was not asked, so this is also a tripwire."""
     operation = occupant(ssl)
     if operation is not None and operation.failure is None and (name := operation.handshake.server_name) is not UNREAD:
         return _NOACK if name is None or _resumes(operation) else _OK
@@ -162,21 +162,14 @@ def _servername(connection: Asker) -> int:
 
 
 def _resumes(operation: Operation) -> bool:
-    """A resumption does not acknowledge the name: RFC 6066 3 says so, and RFC 8446, which moves the acknowledgement to
-    EncryptedExtensions, does not change it. OpenSSL complies under TLS 1.2 only. To OpenSSL an external pre-shared key
-    is a session, too; here it is not."""
+    """Whether this is a resumption, which does not acknowledge the name. RFC 6066 3 says so, and RFC 8446, which moves
+    the acknowledgement to EncryptedExtensions, does not change it. OpenSSL complies only under TLS 1.2. To OpenSSL an
+    external pre-shared key is a session, too; here it is not."""
     return connections.session_reused(operation.ssl) and not operation.handshake.external_psk
 
 
 @_hook(_ALERT_FATAL)
-def _on_alpn(
-    connection: Asker,
-    out: Pointer,
-    out_length: Pointer,
-    offered: Pointer,
-    length: int,
-    _: Pointer,
-) -> int:
+def _on_alpn(connection: Asker, out: Pointer, out_length: Pointer, offered: Pointer, length: int, _: Pointer) -> int:
     hook = connection.hooks.alpn
     if hook is None:
         return _NOACK
@@ -208,7 +201,7 @@ def _on_get_session(connection: Asker, start: Pointer, length: int, copy: Pointe
     if session is None or session.id != session_id:  # OpenSSL before 4.0 would be fatal about a wrong one
         return ffi.NULL
     handshake.kept = session
-    copy[0] = 1  # OpenSSL takes a reference of its own
+    copy[0] = 1  # OpenSSL takes its own reference
     return session.pointer
 
 
@@ -220,7 +213,7 @@ def _on_new_session(connection: Asker, session: SSL_SESSION) -> int:
         try:
             hook(connection, lent)
         finally:
-            del lent.pointer  # whoever kept it gets an AttributeError, and no freed memory
+            del lent.pointer  # if the hook has kept it, its use is an AttributeError, and not of freed memory
     return 0  # OpenSSL keeps its reference
 
 
@@ -232,14 +225,7 @@ def _on_remove_session(context: SSL_CTX, session: SSL_SESSION) -> None:
 
 
 @_hook(-1)
-def _on_ticket_key(
-    connection: Asker,
-    name: Pointer,
-    iv: Pointer,
-    cipher: Pointer,
-    mac: Pointer,
-    seal: int,
-) -> int:
+def _on_ticket_key(connection: Asker, name: Pointer, iv: Pointer, cipher: Pointer, mac: Pointer, seal: int) -> int:
     hook = connection.session_hooks.ticket_key
     asked = None if seal else bytes(ffi.buffer(name, contexts.TICKET_KEY_NAME))
     answer = hook(connection, asked) if hook else None
@@ -256,7 +242,7 @@ def _on_ticket_key(
 
 @_hook(0)
 def _on_early_data(connection: Asker, _: Pointer) -> int:
-    hook = connection.session_hooks.early_data  # SSL_new() has copied the callback, as it has max_early_data
+    hook = connection.session_hooks.early_data  # SSL_new() has copied the callback and max_early_data
     if hook is None or connections.verify_mode(connection.ssl):  # the Config that a name has chosen may verify
         return 0
     if not ssl_sessions.max_early_data(lib.SSL_get_session(connection.ssl)):
@@ -286,7 +272,7 @@ def _on_ocsp_at_a_server(connection: Asker, _: Pointer) -> int:
     return _OK
 
 
-@_hook(0)  # which makes the alert bad_certificate_status_response
+@_hook(0)  # this makes the alert bad_certificate_status_response
 def _on_ocsp_at_a_client(connection: Asker, _: Pointer) -> int:
     hook = connection.hooks.ocsp
     if hook and not connections.session_reused(connection.ssl):  # where OpenSSL asks under TLS 1.3, too: no staple
@@ -296,8 +282,8 @@ def _on_ocsp_at_a_client(connection: Asker, _: Pointer) -> int:
 
 @_callback(0)
 def _on_verify(store: Pointer, _: Pointer) -> int:
-    # Replaces OpenSSL's verification, so that the hook comes after the whole of it. SSL_CTX_set_verify(3)'s callback
-    # comes in the middle: name constraints and policies are checked after its last call.
+    # This replaces OpenSSL's verification, so that the hook comes after all of it. SSL_CTX_set_verify(3)'s callback would
+    # come in the middle: name constraints and policies are checked after its last call.
     ssl = lib.X509_STORE_CTX_get_ex_data(store, lib.SSL_get_ex_data_X509_STORE_CTX_idx())
     ssl = ffi.cast("SSL *", ssl)
     must_be_good = connections.verify_mode(ssl) & lib.SSL_VERIFY_PEER
@@ -321,7 +307,7 @@ def _verify(connection: Asker, store: Pointer) -> int:
 
 
 def verify_resumption(ssl: SSL) -> int:
-    """For Operation.run(), after the handshake: a resumption verifies nothing, so the verify hooks are asked again."""
+    """Asks the verify hooks again after a resumption, which verifies nothing. Called by Operation.run()."""
     if connections.session_reused(ssl):
         _verify_again(ssl)  # what it raises ends the operation
     return 1
@@ -331,7 +317,7 @@ def verify_resumption(ssl: SSL) -> int:
 def _verify_again(connection: Asker) -> None:
     for hook in connection.verify_hooks:
         chain = connections.peer_certificates(connection.ssl, connection.server_side)
-        if chain:  # else it is an external pre-shared key, or a certificate was optional
+        if chain:  # there is none with an external pre-shared key, or if a certificate was optional
             connection.alert = AlertDescription.bad_certificate
             hook(connection, chain, True)
             connection.alert = AlertDescription.internal_error
@@ -342,12 +328,7 @@ def _verify_again(connection: Asker) -> None:
 
 @_hook(0)
 def _on_psk_client(
-    connection: Asker,
-    hint: Pointer,
-    identity: Pointer,
-    max_identity: int,
-    key: Pointer,
-    max_key: int,
+    connection: Asker, hint: Pointer, identity: Pointer, max_identity: int, key: Pointer, max_key: int
 ) -> int:
     hook = connection.hooks.psk_client
     answer = hook(connection, _text(hint)) if hook else None
@@ -373,8 +354,8 @@ def _on_psk_server(connection: Asker, identity: Pointer, key: Pointer, max_key: 
 
 
 def _identity(connection: Asker, identity: bytes) -> str | None:
-    """None for a TLS 1.3 session's: OpenSSL asks for the key of each identity that is offered, and shows it up to its
-    first NUL. RFC 4279 5.1 has identities in UTF-8."""
+    """Returns an identity as text (RFC 4279 5.1: UTF-8), or None if it is a TLS 1.3 session's: OpenSSL asks for the key
+    of each offered identity, and shows it up to its first NUL."""
     offered = connection.handshake.offered_psks
     if offered is not None and not (identity and len(identity).to_bytes(2, "big") + identity in offered):
         return None
@@ -399,8 +380,9 @@ def _give_key(who: str, given: bytes, key: Pointer, max_key: int) -> int:
 
 
 def _on_sign(signer: Signer, message: bytes, digest: str, padding: str) -> bytes | None:
-    """OpenSSL does not say for which SSL* it wants a signature. It is the one that this greenlet is inside of; if this
-    is a hook of another one, the one that it entered last. To look at an operation takes 0.03 microseconds."""
+    """Makes a signature for the SSL* that this greenlet is inside of, because OpenSSL does not say for which SSL* it
+    asks. If the greenlet is inside of several, it is the one that it entered last. Looking at an operation takes 0.03
+    microseconds."""
     me = getcurrent()
     for operation in reversed(occupants()):
         if operation.entrant() is me:
@@ -419,7 +401,7 @@ def _sign(connection: Asker, signer: Signer, message: bytes, digest: str, paddin
 provider.answer_with(_on_sign, second_net)
 
 
-# -- looking on --------------------------------------------------------------------------------------------------------
+# -- observers ---------------------------------------------------------------------------------------------------------
 
 
 @_hook()
@@ -435,14 +417,7 @@ def _on_message(sent: int, version: int, content_type: int, start: Pointer, leng
 
 
 @guarded(None)
-def _message(
-    connection: Asker,
-    sent: bool,
-    version: int,
-    content_type: int,
-    start: Pointer,
-    length: int,
-) -> None:
+def _message(connection: Asker, sent: bool, version: int, content_type: int, start: Pointer, length: int) -> None:
     hook = connection.hooks.message
     if hook is not None:
         hook(connection, sent, version, content_type, bytes(ffi.buffer(start, length)))
@@ -450,7 +425,7 @@ def _message(
 
 @_callback()
 def count_messages(ssl: SSL, where: int, result: int) -> None:
-    """An info callback for after the handshake: within it OpenSSL would call forty times."""
+    """An info callback that is set after the handshake: during it OpenSSL would call forty times."""
     if result != 1 or where not in _MESSAGE_DONE:
         return
     operation = occupant(ssl)
@@ -459,7 +434,7 @@ def count_messages(ssl: SSL, where: int, result: int) -> None:
     operation.messages += 1
     operation.budget -= 1
     if operation.messages > MAX_MESSAGES_WITHOUT_DATA and operation.failure is None:
-        lib.SSL_clear_mode(ssl, lib.SSL_MODE_AUTO_RETRY)  # SSL_read() returns now, and does not go on
+        lib.SSL_clear_mode(ssl, lib.SSL_MODE_AUTO_RETRY)  # so that SSL_read() returns now
         operation.alert = AlertDescription.unexpected_message
         operation.failure = TLSError(operation.name, reason="too many post-handshake messages without application data")
 
@@ -495,7 +470,7 @@ def install(owner: object, context: SSL_CTX, hooks: Hooks, server_side: bool, ve
         except UnsupportedOpenSSL:
             if hooks.servername:
                 raise
-            # Then nothing is chosen by name, and sessions are bound to this one Config, but not to a name.
+            # In this case nothing is chosen by name, and sessions are bound to this Config, but not to a name.
         if hooks.ticket_key:
             contexts.set_ticket_key_callback(context, _on_ticket_key)
         if hooks != _NONE:  # a tripwire behind get_session
@@ -507,7 +482,7 @@ def install(owner: object, context: SSL_CTX, hooks: Hooks, server_side: bool, ve
     if hooks.certificate or hooks.message or not server_side:  # the other tripwire
         lib.SSL_CTX_set_cert_cb(context, _on_certificate, ffi.NULL)
     lib.SSL_CTX_set_verify(context, verify_mode, ffi.NULL)
-    # At a server in any case: a connection that is switched here may have a hook of its first Config.
+    # A server needs it in any case: a connection that is switched here may have a hook of its first Config.
     if hooks.verify or server_side:
         try:
             contexts.set_verify_callback(context, _on_verify)
@@ -533,6 +508,7 @@ def _detach(address: int) -> None:
 
 @atexit.register
 def _detach_all() -> None:
-    """The interpreter frees connections at its exit, when a callback would find this module half taken down."""
+    """Removes the callbacks at the interpreter's exit. It frees connections when this module is partly destroyed, and a
+    callback would fail."""
     for address in list(_removers):
         _detach(address)

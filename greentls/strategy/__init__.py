@@ -41,9 +41,5 @@ def _prefetch(connection: Connection, hello: ClientHello) -> None:
 
 STRATEGIES = {
     each.name: each
-    for each in (
-        Strategy("coroutine"),
-        Strategy("thread", call=_thread),
-        Strategy("prefetch", client_hello=_prefetch),
-    )
+    for each in (Strategy("coroutine"), Strategy("thread", call=_thread), Strategy("prefetch", client_hello=_prefetch))
 }
