@@ -282,8 +282,8 @@ def _on_ocsp_at_a_client(connection: Asker, _: Pointer) -> int:
 
 @_callback(0)
 def _on_verify(store: Pointer, _: Pointer) -> int:
-    # This replaces OpenSSL's verification, so that the hook comes after all of it. SSL_CTX_set_verify(3)'s callback would
-    # come in the middle: name constraints and policies are checked after its last call.
+    # This replaces OpenSSL's verification, so that the hook comes after all of it. The callback of
+    # SSL_CTX_set_verify(3) would come in the middle: name constraints and policies are checked after its last call.
     ssl = lib.X509_STORE_CTX_get_ex_data(store, lib.SSL_get_ex_data_X509_STORE_CTX_idx())
     ssl = ffi.cast("SSL *", ssl)
     must_be_good = connections.verify_mode(ssl) & lib.SSL_VERIFY_PEER
