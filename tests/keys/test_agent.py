@@ -21,6 +21,7 @@ from greentls.keys.process import MAX_CONNECTIONS, KeyProcess, read_key
 from greentls.keys.protocol import DONE, LIST, MAX_REQUEST, REFUSED, SIGN
 from tests.keys import processes
 from tests.keys.signing import KINDS, byte_strings, private_key
+from tests.support.forks import forked
 from tests.support.helpers import PATIENCE
 from tests.support.ssl_pairs import both_versions, connected, contexts, failure, handshakes
 
@@ -110,17 +111,13 @@ def test_a_forked_process_has_connections_of_its_own(served):
     with connected(client, server):
         pass
     before = list(idle(agent))
-    pid = os.fork()
-    if not pid:
-        status = 1
-        try:
-            gevent.reinit()
-            with connected(client, server):
-                pass
-            status = 0 if len(idle(agent)) == 1 else 2
-        finally:
-            os._exit(status)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+    def child():
+        with connected(client, server):
+            pass
+        return 0 if len(idle(agent)) == 1 else 2
+
+    assert forked(child) == 0
     with connected(client, server):
         pass
     assert idle(agent) == before

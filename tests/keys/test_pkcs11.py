@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import ssl
 
 import gevent
@@ -15,6 +14,7 @@ from greentls.certificates import Directory
 from greentls.errors import ConfigurationError, SigningError
 from greentls.keys import pkcs11 as module
 from tests.keys.signing import KINDS, private_key
+from tests.support.forks import forked
 from tests.support.helpers import PATIENCE
 from tests.support.softhsm import MODULE, PIN
 from tests.support.ssl_pairs import both_versions, connected, contexts, failure, handshakes
@@ -106,17 +106,13 @@ def test_a_forked_process_has_sessions_of_its_own(served):
         pass
     key = server._chains[0].key
     before = key._use.session
-    pid = os.fork()
-    if not pid:
-        status = 1
-        try:
-            gevent.reinit()
-            with connected(client, server):
-                pass
-            status = 0 if key._use.session is not before else 2
-        finally:
-            os._exit(status)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+    def child():
+        with connected(client, server):
+            pass
+        return 0 if key._use.session is not before else 2
+
+    assert forked(child) == 0
     with connected(client, server):
         pass
     assert key._use.session is before
@@ -276,17 +272,12 @@ def test_a_pin_that_is_wrong(softhsm, issued, tmp_path):
     path = tmp_path / "pin"
     path.touch(0o600)
     path.write_text("wrong")
-    pid = os.fork()
-    if not pid:
-        status = 1
-        try:
-            gevent.reinit()
-            pkcs11.lib(MODULE).reinitialize()
-            source = keys.PKCS11(f"pkcs11:token=web?module-path={MODULE}&pin-source={path}")
-            try:
-                source.get(private_key(issued["ec"][1]).public_key())
-            except SigningError as error:
-                status = 0 if "PinIncorrect" in str(error) else 3
-        finally:
-            os._exit(status)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+    def child():
+        pkcs11.lib(MODULE).reinitialize()
+        source = keys.PKCS11(f"pkcs11:token=web?module-path={MODULE}&pin-source={path}")
+        with pytest.raises(SigningError, match="PinIncorrect"):
+            source.get(private_key(issued["ec"][1]).public_key())
+        return 0
+
+    assert forked(child) == 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 from contextlib import contextmanager
 
 import pytest
@@ -23,6 +22,7 @@ from greentls.sessions.server import SessionCache
 from greentls.stores.memory import MemoryStore
 from greentls.stores.sealed import SealedStore
 from greentls.tickets import TicketKey, TicketKeys
+from tests.support.forks import forked
 from tests.support.helpers import PATIENCE, Pki
 from tests.support.hubs import Job, together, under_each_hub
 from tests.support.pairs import VERSIONS, attempt, both_versions, client_context, move, server_context
@@ -256,14 +256,7 @@ class TestEither:
         """hazard: parent and child offer the same ticket."""
         party = Party(pki, version)
         party.connect()
-        child = os.fork()
-        if child == 0:
-            resumed = []
-            try:
-                resumed = [party.resumes(), party.resumes()]
-            finally:
-                os._exit(resumed != [False, True])
-        assert os.waitpid(child, 0)[1] == 0
+        assert forked(lambda: [party.resumes(), party.resumes()] != [False, True]) == 0
         assert party.resumes()
 
     def test_a_session_outlives_its_bytes(self, pki, version):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from greentls.stores import memcached as memcached_module
 from greentls.stores import open_store
 from greentls.stores.memcached import RELATIVE_LIMIT, MemcachedStore
 from tests.stores.samples import ID, MANY, OTHER, SESSION, read_all, talking
+from tests.support.forks import forked
 from tests.support.helpers import PATIENCE
 
 
@@ -342,15 +342,7 @@ class TestMemcached:
         store = MemcachedStore([(memcached.host, memcached.port)])
         store.put(ID, SESSION, 60)
         before = int(memcached.stats()["total_connections"])
-        pid = os.fork()
-        if pid == 0:
-            status = 1
-            try:
-                gevent.reinit()
-                status = 0 if store.get(ID) == SESSION else 2
-            finally:
-                os._exit(status)
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        assert forked(lambda: 0 if store.get(ID) == SESSION else 2) == 0
         assert store.get(ID) == SESSION
         assert int(memcached.stats()["total_connections"]) == before + 2  # the child's, and that of stats itself
         store.close()

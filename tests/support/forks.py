@@ -1,10 +1,14 @@
-"""Work that forked processes do."""
+"""Work that forked processes do. One that raises or hangs says where, on standard error, and ends with status 1."""
 
 from __future__ import annotations
 
+import faulthandler
 import os
+import traceback
 
 import gevent
+
+from tests.support.helpers import PATIENCE
 
 
 def in_processes(count, work):
@@ -13,11 +17,7 @@ def in_processes(count, work):
     for number in range(count):
         reading, writing = os.pipe()
         if (pid := os.fork()) == 0:
-            try:
-                gevent.reinit()
-                os.write(writing, work(number))
-            finally:
-                os._exit(0)
+            _be_child(lambda number=number, writing=writing: os.write(writing, work(number)) and 0)
         os.close(writing)
         children.append((pid, reading))
     answers = []
@@ -30,12 +30,18 @@ def in_processes(count, work):
 
 def forked(work):
     """The exit status of a child that has done it. Nothing else runs in this process meanwhile."""
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            gevent.reinit()
-            status = work()
-        finally:
-            os._exit(status)
+    if (pid := os.fork()) == 0:
+        _be_child(work)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def _be_child(work):
+    status = 1
+    try:
+        faulthandler.dump_traceback_later(PATIENCE, exit=True, file=2)
+        gevent.reinit()
+        status = work()
+    except BaseException:
+        os.write(2, traceback.format_exc().encode())
+    finally:
+        os._exit(status)
