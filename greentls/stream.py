@@ -7,7 +7,7 @@ for it. After it there are three turns, each for one greenlet at a time. None of
 - being inside OpenSSL: others wait only while the occupant waits in a hook, because nothing else in there switches;
 - waiting until the socket takes more: that greenlet continues until everything is sent. So a reader with a key update
   to send leaves it to a writer that is blocked. A second writer waits for its turn, which is its back-pressure;
-- waiting until the socket can be read: a second reader waits for the first, then checks again.
+- waiting until the socket can be read, which is the pump's: a second reader waits for the first, then checks again.
 
 A peer that is always faster does not block the hub: the work before the hub runs again is bounded by the pump's budget.
 
@@ -40,7 +40,7 @@ from greentls.errors import ConcurrentUseError, TLSError, UnexpectedEOF, WouldBl
 from greentls.hub import heap
 from greentls.openssl import bios
 from greentls.openssl.library import pointer
-from greentls.openssl.pump import CLOSED, DONE, ENDED, SPENT, UNSENT, WANT_READ, WANT_WRITE
+from greentls.openssl.pump import BOTH, CLOSED, DONE, ENDED, SPENT, UNSENT, WANT_READ, WANT_WRITE
 from greentls.strategy import Strategy
 
 if TYPE_CHECKING:
@@ -58,6 +58,8 @@ IDLE = 0.2
 
 _READ, _WRITE = 1, 2  # libev's events
 _EBADF = errno.EBADF
+_SAID = DONE, BOTH, CLOSED  # step_shutdown()'s: close_notify has been said
+_TAKEN = DONE, UNSENT  # by step_write()
 _INTERNET = _socket.AF_INET, _socket.AF_INET6
 _NODELAY = _socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1
 
@@ -66,7 +68,7 @@ _CLOSED.close()
 
 
 # What one greenlet at a time does with a stream.
-_HANDSHAKE, _SEND, _RECEIVE = "handshake", "send", "receive"
+_HANDSHAKE, _SEND = "handshake", "send"
 _awaited: dict[tuple[TLSStream, str], Event] = {}  # for those who wait for their turn
 
 
@@ -99,7 +101,7 @@ class TLSStream:
         self._read_ahead = read_ahead
         self._readable, self._writable = watchers  # io watchers; those that are missing are made at the first wait
         self._hub = get_hub()
-        self._free = [_HANDSHAKE, _SEND, _RECEIVE]
+        self._free = [_HANDSHAKE, _SEND]
         self._received_when_looked = -1  # by _give_back(). An attribute that comes later has CPython 3.11 make a dict
         self.use(connection)
         if sock.family in _INTERNET:
@@ -110,6 +112,8 @@ class TLSStream:
         """Another one instead, before the handshake."""
         self.connection = connection
         connection.attach(self._socket, not self._read_ahead, self._timeout is not None, self._hub)
+        if self._timeout is None and self._readable is not None:
+            connection.pause_by(partial(self._hub.wait, self._readable))
 
     @property
     def timeout(self) -> float | None:
@@ -118,6 +122,7 @@ class TLSStream:
     @timeout.setter
     def timeout(self, timeout: float | None) -> None:
         self._timeout = timeout
+        self.connection.pause_by(None)  # the next wait finds out
         self.connection.look(timeout is not None)
 
     # -- operations ----------------------------------------------------------------------------------------------------
@@ -236,10 +241,16 @@ class TLSStream:
         """DONE, or UNSENT."""
         connection = self.connection
         try:
-            if isinstance(data, bytes):
-                while (said := self._do(connection.step_write, data)) not in (DONE, UNSENT):
-                    self._wait(said, "write")
-                return said
+            while isinstance(data, bytes):
+                try:
+                    said = connection.step_write(data)
+                except BaseException as error:
+                    if not self._again(error):
+                        raise
+                    continue
+                if said in _TAKEN:
+                    return said
+                self._wait(said, "write")
             with bios.readable(data) as readable:
                 address, length = pointer(readable), len(readable)
                 while (said := self._do(connection.step_write_from, address, length)) not in (DONE, UNSENT):
@@ -294,13 +305,16 @@ class TLSStream:
     def close_notify(self) -> None:
         """Sends close_notify if that can be done at once; the peer may still send."""
         connection = self.connection
-        if not connection.established or connection.dead or connection.busy:
+        if connection.busy:
             return
-        if connection.writable:  # else it has been said
+        if connection.writable:  # else it has been said, or cannot be
             try:
-                connection.shutdown()
+                if connection.step_shutdown() in _SAID:
+                    connection.close()
             except TLSError:
                 pass
+        elif not connection.established or connection.dead:
+            return
         if connection.unsent:
             self._last_words()
 
@@ -308,7 +322,8 @@ class TLSStream:
         """close_notify(), and the end of the socket. A greenlet that waits for it gets OSError."""
         if self.closed:
             return
-        if sys.is_finalizing() or self._hub.loop is None:  # a finalizer's, or another thread's: the hub is no more
+        loop = self._hub.loop
+        if loop is None or sys.is_finalizing():  # a finalizer's, or another thread's: the hub is no more
             self.abandon()
             return
         self.connection.leave()
@@ -317,7 +332,7 @@ class TLSStream:
         finally:
             self.connection.detach()
             sock, self._socket = self._socket, _CLOSED
-            self._release(_close_polled, sock, self._hub.loop)
+            self._release(_close_polled, sock, loop)
 
     def abandon(self) -> None:
         """The end of the socket, without a word, where there is no hub, or nobody knows the stream any more."""
@@ -370,6 +385,8 @@ class TLSStream:
         """Whether a verb that has raised this can be tried again: another greenlet was inside OpenSSL, in a hook, and
         has left."""
         connection = self.connection
+        if isinstance(error, InvalidSwitchError):  # a wait was ended by mistake, which here is only another look
+            return True
         if not isinstance(error, ConcurrentUseError) or connection.dead or connection.inside:
             self._last_words()
             return False
@@ -430,32 +447,34 @@ class TLSStream:
             del late  # it may be what is raised, and the traceback holds this frame
 
     def _wait_to_receive(self) -> None:
-        """Until the socket can be read, or another greenlet that waits for that has left."""
-        free, mine = self._free, True
-        try:
-            try:
-                free.remove(_RECEIVE)
-            except ValueError:
-                mine = False
-                self._wait_for(_RECEIVE, "read")
-                return
-            if self._idle is None and self.connection.bulky:
+        """Until the socket can be read, or another greenlet that waits for that has left. The pump does this itself
+        if there is nothing else to do."""
+        connection = self.connection
+        if connection.bulky and not connection.watched:
+            connection.watch()
+            if self._idle is None:
                 self._idle = self._hub.loop.timer(IDLE, IDLE, ref=False)
                 self._idle.start(_look_whether_idle, weakref.ref(self), self._idle)
-            if self._readable is None:
-                self._readable = self._hub.loop.io(self._socket.fileno(), _READ)
-            if self._timeout is not None:
-                wait_on(self._readable, self._timeout, self.late("read"))
+        if self._readable is None:
+            self._readable = self._hub.loop.io(self._socket.fileno(), _READ)
+        if self._timeout is None:
+            wait = partial(self._hub.wait, self._readable)
+            connection.pause_by(wait)
+        else:
+            wait = partial(wait_on, self._readable, self._timeout, self.late("read"))
+        try:
+            if connection.wait(wait):
                 return
-            try:
-                self._hub.wait(self._readable)
-            except InvalidSwitchError:  # it was woken by mistake, which here is only another look
-                pass
+        except InvalidSwitchError:  # it was woken by mistake, which here is only another look
+            return
+        late, free = self.late("read"), connection.when_next(Event())
+        try:
+            if connection.waiting and not free.wait(self._timeout):
+                raise late
         finally:
-            if mine and _RECEIVE not in free:
-                free.append(_RECEIVE)
-                if _awaited:
-                    self._left(_RECEIVE)
+            del late  # the traceback holds this frame
+        if self.closed:
+            raise _closed()
 
     def _give_back(self) -> bool:
         """The memory of the connection's BIOs, if nothing has come since this was asked last. In the hub, which does

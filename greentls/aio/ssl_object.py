@@ -52,14 +52,10 @@ class SSLObject(ReadsClientHello):
         self._context = context
         self.server_side = server_side
         self.server_hostname = None if server_hostname is None else context._encode_hostname(server_hostname)
-        self._tls = make_connection(context, server_side, self.server_hostname, session, self)
-
-    @property
-    def _connection(self) -> Connection:
-        return self._tls
+        self._connection = make_connection(context, server_side, self.server_hostname, session, self)
 
     def _replace_connection(self, connection: Connection) -> None:
-        self._tls = connection
+        super()._replace_connection(connection)
         self._transport.use(connection)
 
     def _peer_address(self) -> object:
@@ -72,7 +68,7 @@ class SSLObject(ReadsClientHello):
         raised."""
         self._transport = transport
         try:
-            transport.use(self._tls)
+            transport.use(self._connection)
             self._timeout = timeout
             self._observed(self._handshake)
         finally:
@@ -100,16 +96,16 @@ class SSLObject(ReadsClientHello):
             raise
 
     def _steps(self) -> None:
-        while (said := self._tls.step_handshake()) != DONE:
+        while (said := self._connection.step_handshake()) != DONE:
             self._transport.wait(said)
 
     def _receive(self) -> bytes:
-        while isinstance(said := self._tls.receive(), int):
+        while isinstance(said := self._connection.receive(), int):
             self._transport.wait(said)
         return said
 
     def _refuse(self, alert: int, reason: str) -> None:
-        self._tls.refuse(alert, reason)
+        self._connection.refuse(alert, reason)
         self._transport.flush()
 
     def _refuse_hello(self, error: WireError) -> None:
@@ -120,8 +116,8 @@ class SSLObject(ReadsClientHello):
             super()._refuse_hello(error)
 
     def _refuse_in_clear(self, answer: bytes, reason: str) -> None:
-        self._tls.refuse(0, reason)
-        self._tls.data_to_send()
+        self._connection.refuse(0, reason)
+        self._connection.data_to_send()
         self._transport.refuse_in_clear(answer)
 
     def _passed_through(self, plain: PassedThrough) -> NoReturn:
@@ -131,7 +127,7 @@ class SSLObject(ReadsClientHello):
 
     def do_handshake(self) -> None:
         """Does nothing, because a program gets its transport after the handshake. Raises ValueError before that."""
-        if not self._tls.established:
+        if not self._connection.established:
             raise ValueError("the transport does the handshake, which is not finished")
 
     def read(self, *_: object) -> NoReturn:

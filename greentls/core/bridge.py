@@ -141,6 +141,17 @@ class Operation(States, Pump):
             if left is not None:
                 left.set()
 
+    def when_next(self, event: Event) -> Event:
+        """The event that is set once nobody waits until the socket can be read: this one, unless there is one."""
+        free: Event = self.__dict__.setdefault("next", event)
+        self.crowded = True
+        return free
+
+    def tell_the_next(self) -> None:
+        free = self.__dict__.pop("next", None)
+        if free is not None:
+            free.set()
+
     def check_entry(self, name: str) -> None:
         """For what changes an SSL* without being an operation: the occupant's own callbacks may, others may not.
 

@@ -145,7 +145,10 @@ class States:
     def close(self) -> None:
         """close_notify has been said, now or before."""
         self.writable = False
-        self._enter(CLOSING)
+        if self.state is ESTABLISHED:
+            self.state = CLOSING  # TRANSITIONS has it
+        else:
+            self._enter(CLOSING)
 
     def die(self, reason: str) -> None:
         self.dead = reason  # which keeps everybody out, so it comes first

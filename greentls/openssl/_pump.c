@@ -88,7 +88,7 @@ static PyObject *running; /* {SSL*: its Pump} of those that are inside OpenSSL, 
 static PyObject *getcurrent, *ssl_at, *bio_at, *save_errors, *restore_errors;
 static PyObject *no_text, *nobody;
 static PyObject *n_handshake, *n_read, *n_write, *n_shutdown, *n_send, *n_receive;
-static PyObject *m_refusal, *m_failed, *m_not_now, *m_left;
+static PyObject *m_refusal, *m_failed, *m_not_now, *m_left, *m_next;
 
 static unsigned long long threads; /* that have been here */
 static THREAD_LOCAL unsigned long long this_thread;
@@ -102,13 +102,14 @@ typedef struct {
     PyObject *ssl;    /* cffi's pointer, the key in running */
     PyObject *socket; /* keeps the descriptor open */
     int descriptor;   /* -1: none */
-    PyObject *name, *dead, *failure, *entrant, *hub, *ask;
+    PyObject *name, *dead, *failure, *entrant, *hub, *ask, *pause;
     long long received, drained_at;
     int budget, messages;
     long ours; /* bytes at the front of the outgoing BIO that are a writer's, and what came before it */
     unsigned long long thread, waits; /* numbers of threads; 0: none */
     unsigned long long inside;        /* the occupant's */
     char busy, server_side, established, writable, eof, emptied, eager, attended, awaited, bulky, whole_records, leaving;
+    char waiting, crowded, watched;
     unsigned char header[HEADER_SIZE];
     int header_length;
     int missing; /* bytes of the record whose header has come */
@@ -557,6 +558,56 @@ refill(Pump *pump)
     return pull(pump, &length);
 }
 
+/* Calls a function that waits until the socket can be read, unless somebody else waits for that: 0. 1: it has returned.
+   -1: an exception. */
+static int
+wait_to_receive(Pump *pump, PyObject *function)
+{
+    PyObject *done, *type, *value, *traceback;
+    if (pump->waiting) {
+        return 0;
+    }
+    pump->waiting = 1;
+    Py_INCREF(function);
+    done = PyObject_CallNoArgs(function);
+    Py_DECREF(function);
+    pump->waiting = 0;
+    if (pump->crowded) {
+        PyObject *told;
+        PyErr_Fetch(&type, &value, &traceback);
+        pump->crowded = 0;
+        told = PyObject_CallMethodObjArgs((PyObject *)pump, m_next, NULL);
+        if (told == NULL) {
+            PyErr_WriteUnraisable((PyObject *)pump);
+        }
+        Py_XDECREF(told);
+        PyErr_Restore(type, value, traceback);
+    }
+    Py_XDECREF(done);
+    return done == NULL ? -1 : 1;
+}
+
+/* Whether to go on: after a pause, where the caller has said how, nobody else is in one, and no BIO has grown that
+   nobody watches. *step, which is WANT_READ, becomes FAILED if the pause raises. */
+static int
+has_paused(Pump *pump, int *step)
+{
+    int waited;
+    if (pump->pause == NULL || pump->pause == Py_None || (pump->ask != NULL && pump->ask != Py_None) ||
+        (pump->bulky && !pump->watched)) {
+        return 0;
+    }
+    waited = wait_to_receive(pump, pump->pause);
+    if (waited < 0) {
+        *step = FAILED;
+        return 0;
+    }
+    if (waited) {
+        pump->budget = TURN; /* others have had their turn */
+    }
+    return waited;
+}
+
 /* -- the verbs ----------------------------------------------------------------------------------------------------- */
 
 static int
@@ -727,8 +778,13 @@ Pump_admit(PyObject *self, PyObject *name)
 static PyObject *
 Pump_do_handshake(PyObject *self, PyObject *Py_UNUSED(none))
 {
+    Pump *pump = (Pump *)self;
+    int step;
     Py_INCREF(self);
-    return answer((Pump *)self, do_handshake((Pump *)self));
+    do {
+        step = do_handshake(pump);
+    } while (step == WANT_READ && has_paused(pump, &step));
+    return answer(pump, step);
 }
 
 static PyObject *
@@ -736,26 +792,30 @@ Pump_read(PyObject *self, PyObject *size)
 {
     Py_ssize_t room = PyNumber_AsSsize_t(size, NULL);
     PyObject *data = NULL;
-    char *plain = spare_plain;
     int step;
     if (room <= 0) {
         return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_ValueError, "a read of %zd bytes", room);
     }
-    spare_plain = NULL;
-    if (plain == NULL && (plain = PyMem_Malloc(RECORD_SIZE)) == NULL) {
-        return PyErr_NoMemory();
-    }
     Py_INCREF(self);
-    step = do_read((Pump *)self, plain, room < RECORD_SIZE ? (int)room : RECORD_SIZE);
-    if (step > 0) {
-        data = PyBytes_FromStringAndSize(plain, step);
-    }
-    if (spare_plain == NULL) {
-        spare_plain = plain;
-    }
-    else {
-        PyMem_Free(plain);
-    }
+    do { /* nobody owns a buffer in a pause */
+        char *plain = spare_plain;
+        spare_plain = NULL;
+        if (plain == NULL && (plain = PyMem_Malloc(RECORD_SIZE)) == NULL) {
+            PyErr_NoMemory();
+            step = FAILED;
+            break;
+        }
+        step = do_read((Pump *)self, plain, room < RECORD_SIZE ? (int)room : RECORD_SIZE);
+        if (step > 0) {
+            data = PyBytes_FromStringAndSize(plain, step);
+        }
+        if (spare_plain == NULL) {
+            spare_plain = plain;
+        }
+        else {
+            PyMem_Free(plain);
+        }
+    } while (step == WANT_READ && has_paused((Pump *)self, &step));
     if (step > 0) {
         Py_DECREF(self);
         return data;
@@ -780,6 +840,7 @@ Pump_read_into(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
 {
     char *start;
     Py_ssize_t room;
+    int step;
     if (memory(arguments, count, &start, &room) < 0) {
         return NULL;
     }
@@ -787,7 +848,10 @@ Pump_read_into(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
         return PyErr_Format(PyExc_ValueError, "a read of %zd bytes", room);
     }
     Py_INCREF(self);
-    return answer((Pump *)self, do_read((Pump *)self, start, room < RECORD_SIZE ? (int)room : RECORD_SIZE));
+    do {
+        step = do_read((Pump *)self, start, room < RECORD_SIZE ? (int)room : RECORD_SIZE);
+    } while (step == WANT_READ && has_paused((Pump *)self, &step));
+    return answer((Pump *)self, step);
 }
 
 static PyObject *
@@ -850,6 +914,16 @@ Pump_receive(PyObject *self, PyObject *Py_UNUSED(none))
         return PyBytes_FromStringAndSize(received_data, length);
     }
     return step == FAILED ? NULL : PyLong_FromLong(step);
+}
+
+static PyObject *
+Pump_wait(PyObject *self, PyObject *function)
+{
+    int waited;
+    Py_INCREF(self);
+    waited = wait_to_receive((Pump *)self, function);
+    Py_DECREF(self);
+    return waited < 0 ? NULL : PyBool_FromLong(waited);
 }
 
 static PyObject *
@@ -951,6 +1025,7 @@ Pump_detach(PyObject *self, PyObject *Py_UNUSED(none))
 {
     ((Pump *)self)->emptied = 0;
     ((Pump *)self)->descriptor = -1; /* and its sends and receives are EBADF, as a closed socket's */
+    keep(&((Pump *)self)->pause, Py_None);
     Py_RETURN_NONE;
 }
 
@@ -972,6 +1047,20 @@ static PyObject *
 Pump_look(PyObject *self, PyObject *eager)
 {
     ((Pump *)self)->eager = eager == Py_True;
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+Pump_pause_by(PyObject *self, PyObject *pause)
+{
+    keep(&((Pump *)self)->pause, pause);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+Pump_watch(PyObject *self, PyObject *Py_UNUSED(none))
+{
+    ((Pump *)self)->watched = 1;
     Py_RETURN_NONE;
 }
 
@@ -1057,6 +1146,7 @@ Pump_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(pump->entrant);
     Py_VISIT(pump->hub);
     Py_VISIT(pump->ask);
+    Py_VISIT(pump->pause);
     return 0; /* The socket is not told. So the collector takes it for somebody else's, and does not close it before a
                  finalizer has said close_notify. It refers to nothing, and so is in no cycle. */
 }
@@ -1071,6 +1161,7 @@ Pump_clear(PyObject *self)
     Py_CLEAR(pump->entrant);
     Py_CLEAR(pump->hub);
     Py_CLEAR(pump->ask);
+    Py_CLEAR(pump->pause);
     return 0;
 }
 
@@ -1150,6 +1241,10 @@ static PyMemberDef Pump_members[] = {
     {"entrant", T_OBJECT, offsetof(Pump, entrant), 0, NULL},
     {"hub", T_OBJECT, offsetof(Pump, hub), 0, NULL},
     {"ask", T_OBJECT, offsetof(Pump, ask), 0, NULL},
+    {"pause", T_OBJECT, offsetof(Pump, pause), READONLY, NULL},
+    {"waiting", T_BOOL, offsetof(Pump, waiting), READONLY, NULL},
+    {"crowded", T_BOOL, offsetof(Pump, crowded), 0, NULL},
+    {"watched", T_BOOL, offsetof(Pump, watched), 0, NULL},
     {"thread", T_ULONGLONG, offsetof(Pump, thread), 0, NULL},
     {"waits", T_ULONGLONG, offsetof(Pump, waits), 0, NULL},
     {"busy", T_BOOL, offsetof(Pump, busy), READONLY, NULL},
@@ -1192,11 +1287,14 @@ static PyMethodDef Pump_methods[] = {
     {"send_or_forget", Pump_send_or_forget, METH_NOARGS, NULL},
     {"refill", Pump_refill, METH_NOARGS, NULL},
     {"receive", Pump_receive, METH_NOARGS, NULL},
+    {"wait", Pump_wait, METH_O, NULL},
     {"feed", Pump_feed, METH_O, NULL},
     {"attach", FAST(Pump_attach), NULL},
     {"attend", Pump_attend, METH_O, NULL},
     {"leave", Pump_leave, METH_NOARGS, NULL},
     {"look", Pump_look, METH_O, NULL},
+    {"pause_by", Pump_pause_by, METH_O, NULL},
+    {"watch", Pump_watch, METH_NOARGS, NULL},
     {"rest", Pump_rest, METH_NOARGS, NULL},
     {"detach", Pump_detach, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
@@ -1510,6 +1608,7 @@ static const struct {
     {&no_text, ""},          {&n_handshake, "do_handshake"}, {&n_read, "read"},       {&n_write, "write"},
     {&n_shutdown, "shutdown"}, {&n_send, "send"},            {&n_receive, "receive"}, {&m_refusal, "refusal"},
     {&m_failed, "failed"},   {&m_not_now, "not_now"},    {&m_left, "tell_those_who_wait"},
+    {&m_next, "tell_the_next"},
 };
 
 PyMODINIT_FUNC

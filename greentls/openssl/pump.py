@@ -2,8 +2,8 @@
 
 A pump makes and owns one connection's SSL* and its two memory BIOs; once it is attached, it has a non-blocking socket.
 Each verb enters OpenSSL, sends what it has for the peer, receives, and begins again, until there is something to tell.
-It never waits for the socket: it says what to wait for, and the caller, who knows the loop, waits and calls again. The
-rules:
+It knows no loop. It says what to wait for, and the caller waits and calls again; or the caller has said how to wait
+until the socket can be read, and the handshake and reads do so themselves. The rules:
 
 - **It sends before it receives.** What OpenSSL has for the peer may be what the peer waits for.
 - **Its work is bounded.** Each record and each receive takes from `budget`. When that is spent the verb says so,
@@ -78,6 +78,7 @@ HEADER_SIZE = 5  # of a record
 
 _SEND, _RECEIVE = "send", "receive"
 _MORE = (0x8000,) if sys.platform == "linux" else ()  # MSG_MORE, which others have not
+_WAIT = "wait"
 
 
 Answer = TypeVar("Answer")
@@ -109,10 +110,10 @@ class PlainPump:
 
     # More than 30 attributes in a dictionary would be looked up by name, each time.
     __slots__ = (
-        "_emptied", "_flags", "_free", "_header", "_held", "_missing", "_rest", "_socket", "ask", "attended", "awaited",
-        "budget", "bulky", "dead", "drained_at", "eager", "entrant", "eof", "established", "failure", "hub",
-        "incoming", "messages", "name", "outgoing", "received", "server_side", "ssl", "thread", "waits",
-        "whole_records", "writable",
+        "_emptied", "_flags", "_free", "_header", "_held", "_missing", "_rest", "_socket", "_turn", "ask", "attended",
+        "awaited", "budget", "bulky", "crowded", "dead", "drained_at", "eager", "entrant", "eof", "established",
+        "failure", "hub", "incoming", "messages", "name", "outgoing", "pause", "received", "server_side", "ssl",
+        "thread", "waits", "watched", "whole_records", "writable",
     )  # fmt: skip
 
     def __init__(self, context: int, server_side: bool) -> None:
@@ -127,10 +128,13 @@ class PlainPump:
         self.waits: Thread = 0
         # Runs a callback's function, if that is not to run in the thread that OpenSSL runs in.
         self.ask: Callable[..., Any] | None = None  # Any: what that returns
+        self.pause: Callable[[], object] | None = None  # see pause_by()
+        self.crowded = False  # somebody else wants to wait until the socket can be read: tell_the_next()
         self.eof = False  # the peer's ciphertext has ended
         self.attended = self.eager = False
         self.awaited = False  # somebody waits until nobody is inside any more: tell_those_who_wait()
         self.bulky = False  # the BIOs have grown
+        self.watched = False  # and somebody looks whether their memory can be given back
         self.whole_records = False
         self.received = 0  # receives so far
         self.budget = TURN
@@ -151,6 +155,7 @@ class PlainPump:
         # waits for ever in a callback could not be collected, which ends the operation with its GreenletExit.
         self.entrant: Entrant = nobody
         self._free = [_SEND, _RECEIVE]  # what nobody is at
+        self._turn = [_WAIT]  # unless somebody waits until the socket can be read
 
     # -- what a subclass decides ---------------------------------------------------------------------------------------
 
@@ -170,6 +175,9 @@ class PlainPump:
 
     def tell_those_who_wait(self) -> None:
         """Nobody is inside any more."""
+
+    def tell_the_next(self) -> None:
+        """Nobody waits any more until the socket can be read."""
 
     # -- inside OpenSSL ------------------------------------------------------------------------------------------------
 
@@ -275,7 +283,7 @@ class PlainPump:
                     return ENDED
                 self.drained_at = received
             step = self.refill()
-            if step != DONE:
+            if step != DONE and not (step == WANT_READ and self._paused()):
                 return step
 
     def step_read(self, size: int) -> bytes | int:
@@ -288,24 +296,32 @@ class PlainPump:
         ):  # fmt: skip  # nothing to read, to receive nor to send: what comes of it below, in a tenth of the steps
             self.admit("read")
             self._emptied = False
-            return WANT_READ
+            if not self._paused():
+                return WANT_READ
         spare = _plain
-        try:
-            plain = spare.pop()
-        except IndexError:
-            plain = bios.read_buffer(RECORD_SIZE)
-        try:
-            length = self._read(plain, size if size < RECORD_SIZE else RECORD_SIZE)
-            return bios.read_bytes(plain, length) if length > 0 else length
-        finally:
-            if not spare:
-                spare.append(plain)
+        while True:
+            try:
+                plain = spare.pop()
+            except IndexError:
+                plain = bios.read_buffer(RECORD_SIZE)
+            try:
+                length = self._read(plain, size if size < RECORD_SIZE else RECORD_SIZE)
+                if length > 0:
+                    return bios.read_bytes(plain, length)
+            finally:
+                if not spare:
+                    spare.append(plain)
+            if length != WANT_READ or not self._paused():
+                return length
 
     def step_read_into(self, address: int, room: int) -> int:
         """step_read() to an address; room: bytes there. Returns how many there were."""
         if room <= 0:
             raise ValueError(f"a read of {room} bytes")
-        return self._read(bios.at(address), min(room, RECORD_SIZE))
+        while True:
+            length = self._read(bios.at(address), min(room, RECORD_SIZE))
+            if length != WANT_READ or not self._paused():
+                return length
 
     def _read(self, plain: Memory, room: int) -> int:
         if self.budget <= 0 and self._socket is not None:
@@ -395,7 +411,7 @@ class PlainPump:
     def detach(self) -> None:
         """Before the socket is closed: from now on it is as a closed one, EBADF."""
         if self._socket is not None:
-            self._socket, self._emptied = _Closed(), False
+            self._socket, self._emptied, self.pause = _Closed(), False, None
 
     def attend(self, attended: bool) -> None:
         """Whether somebody waits until the socket takes more, and then sends all there is."""
@@ -410,6 +426,18 @@ class PlainPump:
         """Whether to look at a socket that the last receive has emptied before saying that it wants to read. A look
         that finds nothing costs more than a wait that ends at once; but less than one with a timeout."""
         self.eager = eager
+
+    def pause_by(self, pause: Callable[[], object] | None) -> None:
+        """How the handshake and reads wait until the socket can be read, where they would say that they want to read.
+
+        pause: returns when that is so, and others have had their turn; or raises. None: they say it. They say it all
+        the same if the BIOs have grown and nobody watches them, if another greenlet waits, and in another thread.
+        """
+        self.pause = pause
+
+    def watch(self) -> None:
+        """From now on somebody looks whether the memory of BIOs can be given back."""
+        self.watched = True
 
     def rest(self) -> None:
         """Others have had their turn."""
@@ -501,6 +529,38 @@ class PlainPump:
         ):
             return WANT_WRITE
         return self._receive(None)
+
+    @property
+    def waiting(self) -> bool:
+        """Somebody waits until the socket can be read."""
+        return not self._turn
+
+    def wait(self, function: Callable[[], object]) -> bool:
+        """Calls a function that waits until the socket can be read. False, without calling it: somebody else waits for
+        that."""
+        turn, mine = self._turn, True
+        try:
+            try:
+                turn.remove(_WAIT)
+            except ValueError:
+                mine = False
+                return False
+            function()
+            return True
+        finally:
+            if mine and not turn:
+                turn.append(_WAIT)
+                if self.crowded:
+                    self.crowded = False
+                    self.tell_the_next()
+
+    def _paused(self) -> bool:
+        """Whether it did wait until the socket can be read."""
+        pause = self.pause
+        if pause is None or self.ask is not None or (self.bulky and not self.watched) or not self.wait(pause):
+            return False
+        self.budget = TURN
+        return True
 
     def receive(self) -> bytes | int:
         """A receive, for who wants to see the ciphertext as well: b"" at its end. WANT_READ."""

@@ -29,17 +29,17 @@ __all__ = ["Watchers", "adopt"]
 Watchers: TypeAlias = "tuple[gevent.core.io | None, gevent.core.io | None]"  # for reading and for writing
 
 
-def adopt(sock: Socket, family: int, kind: int, proto: int) -> tuple[_socket.socket, Watchers]:
+def adopt(sock: Socket) -> tuple[_socket.socket, Watchers]:
     """A non-blocking socket with sock's descriptor, and its watchers if there are any. sock has them no more."""
     if _closed is not None and isinstance(sock, gevent.socket.socket):
         try:
             raw, readable, writable = sock._sock, sock._read_event, sock._write_event
             if sock.hub is get_hub() and isinstance(raw, _socket.socket) and not (readable.active or writable.active):
-                sock._sock = _closed(family, kind, proto, -1, "detached")
+                sock._sock = _closed(raw.family, raw.type, raw.proto, -1, "detached")
                 sock._read_event = sock._write_event = None
                 return raw, (readable, writable)
         except (AttributeError, TypeError):  # another gevent, or a socket that is closed, which detach() will tell
             pass
-    raw = _socket.socket(family, kind, proto, fileno=sock.detach())
+    raw = _socket.socket(sock.family, sock.type, sock.proto, fileno=sock.detach())
     raw.setblocking(False)
     return raw, (None, None)

@@ -100,7 +100,8 @@ class ReadsClientHello(Common):
         if self._before_handshake:
             raise ConcurrentUseError("a callback is being asked about this connection's ClientHello")
         context = self._context
-        _check_server(context)
+        if not context._chains:
+            _check_server(context)
         if (callback := context.client_hello_callback) is not None:
             hello = self.read_client_hello()
             with self._refusing("client_hello_callback"):
@@ -150,7 +151,7 @@ class ReadsClientHello(Common):
 def _check_server(context: SSLContext) -> None:
     """Raises ssl.SSLError if a server has no certificate, no callback that may bring one, nor ciphers that need none:
     OpenSSL would only say "no shared cipher"."""
-    if context._chains or context._ciphers != _stdlib_ssl._DEFAULT_CIPHERS:
+    if context._ciphers != _stdlib_ssl._DEFAULT_CIPHERS:
         return
     callbacks = context.sni_callback, context.client_hello_callback, context._psk_server, context.certificates
     if all(each is None for each in callbacks):

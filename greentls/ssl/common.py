@@ -34,23 +34,20 @@ CHANNEL_BINDING_TYPES = ["tls-unique", "tls-exporter", "tls-server-end-point"]
 
 
 class Common:
-    """Over self._connection, whose settings are self._context."""
+    """Over a Connection, whose settings are self._context."""
 
     server_side: bool
     server_hostname: str | None
     _context: SSLContext
+    _connection: Connection
     _takes_early_data = False  # it has a way to tell early data from other data
     _handshake_began = 0.0  # by perf_counter()
     _handshake_told = False  # its end has been counted
     _before_handshake = False  # somebody is busy with what comes before OpenSSL
 
-    @property
-    def _connection(self) -> Connection:
-        raise NotImplementedError  # each subclass knows where it is
-
     def _replace_connection(self, connection: Connection) -> None:
         """Before the handshake: another one takes its place, with what was received so far."""
-        raise NotImplementedError  # each subclass knows where it is
+        self._connection = connection
 
     def _as_stdlib(self, error: TLSError | WireError) -> _stdlib_ssl.SSLError:
         """The standard library's error, to be raised from ours: as its cause, ours needs no traceback of its own."""
@@ -75,8 +72,7 @@ class Common:
 
     def _observed(self, handshake: Callable[[], Result]) -> Result:
         """Does the handshake, or a step of it. Its end is counted, and told to greentls.events, once."""
-        connection = self._connection
-        if self._handshake_told or self._before_handshake or connection.busy:
+        if self._handshake_told or self._before_handshake or self._connection.busy:
             return handshake()
         if not self._handshake_began:
             self._handshake_began = perf_counter()

@@ -10,7 +10,6 @@ import ssl as _stdlib_ssl
 from collections.abc import Callable
 from typing import NoReturn, TypeVar
 
-from greentls.core.connection import Connection
 from greentls.core.session import Session
 from greentls.errors import ConcurrentUseError, TLSError, UnexpectedEOF, WantRead
 from greentls.openssl import bios
@@ -62,20 +61,13 @@ class BIOConnection(ReadsClientHello):
         self._header, self._rest = b"", 0  # of the record that is being fed: what has come, bytes that are missing
         self._records = 0  # that were fed since the last step came to its end
         self._free = [_RECEIVE, _SEND]  # turns that nobody has: see greentls.stream
-        self._tls = make_connection(context, server_side, server_hostname, session, owner)
+        self._connection = make_connection(context, server_side, server_hostname, session, owner)
 
     @property
     def owner(self) -> _stdlib_ssl.SSLObject | None:
         """The SSLObject, as in the standard library; it is not kept alive from here."""
-        owner: _stdlib_ssl.SSLObject | None = self._tls.owner()
+        owner: _stdlib_ssl.SSLObject | None = self._connection.owner()
         return owner
-
-    @property
-    def _connection(self) -> Connection:
-        return self._tls
-
-    def _replace_connection(self, connection: Connection) -> None:
-        self._tls = connection
 
     def _run(self, step: Callable[..., Result], *arguments: object) -> Result:
         """Does one step of the connection: feeds it as much ciphertext as it needs, and sends what it has for the peer.
@@ -86,7 +78,7 @@ class BIOConnection(ReadsClientHello):
             while (result := step(*arguments)) == WANT_READ:
                 self._receive()
             if result == ENDED:
-                raise UnexpectedEOF(self._tls.name)
+                raise UnexpectedEOF(self._connection.name)
             self._records = 0
             return result
         except TLSError as error:
@@ -114,7 +106,7 @@ class BIOConnection(ReadsClientHello):
 
     def _next_record(self) -> bytes:
         incoming = self._incoming
-        if not incoming.pending and (self._tls.eof or not incoming.eof):
+        if not incoming.pending and (self._connection.eof or not incoming.eof):
             raise want_read()
         header, fragment = b"", b""
         if not self._rest:
@@ -127,7 +119,7 @@ class BIOConnection(ReadsClientHello):
             fragment = incoming.read(self._rest)
             self._rest -= len(fragment)
         data: bytes = header + fragment
-        self._tls.receive_data(data)
+        self._connection.receive_data(data)
         return data
 
     def _count_record(self) -> None:
@@ -135,23 +127,23 @@ class BIOConnection(ReadsClientHello):
         if self._records > MAX_HELLO_RECORDS:
             reason = f"more than {MAX_HELLO_RECORDS} records in which nothing comes to its end"
             self._refuse(AlertDescription.unexpected_message, reason)
-            raise TLSError("read" if self._tls.established else "do_handshake", reason=reason)
+            raise TLSError("read" if self._connection.established else "do_handshake", reason=reason)
 
     def _refuse(self, alert: int, reason: str) -> None:
-        self._tls.refuse(alert, reason)
+        self._connection.refuse(alert, reason)
         self._flush()
 
     def _flush(self) -> None:
         """Sends in the order in which OpenSSL made it. If another greenlet is sending, that one looks again."""
         mine = True
-        while mine and self._tls.unsent:
+        while mine and self._connection.unsent:
             try:
                 try:
                     self._free.remove(_SEND)
                 except ValueError:
                     mine = False
                 else:
-                    self._outgoing.write(self._tls.data_to_send())
+                    self._outgoing.write(self._connection.data_to_send())
             finally:
                 if mine and _SEND not in self._free:
                     self._free.append(_SEND)
@@ -167,20 +159,20 @@ class BIOConnection(ReadsClientHello):
 
     def pending(self) -> int:
         """Plaintext bytes. The owner of the incoming MemoryBIO knows what is in there."""
-        return self._tls.pending
+        return self._connection.pending
 
     def do_handshake(self) -> None:
         """Raises SSLWantReadError until done, SSLError, or what a callback raised."""
         self._observed(self._step_handshake)
 
     def _step_handshake(self) -> None:
-        if self.server_side and not self._tls.started:
+        if self.server_side and not self._connection.started:
             self._begin()
         self._run(self._resume)
 
     def _resume(self) -> int:
         with self._resuming():
-            return self._tls.step_handshake()
+            return self._connection.step_handshake()
 
     def read(self, size: int = 1024, buffer: bytearray | memoryview | None = None) -> bytes | int:
         """Reads 1 to size bytes; into the buffer if there is one, and returns their number. b"" or 0 after the peer's
@@ -191,13 +183,13 @@ class BIOConnection(ReadsClientHello):
                 raise ValueError("size should not be negative")
             if not size:
                 return b""
-            said = self._run(self._tls.step_read, size)
+            said = self._run(self._connection.step_read, size)
             return said if isinstance(said, bytes) else b""
         with memoryview(buffer) as view, view.cast("B") as octets, octets[: size if size > 0 else None] as part:
             if not part:
                 return 0
             with bios.writable(part) as room:
-                return max(self._run(self._tls.step_read_into, pointer(room), len(room)), 0)
+                return max(self._run(self._connection.step_read_into, pointer(room), len(room)), 0)
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
         """Writes all of data. Raises SSLError; SSLWantReadError before the handshake is finished, and where
@@ -208,16 +200,16 @@ class BIOConnection(ReadsClientHello):
 
     def _step_write(self, octets: memoryview) -> int:
         try:
-            return self._tls.write(octets)
+            return self._connection.write(octets)
         except WantRead:
             return WANT_READ
 
     def shutdown(self) -> None:
         """Sends close_notify, and raises SSLWantReadError until the peer's has come. Raises SSLError, also if data come
         before it."""
-        shutdown = self._tls.shutdown
+        shutdown = self._connection.shutdown
         self._run(lambda: shutdown() or shutdown())  # says it, and looks for the peer's
 
     def _finish_handshake(self) -> None:
-        if not self._tls.established:
+        if not self._connection.established:
             self.do_handshake()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import operator
 import os
 from typing import NoReturn
 
@@ -74,10 +75,15 @@ class InClear(PlainSocket):
 
 
 class Closed:
-    """The _stream of a closed SSLSocket. Nothing is read or sent any more, not even data that TLS has decrypted."""
+    """The _stream of a closed SSLSocket. Nothing is read or sent any more, not even data that TLS has decrypted.
 
-    def __init__(self, connection: Connection, timeout: float | None) -> None:
-        self.connection, self.timeout = connection, timeout
+    before: the socket that had the descriptor, or a Closed. It still knows its family, type and proto.
+    """
+
+    def __init__(self, connection: Connection, timeout: float | None, before: object) -> None:
+        self.connection, self.timeout, self._before = connection, timeout, before
+
+    family, type, proto = (property(operator.attrgetter(f"_before.{each}")) for each in ("family", "type", "proto"))
 
     def _bad_descriptor(self, *_: object) -> NoReturn:
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))

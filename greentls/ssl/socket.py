@@ -31,8 +31,7 @@ from greentls.wire import NotTLS
 
 __all__ = ["SSLSocket"]
 
-_FAMILIES = {int(family): family for family in _stdlib_socket.AddressFamily}
-
+_STREAM = _stdlib_socket.SOCK_STREAM
 Buffer = Any  # what memoryview() takes; collections.abc.Buffer is of Python 3.12
 
 
@@ -75,23 +74,22 @@ class SSLSocket(SocketMethods, ReadsClientHello, metaclass=Replacement):
         inner: Any = sock  # Any: gevent is untyped
         if type(sock) is gevent.socket.socket:
             inner = inner._sock  # whose attributes are fields of C
-        family, kind, proto = _FAMILIES.get(inner.family, inner.family), inner.type, inner.proto
-        if kind != _stdlib_socket.SOCK_STREAM:
+        if inner.type != _STREAM:
             raise NotImplementedError("only stream sockets are supported")
-        if server_side and server_hostname:
-            raise ValueError("server_hostname can only be specified in client mode")
-        if server_side and session is not None:
-            raise ValueError("session can only be specified in client mode")
-        if context.check_hostname and not server_hostname:
+        if server_side:
+            if server_hostname:
+                raise ValueError("server_hostname can only be specified in client mode")
+            if session is not None:
+                raise ValueError("session can only be specified in client mode")
+        if not server_hostname and context.check_hostname:
             raise ValueError("check_hostname requires server_hostname")
         self = cls.__new__(cls)
         self._context = context
         self.server_side = server_side
         self.do_handshake_on_connect = do_handshake_on_connect
         self.suppress_ragged_eofs = suppress_ragged_eofs
-        self.family, self.type, self.proto = family, kind, proto
         timeout = sock.gettimeout()
-        raw, watchers = adopt(sock, family, kind, proto)
+        raw, watchers = adopt(sock)
         self._raw = raw
         try:
             name = None
@@ -103,8 +101,9 @@ class SSLSocket(SocketMethods, ReadsClientHello, metaclass=Replacement):
             connection = make_connection(context, side, name, session, self, self._takes_early_data)
             if not connected:
                 self._close(watchers)
-                self._raw = self._stream = InClear(family, kind, proto, fileno=raw.detach())
+                self._raw = self._stream = InClear(raw.family, raw.type, raw.proto, fileno=raw.detach())
                 self._stream.use(connection)
+                self._connection = connection
                 self._stream.settimeout(timeout)
                 return self
             stream = self._speak_tls(raw, connection, timeout, watchers)
@@ -137,7 +136,7 @@ class SSLSocket(SocketMethods, ReadsClientHello, metaclass=Replacement):
         self._stream = stream = TLSStream(
             raw, connection, timeout, STRATEGIES[context.strategy], context.read_ahead, watchers
         )
-        self._connected = True
+        self._connection, self._connected = connection, True
         if self.by_descriptor is not None:
             self.by_descriptor[raw.fileno()] = self
         return stream
@@ -449,11 +448,8 @@ class SSLSocket(SocketMethods, ReadsClientHello, metaclass=Replacement):
 
     # -- facts ---------------------------------------------------------------------------------------------------------
 
-    @property
-    def _connection(self) -> Connection:
-        return self._stream.connection
-
     def _replace_connection(self, connection: Connection) -> None:
+        super()._replace_connection(connection)
         self._stream.use(connection)
 
     def version(self) -> str | None:

@@ -23,10 +23,10 @@ Address = Any  # the address family's: a tuple, a path, ...
 UNREAD_SIZE = 16384  # bytes taken from a connection before it is closed by force; gevent.pywsgi asks for as many
 
 
+_FAMILIES = {int(family): family for family in _stdlib_socket.AddressFamily}
+
+
 class SocketMethods:
-    family: int
-    type: int
-    proto: int
     _stream: TLSStream | InClear | Closed
     _raw: Any  # the socket that has the descriptor: a _socket.socket, or _stream. Any: gevent is untyped
     _io_refs = 0
@@ -52,8 +52,21 @@ class SocketMethods:
         self._closed = True
         stream = self._stream
         descriptor: int = stream.detach()
-        self._raw = self._stream = Closed(stream.connection, stream.timeout)
+        self._raw = self._stream = Closed(stream.connection, stream.timeout, self._raw)
         return descriptor
+
+    @property
+    def family(self) -> int:
+        number: int = self._raw.family
+        return _FAMILIES.get(number, number)
+
+    @property
+    def type(self) -> int:
+        return int(self._raw.type)
+
+    @property
+    def proto(self) -> int:
+        return int(self._raw.proto)
 
     @property
     def closed(self) -> bool:
@@ -70,7 +83,7 @@ class SocketMethods:
         self._closed = True
         stream = self._stream
         stream.close()
-        self._raw = self._stream = Closed(stream.connection, stream.timeout)
+        self._raw = self._stream = Closed(stream.connection, stream.timeout, self._raw)
 
     def _decref_socketios(self) -> None:
         if self._io_refs > 0:

@@ -191,7 +191,7 @@ class BIOTarget(MemoryTarget):
 
     @property
     def connection(self):
-        return self.tls._sslobj._tls
+        return self.tls._sslobj._connection
 
     def feed(self, piece):
         if piece:

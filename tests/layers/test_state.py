@@ -69,7 +69,7 @@ def test_nobody_outside_core_writes_to_a_connection():
         "self.connection.hub = None",
         "connection.handshake.server_name: str = 'localhost'",
         "kept, connection.handshake.session_lookup = None, None",
-        "del self._tls.early_data",
+        "del self._connection.early_data",
         "for connection.eof in (): pass",
         "stream.connection.__dict__.setdefault('left', None)",
         "setattr(connection, 'eof', True)",

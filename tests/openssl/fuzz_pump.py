@@ -38,6 +38,7 @@ class Wire(FakeSocket):
         super().__init__()
         self.dice, self.interrupts = dice, interrupts
         self.coming = bytearray()
+        self.patience = random.Random(dice.random())
         self.peer = None
         self.ended = self.whole_records = False
 
@@ -70,6 +71,11 @@ class Wire(FakeSocket):
         self.peer.coming += data[:size]
         return size
 
+    def pause(self):
+        if self.patience.random() < 0.5:
+            raise TimeoutError
+        self.settle()
+
     def _misbehave(self):
         if self.interrupts and self.interrupts.random() < 0.05:
             raise InterruptedError(errno.EINTR, "")
@@ -97,7 +103,7 @@ def play(base, files, seed):
             for wire in wires:
                 wire.settle()
             try:
-                answer = step(end, dice)
+                answer = step(end, dice, wires[side])
             except Exception as error:  # the bridge's and the wire's; both pumps must raise the same
                 answer = type(error).__name__
             if dice.random() < 0.01:
@@ -109,7 +115,7 @@ def play(base, files, seed):
     return came
 
 
-def step(end, dice):
+def step(end, dice, wire):
     size = dice.choice(SIZES)
     verb = dice.choice(
         ("read",) * 6 + ("read_into", "write", "write", "write_from", "send", "refill", "receive", "odd")
@@ -128,7 +134,7 @@ def step(end, dice):
     if verb != "odd":
         answer = getattr(end, verb)()
         return len(answer) if isinstance(answer, bytes) else answer
-    odd = dice.randrange(8)
+    odd = dice.randrange(9)
     if odd == 0:
         end.look(not end.eager)
         return end.step_shutdown()
@@ -146,6 +152,10 @@ def step(end, dice):
         return end.send_or_forget()
     elif odd == 7:
         return end.continue_handshake()
+    elif odd == 8:
+        end.pause_by(wire.pause if dice.random() < 0.8 else None)
+        if dice.random() < 0.5:
+            end.watch()
     return None
 
 

@@ -24,7 +24,7 @@ def subject(base):
     """A pump with a simple bridge: whoever comes may enter, if nobody is inside; what fails is a TLSError."""
 
     class Subject(base):
-        left = 0
+        left = nexts = 0
 
         def __init__(self, context, server_side):
             super().__init__(pointer(context), server_side)
@@ -48,6 +48,9 @@ def subject(base):
 
         def tell_those_who_wait(self):
             self.left += 1
+
+        def tell_the_next(self):
+            self.nexts += 1
 
     return Subject
 

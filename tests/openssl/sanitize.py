@@ -20,8 +20,8 @@ ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "greentls" / "openssl" / "_pump.c"
 NAME = "greentls.openssl._pump"
 TESTS = [
-    f"tests/{each}.py"
-    for each in ("openssl/test_pump", "openssl/test_pump_inside", "openssl/test_facts", "test_stream")
+    *(f"tests/openssl/test_{each}.py" for each in ("pump", "pump_inside", "pump_pauses", "facts")),
+    "tests/test_stream.py",
 ]
 FLAGS = [
     *("-O1", "-g", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", "-fno-omit-frame-pointer"),
