@@ -30,7 +30,7 @@ from greentls.core.handshake import FRESH, HANDSHAKING, Handshake, Unread
 from greentls.core.hooks import HookConnection, Hooks, Owner
 from greentls.core.session import TLS13, Session
 from greentls.errors import ConfigurationError, TLSError, UnexpectedEOF, WantRead
-from greentls.openssl import bios, connections
+from greentls.openssl import bios, connections, facts
 from greentls.openssl.library import pointer
 from greentls.openssl.pump import BOTH, CLOSED, DONE, ENDED, WANT_READ, Pump, nobody
 
@@ -139,15 +139,12 @@ class Connection(Operation):
     def _shaken(self, name: str, step: int) -> None:
         """What follows from a step of the handshake."""
         if step == DONE:
-            ssl = self.ssl
             if self.verify_hooks:
-                self.run(name, verify_resumption, (ssl,))
+                self.run(name, verify_resumption, (self.ssl,))
             self.finish()
-            self.resumed = resumed = connections.session_reused(ssl)
+            self.resumed = resumed = facts.settle(self, self.config.ssl_context, count_messages)
             if not resumed:
                 self.bulky = True  # certificates are
-            connections.forget_keys(ssl)
-            connections.set_info_callback(ssl, self.config.ssl_context, count_messages)
         elif step == ENDED:
             raise UnexpectedEOF(name)
         elif step == CLOSED:

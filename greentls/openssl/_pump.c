@@ -37,7 +37,7 @@
 #define MSG_MORE 0
 #endif
 
-#define CONTRACT 8 /* pump.py has the same number, or does not use this file */
+#define CONTRACT 9 /* pump.py has the same number, or does not use this file */
 
 /* What a verb answers besides a length: pump.py explains them. */
 enum { DONE = 1, WANT_READ = 0, CLOSED = -1, WANT_WRITE = -2, ENDED = -3, SPENT = -4, UNSENT = -5 };
@@ -1467,6 +1467,8 @@ failed:
 /* -- what OpenSSL tells, in one call: facts.py --------------------------------------------------------------------- */
 
 enum { SUPPORTED_VERSIONS = 43, SERVER_NAME = 0 };     /* ExtensionType */
+enum { GET_PEER_TMP_KEY = 109, GET_TMP_KEY = 133, GET_NEGOTIATED_GROUP = 134 }; /* SSL_ctrl(3) */
+enum { GROUP_OF_A_PROVIDER = 1 << 24, X25519 = 1034 };                          /* connections.py explains them */
 enum { BEFORE_CIPHERS = 4 + 2 + 32 + 1 + 2, CLIENT_HELLO = 1 }; /* client_hello.py explains it */
 
 static struct {
@@ -1480,6 +1482,11 @@ static struct {
     int (*i2d_SSL_SESSION)(const void *, unsigned char **);
     void *(*d2i_SSL_SESSION)(void **, const unsigned char **, long);
     void (*SSL_SESSION_free)(void *);
+    int (*SSL_session_reused)(const void *);
+    long (*SSL_ctrl)(void *, int, long, void *);
+    int (*EVP_PKEY_set_type)(void *, int);
+    void (*EVP_PKEY_free)(void *);
+    void (*SSL_set_info_callback)(void *, void (*)(const void *, int, int));
     void (*CRYPTO_free)(void *, const char *, int);
 } tell;
 enum { TELLERS = sizeof(tell) / sizeof(tell.CRYPTO_free) };
@@ -1568,6 +1575,28 @@ parse(PyObject *Py_UNUSED(module), PyObject *arguments)
     return all;
 }
 
+/* (the pump of an SSL* whose handshake is over, an info callback's address): whether it resumed a session. */
+static PyObject *
+settle(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count)
+{
+    void *ssl, *callback, *key = NULL;
+    if (count != 2 || !PyObject_TypeCheck(arguments[0], pump_type) || tell.CRYPTO_free == NULL) {
+        return PyErr_Format(PyExc_TypeError, "a Pump and an address, after bind_facts()");
+    }
+    callback = PyLong_AsVoidPtr(arguments[1]);
+    if ((callback == NULL && PyErr_Occurred()) || !is_made((Pump *)arguments[0])) {
+        return NULL;
+    }
+    ssl = ((Pump *)arguments[0])->c_ssl;
+    if (tell.SSL_ctrl(ssl, GET_NEGOTIATED_GROUP, 0, NULL) >= GROUP_OF_A_PROVIDER &&
+        (tell.SSL_ctrl(ssl, GET_PEER_TMP_KEY, 0, &key) == 1 || tell.SSL_ctrl(ssl, GET_TMP_KEY, 0, &key) == 1)) {
+        tell.EVP_PKEY_set_type(key, X25519);
+        tell.EVP_PKEY_free(key);
+    }
+    tell.SSL_set_info_callback(ssl, (void (*)(const void *, int, int))callback);
+    return PyBool_FromLong(tell.SSL_session_reused(ssl));
+}
+
 static PyObject *
 bind_facts(PyObject *Py_UNUSED(module), PyObject *addresses)
 {
@@ -1591,6 +1620,7 @@ static PyMethodDef functions[] = {
     {"hello", hello, METH_O, NULL},
     {"parse", parse, METH_VARARGS, NULL},
     {"record", record, METH_O, NULL},
+    {"settle", FAST(settle), NULL},
     {"current_thread", current_thread, METH_NOARGS, NULL},
     {"ask", FAST(ask), NULL},
     {"occupant", occupant, METH_O, NULL},

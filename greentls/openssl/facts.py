@@ -1,4 +1,4 @@
-"""What OpenSSL tells of a ClientHello and of a session: all that a server's callbacks need of it, in one call.
+"""What OpenSSL tells of a ClientHello, of a session and of a finished handshake: all that is needed, in one call.
 
 Compiled where the pump is (_pump.c). In Python each is up to a dozen calls through cffi, some 4 microseconds.
 """
@@ -9,10 +9,10 @@ from functools import cache, partial
 from types import ModuleType
 
 from greentls.errors import UnsupportedOpenSSL
-from greentls.openssl import client_hello, pump, sessions
-from greentls.openssl.library import SSL_SESSION, address, ffi, lib
+from greentls.openssl import client_hello, connections, pump, sessions
+from greentls.openssl.library import SSL_CTX, SSL_SESSION, Callback, address, ffi, lib
 
-__all__ = ["hello", "parse", "record"]
+__all__ = ["hello", "parse", "record", "settle"]
 
 _SERVER_NAME = 0  # ExtensionType
 
@@ -22,7 +22,8 @@ Record = tuple[bytes, bytes, int, bytes]
 FUNCTIONS = (
     "SSL_client_hello_get0_ext", "SSL_client_hello_get0_ciphers", "SSL_client_hello_get0_session_id",
     "SSL_SESSION_get_id", "SSL_SESSION_get0_id_context", "SSL_SESSION_get_time", "SSL_SESSION_get_timeout",
-    "i2d_SSL_SESSION", "d2i_SSL_SESSION", "SSL_SESSION_free", "CRYPTO_free",
+    "i2d_SSL_SESSION", "d2i_SSL_SESSION", "SSL_SESSION_free",
+    "SSL_session_reused", "SSL_ctrl", "EVP_PKEY_set_type", "EVP_PKEY_free", "SSL_set_info_callback", "CRYPTO_free",
 )  # fmt: skip  # in the order of _pump.c
 
 
@@ -52,6 +53,22 @@ def parse(blob: bytes, start: int) -> tuple[SSL_SESSION, bytes] | None:
     return None if told is None else (ffi.gc(_session_at(told[0]), lib.SSL_SESSION_free), told[1])
 
 
+def settle(over: pump.PlainPump, context: SSL_CTX, callback: Callback) -> bool:
+    """Does what remains behind a handshake: connections.forget_keys() and set_info_callback().
+
+    over: the pump whose handshake is finished. context: its SSL_CTX. Returns connections.session_reused().
+    """
+    twin = _twin()
+    reused: bool = twin.settle(over, _address(callback)) if twin else _settle(over, context, callback)
+    return reused
+
+
+def _settle(over: pump.PlainPump, context: SSL_CTX, callback: Callback) -> bool:
+    connections.forget_keys(over.ssl)
+    connections.set_info_callback(over.ssl, context, callback)
+    return connections.session_reused(over.ssl)
+
+
 def _hello(asker: pump.PlainPump) -> Hello:
     return client_hello.message(asker.ssl), client_hello.extension(asker.ssl, _SERVER_NAME)
 
@@ -74,3 +91,8 @@ def _twin() -> ModuleType | None:
 
 _at = partial(ffi.cast, ffi.typeof("uintptr_t"))
 _session_at = partial(ffi.cast, ffi.typeof("SSL_SESSION *"))
+
+
+@cache
+def _address(callback: Callback) -> int:
+    return int(_at(callback))

@@ -8,6 +8,7 @@ import pytest
 
 from greentls.core.callbacks import MAX_MESSAGES_WITHOUT_DATA
 from greentls.errors import ConnectionDead, TLSError
+from greentls.openssl import facts
 from greentls.wire.registry import AlertDescription, ContentType, HandshakeType
 from tests.support.openssl import hide, late
 from tests.support.pairs import TLS12, TLS13, attempt, move
@@ -132,6 +133,7 @@ def test_shutdown_counts_them_too(pki):
 @pytest.mark.parametrize("version", [TLS12, TLS13], ids=["1.2", "1.3"])
 def test_an_openssl_that_hides_the_function_counts_as_well(pki, version, monkeypatch):
     hide(monkeypatch, "SSL_set_info_callback")
+    monkeypatch.setattr(facts, "_twin", facts._twin.__wrapped__)
     flood = key_updates if version == TLS13 else FLOODS["renegotiation"][2]
     for _ in range(2):
         victim, _, sealer = hostile(pki, version, True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 
 from greentls.core.connection import Connection
-from greentls.openssl import connections, symbols
+from greentls.openssl import connections, facts, symbols
 from greentls.openssl.library import ffi, lib
 from tests.support import openssl
 from tests.support.helpers import allocated
@@ -53,6 +53,7 @@ def test_the_key_of_a_post_quantum_group_is_destroyed(pki):
 def test_where_openssl_hides_the_function_it_stays(pki, monkeypatch):
     hide(monkeypatch, "EVP_PKEY_set_type")
     monkeypatch.setattr(connections, "_can_forget_keys", connections._can_forget_keys.__wrapped__)
+    monkeypatch.setattr(facts, "_twin", facts._twin.__wrapped__)
     for end in ends_of(pki, POST_QUANTUM):
         assert key_shares(end)
 

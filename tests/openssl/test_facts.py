@@ -9,7 +9,7 @@ from greentls.core.connection import Connection
 from greentls.core.hooks import Hooks
 from greentls.errors import UnsupportedOpenSSL
 from greentls.openssl import errors, facts, pump, sessions
-from tests.support.pairs import VERSIONS, both_versions, client_context, handshake, server_context
+from tests.support.pairs import VERSIONS, both_versions, client, client_context, handshake, move, server_context
 
 
 def both(compiled, plain, told):
@@ -74,6 +74,26 @@ def test_bytes_that_are_no_session(parse, blob):
     assert errors.peek() == 0, "nor is an error left behind"
 
 
+@both_versions
+@pytest.mark.parametrize("compiled", [True, False])
+def test_a_handshake_that_is_over(pki, version, compiled, monkeypatch):
+    """Post-handshake messages are counted, the large keys are gone (test_connections), and it is told what it was."""
+    said = []
+    settle = facts.settle if compiled else facts._settle
+    monkeypatch.setattr(facts, "settle", lambda *arguments: said.append(settle(*arguments)) or said[-1])
+    ours, theirs = client_context(pki, version), server_context(pki, version)
+    first = client(ours), Connection(theirs)
+    handshake(*first)
+    first[1].write(b"x")
+    move(*first[::-1])
+    assert first[0].read() == b"x"
+    second = client(ours, first[0].session), Connection(theirs)
+    handshake(*second)
+    assert said == [False, False, True, True]
+    assert [each.resumed for each in (*first, *second)] == said
+    assert all(each.session_reused == each.resumed for each in (*first, *second))
+
+
 def test_a_function_that_is_hidden_leaves_it_to_python(monkeypatch):
     def hidden(name):
         raise UnsupportedOpenSSL(name, "hidden", "here", "none")
@@ -90,6 +110,12 @@ def test_the_compiled_ones_take_nothing_else():
         pump.twin.hello(object())
     with pytest.raises(RuntimeError, match="__init__"):
         pump.twin.hello(pump.twin.Pump.__new__(pump.twin.Pump))
+    with pytest.raises(TypeError):
+        pump.twin.settle(object(), 0)
+    with pytest.raises(TypeError):
+        pump.twin.settle(pump.twin.Pump.__new__(pump.twin.Pump))
+    with pytest.raises(RuntimeError, match="__init__"):
+        pump.twin.settle(pump.twin.Pump.__new__(pump.twin.Pump), 0)
     with pytest.raises(ValueError):
         pump.twin.record(0)
     with pytest.raises(TypeError):
