@@ -1,13 +1,14 @@
 """TLSStream: a non-blocking socket and a Connection, for greenlets. It waits; the pump below it does everything else.
 
-A pump's verb goes as far as it can and says what to wait for. Here are the waits, and whose turn each is. Several
+A pump's verb goes as far as it can and says what to wait for. Here are the waits, and whose turn each is. Only the wait
+for data, where it has no timeout, is the pump's own: the stream gives it a function of the hub's. Several
 greenlets may use one stream, typically one that reads and one that writes. One does the handshake, and the others wait
 for it. After it there are three turns, each for one greenlet at a time. None of them holds up the others:
 
 - being inside OpenSSL: others wait only while the occupant waits in a hook, because nothing else in there switches;
 - waiting until the socket takes more: that greenlet continues until everything is sent. So a reader with a key update
   to send leaves it to a writer that is blocked. A second writer waits for its turn, which is its back-pressure;
-- waiting until the socket can be read, which is the pump's: a second reader waits for the first, then checks again.
+- waiting until the socket can be read: a second reader waits for the first, then checks again. The pump has this turn.
 
 A peer that is always faster does not block the hub: the work before the hub runs again is bounded by the pump's budget.
 

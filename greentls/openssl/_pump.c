@@ -16,6 +16,8 @@
      the collector, which calls the finalizers of garbage in any order, cannot free it before one that uses it;
    - SSL_get_error(3) is asked before the GIL is taken again.
 
+   A pause (has_paused()) switches, too. Nobody is inside OpenSSL then, and the verb owns no buffer.
+
    OpenSSL's functions come as addresses: no header and no library of it is needed to build this, and the very library
    is called that Python's side calls. */
 

@@ -2,8 +2,8 @@
 
 A pump makes and owns one connection's SSL* and its two memory BIOs; once it is attached, it has a non-blocking socket.
 Each verb enters OpenSSL, sends what it has for the peer, receives, and begins again, until there is something to tell.
-It knows no loop. It says what to wait for, and the caller waits and calls again; or the caller has said how to wait
-until the socket can be read, and the handshake and reads do so themselves. The rules:
+It knows no loop: it says what to wait for, and the caller waits and calls again. For data the caller may hand in a
+function that waits (pause_by()); then the handshake and reads call that, and go on. The rules:
 
 - **It sends before it receives.** What OpenSSL has for the peer may be what the peer waits for.
 - **Its work is bounded.** Each record and each receive takes from `budget`. When that is spent the verb says so,
