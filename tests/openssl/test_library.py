@@ -28,14 +28,14 @@ BY_THE_PUMP = (
     {
         "SSL_free", "SSL_get_shutdown", "SSL_new", "SSL_set_accept_state", "SSL_set_bio", "SSL_set_connect_state",
         "SSL_set_shutdown", "SSL_shutdown", "BIO_new", "SSL_client_hello_get0_ciphers",
-        "SSL_client_hello_get0_session_id",
+        "SSL_client_hello_get0_session_id", "EVP_PKEY_set_type", "SSL_set_info_callback", "SSL_CTX_set_info_callback",
     }
     if pump.COMPILED
     else set()
 )  # fmt: skip
-LATER = sorted(filter(library.have, set(NAMES) - AT_IMPORT - BY_THE_PUMP))
 if openssl.lib.OpenSSL_version_num() < 0x30500000:
-    LATER.remove("EVP_PKEY_set_type")  # for groups that it does not have
+    BY_THE_PUMP.add("EVP_PKEY_set_type")  # by nobody: for groups that it does not have
+LATER = sorted(filter(library.have, set(NAMES) - AT_IMPORT - BY_THE_PUMP))
 # They free, also where nobody would hear of an exception.
 FREE = {
     "BIO_free", "DH_free", "EVP_PKEY_free", "SSL_CTX_free", "SSL_SESSION_free", "SSL_free", "SSL_set_shutdown",
