@@ -1,4 +1,4 @@
-"""A ratchet: the lines of greentls that say ``Any`` do not become more."""
+"""A ratchet: the lines of greentls that say ``Any``, imports included, do not become more."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import re
 
 from tests.support.helpers import ROOT
 
-# As many as there are. Whoever needs one fewer lowers this number; whoever wants one more looks for the type first.
-LINES = 49
-
-_IMPORT = re.compile(r"\s*(from|import) ")
+# As many as there are; each has its reason beside it. If you need one fewer, lower this number. If you want one more,
+# look for the type first.
+LINES = 79
 
 
 def test_lines_that_say_any_do_not_become_more() -> None:
@@ -18,6 +17,6 @@ def test_lines_that_say_any_do_not_become_more() -> None:
         f"{file.relative_to(ROOT)}: {line}"
         for file in files
         for line in file.read_text().splitlines()
-        if re.search(r"\bAny\b", line) and not _IMPORT.match(line)
+        if re.search(r"\bAny\b", line)
     ]
     assert len(lines) <= LINES, "\n".join(lines)
