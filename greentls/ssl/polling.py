@@ -1,9 +1,9 @@
-"""select(), poll() and selectors that see what a socket of greentls has read ahead. monkey.patch() puts them in place.
+"""Replacements of select(), poll() and selectors, which see the data that a socket of greentls has read ahead.
 
-The kernel knows nothing of data that a socket has read already. So while monkey.patch() is in force, sockets that speak
-TLS are known by their descriptors, and whatever the program asks about (a socket, its descriptor, a file over it) is
-looked up. If one of them has data at hand, nobody waits: the kernel is asked without a timeout, and the sockets with
-data at hand are added to its answer.
+monkey.patch() puts them in place. The kernel knows nothing of data that a socket has read already. So while
+monkey.patch() is in force, sockets that speak TLS are known by their descriptors, and whatever the program asks about
+(a socket, its descriptor, a file over it) is looked up. If one of them has data, the call does not wait: it asks the
+kernel without a timeout, and adds the sockets with data to the answer.
 """
 
 from __future__ import annotations
