@@ -468,6 +468,8 @@ class TLSStream:
                 return
         except InvalidSwitchError:  # it was woken by mistake, which here is only another look
             return
+        finally:
+            del wait  # it has the error that is raised, and the traceback holds this frame
         late, free = self.late("read"), connection.when_next(Event())
         try:
             if connection.waiting and not free.wait(self._timeout):
