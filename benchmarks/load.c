@@ -7,6 +7,7 @@
  *     -t SECONDS  length of measurement (1)    -p PID,...  the server's processes, whose CPU time is measured
  *     -w SECONDS  warm-up before it (a quarter of -t)
  *     -a          offers ALPN h2, http/1.1     -o          asks for an OCSP response
+ *     -b CLIENTS  of idle: at most so many that are not idle yet (all)
  *
  * full, resumed: every client connects, does a handshake, sends close_notify, waits until the server closes, and begins
  * again. For "resumed", each first collects its own sessions by full handshakes before the measurement. Under TLS 1.2
@@ -17,8 +18,7 @@
  * echo: each client writes BYTES, reads as many, and begins again. upload: it writes BYTES at a time; what takes less than
  * 4 KiB goes out when it has come to as much. download: it reads
  * the first MiB as TLS, and then only counts bytes of ciphertext, because decrypting them would take longer than the
- * server needs. idle: each client echoes once, a few at a time: what many handshakes take at once would stay in the
- * server's heap, as holes between what it keeps. When all have, in at most SECONDS, the result is printed, and the
+ * server needs. idle: each client echoes once. When all have, in at most SECONDS, the result is printed, and the
  * connections stay until standard input ends.
  *
  * It prints one line of JSON: handshakes, resumed ones, failures, exchanges, bytes; seconds; the median and the 99th
@@ -55,7 +55,6 @@ enum {
     PATIENCE = 20,     /* seconds for all clients to collect sessions */
     SAMPLES = 4 << 20, /* highest number of kept latencies */
     SERVERS = 16,      /* processes of a server */
-    FEW = 64,          /* clients that are not idle yet, of those that will be */
 };
 
 struct client {
@@ -75,7 +74,7 @@ enum preparation { READY, COLLECTING, TRYING };
 static const double WHILE = 0.3; /* seconds that the test waits for its ticket */
 
 static enum mode mode;
-static int version = TLS1_3_VERSION, clients = 32, size = 64, alpn, staple, ready, renews = 1;
+static int version = TLS1_3_VERSION, clients = 32, together, size = 64, alpn, staple, ready, renews = 1;
 static enum preparation preparation;
 static double seconds = 1, warm = -1, pause_between;
 static pid_t servers[SERVERS];
@@ -381,7 +380,7 @@ static int usage(void)
 static int options(int count, char **words)
 {
     int letter, servers_named = 0;
-    while ((letter = getopt(count, words, "v:c:t:w:s:i:p:ao")) != -1) {
+    while ((letter = getopt(count, words, "v:c:t:w:s:i:p:b:ao")) != -1) {
         switch (letter) {
         case 'v': version = strcmp(optarg, "1.2") ? TLS1_3_VERSION : TLS1_2_VERSION; break;
         case 'c': clients = atoi(optarg); break;
@@ -389,6 +388,7 @@ static int options(int count, char **words)
         case 'w': warm = atof(optarg); break;
         case 's': size = atoi(optarg); break;
         case 'i': pause_between = atof(optarg); break;
+        case 'b': together = atoi(optarg); break;
         case 'a': alpn = 1; break;
         case 'o': staple = 1; break;
         case 'p':
@@ -404,6 +404,8 @@ static int options(int count, char **words)
         mode++;
     if (warm < 0)
         warm = seconds / 4;
+    if (mode != IDLE || together < 1 || together > clients)
+        together = clients;
     address.sin_family = AF_INET;
     address.sin_port = htons(atoi(words[optind + 2]));
     return mode < MODES && inet_pton(AF_INET, words[optind + 1], &address.sin_addr) == 1 && clients >= 1 &&
@@ -435,7 +437,7 @@ int main(int count, char **words)
     double began = now(), used = cpu(), served = servers_cpu(), start = began + warm, end = start + seconds;
     double patience = began + PATIENCE, trial = 0;
     int counting = mode == IDLE, pacing = mode == ECHO && pause_between > 0;
-    int begun = 0, together = mode == IDLE && clients > FEW ? FEW : clients;
+    int begun = 0;
     for (; begun < together; begun++)
         begin(&all[begun]);
     while (preparation || (now() < end && !(mode == IDLE && exchanges >= clients))) {

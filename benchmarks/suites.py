@@ -188,18 +188,22 @@ def echo(bench: Bench, server: running.Server | None) -> Metrics:
     }
 
 
-def idle(bench: Bench, server: running.Server | None) -> Metrics:
+def idle(together: int) -> Measure:
     """Measures the growth from few connections to many, because the first ones also load code and caches."""
-    assert server
-    count = bench.many(IDLE)
-    with bench.load("idle", server, "echo", c=bench.many(50), t=60) as few:
-        all_there(few, bench.many(50))
-        machine.settle(server.pid)
-        before = machine.resident(server.pid)
-        with bench.load("idle", server, "echo", c=count, t=60) as many:
-            all_there(many, count)
+
+    def measure(bench: Bench, server: running.Server | None) -> Metrics:
+        assert server
+        count = bench.many(IDLE)
+        with bench.load("idle", server, "echo", c=bench.many(50), t=60) as few:
+            all_there(few, bench.many(50))
             machine.settle(server.pid)
-            return {"KiB": (machine.resident(server.pid) - before) / count}
+            before = machine.resident(server.pid)
+            with bench.load("idle", server, "echo", c=count, b=together, t=60) as many:
+                all_there(many, count)
+                machine.settle(server.pid)
+                return {"KiB": (machine.resident(server.pid) - before) / count}
+
+    return measure
 
 
 def all_there(load: running.Load, count: int) -> Metrics:
@@ -469,12 +473,16 @@ def small_records(bench: Bench) -> Sequence[Contestant]:
     return [*greentlses(bench, "greentls", measures), *talkers(bench, measures)]
 
 
-def idle_connections(bench: Bench) -> Sequence[Contestant]:
-    measures: dict[str, Measure] = {"idle": idle}
+def idle_connections(bench: Bench, work: str = "idle", together: int = IDLE) -> Sequence[Contestant]:
+    measures: dict[str, Measure] = {work: idle(together)}
     without = ("threads", "eventlet", "asyncio", "greentls.aio, asyncio", "lean pump", "lean pump, system")
     few = [each for each in talkers(bench, measures) if each.name not in without]
     bare = Contestant("memory BIOs", measures, bench.python("memory_bios.py"))
     return [*greentlses(bench, "greentls", measures), bare, *over_system(bench, bare), *few]
+
+
+def trickle(bench: Bench) -> Sequence[Contestant]:
+    return idle_connections(bench, "64 at a time", 64)
 
 
 def suspended(bench: Bench) -> Sequence[Contestant]:
@@ -582,7 +590,8 @@ SUITES = {
         "echoes of 64 bytes on connections that stay open", echoes, 0.7, ("cpu_us", "rate", "p50_ms", "p99_ms")
     ),
     "records": Suite("uploads, 64 bytes a write", small_records, 1.5, ("cpu_us", "rate")),
-    "idle": Suite("memory of each of 5,000 idle connections", idle_connections, 0.0, ("KiB",)),
+    "idle": Suite("memory of each of 5,000 idle connections that came at once", idle_connections, 0.0, ("KiB",)),
+    "trickle": Suite("the same, when at most 64 of them are in their handshake at once", trickle, 0.0, ("KiB",)),
     "suspended": Suite(
         "memory and CPU time of 1,000 handshakes that wait in a callback at once",
         suspended,
