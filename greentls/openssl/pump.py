@@ -548,6 +548,7 @@ class PlainPump:
             function()
             return True
         finally:
+            del function  # it may hold what it has raised, and the traceback holds this frame
             if mine and not turn:
                 turn.append(_WAIT)
                 if self.crowded:
