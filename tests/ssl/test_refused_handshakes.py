@@ -28,6 +28,11 @@ def app(environ, start_response):
     return [b"hello"]
 
 
+def answer(sock, address):
+    sock.recv(100)  # what is left unread makes a reset of the end
+    sock.sendall(b"hello")
+
+
 @pytest.fixture(params=["StreamServer", "pywsgi"])
 def listen(request):
     """listen(context): the address of a server of gevent's own, which catches nothing."""
@@ -37,7 +42,7 @@ def listen(request):
         if request.param == "pywsgi":
             server = WSGIServer(("127.0.0.1", 0), app, ssl_context=context, log=None)
         else:
-            server = StreamServer(("127.0.0.1", 0), lambda sock, address: sock.sendall(b"hello"), ssl_context=context)
+            server = StreamServer(("127.0.0.1", 0), answer, ssl_context=context)
         server.start()
         servers.append(server)
         return server.address
