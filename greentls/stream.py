@@ -386,8 +386,8 @@ class TLSStream:
         """Whether a verb that has raised this can be tried again: another greenlet was inside OpenSSL, in a hook, and
         has left."""
         connection = self.connection
-        if isinstance(error, InvalidSwitchError):  # a wait was ended by mistake, which here is only another look
-            return True
+        if isinstance(error, InvalidSwitchError) and not connection.dead:  # no hook's, which would have ended it
+            return True  # the wait was ended by mistake, which here is only another look
         if not isinstance(error, ConcurrentUseError) or connection.dead or connection.inside:
             self._last_words()
             return False

@@ -9,11 +9,13 @@ import socket
 import gevent
 import pytest
 from gevent.event import Event
+from gevent.exceptions import InvalidSwitchError
+from greenlet import GreenletExit
 
 from greentls import stream as stream_module
 from greentls.core.connection import Connection
 from greentls.core.hooks import Hooks
-from greentls.errors import ConnectionDead, TLSError, UnexpectedEOF, WrongThreadError
+from greentls.errors import ConcurrentUseError, ConnectionDead, TLSError, UnexpectedEOF, WouldBlock, WrongThreadError
 from greentls.openssl import bios as ssl_bios
 from greentls.openssl.pump import BULKY, RECEIVE_SIZE
 from greentls.stream import TLSStream
@@ -360,8 +362,10 @@ class TestTimeoutsAndKills:
 
 @both_versions
 class TestHooks:
-    def test_what_a_hook_raises_comes_out_and_the_peer_gets_an_alert(self, streams, version):
-        failure = KeyError("no such name")
+    @pytest.mark.parametrize("kind", [KeyError, InvalidSwitchError, ConcurrentUseError, WouldBlock, GreenletExit])
+    def test_what_a_hook_raises_comes_out_and_the_peer_gets_an_alert(self, streams, version, kind):
+        """Also what the stream itself takes for a reason to look once more, when it is not a hook's."""
+        failure = kind("no such name")
 
         def fail(connection, name):
             raise failure
