@@ -31,11 +31,13 @@ check:  ## lint, types and the tests that need nothing but Python and little tim
 check-tests: $(VENV)/.installed-lint
 	PATH="$(CURDIR)/$(BIN)" $(BIN)/python -m pytest -q -n auto --dist loadfile -m "not programs and not long"
 
-# Without what needs other programs, and without the tests that are counted by how much they do in a given time.
-coverage: $(VENV)/.installed-test  ## the lines of greentls that tests run; fails if they are fewer than pyproject.toml says
+# Without what needs other programs, except for keys and stores, which are little without them; and without the tests that
+# are counted by how much they do in a given time.
+coverage: $(VENV)/.installed-test memcached tools  ## the lines of greentls that tests run; fails if they are fewer than pyproject.toml says
 	rm -f .coverage*
 	$(BIN)/python -m coverage run -m pytest -q -n auto --dist loadfile -m "not programs" \
 	    --ignore=tests/adversary --ignore=tests/cpython --ignore=tests/soak
+	$(BIN)/python -m coverage run -m pytest -q -n auto --dist loadfile -m programs tests/keys tests/stores
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report
 
