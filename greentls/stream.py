@@ -1,9 +1,9 @@
 """TLSStream: a non-blocking socket and a Connection, for greenlets. It waits; the pump below it does everything else.
 
 A pump's verb goes as far as it can and says what to wait for. Here are the waits, and whose turn each is. Only the wait
-for data, where it has no timeout, is the pump's own: the stream gives it a function of the hub's. Several
-greenlets may use one stream, typically one that reads and one that writes. One does the handshake, and the others wait
-for it. After it there are three turns, each for one greenlet at a time. None of them holds up the others:
+for data, where it has no timeout, is the pump's own: the stream gives it a function of the hub's. Several greenlets may
+use one stream, typically one that reads and one that writes. One does the handshake, and the others wait for it. After
+it there are three turns, each for one greenlet at a time. None of them holds up the others:
 
 - being inside OpenSSL: others wait only while the occupant waits in a hook, because nothing else in there switches;
 - waiting until the socket takes more: that greenlet continues until everything is sent. So a reader with a key update
