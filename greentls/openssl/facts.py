@@ -49,6 +49,8 @@ def parse(blob: bytes, start: int) -> tuple[SSL_SESSION, bytes] | None:
     if twin is None:
         session = sessions.from_bytes(blob[start:], brief=True)
         return None if session is None else (session, sessions.session_id(session))
+    if not isinstance(blob, bytes):  # a store may answer with a buffer that can change
+        blob = bytes(memoryview(blob))
     told: tuple[int, bytes] | None = twin.parse(blob, start)
     return None if told is None else (ffi.gc(_session_at(told[0]), lib.SSL_SESSION_free), told[1])
 

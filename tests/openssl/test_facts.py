@@ -56,14 +56,15 @@ def parse(request, monkeypatch):
 
 
 @both_versions
-def test_a_session_from_bytes(pki, version, parse):
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_a_session_from_bytes(pki, version, parse, kind):
     records = []
     hooks = Hooks(get_session=lambda *_: None, new_session=lambda _, session: records.append(session.record()))
     contexts = client_context(pki, version), server_context(pki, version, hooks=hooks)
     handshake(Connection(contexts[0], verify_hostname=False), Connection(contexts[1]))
     for session_id, _, _, der in records:
         for blob, start in ((der, 0), (b"8 octets" + der, 8)):
-            session, parsed_id = parse(blob, start)
+            session, parsed_id = parse(kind(blob), start)
             assert parsed_id == session_id
             assert sessions.to_bytes(session) == der
 
