@@ -254,7 +254,7 @@ class TLSStream:
                 self._wait(said, "write")
             with bios.readable(data) as readable:
                 address, length = pointer(readable), len(readable)
-                while (said := self._do(connection.step_write_from, address, length)) not in (DONE, UNSENT):
+                while (said := self._do(connection.step_write_from, address, length)) not in _TAKEN:
                     self._wait(said, "write")
                 return said
         except TLSError:
