@@ -60,6 +60,9 @@ MAX_PSK_LOOKUPS = 4
 # allows 32 KeyUpdates, which are 64 with their answers; rustls allows 32 messages.
 MAX_MESSAGES_WITHOUT_DATA = 64
 
+# Server names that a Config remembers, some 500 bytes each. A client may ask for any name; sites have fewer.
+MAX_BINDINGS = 1024
+
 _OK, _NOACK, _ALERT_FATAL = 0, 3, 2  # SSL_TLSEXT_ERR_*
 _GO_ON, _REFUSE = 1, 0  # SSL_CLIENT_HELLO_SUCCESS, SSL_CLIENT_HELLO_ERROR
 _NAME_HEADER = struct.Struct(">HBH")  # ServerNameList's length, NameType, HostName's length
@@ -115,7 +118,13 @@ def _on_client_hello(connection: Asker, alert: Pointer, _: Pointer) -> int:
     if refusal is not None:
         alert[0] = refusal
         return _REFUSE
-    connections.set_session_id_context(connection.ssl, connection.session_id_context)
+    binding = connection.session_id_context
+    connections.set_session_id_context(connection.ssl, binding)
+    bindings = connection.bindings
+    if bindings is not None:
+        if len(bindings) >= MAX_BINDINGS:
+            bindings.clear()
+        bindings[extension] = name, binding  # the next such hello is the compiled twin's work
     return _GO_ON
 
 
@@ -190,19 +199,22 @@ def _on_alpn(connection: Asker, out: Pointer, out_length: Pointer, offered: Poin
 # -- sessions ----------------------------------------------------------------------------------------------------------
 
 
-@_hook(ffi.NULL)
-def _on_get_session(connection: Asker, start: Pointer, length: int, copy: Pointer) -> Pointer:
+def _look_up(connection: Asker, session_id: bytes) -> Pointer | None:
     hook, handshake = connection.session_hooks.get_session, connection.handshake
     handshake.lookups += 1
     if hook is None or handshake.lookups > MAX_SESSION_LOOKUPS:
-        return ffi.NULL
-    session_id = ffi.buffer(start, length)[:]
-    session = _asked(connection, hook, session_id)
-    if session is None or session.id != session_id:  # OpenSSL before 4.0 would be fatal about a wrong one
-        return ffi.NULL
-    handshake.kept = session
+        return None
+    handshake.kept = found = _asked(connection, hook, session_id)
+    if not isinstance(found, Session):
+        return found
+    return found.pointer if found.id == session_id else None  # OpenSSL before 4.0 would be fatal about a wrong one
+
+
+@_hook(ffi.NULL)
+def _on_get_session(connection: Asker, start: Pointer, length: int, copy: Pointer) -> Pointer:
     copy[0] = 1  # OpenSSL takes its own reference
-    return session.pointer
+    found = _look_up(connection, ffi.buffer(start, length)[:])
+    return ffi.NULL if found is None else found
 
 
 @_hook(0)
@@ -442,6 +454,7 @@ def count_messages(ssl: SSL, where: int, result: int) -> None:
 # -- installing them ---------------------------------------------------------------------------------------------------
 
 _NONE = Hooks()
+_quick = facts.callbacks(_on_client_hello, _on_servername, _on_get_session, _look_up)
 _removers: dict[int, tuple[SSL_CTX, Callable[[bytes, bytes], None]]] = {}  # by SSL_CTX*: a removal has no operation
 
 
@@ -455,7 +468,7 @@ def install(owner: object, context: SSL_CTX, hooks: Hooks, server_side: bool, ve
         get, new, remove = (
             trampoline if hook else ffi.NULL
             for trampoline, hook in (
-                (_on_get_session, hooks.get_session),
+                (_quick.get_session, hooks.get_session),
                 (_on_new_session, hooks.new_session),
                 (_on_remove_session, hooks.remove_session),
             )
@@ -466,7 +479,7 @@ def install(owner: object, context: SSL_CTX, hooks: Hooks, server_side: bool, ve
             weakref.finalize(owner, _detach, library.pointer(context)).atexit = False
     if server_side:
         try:
-            client_hello.set_callback(context, _on_client_hello)
+            client_hello.set_callback(context, _quick.client_hello)
         except UnsupportedOpenSSL:
             if hooks.servername:
                 raise
@@ -474,7 +487,7 @@ def install(owner: object, context: SSL_CTX, hooks: Hooks, server_side: bool, ve
         if hooks.ticket_key:
             contexts.set_ticket_key_callback(context, _on_ticket_key)
         if hooks != _NONE:  # a tripwire behind get_session
-            lib.SSL_CTX_set_tlsext_servername_callback(context, _on_servername)
+            lib.SSL_CTX_set_tlsext_servername_callback(context, _quick.servername)
         if hooks.alpn:
             lib.SSL_CTX_set_alpn_select_cb(context, _on_alpn, ffi.NULL)
         if hooks.early_data:

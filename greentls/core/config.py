@@ -116,11 +116,15 @@ class Config:
     ssl_context: SSL_CTX = field(init=False, repr=False)
     session_scope: tuple[bytes, Hooks] | None = field(init=False, repr=False, default=None)
     address: int = field(init=False, repr=False)  # of the SSL_CTX
+    #: By server_name extension: the name, and the session-id context of a server's connections. greentls.core.callbacks
+    #: keeps it. None with hooks that have a say in it.
+    bindings: dict[bytes | None, tuple[str | None, bytes]] | None = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         context = contexts.new()
         object.__setattr__(self, "ssl_context", context)
         object.__setattr__(self, "address", pointer(context))
+        object.__setattr__(self, "bindings", None if self.hooks.servername or self.hooks.psk_server else {})
         contexts.set_versions(context, self.minimum_version, self.maximum_version)
         contexts.set_options(context, _ALWAYS | self.options)
         if ciphers := self._cipher_list():  # with the security level, for certificates and trust anchors
@@ -273,6 +277,7 @@ NOT_IN_IDENTITY = {
     "ssl_context": "made of the others",
     "session_scope": "made of the others",
     "address": "made of the others",
+    "bindings": "made of the others, and of what clients ask for",
 }
 # Hooks whose absence, when the session was made, does not matter to a server that has them, and why.
 HOOKS_NOT_IN_IDENTITY = {
@@ -298,6 +303,7 @@ NOT_IN_SCOPE = {
     "ssl_context": "made of the others",
     "session_scope": "made of the others",
     "address": "made of the others",
+    "bindings": "made of the others, and of what clients ask for",
 }
 
 

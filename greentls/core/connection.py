@@ -305,6 +305,11 @@ class Connection(Operation):
             return chosen.session_id_context
         return _bound(first.session_id_context, chosen.session_id_context, name)
 
+    @property
+    def bindings(self) -> dict[bytes | None, tuple[str | None, bytes]] | None:
+        """Config.bindings, as long as it is the only Config."""
+        return self.config.bindings if self.config is self._original else None
+
     def switch_config(self, config: Config) -> None:
         """Goes on with another Config's certificates, ALPN and trust: for the servername hook (SSL_set_SSL_CTX(3)).
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from greentls.core.handshake import Handshake
 from greentls.core.session import Session
+from greentls.openssl.facts import Found
 
 if TYPE_CHECKING:
     from greentls.certificates import CertificateChain
@@ -45,6 +46,9 @@ class HookConnection(Protocol):
         """The value that a server's sessions are bound to."""
 
     @property
+    def bindings(self) -> dict[bytes | None, tuple[str | None, bytes]] | None: ...
+
+    @property
     def session_reused(self) -> bool: ...
 
     @property
@@ -76,8 +80,8 @@ class Hooks:
     servername: Callable[[HookConnection, str | None], int | None] | None = None
     #: (connection, the client's protocols) -> one of them, or None to go on without ALPN
     alpn: Callable[[HookConnection, Sequence[bytes]], bytes | None] | None = None
-    #: (connection, session id) -> the Session, or None: a full handshake
-    get_session: Callable[[HookConnection, bytes], Session | None] | None = None
+    #: (connection, session id) -> the Session, also as facts.parse() has it, or None: a full handshake
+    get_session: Callable[[HookConnection, bytes], Session | Found | None] | None = None
     #: (connection, Session). The Session is OpenSSL's own, and empty once the hook has returned: copy() may be kept.
     new_session: Callable[[HookConnection, Session], None] | None = None
     #: (session id, session-id context). Has no connection. OpenSSL may call it under its own lock, from the garbage

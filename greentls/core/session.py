@@ -37,19 +37,8 @@ class Session:
         """
         pointer = sessions.from_bytes(data)
         if pointer is None:
-            raise _no_session(len(data))
+            raise ConfigurationError("session", f"these {len(data)} bytes are not an SSL_SESSION")
         return cls(pointer, vouched_until)
-
-    @classmethod
-    def for_one_handshake(cls, blob: bytes, start: int) -> Session:
-        """from_bytes() of the bytes from start on, but cheaper: for a hook that gives it to OpenSSL and forgets it. No
-        finalizer may use it."""
-        parsed = facts.parse(blob, start)
-        if parsed is None:
-            raise _no_session(len(blob) - start)
-        session = cls(parsed[0])
-        session._id = parsed[1]
-        return session
 
     def copy(self) -> Session:
         """The same session, to keep: it has a reference of its own to what OpenSSL holds."""
@@ -154,7 +143,3 @@ class Session:
     def resumable(self) -> bool:
         """False for a TLS 1.3 session before its ticket has come."""
         return sessions.resumable(self.pointer)
-
-
-def _no_session(length: int) -> ConfigurationError:
-    return ConfigurationError("session", f"these {length} bytes are not an SSL_SESSION")

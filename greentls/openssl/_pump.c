@@ -39,7 +39,7 @@
 #define MSG_MORE 0
 #endif
 
-#define CONTRACT 10 /* pump.py has the same number, or does not use this file */
+#define CONTRACT 11 /* pump.py has the same number, or does not use this file */
 
 /* What a verb answers besides a length: pump.py explains them. */
 enum { DONE = 1, WANT_READ = 0, CLOSED = -1, WANT_WRITE = -2, ENDED = -3, SPENT = -4, UNSENT = -5 };
@@ -90,15 +90,19 @@ static PyObject *running; /* {SSL*: its Pump} of those that are inside OpenSSL, 
 static PyObject *getcurrent, *ssl_at, *bio_at, *save_errors, *restore_errors;
 static PyObject *no_text, *nobody;
 static PyObject *n_handshake, *n_read, *n_write, *n_shutdown, *n_send, *n_receive;
+static PyObject *a_config, *a_first, *a_handshake, *a_hello, *a_bindings, *a_server_name;
 static PyObject *m_refusal, *m_failed, *m_not_now, *m_left, *m_next;
 
 static unsigned long long threads; /* that have been here */
 static THREAD_LOCAL unsigned long long this_thread;
 
+/* The one that entered OpenSSL last in this thread, or whose callback has returned last. It is inside, or this is NULL. */
+static THREAD_LOCAL struct Pump *entered;
+
 static char received_data[RECEIVE_SIZE];
 static char *spare_plain; /* the buffer for plaintext that nobody owns */
 
-typedef struct {
+typedef struct Pump {
     PyObject_HEAD
     void *c_ssl, *c_incoming, *c_outgoing;
     PyObject *ssl;    /* cffi's pointer, the key in running */
@@ -112,6 +116,7 @@ typedef struct {
     unsigned long long inside;        /* the occupant's */
     char busy, server_side, established, writable, eof, emptied, eager, attended, awaited, bulky, whole_records, leaving;
     char waiting, crowded, watched;
+    char asks_for; /* in its hello, NOBODY or SOMEBODY, if on_client_hello() has dealt with it */
     unsigned char header[HEADER_SIZE];
     int header_length;
     int missing; /* bytes of the record whose header has come */
@@ -238,6 +243,7 @@ enter(Pump *pump, PyObject *name, PyObject **found)
         return -1;
     }
     pump->busy = 1;
+    entered = pump;
     pump->inside = thread_number();
     before = pump->name;
     Py_INCREF(name);
@@ -252,6 +258,9 @@ leave(Pump *pump, PyObject *found)
 {
     PyObject *type, *value, *traceback;
     pump->busy = 0;
+    if (entered == pump) {
+        entered = NULL;
+    }
     PyErr_Fetch(&type, &value, &traceback);
     if (PyDict_DelItem(running, pump->ssl) < 0) {
         PyErr_WriteUnraisable((PyObject *)pump);
@@ -1404,43 +1413,42 @@ note_failure(Pump *pump)
     Py_XDECREF(traceback);
 }
 
-/* (function, fatal, SSL*, ...): guard() in pump.py is the same. */
-static PyObject *
-ask(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count)
+static int
+has_failed(Pump *pump)
 {
-    Pump *pump;
-    PyObject *saved = NULL, *asked = NULL, *function, *answer = NULL;
+    return pump->failure != NULL && pump->failure != Py_None;
+}
+
+/* What a function(pump, ...) of a callback returns. fatal, if it raises: that is noted; or if the pump has failed. */
+static PyObject *
+ask_for(Pump *pump, PyObject *function, PyObject *fatal, PyObject *const *arguments, Py_ssize_t count)
+{
+    PyObject *saved = NULL, *asked = NULL, *answer = NULL;
     Py_ssize_t index, elsewhere;
-    if (count < 3) {
-        return PyErr_Format(PyExc_TypeError, "a function, its fatal value, an SSL*");
-    }
-    pump = (Pump *)PyDict_GetItemWithError(running, arguments[2]);
-    if (pump == NULL && PyErr_Occurred()) {
-        return NULL;
-    }
-    if (pump == NULL || (pump->failure != NULL && pump->failure != Py_None)) {
-        Py_INCREF(arguments[1]);
-        return arguments[1];
+    if (has_failed(pump)) {
+        Py_INCREF(fatal);
+        return fatal;
     }
     Py_INCREF(pump);
     if (call.ERR_peek_error() && (saved = PyObject_CallNoArgs(save_errors)) == NULL) {
         goto failed;
     }
     elsewhere = pump->ask != NULL && pump->ask != Py_None;
-    asked = PyTuple_New(count - 2 + elsewhere);
+    asked = PyTuple_New(1 + count + elsewhere);
     if (asked == NULL) {
         goto failed;
     }
     if (elsewhere) {
-        Py_INCREF(arguments[0]);
-        PyTuple_SetItem(asked, 0, arguments[0]);
+        Py_INCREF(function);
+        PyTuple_SetItem(asked, 0, function);
+        function = pump->ask;
     }
-    for (index = 2; index < count; index++) {
-        PyObject *next = index == 2 ? (PyObject *)pump : arguments[index];
-        Py_INCREF(next);
-        PyTuple_SetItem(asked, index - 2 + elsewhere, next);
+    Py_INCREF(pump);
+    PyTuple_SetItem(asked, elsewhere, (PyObject *)pump);
+    for (index = 0; index < count; index++) {
+        Py_INCREF(arguments[index]);
+        PyTuple_SetItem(asked, 1 + index + elsewhere, arguments[index]);
     }
-    function = elsewhere ? pump->ask : arguments[0];
     Py_INCREF(function);
     answer = PyObject_CallObject(function, asked);
     Py_DECREF(function);
@@ -1459,11 +1467,31 @@ failed:
         Py_XDECREF(saved);
     }
     if (answer == NULL) {
-        answer = arguments[1];
+        answer = fatal;
         Py_INCREF(answer);
     }
+    entered = pump; /* others may have been inside meanwhile */
     Py_DECREF(pump);
     return answer;
+}
+
+/* (function, fatal, SSL*, ...): guard() in pump.py is the same. */
+static PyObject *
+ask(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count)
+{
+    PyObject *pump;
+    if (count < 3) {
+        return PyErr_Format(PyExc_TypeError, "a function, its fatal value, an SSL*");
+    }
+    pump = PyDict_GetItemWithError(running, arguments[2]);
+    if (pump == NULL) {
+        if (PyErr_Occurred()) {
+            return NULL;
+        }
+        Py_INCREF(arguments[1]);
+        return arguments[1];
+    }
+    return ask_for((Pump *)pump, arguments[0], arguments[1], arguments + 3, count - 3);
 }
 
 /* -- what OpenSSL tells, in one call: facts.py --------------------------------------------------------------------- */
@@ -1489,33 +1517,49 @@ static struct {
     int (*EVP_PKEY_set_type)(void *, int);
     void (*EVP_PKEY_free)(void *);
     void (*SSL_set_info_callback)(void *, void (*)(const void *, int, int));
+    int (*SSL_set_session_id_context)(void *, const unsigned char *, unsigned int);
+    int (*SSL_SESSION_up_ref)(void *);
     void (*CRYPTO_free)(void *, const char *, int);
 } tell;
+static const char SESSION[] = "SSL_SESSION"; /* a capsule's name */
 enum { TELLERS = sizeof(tell) / sizeof(tell.CRYPTO_free) };
 
-/* (the pump of an SSL* in its client-hello callback): the message, or None; the server_name extension, or None. */
+/* Of the ClientHello of an SSL* in its client-hello callback: the message, or None; the server_name extension, or None. */
+static int
+read_hello(void *ssl, PyObject **message, PyObject **name)
+{
+    const unsigned char *start, *begin = NULL;
+    size_t length = 0;
+    if (tell.SSL_client_hello_get0_ext(ssl, SUPPORTED_VERSIONS, NULL, NULL)) {
+        tell.SSL_client_hello_get0_ciphers(ssl, &start);
+        begin = start - BEFORE_CIPHERS - tell.SSL_client_hello_get0_session_id(ssl, NULL);
+        length = begin[0] == CLIENT_HELLO ? 4 + ((size_t)begin[1] << 16 | begin[2] << 8 | begin[3]) : 0;
+    }
+    *message = Py_BuildValue("y#", (const char *)begin, (Py_ssize_t)length);
+    start = NULL;
+    length = 0;
+    tell.SSL_client_hello_get0_ext(ssl, SERVER_NAME, &start, &length);
+    *name = Py_BuildValue("y#", (const char *)start, (Py_ssize_t)length);
+    return *message == NULL || *name == NULL ? -1 : 0;
+}
+
+/* (the pump of an SSL* in its client-hello callback): both in a tuple. */
 static PyObject *
 hello(PyObject *Py_UNUSED(module), PyObject *pump)
 {
-    const unsigned char *start, *message = NULL, *name = NULL;
-    size_t length = 0, name_length = 0;
-    void *ssl;
+    PyObject *message, *name, *both = NULL;
     if (!PyObject_TypeCheck(pump, pump_type) || tell.CRYPTO_free == NULL) {
         return PyErr_Format(PyExc_TypeError, "a Pump, after bind_facts()");
     }
     if (!is_made((Pump *)pump)) {
         return NULL;
     }
-    ssl = ((Pump *)pump)->c_ssl;
-    if (tell.SSL_client_hello_get0_ext(ssl, SUPPORTED_VERSIONS, NULL, NULL)) {
-        tell.SSL_client_hello_get0_ciphers(ssl, &start);
-        message = start - BEFORE_CIPHERS - tell.SSL_client_hello_get0_session_id(ssl, NULL);
-        length = message[0] == CLIENT_HELLO ? 4 + ((size_t)message[1] << 16 | message[2] << 8 | message[3]) : 0;
+    if (read_hello(((Pump *)pump)->c_ssl, &message, &name) == 0) {
+        both = PyTuple_Pack(2, message, name);
     }
-    if (tell.SSL_client_hello_get0_ext(ssl, SERVER_NAME, &start, &name_length)) {
-        name = start;
-    }
-    return Py_BuildValue("y#y#", (const char *)message, (Py_ssize_t)length, (const char *)name, (Py_ssize_t)name_length);
+    Py_XDECREF(message);
+    Py_XDECREF(name);
+    return both;
 }
 
 /* (SSL_SESSION's address): id, id context, when it expires, DER. */
@@ -1544,17 +1588,23 @@ record(PyObject *Py_UNUSED(module), PyObject *address)
     return all;
 }
 
-/* (bytes, where the DER begins in them): the address of a new SSL_SESSION, and its id; None if it is none. */
+static void
+free_session(PyObject *capsule)
+{
+    tell.SSL_SESSION_free(PyCapsule_GetPointer(capsule, SESSION));
+}
+
+/* (bytes, where the DER begins in them, an id): a capsule with a new SSL_SESSION; None if it is none, or of another id. */
 static PyObject *
 parse(PyObject *Py_UNUSED(module), PyObject *arguments)
 {
     const unsigned char *start;
     const char *blob, *id;
-    Py_ssize_t length, skipped;
-    unsigned int id_length;
-    PyObject *all;
+    Py_ssize_t length, skipped, id_length;
+    unsigned int found_length;
+    PyObject *capsule;
     void *session;
-    if (!PyArg_ParseTuple(arguments, "y#n", &blob, &length, &skipped)) {
+    if (!PyArg_ParseTuple(arguments, "y#ny#", &blob, &length, &skipped, &id, &id_length)) {
         return NULL;
     }
     if (skipped < 0 || tell.CRYPTO_free == NULL) {
@@ -1569,12 +1619,16 @@ parse(PyObject *Py_UNUSED(module), PyObject *arguments)
         call.ERR_clear_error();
         Py_RETURN_NONE;
     }
-    id = tell.SSL_SESSION_get_id(session, &id_length);
-    all = Py_BuildValue("Ny#", PyLong_FromVoidPtr(session), id, (Py_ssize_t)id_length);
-    if (all == NULL) {
+    start = (const unsigned char *)tell.SSL_SESSION_get_id(session, &found_length);
+    if (found_length != (size_t)id_length || memcmp(start, id, found_length) != 0) {
+        tell.SSL_SESSION_free(session);
+        Py_RETURN_NONE;
+    }
+    capsule = PyCapsule_New(session, SESSION, free_session);
+    if (capsule == NULL) {
         tell.SSL_SESSION_free(session);
     }
-    return all;
+    return capsule;
 }
 
 /* (the pump of an SSL* whose handshake is over, an info callback's address): whether it resumed a session. */
@@ -1610,6 +1664,173 @@ bind_facts(PyObject *Py_UNUSED(module), PyObject *addresses)
     Py_RETURN_NONE;
 }
 
+/* -- callbacks that ask no hook, or only what a session is: callbacks.py --------------------------------------------- */
+
+enum { GO_ON = 1, REFUSE = 0, TLSEXT_OK = 0, TLSEXT_NOACK = 3 }; /* ssl.h */
+enum { NOT_READ, NOBODY, SOMEBODY };
+
+/* The same in Python, which does what is not done here. */
+static struct {
+    int (*client_hello)(void *, int *, void *);
+    int (*servername)(void *, int *, void *);
+} python;
+enum { CALLBACKS = sizeof(python) / sizeof(python.client_hello) };
+
+static PyObject *look_up, *address_of;
+
+/* The pump that is inside OpenSSL with an SSL*; NULL, if it has failed, or others have been inside meanwhile. */
+static Pump *
+current(void *ssl)
+{
+    return entered != NULL && entered->c_ssl == ssl && !has_failed(entered) ? entered : NULL;
+}
+
+/* The same, whoever has been inside. NULL may be an exception. */
+static Pump *
+find(void *ssl)
+{
+    Pump *pump = current(ssl);
+    if (pump == NULL) {
+        PyObject *address = PyLong_FromVoidPtr(ssl), *key = NULL;
+        if (address != NULL && (key = PyObject_CallFunctionObjArgs(ssl_at, address, NULL)) != NULL) {
+            pump = (Pump *)PyDict_GetItemWithError(running, key);
+        }
+        Py_XDECREF(address);
+        Py_XDECREF(key);
+    }
+    return pump;
+}
+
+/* What Config.bindings has for the hello. 1: it is done. 0: that is Python's to do. -1: an exception. */
+static int
+note_hello(Pump *pump)
+{
+    PyObject *config = PyObject_GetAttr((PyObject *)pump, a_config), *first = PyObject_GetAttr((PyObject *)pump, a_first);
+    PyObject *record = PyObject_GetAttr((PyObject *)pump, a_handshake), *names = NULL, *before = NULL;
+    PyObject *message = NULL, *name = NULL, *known, *digest;
+    char *value;
+    Py_ssize_t length;
+    int done = -1;
+    if (config == NULL || first == NULL || record == NULL || (names = PyObject_GetAttr(config, a_bindings)) == NULL ||
+        (before = PyObject_GetAttr(record, a_hello)) == NULL) {
+        goto end;
+    }
+    if (config != first || names == Py_None || before != Py_None) {
+        done = 0;
+        goto end;
+    }
+    if (read_hello(pump->c_ssl, &message, &name) < 0) {
+        goto end;
+    }
+    known = PyDict_GetItemWithError(names, name);
+    if (known == NULL) {
+        done = PyErr_Occurred() ? -1 : 0;
+        goto end;
+    }
+    Py_INCREF(known);
+    digest = PyTuple_GetItem(known, 1);
+    if (digest != NULL && PyBytes_AsStringAndSize(digest, &value, &length) == 0 &&
+        PyObject_SetAttr(record, a_hello, message) == 0 &&
+        PyObject_SetAttr(record, a_server_name, PyTuple_GetItem(known, 0)) == 0) {
+        tell.SSL_set_session_id_context(pump->c_ssl, (unsigned char *)value, (unsigned int)length);
+        pump->asks_for = name == Py_None ? NOBODY : SOMEBODY;
+        done = 1;
+    }
+    Py_DECREF(known);
+end:
+    Py_XDECREF(config);
+    Py_XDECREF(first);
+    Py_XDECREF(record);
+    Py_XDECREF(names);
+    Py_XDECREF(before);
+    Py_XDECREF(message);
+    Py_XDECREF(name);
+    return done;
+}
+
+static int
+on_client_hello(void *ssl, int *alert, void *argument)
+{
+    Pump *pump = current(ssl);
+    int done = 0;
+    if (pump != NULL) {
+        PyGILState_STATE state = PyGILState_Ensure();
+        done = note_hello(pump);
+        if (done < 0) {
+            note_failure(pump);
+        }
+        PyGILState_Release(state);
+    }
+    return done == 0 ? python.client_hello(ssl, alert, argument) : done > 0 ? GO_ON : REFUSE;
+}
+
+static int
+on_servername(void *ssl, int *alert, void *argument)
+{
+    Pump *pump = current(ssl);
+    if (pump == NULL || pump->asks_for == NOT_READ) {
+        return python.servername(ssl, alert, argument);
+    }
+    return pump->asks_for == NOBODY || tell.SSL_session_reused(ssl) ? TLSEXT_NOACK : TLSEXT_OK;
+}
+
+static void *
+on_get_session(void *ssl, const unsigned char *id, int length, int *copy)
+{
+    PyGILState_STATE state = PyGILState_Ensure();
+    Pump *pump = find(ssl);
+    PyObject *session_id = NULL, *found = NULL;
+    void *session = NULL;
+    if (pump != NULL && (session_id = PyBytes_FromStringAndSize((const char *)id, length)) != NULL) {
+        found = ask_for(pump, look_up, Py_None, &session_id, 1);
+        Py_DECREF(session_id);
+    }
+    if (found != NULL && found != Py_None) {
+        if (PyCapsule_IsValid(found, SESSION)) {
+            session = PyCapsule_GetPointer(found, SESSION);
+        }
+        else {
+            PyObject *address = PyObject_CallFunctionObjArgs(address_of, found, NULL);
+            session = address == NULL ? NULL : PyLong_AsVoidPtr(address);
+            Py_XDECREF(address);
+        }
+    }
+    if (PyErr_Occurred()) {
+        if (pump != NULL) {
+            note_failure(pump);
+        }
+        else {
+            PyErr_WriteUnraisable(look_up);
+        }
+        session = NULL;
+    }
+    if (session != NULL) {
+        tell.SSL_SESSION_up_ref(session); /* this one is OpenSSL's */
+    }
+    *copy = 0;
+    Py_XDECREF(found);
+    PyGILState_Release(state);
+    return session;
+}
+
+/* (addresses of Python's callbacks, what on_get_session() calls, what tells a pointer's address): those of the above. */
+static PyObject *
+bind_callbacks(PyObject *Py_UNUSED(module), PyObject *arguments)
+{
+    PyObject *addresses, *function, *address;
+    void *functions[CALLBACKS];
+    if (!PyArg_ParseTuple(arguments, "OOO", &addresses, &function, &address) ||
+        read_addresses(addresses, functions, CALLBACKS) < 0) {
+        return NULL;
+    }
+    memcpy(&python, functions, sizeof(python));
+    keep(&look_up, function);
+    keep(&address_of, address);
+    return Py_BuildValue("NNN", PyLong_FromVoidPtr((void *)(uintptr_t)on_client_hello),
+                         PyLong_FromVoidPtr((void *)(uintptr_t)on_servername),
+                         PyLong_FromVoidPtr((void *)(uintptr_t)on_get_session));
+}
+
 static PyObject *
 current_thread(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none))
 {
@@ -1619,6 +1840,7 @@ current_thread(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none))
 static PyMethodDef functions[] = {
     {"bind", bind_functions, METH_VARARGS, NULL},
     {"bind_facts", bind_facts, METH_O, NULL},
+    {"bind_callbacks", bind_callbacks, METH_VARARGS, NULL},
     {"hello", hello, METH_O, NULL},
     {"parse", parse, METH_VARARGS, NULL},
     {"record", record, METH_O, NULL},
@@ -1640,7 +1862,8 @@ static const struct {
     {&no_text, ""},          {&n_handshake, "do_handshake"}, {&n_read, "read"},       {&n_write, "write"},
     {&n_shutdown, "shutdown"}, {&n_send, "send"},            {&n_receive, "receive"}, {&m_refusal, "refusal"},
     {&m_failed, "failed"},   {&m_not_now, "not_now"},    {&m_left, "tell_those_who_wait"},
-    {&m_next, "tell_the_next"},
+    {&m_next, "tell_the_next"}, {&a_config, "config"}, {&a_first, "_original"}, {&a_handshake, "handshake"},
+    {&a_hello, "hello"}, {&a_bindings, "bindings"}, {&a_server_name, "server_name"},
 };
 
 PyMODINIT_FUNC

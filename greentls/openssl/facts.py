@@ -5,17 +5,21 @@ Compiled where the pump is (_pump.c). In Python each is up to a dozen calls thro
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache, partial
 from types import ModuleType
+from typing import NamedTuple, NewType
 
 from greentls.errors import UnsupportedOpenSSL
 from greentls.openssl import client_hello, connections, pump, sessions
-from greentls.openssl.library import SSL_CTX, SSL_SESSION, Callback, address, ffi, lib
+from greentls.openssl.declarations import CALLBACK_TYPES
+from greentls.openssl.library import SSL_CTX, SSL_SESSION, Callback, address, ffi, pointer
 
-__all__ = ["hello", "parse", "record", "settle"]
+__all__ = ["Found", "callbacks", "hello", "parse", "record", "settle"]
 
 _SERVER_NAME = 0  # ExtensionType
 
+Found = NewType("Found", object)  # an SSL_SESSION*, or what the compiled twin has in its place
 Hello = tuple["bytes | None", "bytes | None"]
 Record = tuple[bytes, bytes, int, bytes]
 
@@ -23,7 +27,8 @@ FUNCTIONS = (
     "SSL_client_hello_get0_ext", "SSL_client_hello_get0_ciphers", "SSL_client_hello_get0_session_id",
     "SSL_SESSION_get_id", "SSL_SESSION_get0_id_context", "SSL_SESSION_get_time", "SSL_SESSION_get_timeout",
     "i2d_SSL_SESSION", "d2i_SSL_SESSION", "SSL_SESSION_free",
-    "SSL_session_reused", "SSL_ctrl", "EVP_PKEY_set_type", "EVP_PKEY_free", "SSL_set_info_callback", "CRYPTO_free",
+    "SSL_session_reused", "SSL_ctrl", "EVP_PKEY_set_type", "EVP_PKEY_free", "SSL_set_info_callback",
+    "SSL_set_session_id_context", "SSL_SESSION_up_ref", "CRYPTO_free",
 )  # fmt: skip  # in the order of _pump.c
 
 
@@ -42,17 +47,40 @@ def record(session: SSL_SESSION) -> Record:
     return told
 
 
-def parse(blob: bytes, start: int) -> tuple[SSL_SESSION, bytes] | None:
-    """(the session whose DER begins at start, its id), None if there is none. It is owned, but no finalizer may use it
-    (greentls.openssl.lifetimes)."""
+def parse(blob: bytes, start: int, session_id: bytes) -> Found | None:
+    """A session whose DER begins at start, for a get_session callback to give to OpenSSL; None if there is none, or it
+    has another id. No finalizer may use it (greentls.openssl.lifetimes)."""
     twin = _twin()
     if twin is None:
         session = sessions.from_bytes(blob[start:], brief=True)
-        return None if session is None else (session, sessions.session_id(session))
+        return None if session is None or sessions.session_id(session) != session_id else Found(session)
     if not isinstance(blob, bytes):  # a store may answer with a buffer that can change
         blob = bytes(memoryview(blob))
-    told: tuple[int, bytes] | None = twin.parse(blob, start)
-    return None if told is None else (ffi.gc(_session_at(told[0]), lib.SSL_SESSION_free), told[1])
+    found: Found | None = twin.parse(blob, start, session_id)
+    return found
+
+
+class Callbacks(NamedTuple):
+    """What OpenSSL calls."""
+
+    client_hello: Callback
+    servername: Callback
+    get_session: Callback
+
+
+def callbacks(
+    client_hello: Callback, servername: Callback, get_session: Callback, look_up: Callable[..., object]
+) -> Callbacks:
+    """The same callbacks; where the twin is, its own. They do what needs no hook, and ask the first two for the rest.
+
+    look_up: what get_session asks, (the pump, a session's id) -> an SSL_SESSION*, what parse() found, or None.
+    """
+    twin = _twin()
+    if twin is None:
+        return Callbacks(client_hello, servername, get_session)
+    made = twin.bind_callbacks((int(_at(client_hello)), int(_at(servername))), look_up, pointer)
+    kinds = zip(Callbacks._fields, made, strict=True)
+    return Callbacks(*(ffi.cast(CALLBACK_TYPES[f"on_{name}"], address) for name, address in kinds))
 
 
 def settle(over: pump.PlainPump, context: SSL_CTX, callback: Callback) -> bool:
@@ -92,7 +120,6 @@ def _twin() -> ModuleType | None:
 
 
 _at = partial(ffi.cast, ffi.typeof("uintptr_t"))
-_session_at = partial(ffi.cast, ffi.typeof("SSL_SESSION *"))
 
 
 @cache

@@ -186,10 +186,10 @@ class ClientSessions:
     def _begin(self) -> None:
         """Also in a forked process: a ticket that both processes had would be offered twice."""
         # The peer used last is last, and the newest session of each is the last of its list.
-        self._peers: OrderedDict[_Key, list[Kept]] = OrderedDict()
+        self._peers: OrderedDict[_Key, list[Kept[Session]]] = OrderedDict()
         self._lock = threading.Lock()  # against threads; nothing under it waits
 
-    def _take(self, key: _Key) -> Kept | None:
+    def _take(self, key: _Key) -> Kept[Session] | None:
         with self._lock:
             kept = self._peers.pop(key, [])
             found = None
@@ -211,7 +211,7 @@ class ClientSessions:
             for kept in over if session.single_use else [(chain_ends, session)]:
                 self._write(key, kept)
 
-    def _add(self, key: _Key, new: Kept) -> list[Kept]:
+    def _add(self, key: _Key, new: Kept[Session]) -> list[Kept[Session]]:
         """Keeps a session in this process. Returns those of the peer that are over the limit."""
         with self._lock:
             kept = self._peers.pop(key, [])
@@ -238,16 +238,16 @@ class ClientSessions:
 
     # -- the store -----------------------------------------------------------------------------------------------------
 
-    def _write(self, key: _Key, kept: Kept | None) -> None:
+    def _write(self, key: _Key, kept: Kept[Session] | None) -> None:
         if self._stored is not None and key.stored:
             self._stored.write(key.stored, *((0, None) if kept is None else (kept[0], kept[1].to_bytes())))
 
-    def _take_from_store(self, key: _Key, timeout: float | None) -> tuple[Kept | None, SessionLookup | None]:
+    def _take_from_store(self, key: _Key, timeout: float | None) -> tuple[Kept[Session] | None, SessionLookup | None]:
         stored, claims = self._stored, self._claims
         if stored is None or claims is None or not key.stored:
             return None, None
 
-        def question() -> Kept | None:
+        def question() -> Kept[Session] | None:
             blob = stored.store.get(key.stored)
             if blob is None:
                 return None

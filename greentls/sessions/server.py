@@ -14,6 +14,7 @@ from typing import cast
 from greentls.core.hooks import HookConnection, Hooks
 from greentls.core.session import Session
 from greentls.errors import ConfigurationError
+from greentls.openssl import facts
 from greentls.sessions.stored import CHAIN_ENDS, NOTHING, Kept, StoredSessions
 from greentls.stores import SessionStore
 
@@ -33,7 +34,7 @@ class SessionCache(StoredSessions):
         super().__init__(store, timeout)
         self.hooks = Hooks(get_session=self.get, new_session=self.put, remove_session=self.remove)
 
-    def get(self, connection: HookConnection, session_id: bytes) -> Session | None:
+    def get(self, connection: HookConnection, session_id: bytes) -> facts.Found | None:
         """Hooks.get_session. Waits for the store."""
         kept, lookup = self.look_up(self.timeout, self._find, session_id, connection.session_id_context)
         connection.handshake.looked_up(lookup)
@@ -53,15 +54,15 @@ class SessionCache(StoredSessions):
         """Hooks.remove_session. In any thread and in the hub; neither waits nor raises."""
         self._remove(_key(session_id, id_context))
 
-    def _find(self, session_id: bytes, id_context: bytes) -> Kept | None:
+    def _find(self, session_id: bytes, id_context: bytes) -> Kept[facts.Found] | None:
         key = _key(session_id, id_context)
         waiting = NOTHING if self._at_once else self.waiting(key)
         blob = self.store.get(key) if waiting is NOTHING else cast("bytes | None", waiting)
         if blob is None:
             return None
-        found = Session.for_one_handshake(blob, CHAIN_ENDS)
-        if found.id != session_id:
-            raise ConfigurationError("session", "the store answered with another one's")
+        found = facts.parse(blob, CHAIN_ENDS, session_id)
+        if found is None:
+            raise ConfigurationError("session", f"the store's {len(blob) - CHAIN_ENDS} bytes are none, or another one's")
         return int.from_bytes(blob[:CHAIN_ENDS], "big"), found
 
 

@@ -20,11 +20,11 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from time import perf_counter, time
+from typing import TypeVar
 from weakref import ref
 
 from greentls import events
 from greentls.core.handshake import Outcome, SessionLookup
-from greentls.core.session import Session
 from greentls.errors import SealError
 from greentls.hub import Deadline, PerHub, Task, here
 from greentls.log_limit import LogLimit
@@ -50,7 +50,8 @@ CHAIN_ENDS = 8  # bytes before those of a session
 
 NOTHING = object()
 
-Kept = tuple[float, Session]  # chain_ends: when its chain of resumptions ends, seconds since the epoch; the session
+T = TypeVar("T")
+Kept = tuple[float, T]  # chain_ends: when its chain of resumptions ends, seconds since the epoch; the session
 Written = tuple[bytes, "bytes | None", float]  # key; what the store gets, None to remove it; chain_ends
 
 
@@ -72,8 +73,8 @@ class StoredSessions:
         self._troubles: dict[str, LogLimit] = {}
 
     def look_up(
-        self, timeout: float | None, question: Callable[..., Kept | None], *arguments: object
-    ) -> tuple[Kept | None, SessionLookup]:
+        self, timeout: float | None, question: Callable[..., Kept[T] | None], *arguments: object
+    ) -> tuple[Kept[T] | None, SessionLookup]:
         """Asks the store by calling the question with the arguments; it may wait.
 
         timeout: seconds, None for no limit. Returns what was found, None for nothing, and what became of the lookup. An

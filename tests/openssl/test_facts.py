@@ -8,7 +8,7 @@ from greentls.core import session as core_session
 from greentls.core.connection import Connection
 from greentls.core.hooks import Hooks
 from greentls.errors import UnsupportedOpenSSL
-from greentls.openssl import errors, facts, pump, sessions
+from greentls.openssl import errors, facts, pump
 from tests.support.pairs import VERSIONS, both_versions, client, client_context, handshake, move, server_context
 
 
@@ -57,21 +57,34 @@ def parse(request, monkeypatch):
 
 @both_versions
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
-def test_a_session_from_bytes(pki, version, parse, kind):
-    records = []
-    hooks = Hooks(get_session=lambda *_: None, new_session=lambda _, session: records.append(session.record()))
-    contexts = client_context(pki, version), server_context(pki, version, hooks=hooks)
-    handshake(Connection(contexts[0], verify_hostname=False), Connection(contexts[1]))
-    for session_id, _, _, der in records:
-        for blob, start in ((der, 0), (b"8 octets" + der, 8)):
-            session, parsed_id = parse(kind(blob), start)
-            assert parsed_id == session_id
-            assert sessions.to_bytes(session) == der
+def test_a_session_from_bytes_is_resumed(pki, version, parse, kind):
+    kept, others = {}, []
+
+    def get(_, session_id):
+        other = bytes([session_id[0] ^ 1]) + session_id[1:]
+        others.extend(parse(kept[session_id], 0, each) for each in (other, session_id[:-1], b""))
+        return parse(kind(b"8 octets" + kept[session_id]), 8, session_id)
+
+    def new(_, session):
+        kept[session.id] = session.to_bytes()
+
+    ours = client_context(pki, version)
+    theirs = server_context(pki, version, hooks=Hooks(get_session=get, new_session=new))
+    session = None
+    for resumes in (False, True):
+        here, there = client(ours, session), Connection(theirs)
+        handshake(here, there)
+        assert here.session_reused == there.session_reused == resumes
+        there.write(b"x")
+        move(there, here)
+        assert here.read() == b"x"
+        session = here.session
+    assert others == [None, None, None], "of another id"
 
 
 @pytest.mark.parametrize("blob", [b"", b"8 octets", b"8 octets" + bytes(100), b"8 octets\x30\x03\x02\x01\x01"])
 def test_bytes_that_are_no_session(parse, blob):
-    assert parse(blob, 8) is None
+    assert parse(blob, 8, b"") is None
     assert errors.peek() == 0, "nor is an error left behind"
 
 
@@ -122,8 +135,10 @@ def test_the_compiled_ones_take_nothing_else():
     with pytest.raises(TypeError):
         pump.twin.record(b"")
     with pytest.raises(ValueError):
-        pump.twin.parse(b"", -1)
+        pump.twin.parse(b"", -1, b"")
     with pytest.raises(TypeError):
-        pump.twin.parse(None, 0)
+        pump.twin.parse(None, 0, b"")
     with pytest.raises(ValueError, match="addresses"):
         pump.twin.bind_facts((1,))
+    with pytest.raises(ValueError, match="addresses"):
+        pump.twin.bind_callbacks((1,), None, None)
