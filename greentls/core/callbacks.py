@@ -15,7 +15,7 @@ import os
 import struct
 import weakref
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, TypeVar
 
 from greenlet import getcurrent
@@ -454,8 +454,13 @@ def count_messages(ssl: SSL, where: int, result: int) -> None:
 # -- installing them ---------------------------------------------------------------------------------------------------
 
 _NONE = Hooks()
-_quick = facts.callbacks(_on_client_hello, _on_servername, _on_get_session, _look_up)
 _removers: dict[int, tuple[SSL_CTX, Callable[[bytes, bytes], None]]] = {}  # by SSL_CTX*: a removal has no operation
+
+
+@cache
+def _quick() -> facts.Callbacks:
+    """Not at import, as it looks for functions in OpenSSL."""
+    return facts.callbacks(_on_client_hello, _on_servername, _on_get_session, _look_up)
 
 
 def install(owner: object, context: SSL_CTX, hooks: Hooks, server_side: bool, verify_mode: int) -> None:
@@ -468,7 +473,7 @@ def install(owner: object, context: SSL_CTX, hooks: Hooks, server_side: bool, ve
         get, new, remove = (
             trampoline if hook else ffi.NULL
             for trampoline, hook in (
-                (_quick.get_session, hooks.get_session),
+                (_quick().get_session, hooks.get_session),
                 (_on_new_session, hooks.new_session),
                 (_on_remove_session, hooks.remove_session),
             )
@@ -479,7 +484,7 @@ def install(owner: object, context: SSL_CTX, hooks: Hooks, server_side: bool, ve
             weakref.finalize(owner, _detach, library.pointer(context)).atexit = False
     if server_side:
         try:
-            client_hello.set_callback(context, _quick.client_hello)
+            client_hello.set_callback(context, _quick().client_hello)
         except UnsupportedOpenSSL:
             if hooks.servername:
                 raise
@@ -487,7 +492,7 @@ def install(owner: object, context: SSL_CTX, hooks: Hooks, server_side: bool, ve
         if hooks.ticket_key:
             contexts.set_ticket_key_callback(context, _on_ticket_key)
         if hooks != _NONE:  # a tripwire behind get_session
-            lib.SSL_CTX_set_tlsext_servername_callback(context, _quick.servername)
+            lib.SSL_CTX_set_tlsext_servername_callback(context, _quick().servername)
         if hooks.alpn:
             lib.SSL_CTX_set_alpn_select_cb(context, _on_alpn, ffi.NULL)
         if hooks.early_data:

@@ -121,7 +121,7 @@ def test_a_name_that_one_config_remembers_is_asked_of_anothers_hook(pki, version
 
 
 @both_versions
-@pytest.mark.parametrize("failure", [ValueError("no"), GreenletExit(), SystemExit(1), gevent.Timeout()], ids=repr)
+@pytest.mark.parametrize("failure", [ValueError("no"), GreenletExit(), SystemExit(1), gevent.Timeout()], ids=lambda each: type(each).__name__)
 def test_what_a_lookup_raises_refuses(pki, version, failure):
     """hazard: a lookup can only miss, and behind it there is C that acknowledges the name."""
     sessions = Sessions()
