@@ -108,7 +108,7 @@ def test_a_session_lookup_to_memcached_and_back(client, server, memcached, tmp_p
             _, theirs = client.meet(server, ours.session)
         assert theirs.session_reused
         path = ["core/callbacks", "sessions/server", "sessions/stored", "stores/sealed", "stores/memcached"]
-        assert modules(calls, "_look_up", "_on_") == path
+        assert modules(calls, "_look_up", "_tell") == path
     finally:
         server.session_store.close()
 

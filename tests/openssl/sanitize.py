@@ -21,6 +21,7 @@ SOURCE = ROOT / "greentls" / "openssl" / "_pump.c"
 NAME = "greentls.openssl._pump"
 TESTS = [
     *(f"tests/openssl/test_{each}.py" for each in ("pump", "pump_inside", "pump_pauses", "facts")),
+    "tests/core/test_bindings.py",
     "tests/test_stream.py",
 ]
 FLAGS = [
