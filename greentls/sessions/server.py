@@ -62,7 +62,7 @@ class SessionCache(StoredSessions):
             return None
         found = facts.parse(blob, CHAIN_ENDS, session_id)
         if found is None:
-            raise ConfigurationError("session", f"the store's {len(blob) - CHAIN_ENDS} bytes are none, or another one's")
+            raise ConfigurationError("session", f"the store's {len(blob)} bytes are none, or another one's")
         return int.from_bytes(blob[:CHAIN_ENDS], "big"), found
 
 
