@@ -22,6 +22,7 @@ from greentls.stream import TLSStream
 from greentls.wire.registry import ContentType
 from tests.support.fake_sockets import fakes
 from tests.support.helpers import PATIENCE, allocated
+from tests.support.hubs import wait_for
 from tests.support.pairs import (
     VERSIONS,
     Sessions,
@@ -271,9 +272,7 @@ class TestBeingIdle:
         for times in (1, 2):
             job = gevent.spawn(read_exactly, there, many)
             wanted = times if many > BULKY else 1
-            with gevent.Timeout(PATIENCE):
-                while given_back.count(bios) < wanted:
-                    gevent.sleep(0)
+            wait_for(lambda wanted=wanted: given_back.count(bios) >= wanted, "the BIOs to shrink")
             here.write(bytes(many))
             assert job.get(timeout=PATIENCE) == bytes(many)
 

@@ -24,6 +24,7 @@ from greentls import aio
 from greentls.aio import connecting
 from greentls.errors import WantRead
 from greentls.hub import Deadline, here
+from tests.support.hubs import wait_for
 
 MAX_TURNS = 20_000  # of the hub in one turn(): a limit for broken code
 
@@ -365,15 +366,14 @@ class TransportTarget(KernelTarget, asyncio.Protocol):
 
     def start(self):
         super().start()
-        while self.connection is None:
-            here().sleep(0)
-            self.find()
+        wait_for(self.find, "the transport")
 
     def find(self):
         if self.transport is None:
             self.transport, Found.last = Found.last, None
         if self.transport is not None:
             self.connection = self.transport.get_extra_info("ssl_object")._connection
+        return self.connection
 
     def handshake(self):
         connecting.TLSTransport = Found

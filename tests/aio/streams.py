@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
+from time import monotonic
 
 from greentls import aio
+from tests.support.helpers import PATIENCE
 
 
 async def echo(reader, writer):
@@ -41,6 +43,15 @@ async def connected(port, context, **settings):
     finally:
         writer.close()
         await writer.wait_closed()
+
+
+async def happened(condition, what):
+    """Until condition() is true. Raises TimeoutError, which says what never came."""
+    end = monotonic() + PATIENCE
+    while not condition():
+        if monotonic() > end:
+            raise TimeoutError(f"waited {PATIENCE} s in vain for {what}")
+        await asyncio.sleep(0)
 
 
 async def exchange(port, context, data=b"hello", **settings):

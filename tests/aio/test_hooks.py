@@ -17,7 +17,7 @@ from greentls.hub.asyncio import hub_of
 from greentls.ssl import SSLContext
 from greentls.stores import open_store
 from greentls.stores.memory import MemoryStore
-from tests.aio.streams import connected, echo, exchange, serving
+from tests.aio.streams import connected, echo, exchange, happened, serving
 from tests.support.pairs import attempt, client
 from tests.support.pairs import client_context as config
 
@@ -206,8 +206,7 @@ def test_a_connection_that_is_cancelled_cancels_what_it_waits_for(run, pki, clie
     async def main():
         async with serving(server) as port:
             task = asyncio.create_task(exchange(port, client_context))
-            while not question.waiting:
-                await asyncio.sleep(0)
+            await happened(lambda: question.waiting, "the question")
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
@@ -224,16 +223,14 @@ def test_a_server_that_aborts_its_clients_cancels_what_they_wait_for(run, asked,
     async def main():
         server = await aio.start_server(echo, "127.0.0.1", 0, ssl=server_context)
         task = asyncio.create_task(exchange(server.sockets[0].getsockname()[1], client_context))
-        while not question.waiting:
-            await asyncio.sleep(0)
+        await happened(lambda: question.waiting, "the question")
         server.close()
         server.abort_clients()
         await server.wait_closed()
         task.cancel()
         with pytest.raises((asyncio.CancelledError, OSError, asyncio.IncompleteReadError)):
             await task
-        while question.waiting:
-            await asyncio.sleep(0)
+        await happened(lambda: not question.waiting, "the question to end")
 
     run(main())
 
@@ -410,8 +407,7 @@ def test_nobody_else_chooses_meanwhile(run, server_context, client_context, othe
     async def main():
         async with serving(server_context) as port:
             task = asyncio.create_task(exchange(port, client_context))
-            while not sockets:
-                await asyncio.sleep(0)
+            await happened(lambda: sockets, "the callback")
             with pytest.raises(ConcurrentUseError):
                 sockets[0].context = other_context
             events[0].set()

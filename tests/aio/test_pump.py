@@ -13,7 +13,7 @@ import pytest
 from greentls import aio
 from greentls.openssl.pump import DONE, TURN, WANT_READ
 from greentls.ssl import TLSVersion
-from tests.aio.streams import Recorder, exchange, serving
+from tests.aio.streams import Recorder, exchange, happened, serving
 from tests.aio.test_transport import BULK, two
 
 BLOCK = bytes(65536)
@@ -87,8 +87,7 @@ def test_a_turn_of_writing_is_bounded_however_fast_the_peer(run, server_context,
             while not server.transport.get_write_buffer_size():
                 assert busy.done - before <= TURN
                 server.transport.write(BLOCK)
-            while server.transport.get_write_buffer_size():
-                await asyncio.sleep(0)
+            await happened(lambda: not server.transport.get_write_buffer_size(), "all to be sent")
         for each in (server, client):
             each.transport.abort()
         listening.close()
@@ -145,8 +144,7 @@ def test_a_hook_may_wait_after_the_handshake(run, later, refuses):
         server.transport.write(b"your certificate, please")
         assert await client.has(24)
         client.transport.write(b"here it is")
-        while not asked:
-            await asyncio.sleep(0)
+        await happened(lambda: asked, "the hook")
         # The hook waits, and the loop goes on. What is written meanwhile is kept, and so is what has come.
         server.transport.write(b"kept")
         server.transport.write(b" in order")
@@ -194,13 +192,11 @@ def test_the_end_of_a_transport_cancels_a_hook_that_waits_after_the_handshake(ru
         server.transport.get_extra_info("ssl_object").verify_client_post_handshake()
         server.transport.write(b"?")
         assert await client.has(1)
-        while not ended:
-            await asyncio.sleep(0)
+        await happened(lambda: ended, "the hook")
         server.transport.abort()
         assert await server.lost is None
         await client.lost
-        while len(ended) < 2:
-            await asyncio.sleep(0)
+        await happened(lambda: len(ended) == 2, "the hook to end")
         listening.close()
         await listening.wait_closed()
 

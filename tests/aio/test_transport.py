@@ -10,7 +10,7 @@ import ssl
 import pytest
 
 from greentls import aio
-from tests.aio.streams import Recorder, connected, echo, exchange, serving
+from tests.aio.streams import Recorder, connected, echo, exchange, happened, serving
 
 BULK = os.urandom(3_000_000)
 
@@ -27,8 +27,7 @@ async def two(server_context, client_context, protocol=Recorder):
     _, client = await aio.create_connection(
         protocol, "127.0.0.1", server.sockets[0].getsockname()[1], ssl=client_context, server_hostname="localhost"
     )
-    while not (made and made[0].told):
-        await asyncio.sleep(0)
+    await happened(lambda: made and made[0].told, "the connection to be made")
     return made[0], client, server
 
 
@@ -155,12 +154,16 @@ def test_a_peer_that_never_ends_has_the_shutdown_timeout(run, server_context, cl
                 await loop.sock_sendall(sock, outgoing.read())
                 incoming.write(await loop.sock_recv(sock, 65536))
         await loop.sock_sendall(sock, outgoing.read())
-        while not (transports := [each for each in server._transports if each._told]):
-            await asyncio.sleep(0)
-        transports[0].close()
+
+        def told():
+            return [each for each in server._transports if each._told]
+
+        await happened(told, "the server to end its handshake")
+        [transport] = told()
+        transport.close()
         while await loop.sock_recv(sock, 65536):  # until FIN
             pass
-        await transports[0].get_protocol().lost
+        await transport.get_protocol().lost
         sock.close()
         server.close()
         await server.wait_closed()
@@ -298,8 +301,7 @@ def test_tls_in_tls(run, server_context, client_context):
             writer.write(BULK[:200_000])
             assert await reader.readexactly(200_000) == BULK[:200_000]
             transport.close()
-            while any(each._sock.fileno() != -1 for each in made):
-                await asyncio.sleep(0)
+            await happened(lambda: all(each._sock.fileno() == -1 for each in made), "both to close")
         for _ in range(10):  # the loop closes its ends of the pairs of sockets in turns of its own
             await asyncio.sleep(0)
 

@@ -18,6 +18,7 @@ from greentls.openssl.pump import PER_UNIT, RECORD_SIZE, TURN
 from greentls.stream import FLIGHT_SIZE, TLSStream
 from tests.support.fake_sockets import fakes
 from tests.support.helpers import PATIENCE
+from tests.support.hubs import wait_for
 from tests.support.pairs import TLS12, TLS13, attempt, client, client_context, server_context
 from tests.support.sealer import hostile
 
@@ -128,8 +129,7 @@ def test_records_without_data_leave_others_their_turns(pki, fast_peer):
     stream = TLSStream(fast_peer, Connection(server_context(pki)), PATIENCE)
     sibling = Sibling(lambda: fast_peer.calls)
     job = gevent.spawn(stream.do_handshake)
-    while fast_peer.source:
-        gevent.sleep(0)
+    wait_for(lambda: not fast_peer.source, "all to be read")
     assert sibling.stop() <= TURN + 1  # which finds nothing
     job.kill()
 
@@ -142,8 +142,7 @@ def test_hello_requests_in_the_handshake_leave_others_their_turns(pki, fast_peer
     with pytest.raises(gevent.Timeout), gevent.Timeout(0):
         stream.do_handshake()
     job = gevent.spawn(stream.do_handshake)
-    while fast_peer.source:
-        gevent.sleep(0)
+    wait_for(lambda: not fast_peer.source, "all to be read")
     assert sibling.stop() <= TURN // (fast_peer.piece // PER_UNIT) + 2  # the hello, and what finds nothing
     job.kill()
 

@@ -113,7 +113,7 @@ class TestFlights:
         with pytest.raises(TimeoutError, match="mine"), Deadline(0.05, "mine"):
             source.get("www.example")
         function.go_on.set()
-        wait_for(lambda: not source._flights)
+        wait_for(lambda: not source._flights, "the flights to end")
         assert source.get("www.example") == (chain,)
         assert function.asked == ["www.example"]
 

@@ -311,9 +311,9 @@ class TestWatching:
         source = Directory(put.path, interval=0.01)
         assert serials(source, "a.example") == {old}
         new = put("a.pem", "a.example")
-        wait_for(lambda: serials(source, "a.example") == {new})
+        wait_for(lambda: serials(source, "a.example") == {new}, "the new certificate")
         (put.path / "a.pem").unlink()
-        wait_for(lambda: source.get("a.example") is None)
+        wait_for(lambda: source.get("a.example") is None, "the name to be gone")
 
     @under_each_hub
     def test_one_greenlet_watches_and_ends_with_the_directory(self, put, new_greenlets):
@@ -323,7 +323,7 @@ class TestWatching:
             source.get("a.example")
         assert len(new_greenlets()) == 1
         del source
-        wait_for(lambda: new_greenlets() == [])
+        wait_for(lambda: new_greenlets() == [], "the watching to end")
 
     def test_a_forked_worker_watches_for_itself(self, put, pki):
         """hazard: the watching greenlet stays with the parent."""

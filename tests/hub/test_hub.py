@@ -226,7 +226,7 @@ class TestWaiting:
                 inside.pop()
 
         jobs = [Job(enter) for _ in range(5)]
-        wait_for(lambda: len(inside) == 2)
+        wait_for(lambda: len(inside) == 2, "two inside")
         leave.set()
         for job in jobs:
             job.result()

@@ -108,7 +108,7 @@ class TestOCSP:
         stapler = Stapler(fetch=slow)
         assert ask(stapler, chain) is None
         go_on.set()
-        wait_for(lambda: ask(stapler, chain))
+        wait_for(lambda: ask(stapler, chain), "a staple")
         stapler.close()
 
     def test_no_answer_in_time(self, silent_server):

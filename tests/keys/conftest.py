@@ -7,6 +7,7 @@ import gevent.socket
 import pytest
 
 from tests.support.helpers import PATIENCE
+from tests.support.hubs import wait_for
 
 
 @pytest.fixture
@@ -26,5 +27,4 @@ def talk(holder):
     yield talk
     for each in socks:
         each.close()
-    while holder._connections:
-        gevent.sleep(0.001)
+    wait_for(lambda: not holder._connections, "the connections to end")

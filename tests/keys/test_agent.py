@@ -23,6 +23,7 @@ from tests.keys import processes
 from tests.keys.signing import KINDS, byte_strings, private_key
 from tests.support.forks import forked
 from tests.support.helpers import PATIENCE
+from tests.support.hubs import wait_for
 from tests.support.ssl_pairs import both_versions, connected, contexts, failure, handshakes
 
 
@@ -159,8 +160,7 @@ def test_those_that_wait_when_it_is_killed_fail(served, version):
 
 def wait_until_all_wait(server, count):
     waiting = server._chains[0].signer._waiting
-    while len(waiting) < count:
-        gevent.sleep(0.001)
+    wait_for(lambda: len(waiting) >= count, f"{count} to wait")
 
 
 def test_killed_and_restarted_under_load(served):
@@ -177,18 +177,17 @@ def test_killed_and_restarted_under_load(served):
                 if not isinstance(end, BaseException):
                     end.close()
 
+    def twenty_more(what):
+        wanted = outcomes[what] + 20
+        wait_for(lambda: outcomes[what] >= wanted, f"twenty more that have {what}")
+
     jobs = [gevent.spawn(load) for _ in range(20)]
     for _ in range(3):
-        before = dict(outcomes)
-        while outcomes["done"] < before["done"] + 20:
-            gevent.sleep(0.001)
+        twenty_more("done")
         process.kill()
-        while outcomes["failed"] < before["failed"] + 20:
-            gevent.sleep(0.001)
+        twenty_more("failed")
         gevent.get_hub().threadpool.apply(process.start)
-    before = dict(outcomes)
-    while outcomes["done"] < before["done"] + 20:
-        gevent.sleep(0.001)
+    twenty_more("done")
     ended.append(True)
     gevent.joinall(jobs, timeout=PATIENCE, raise_error=True)
     assert all(job.ready() for job in jobs)

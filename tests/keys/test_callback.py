@@ -26,6 +26,7 @@ from greentls.strategy import STRATEGIES
 from greentls.strategy.thread import THREADS
 from tests.keys.signing import KINDS, Remote, private_key
 from tests.support.helpers import PATIENCE
+from tests.support.hubs import wait_for
 from tests.support.openssl import hide
 from tests.support.ssl_pairs import both_versions, connected, contexts, failure, handshake, handshakes, sides
 
@@ -207,8 +208,7 @@ def test_a_cap_on_those_that_wait(served, version):
     client, server, _ = served(version, behave=wait, max_waiting=2)
     server.callback_timeout = PATIENCE
     waiting = [gevent.spawn(handshakes, client, server) for _ in range(2)]
-    while len(inside) < 2:
-        gevent.sleep(0.001)
+    wait_for(lambda: len(inside) == 2, "two inside")
     here, there = failure(client, server)
     assert isinstance(there, SigningError)
     assert "2 signatures are outstanding" in str(there)
@@ -515,10 +515,8 @@ def test_nothing_is_left_behind(served):
     assert key() in provider._keys.values()
     assert provider._signatures == {}
     del client, server, remote
-    with gevent.Timeout(PATIENCE):
-        while key() is not None:
-            gevent.sleep(0.001)  # the hub has links to notify, and the strategies have threads
-            gc.collect()
+    # The hub has links to notify, and the strategies have threads.
+    wait_for(lambda: (gc.collect(), key())[1] is None, "the key to be freed")
 
 
 def test_sessions_are_the_same_as_with_the_key_itself(pki):

@@ -20,6 +20,7 @@ from greentls.keys.process import KeyProcess, read_key
 from greentls.keys.protocol import DONE, LIST, MAX_ANSWER, MAX_REQUEST, REFUSED, SIGN
 from greentls.openssl import provider
 from tests.support.helpers import PATIENCE
+from tests.support.hubs import wait_for
 from tests.support.ssl_pairs import both_versions, connected, contexts, failure
 
 ALGORITHM = "ecdsa_secp256r1_sha256"
@@ -287,10 +288,8 @@ def test_the_connections_of_an_agent_that_is_gone_are_closed(lied_to):
         pass
     assert len(agent._connections.get()._idle) == len(liar.open) == 1
     del client, server, agent
-    with gevent.Timeout(PATIENCE):
-        while liar.open:
-            gevent.sleep(0.001)  # the hub has links to notify, too
-            gc.collect()
+    # The hub has links to notify, too.
+    wait_for(lambda: (gc.collect(), not liar.open)[1], "the agent's connections to close")
 
 
 # -- clients that do so to an honest one -------------------------------------------------------------------------------
@@ -348,8 +347,7 @@ def test_it_accepts_again_when_there_are_descriptors_again(holder, tmp_path, mon
         protocol.send(sock, 1, LIST)
         assert protocol.receive(sock, MAX_ANSWER)[1].startswith(DONE)
         job.kill()
-    while holder._connections:
-        gevent.sleep(0.001)
+    wait_for(lambda: not holder._connections, "the connection to end")
     assert [record.getMessage() for record in caplog.records] == [
         "no connection was accepted: [Errno 24] Too many open files"
     ]

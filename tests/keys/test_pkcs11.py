@@ -16,6 +16,7 @@ from greentls.keys import pkcs11 as module
 from tests.keys.signing import KINDS, private_key
 from tests.support.forks import forked
 from tests.support.helpers import PATIENCE
+from tests.support.hubs import wait_for
 from tests.support.softhsm import MODULE, PIN
 from tests.support.ssl_pairs import both_versions, connected, contexts, failure, handshakes
 
@@ -177,16 +178,14 @@ def hanging(served, monkeypatch):
     monkeypatch.setattr(key, "_open", lambda what: use._replace(key=hung))
     yield client, server, hung
     hung.go_on.set()
-    while key._source.turns.get().busy:
-        gevent.sleep(0.001)
+    wait_for(lambda: not key._source.turns.get().busy, "the token's threads to end")
 
 
 def test_the_loop_goes_on_while_the_token_signs(pki, hanging):
     client, server, hung = hanging
     server.callback_timeout = None
     job = gevent.spawn(handshakes, client, server)
-    while not hung.inside:
-        gevent.sleep(0.001)
+    wait_for(lambda: hung.inside, "the token to be asked")
     with connected(client, contexts(pki)[1]):
         pass
     assert not job.ready()
@@ -205,8 +204,7 @@ def test_a_token_that_hangs_holds_so_many_threads_and_no_more(hanging):
     assert "has not answered" in str(refused)
     assert hung.inside == 1
     hung.go_on.set()
-    while server._chains[0].key._source.turns.get().busy:
-        gevent.sleep(0.001)
+    wait_for(lambda: not server._chains[0].key._source.turns.get().busy, "the token's threads to end")
     server.callback_timeout = PATIENCE
     with connected(client, server):
         pass

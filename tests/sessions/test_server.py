@@ -536,7 +536,7 @@ def test_a_removal_in_another_thread_reaches_the_writer(pki):
     thread = threading.Thread(target=party.cache.remove, args=(b"an id", b""))
     thread.start()
     thread.join(PATIENCE)
-    wait_for(lambda: ("remove", b"an id") in party.store.calls)
+    wait_for(lambda: ("remove", b"an id") in party.store.calls, "the removal")
 
 
 @under_each_hub

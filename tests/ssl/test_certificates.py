@@ -23,6 +23,7 @@ from greentls.core.config import Config
 from greentls.stores.memory import MemoryStore
 from tests.support.clients import exchange, in_thread, stdlib_context
 from tests.support.helpers import PATIENCE
+from tests.support.hubs import wait_for
 from tests.support.ssl_pairs import TLS_VERSIONS, both_versions, connected, failure, handshake, sides, talk
 
 
@@ -412,9 +413,7 @@ def test_on_demand_one_call_for_all_who_come_at_once(pki, version):
             return serial(here)
 
     jobs = [gevent.spawn(visit, "new.example") for _ in range(10)]
-    with gevent.Timeout(PATIENCE):
-        while not asked:
-            gevent.sleep(0.01)
+    wait_for(lambda: asked, "the callback")
     other = greentls.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     other.load_cert_chain(pki.cert_file, pki.key_file)
     with connected(client, other):

@@ -8,7 +8,6 @@ import gc
 import re
 import socket
 import ssl
-import struct
 import termios
 
 import gevent
@@ -20,6 +19,7 @@ import pytest
 from gevent.pywsgi import WSGIHandler, WSGIServer
 
 from tests.support.helpers import PATIENCE
+from tests.support.hubs import wait_for
 from tests.support.ssl_pairs import connected, contexts
 from tests.support.ssl_servers import server_context
 
@@ -56,9 +56,7 @@ class Site:
 
     def closed(self):
         """How many connections there were; asserts that each is closed, files or not."""
-        with gevent.Timeout(PATIENCE, AssertionError("connections stay open")):
-            while any(sock.fileno() != -1 for sock in self.sockets):
-                gevent.sleep(0.01)
+        wait_for(lambda: all(sock.fileno() == -1 for sock in self.sockets), "the connections to close")
         return len(self.sockets)
 
     def connect(self):
@@ -117,9 +115,7 @@ def test_what_came_behind_the_request_does_not_turn_the_end_into_a_reset(site):
     def wait_for_more(environ):
         more.set()
         descriptor = site.sockets[0].fileno()
-        with gevent.Timeout(PATIENCE):
-            while not struct.unpack("i", fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)))[0]:
-                gevent.sleep(0.001)
+        wait_for(lambda: fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)) != bytes(4), "the second request")
 
     site.application = wait_for_more
     with site.connect() as sock:

@@ -18,6 +18,7 @@ import greentls
 from greentls.stores.memory import MemoryStore
 from tests.support.clients import exchange, in_thread, stdlib_context
 from tests.support.helpers import PATIENCE, Memcached
+from tests.support.hubs import wait_for
 from tests.support.pairs import VERSIONS
 from tests.support.ssl_pairs import both_versions
 from tests.support.ssl_servers import server_context
@@ -258,19 +259,14 @@ class TestStoreOutage:
                 answers.append(answer.reused)
                 session = answer.session
 
-        def until(condition, what):
-            with gevent.Timeout(PATIENCE, AssertionError(f"in vain for {what}")):
-                while not condition():
-                    gevent.sleep(0.01)
-
         clients = [gevent.spawn(client, version) for version in ("1.2", "1.3") * 3]
-        until(lambda: sum(answers) > 30, "resumptions at first")
+        wait_for(lambda: sum(answers) > 30, "resumptions at first")
         memcached.kill()
         fulls = answers.count(False)
-        until(lambda: answers.count(False) > fulls + 30, "full handshakes during the outage")
+        wait_for(lambda: answers.count(False) > fulls + 30, "full handshakes during the outage")
         in_thread(Memcached.restart, memcached)
         resumed = answers.count(True)
-        until(lambda: answers.count(True) > resumed + 30, "resumptions after it")
+        wait_for(lambda: answers.count(True) > resumed + 30, "resumptions after it")
         stop.set()
         gevent.joinall(clients, timeout=PATIENCE, raise_error=True)
         assert "session store memcached" in caplog.text

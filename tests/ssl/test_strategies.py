@@ -23,6 +23,7 @@ from greentls.errors import ConfigurationError
 from greentls.hub import PerHub
 from greentls.stores.memory import MemoryStore
 from tests.support.helpers import PATIENCE, ROOT, wait_until
+from tests.support.hubs import wait_for
 from tests.support.ssl_pairs import both_versions, connected, contexts, failure, handshakes, outcome, talk
 
 
@@ -301,8 +302,7 @@ class TestTheThreadsOfThread:
             pair = gevent.socket.socketpair()
             gevent.spawn(client.wrap_socket, pair[0], server_hostname="localhost")
             gevent.spawn(server.wrap_socket, pair[1], server_side=True)
-            while not inside.is_set():
-                gevent.sleep(0.001)
+            wait_for(inside.is_set, "the handshake to begin")
             gevent.get_hub().destroy()
 
         self.in_a_thread(one)

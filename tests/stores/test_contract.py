@@ -12,7 +12,7 @@ from greentls.stores import SessionStore
 from greentls.stores.memcached import RELATIVE_LIMIT
 from tests.stores.samples import ID, OTHER, SESSION
 from tests.support.helpers import PATIENCE
-from tests.support.hubs import Job, together, under_each_hub
+from tests.support.hubs import Job, together, under_each_hub, wait_for
 
 
 @under_each_hub
@@ -89,9 +89,7 @@ class TestContract:
 class TestTimeAndThreads:
     def test_a_session_is_gone_after_its_lifetime(self, store):
         store.put(ID, SESSION, 0.5)
-        with gevent.Timeout(PATIENCE):
-            while store.get(ID) is not None:
-                gevent.sleep(0.05)
+        wait_for(lambda: store.get(ID) is None, "the session to expire")
 
     def test_two_threads_may_share_it(self, store):
         store.put(ID, SESSION, 60)

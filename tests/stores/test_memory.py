@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import gevent
 import pytest
 
 from greentls.stores.memory import ENTRY_OVERHEAD, MemoryStore
 from tests.stores.samples import ID
-from tests.support.helpers import PATIENCE
+from tests.support.hubs import wait_for
 
 
 class TestMemory:
@@ -19,9 +18,7 @@ class TestMemory:
             store.add("v3", b"", 60)
         assert store.add("v0", b"", 60) is False
         assert store.cas("v0", b"changed", store.gets("v0")[1], 0.01)
-        with gevent.Timeout(PATIENCE):
-            while store.gets("v0")[0] is not None:
-                gevent.sleep(0.01)
+        wait_for(lambda: store.gets("v0")[0] is None, "the value to expire")
         assert store.add("v3", b"", 60) is True
         assert len(store._values) == 3
 

@@ -14,7 +14,7 @@ from greentls.stores.memcached import RELATIVE_LIMIT, MemcachedStore
 from tests.stores.samples import ID, SESSION
 from tests.support.forks import in_processes
 from tests.support.helpers import PATIENCE
-from tests.support.hubs import under_each_hub
+from tests.support.hubs import under_each_hub, wait_for
 
 
 @under_each_hub
@@ -81,9 +81,7 @@ class TestTimeThreadsAndProcesses:
     def test_a_value_is_gone_after_its_lifetime_and_its_token_with_it(self, store):
         assert store.add("v", b"1", 0.5)
         _, token = store.gets("v")
-        with gevent.Timeout(PATIENCE):
-            while store.gets("v")[0] is not None:
-                gevent.sleep(0.05)
+        wait_for(lambda: store.gets("v")[0] is None, "the value to expire")
         assert store.cas("v", b"2", token, 60) is False
         assert store.add("v", b"3", RELATIVE_LIMIT + 86400)
         assert store.gets("v")[0] == b"3"

@@ -87,8 +87,8 @@ def together(function, *arguments):
     return [job.result() for job in jobs]
 
 
-def wait_for(condition):
-    """Until it is true."""
-    with Deadline(PATIENCE, "it has not happened"):
+def wait_for(condition, what):
+    """Until condition() is true; others in this hub run meanwhile. Raises TimeoutError, which says what never came."""
+    with Deadline(PATIENCE, f"waited {PATIENCE} s in vain for {what}"):
         while not condition():
-            here().sleep(0.01)
+            here().sleep(0.001)

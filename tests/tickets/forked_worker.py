@@ -23,7 +23,7 @@ def main():
     def child():
         keys.ready(None)
         assert keys.keys == before
-        wait_for(lambda: store.calls == calls + 1)
+        wait_for(lambda: store.calls == calls + 1, "a look at the store")
         return 0
 
     return forked(child)

@@ -139,7 +139,7 @@ class TestTold:
         store.hang = Event()
         (one,) = fleet(store, clock, 1)
         looks = gevent.spawn(one.look)
-        wait_for(lambda: store.calls)
+        wait_for(lambda: store.calls, "a look at the store")
         looks.kill()
         assert told == []
 
@@ -157,7 +157,7 @@ class TestTold:
         told.clear()
         store.hang = Event()
         looks = [gevent.spawn(late.look) for _ in range(2)]
-        wait_for(lambda: store.calls == 3)
+        wait_for(lambda: store.calls == 3, "the third look at the store")
         (own,) = late.keys
         store.hang.set()
         gevent.joinall(looks, timeout=PATIENCE, raise_error=True)

@@ -87,7 +87,7 @@ class TestMemcached:
         assert set(agreed) == {own, *before}
         home.restart()
         take_nodes_back()
-        wait_for(lambda: [each.look() for each in workers] and int(home.stats()["curr_items"]))
+        wait_for(lambda: [each.look() for each in workers] and int(home.stats()["curr_items"]), "the keys to be put")
         refresh(*workers)
         assert {each.keys for each in workers} == {agreed}
 

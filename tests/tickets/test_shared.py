@@ -151,7 +151,7 @@ class TestShared:
         assert store.calls == 1
         assert keys.opening(own.name) == (own, False)
         store.hang.set()
-        wait_for(lambda: keys.age < math.inf)
+        wait_for(lambda: keys.age < math.inf, "the keys")
         assert own in keys.keys
 
     @under_each_hub
@@ -304,7 +304,7 @@ class TestGreenlets:
         keys.ready(PATIENCE)
         gone = weakref.ref(keys)
         del keys
-        wait_for(lambda: not looking())
+        wait_for(lambda: not looking(), "the looking to end")
         gc.collect()
         assert gone() is None
 
@@ -312,14 +312,14 @@ class TestGreenlets:
         monkeypatch.setattr("greentls.tickets.REFRESH", 0.01)
         keys = TicketKeys.shared(store, clock=clock)
         keys.ready(PATIENCE)
-        wait_for(lambda: store.calls >= 3)
+        wait_for(lambda: store.calls >= 3, "three looks at the store")
         store.hang = here().event()
-        wait_for(looking)
+        wait_for(looking, "the looking to begin")
         for killed in looking():
             killed.kill()
         store.hang = None
         calls = store.calls
-        wait_for(lambda: store.calls > calls)
+        wait_for(lambda: store.calls > calls, "another look at the store")
 
     def test_one_killed_before_its_first_turn_holds_nobody_up(self, store, clock):
         keys = TicketKeys.shared(store, clock=clock)

@@ -20,6 +20,7 @@ from greentls.ssl.plain_socket import PlainSocket
 from greentls.wire import ProxyReader, WireError, ja3, ja4
 from tests.support.clients import exchange, in_thread, stdlib_context
 from tests.support.helpers import DATA, PATIENCE
+from tests.support.hubs import wait_for
 from tests.support.ssl_pairs import both_versions
 from tests.support.ssl_servers import server_context
 
@@ -241,9 +242,7 @@ class TestWhatIsNoHello:
                 sock.sendall(HELLOS[0].read_bytes()[:50])
 
         in_thread(leave)
-        with gevent.Timeout(PATIENCE):
-            while not servers[0].errors:
-                gevent.sleep(0.01)
+        wait_for(lambda: servers[0].errors, "the server to refuse")
         assert isinstance(servers[0].errors[0], ssl.SSLEOFError | ConnectionError)
 
     def test_a_client_that_stops_in_the_middle_ends_at_the_handshake_timeout(self, context, serve, servers):
@@ -279,8 +278,7 @@ def test_no_real_client_is_refused_for_its_hello(pki, path):
             job = gevent.spawn(until_it_ends, context.wrap_socket, there, server_side=True)
             for piece in pieces:
                 until_it_ends(here.sendall, piece)
-            while not seen:
-                gevent.sleep(0.001)
+            wait_for(lambda: seen, "the callback")
             job.kill()
             assert seen.pop().to_bytes()
 
