@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.helpers import PATIENCE, wait_until
+from tests.support.helpers import PATIENCE, tethered, wait_until
 
 # Steps of a program; what it prints says which SSLContext each way of asking gives.
 STEPS = {
@@ -295,7 +295,7 @@ class TestTheCommand:
             + "print('here', flush=True)\n"
             "time.sleep(1000)\n"
         )
-        command = [sys.executable, "-m", "greentls.monkey", str(script)]
+        command = tethered(sys.executable, "-m", "greentls.monkey", script)
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
             late = threading.Timer(PATIENCE, process.kill)  # whatever it is waited for below, that ends then
             late.start()

@@ -21,7 +21,7 @@ import pytest
 from benchmarks import peers, program, report, running, suites, targets
 from greentls.errors import ConfigurationError
 from greentls.openssl import foundation, pump
-from tests.support.helpers import PATIENCE, ROOT, wait_until
+from tests.support.helpers import PATIENCE, ROOT, tethered, wait_until
 from tests.support.openssl import SYSTEM
 
 TINY = ("--rounds", "1", "--connections", "4")
@@ -203,7 +203,7 @@ def test_what_fails_is_named_and_the_rest_is_measured(monkeypatch):
 
 def test_ctrl_c_ends_it_and_all_that_it_started():
     process = subprocess.Popen(
-        command("bulk", "--peers", "floor", "--rounds", "99"),
+        tethered(*command("bulk", "--peers", "floor", "--rounds", "99")),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         cwd=ROOT,
@@ -237,7 +237,7 @@ def name_of(pid):
 def test_without_its_parent_nothing_stays():
     """The program is killed, as by the kernel that is out of memory: it cannot end anything itself."""
     process = subprocess.Popen(
-        command("handshake", "--peers", "floor", "--rounds", "99"),
+        tethered(*command("handshake", "--peers", "floor", "--rounds", "99")),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         cwd=ROOT,

@@ -18,7 +18,7 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from tests.support.helpers import ROOT
+from tests.support.helpers import ROOT, tethered
 
 HERE = Path(__file__).resolve().parent
 CONFIG = HERE / "config.json"
@@ -57,7 +57,7 @@ class shims:
         self.path = str(directory / "server")
 
     def __enter__(self):
-        command = [sys.executable, "-m", "tests.bogo.shim", "serve", self.path]
+        command = tethered(sys.executable, "-m", "tests.bogo.shim", "serve", self.path)
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT)
         self.process.stdout.readline()  # it listens
         return {**os.environ, "GREENTLS_BOGO_SERVER": self.path}

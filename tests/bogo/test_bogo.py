@@ -13,7 +13,7 @@ import pytest
 from greentls.core.connection import Connection
 from greentls.errors import TLSError, UnexpectedEOF, WantRead
 from tests.bogo import bogo, flags
-from tests.support.helpers import PATIENCE, ROOT
+from tests.support.helpers import PATIENCE, ROOT, tethered
 from tests.support.pairs import client_context, server_context
 
 INVERTED = bytes(octet ^ 0xFF for octet in b"hello, shim")
@@ -29,7 +29,7 @@ class Runner:
 
     def start(self, *arguments):
         port = self.listener.getsockname()[1]
-        command = [sys.executable, "-m", "tests.bogo.shim", "-port", str(port), "-shim-id", "77", *arguments]
+        command = tethered(sys.executable, "-m", "tests.bogo.shim", "-port", port, "-shim-id", "77", *arguments)
         self.process = subprocess.Popen(
             command,
             cwd=ROOT,

@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 from tests.capture.tap import NAME
-from tests.support.helpers import Pki, free_port, wait_until
+from tests.support.helpers import Pki, free_port, tethered, wait_until
 
 
 class Serving:
@@ -17,9 +17,8 @@ class Serving:
 
     def __init__(self, *command: object, port: int, **environment: str) -> None:
         self.port = port
-        words = [str(word) for word in command]
         self._process = subprocess.Popen(
-            words,
+            tethered(*command),
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

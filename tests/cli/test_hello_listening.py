@@ -247,7 +247,7 @@ def test_ctrl_c_while_a_client_is_silent(listening):
 
 
 def test_ctrl_c_while_standard_input_is_awaited():
-    command = [sys.executable, "-m", "greentls", "hello", "--json"]
+    command = tethered(sys.executable, "-m", "greentls", "hello", "--json")
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         process.stdin.write(pcap([packet(PLAIN)]))
         process.stdin.flush()

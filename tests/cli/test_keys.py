@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from tests.support.helpers import PATIENCE
+from tests.support.helpers import PATIENCE, tethered
 
 COMMAND = [sys.executable, "-m", "greentls", "keys", "serve"]
 
@@ -22,11 +22,14 @@ def fails(*options):
     return done.stderr.removeprefix("greentls keys serve: ").rstrip("\n")
 
 
+def start(path, key):
+    command = tethered(*COMMAND, "--socket", path, "--key", key)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
 @pytest.fixture
 def running(pki, tmp_path):
-    process = subprocess.Popen(
-        [*COMMAND, "--socket", tmp_path / "s", "--key", pki.key_file], stdout=subprocess.PIPE, text=True
-    )
+    process = start(tmp_path / "s", pki.key_file)
     with process:
         assert process.stdout.readline() == f"greentls keys: listening on {tmp_path}/s (pid {process.pid}, keys: 1)\n"
         yield process
@@ -51,9 +54,7 @@ def test_what_one_that_was_killed_has_left_is_replaced(running, pki, tmp_path):
     running.kill()
     running.wait()
     assert os.path.exists(tmp_path / "s")
-    with subprocess.Popen(
-        [*COMMAND, "--socket", tmp_path / "s", "--key", pki.key_file], stdout=subprocess.PIPE, text=True
-    ) as process:
+    with start(tmp_path / "s", pki.key_file) as process:
         assert "listening" in process.stdout.readline()
         process.terminate()
 

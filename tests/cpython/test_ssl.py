@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.helpers import tethered
+
 HERE = Path(__file__).parent
 EXPECTED = HERE / "expected.txt"
 
@@ -18,7 +20,7 @@ EXPECTED = HERE / "expected.txt"
 @pytest.fixture(scope="module")
 def results():
     """What became of each test, by implementation; the two run side by side."""
-    commands = {name: [sys.executable, str(HERE / "run_test_ssl.py"), name] for name in ("greentls", "gevent")}
+    commands = {name: tethered(sys.executable, HERE / "run_test_ssl.py", name) for name in ("greentls", "gevent")}
     processes = {
         name: subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         for name, command in commands.items()

@@ -14,7 +14,7 @@ from typing import ClassVar
 import gevent
 
 from tests.support.clients import in_thread
-from tests.support.helpers import PATIENCE
+from tests.support.helpers import PATIENCE, tethered
 
 
 class Program:
@@ -23,17 +23,16 @@ class Program:
     running: ClassVar[list[Program]] = []
 
     def __init__(self, *command: object, **environment: object) -> None:
-        words = [str(word) for word in command]
-        assert shutil.which(words[0]), f"the tests run a real {words[0]}, which is not here: make tools installs it"
+        self.name = str(command[0])
+        assert shutil.which(self.name), f"the tests run a real {self.name}, which is not here: make tools installs it"
         inherited = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")}
         self.process = subprocess.Popen(
-            words,
+            tethered(*command),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=inherited | {key: str(value) for key, value in environment.items()},
         )
-        self.name = words[0]
         self.out, self.err = bytearray(), bytearray()
         self._changed = threading.Condition()
         self._open = 2

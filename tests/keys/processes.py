@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 
-from tests.support.helpers import PATIENCE
+from tests.support.helpers import PATIENCE, tethered
 
 
 class KeyProcess:
@@ -14,8 +14,8 @@ class KeyProcess:
 
     def __init__(self, path, *files, options=(), log=None):
         self.path = str(path)
-        self._command = [sys.executable, "-m", "greentls", "keys", "serve", "--socket", self.path, *options]
-        self._command += ["--key", *map(str, files)]
+        command = [sys.executable, "-m", "greentls", "keys", "serve", "--socket", self.path, *options]
+        self._command = tethered(*command, "--key", *files)
         self._log = log
         self.start()
 

@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.support.helpers import PATIENCE, wait_until
+from tests.support.helpers import PATIENCE, tethered, wait_until
 
 PEERS = Path(__file__).with_name("peers.py")
 
@@ -30,11 +30,11 @@ def clean_environment():
 class Process:
     def __init__(self, log: Path, *command: object, **options) -> None:
         self.log = log
-        words = [str(word) for word in command]
-        assert shutil.which(words[0]), f"the tests run a real {words[0]}, which is not here: make tools"
+        self.name = str(command[0])
+        assert shutil.which(self.name), f"the tests run a real {self.name}, which is not here: make tools"
         with log.open("wb") as output:
             self._process = subprocess.Popen(
-                words,
+                tethered(*command),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -54,7 +54,7 @@ class Process:
             with contextlib.suppress(OSError), socket.create_connection((host, port), PATIENCE):
                 return True
 
-        self.wait_for(accepts, f"{self._process.args[0]} to listen")
+        self.wait_for(accepts, f"{self.name} to listen")
 
     def stop(self):
         self._process.terminate()

@@ -247,7 +247,9 @@ def wrk(errand: Errand) -> tuple[int, int]:
     script = errand.directory / "wrk.lua"
     script.write_text(WRK % (errand.count, AT_ONCE))
     options = f"-t 1 -c {AT_ONCE} -d 300s --timeout 300s -s {script} {errand.url}close".split()
-    with subprocess.Popen(["wrk", *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        tethered("wrk", *options), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         said = process.stderr.readline()
         wait_until(lambda: interrupted(process), "wrk to end")
         told = process.stdout.read()

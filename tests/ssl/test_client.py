@@ -15,7 +15,7 @@ from gevent.socket import create_connection
 
 import greentls
 from tests.ssl.peers import StdlibServer, client_context, connect
-from tests.support.helpers import PATIENCE, free_port, wait_until
+from tests.support.helpers import PATIENCE, free_port, tethered, wait_until
 from tests.support.ssl_pairs import both_versions, connected, contexts
 
 
@@ -373,7 +373,8 @@ def test_resumes_against_openssl_s_server(pki):
     """A server of another make, whose TLS 1.3 tickets come after the handshake."""
     port = free_port()
     command = ["openssl", "s_server", "-accept", f"127.0.0.1:{port}", "-cert", pki.cert_file, "-key", pki.key_file]
-    process = subprocess.Popen([*command, "-www", "-quiet"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = tethered(*command, "-www", "-quiet")
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def listens():
         try:

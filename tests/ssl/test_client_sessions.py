@@ -16,7 +16,7 @@ from gevent.socket import create_connection
 import greentls
 from tests.ssl.early_data import REQUEST, Site
 from tests.ssl.peers import StdlibServer, client_context, connect
-from tests.support.helpers import PATIENCE, Pki, free_port, wait_until
+from tests.support.helpers import PATIENCE, Pki, free_port, tethered, wait_until
 from tests.support.ssl_pairs import both_versions, connected, contexts, handshake, sides, talk
 from tests.support.ssl_servers import server_context
 
@@ -216,7 +216,7 @@ def s_server(pki, port, version):
     """openssl's, in a with block: it sends each line back, backwards."""
     command = ["openssl", "s_server", "-accept", f"127.0.0.1:{port}", "-cert", pki.cert_file, "-key", pki.key_file]
     process = subprocess.Popen(
-        [*command, "-rev", "-quiet", "-tls" + version.replace(".", "_")],
+        tethered(*command, "-rev", "-quiet", "-tls" + version.replace(".", "_")),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

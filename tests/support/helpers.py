@@ -78,12 +78,17 @@ def whole_lines(path: Path) -> list[str]:
     return path.read_text().rpartition("\n")[0].splitlines()
 
 
-def tethered(*command: object) -> list[str]:
+def tethered(*command: object, user: str | None = None) -> list[str]:
     """The command, whose program is killed when the thread that has started it ends (prctl(2), PR_SET_PDEATHSIG).
 
-    A fixture ends what it has started, unless pytest itself is killed. So this is for the main thread only.
+    A fixture ends what it has started, unless pytest itself is killed. So this is for threads that end with the
+    process: the main thread, and those of its hub's pool. user: whose process it shall be; a program that changes its
+    user itself loses the tether.
     """
-    return ["setpriv", "--pdeathsig", "KILL", *map(str, command)]
+    words = ["setpriv", "--pdeathsig", "KILL"]
+    if user:
+        words += ["--reuid", user, "--regid", str(pwd.getpwnam(user).pw_gid), "--clear-groups"]
+    return [*words, *map(str, command)]
 
 
 class Mallinfo(ctypes.Structure):
@@ -207,9 +212,8 @@ class Memcached:
         return f"memcached://{self.address}?" + "&".join(f"{name}={value}" for name, value in query.items())
 
     def start(self) -> None:
-        command = ["memcached", "-l", self.host, "-p", str(self.port), "-U", "0", "-m", "16", "-t", "1"]
-        if os.getuid() == 0:
-            command += ["-u", pwd.getpwnam("nobody").pw_name]
+        command = ["memcached", "-l", self.host, "-p", self.port, "-U", "0", "-m", "16", "-t", "1"]
+        command = tethered(*command, user=None if os.getuid() else "nobody")  # it does not run as root
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         wait_until(self._answers, "memcached to answer")
 

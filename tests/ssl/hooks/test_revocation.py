@@ -15,7 +15,7 @@ from greentls.errors import CertificateError, ConfigurationError
 from greentls.ocsp import Stapler
 from greentls.ocsp.client_check import vouched_until
 from tests.ssl.hooks.stapled import BAD, pair
-from tests.support.helpers import PATIENCE, free_port, wait_until
+from tests.support.helpers import PATIENCE, free_port, tethered, wait_until
 from tests.support.ocsp_authority import Authority, OpenSSLResponder, ago
 from tests.support.ssl_pairs import both_versions, carry, connected, failure, handshake, sides
 
@@ -95,13 +95,11 @@ def test_a_foreign_server_that_staples(authority, version, tmp_path):
     client, _, certificate = pair(authority, version, issued := authority.issue(), ocsp="require")
     (tmp_path / "staple").write_bytes(authority.respond(certificate))
     port = free_port()
-    command = [
+    command = tethered(
         *("openssl", "s_server", "-accept", f"127.0.0.1:{port}", "-cert", issued.cert_file, "-key", issued.key_file),
         *("-cert_chain", authority.ca_file, "-status_file", tmp_path / "staple", "-quiet"),
-    ]
-    process = subprocess.Popen(
-        [*map(str, command)], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         for staple, good in ((None, True), ("revoked", False)):
             if staple:
