@@ -7,6 +7,7 @@ import ssl
 from types import SimpleNamespace
 
 import gevent
+from gevent._hub_local import get_hub_if_exists  # has no public name
 
 from tests.support.helpers import PATIENCE
 from tests.support.pairs import VERSIONS
@@ -20,6 +21,11 @@ def in_thread(function, *arguments, **options):
             return function(*arguments, **options), None
         except Exception as error:
             return None, error
+        finally:
+            # If the function has used gevent, its thread has a hub now. gevent.reinit() destroys that in a forked
+            # child, and waits for ever for the threads of its pool, which only the parent has.
+            if hub := get_hub_if_exists():
+                hub.destroy(destroy_loop=True)
 
     value, error = gevent.get_hub().threadpool.apply(call)
     if error is not None:
