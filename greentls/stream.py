@@ -34,12 +34,13 @@ from typing import TYPE_CHECKING, TypeVar
 from gevent import get_hub
 from gevent.event import Event
 from gevent.exceptions import InvalidSwitchError
+from gevent.hub import Hub
 from gevent.socket import wait as wait_on
 
 from greentls.core.connection import Connection
 from greentls.errors import ConcurrentUseError, TLSError, UnexpectedEOF, WouldBlock
 from greentls.hub import heap
-from greentls.openssl import bios
+from greentls.openssl import bios, pump
 from greentls.openssl.library import pointer
 from greentls.openssl.pump import BOTH, CLOSED, DONE, ENDED, SPENT, UNSENT, WANT_READ, WANT_WRITE
 from greentls.strategy import Strategy
@@ -67,6 +68,8 @@ _NODELAY = _socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1
 _CLOSED = _socket.socket()  # in the place of one that was closed: all it does is EBADF
 _CLOSED.close()
 
+# (hub, watcher): waits until the watcher's event, or returns earlier if something else wakes the greenlet.
+_wait_until: Callable[..., object] = Hub.wait if pump.twin is None else pump.twin.wait_until
 
 # What one greenlet at a time does with a stream.
 _HANDSHAKE, _SEND = "handshake", "send"
@@ -112,9 +115,10 @@ class TLSStream:
     def use(self, connection: Connection) -> None:
         """Another one instead, before the handshake."""
         self.connection = connection
-        connection.attach(self._socket, not self._read_ahead, self._timeout is not None, self._hub)
-        if self._timeout is None and self._readable is not None:
-            connection.pause_by(partial(self._hub.wait, self._readable))
+        hub, readable = self._hub, self._readable
+        connection.attach(self._socket, not self._read_ahead, self._timeout is not None, hub)
+        if self._timeout is None and readable is not None:
+            connection.pause_by(_wait_until, hub, readable)
 
     @property
     def timeout(self) -> float | None:
@@ -459,8 +463,8 @@ class TLSStream:
         if self._readable is None:
             self._readable = self._hub.loop.io(self._socket.fileno(), _READ)
         if self._timeout is None:
-            wait = partial(self._hub.wait, self._readable)
-            connection.pause_by(wait)
+            wait = partial(_wait_until, self._hub, self._readable)
+            connection.pause_by(_wait_until, self._hub, self._readable)
         else:
             wait = partial(wait_on, self._readable, self._timeout, self.late("read"))
         try:

@@ -91,7 +91,7 @@ static PyObject *getcurrent, *ssl_at, *bio_at, *save_errors, *restore_errors;
 static PyObject *no_text, *nobody;
 static PyObject *n_handshake, *n_read, *n_write, *n_shutdown, *n_send, *n_receive;
 static PyObject *a_config, *a_first, *a_handshake, *a_hello, *a_bindings, *a_server_name;
-static PyObject *m_refusal, *m_failed, *m_not_now, *m_left, *m_next;
+static PyObject *m_refusal, *m_failed, *m_not_now, *m_left, *m_next, *m_switch, *m_start, *m_stop;
 
 static unsigned long long threads; /* that have been here */
 static THREAD_LOCAL unsigned long long this_thread;
@@ -108,7 +108,8 @@ typedef struct Pump {
     PyObject *ssl;    /* cffi's pointer, the key in running */
     PyObject *socket; /* keeps the descriptor open */
     int descriptor;   /* -1: none */
-    PyObject *name, *dead, *failure, *entrant, *hub, *ask, *pause;
+    PyObject *name, *dead, *failure, *entrant, *hub, *ask;
+    PyObject *pause, *pause_arguments; /* pause_by()'s */
     long long received, drained_at;
     int budget, messages;
     long ours; /* bytes at the front of the outgoing BIO that are a writer's, and what came before it */
@@ -572,7 +573,7 @@ refill(Pump *pump)
 /* Calls a function that waits until the socket can be read, unless somebody else waits for that: 0. 1: it has returned.
    -1: an exception. */
 static int
-wait_to_receive(Pump *pump, PyObject *function)
+wait_to_receive(Pump *pump, PyObject *function, PyObject *arguments)
 {
     PyObject *done, *type, *value, *traceback;
     if (pump->waiting) {
@@ -580,8 +581,10 @@ wait_to_receive(Pump *pump, PyObject *function)
     }
     pump->waiting = 1;
     Py_INCREF(function);
-    done = PyObject_CallNoArgs(function);
+    Py_XINCREF(arguments);
+    done = PyObject_CallObject(function, arguments);
     Py_DECREF(function);
+    Py_XDECREF(arguments);
     pump->waiting = 0;
     if (pump->crowded) {
         PyObject *told;
@@ -608,7 +611,7 @@ has_paused(Pump *pump, int *step)
         (pump->bulky && !pump->watched)) {
         return 0;
     }
-    waited = wait_to_receive(pump, pump->pause);
+    waited = wait_to_receive(pump, pump->pause, pump->pause_arguments);
     if (waited < 0) {
         *step = FAILED;
         return 0;
@@ -932,7 +935,7 @@ Pump_wait(PyObject *self, PyObject *function)
 {
     int waited;
     Py_INCREF(self);
-    waited = wait_to_receive((Pump *)self, function);
+    waited = wait_to_receive((Pump *)self, function, NULL);
     Py_DECREF(self);
     return waited < 0 ? NULL : PyBool_FromLong(waited);
 }
@@ -1031,12 +1034,22 @@ Pump_attach(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
     Py_RETURN_NONE;
 }
 
+static void
+set_pause(Pump *pump, PyObject *pause, PyObject *arguments)
+{
+    PyObject *before = pump->pause_arguments;
+    Py_XINCREF(arguments);
+    pump->pause_arguments = arguments;
+    keep(&pump->pause, pause);
+    Py_XDECREF(before);
+}
+
 static PyObject *
 Pump_detach(PyObject *self, PyObject *Py_UNUSED(none))
 {
     ((Pump *)self)->emptied = 0;
     ((Pump *)self)->descriptor = -1; /* and its sends and receives are EBADF, as a closed socket's */
-    keep(&((Pump *)self)->pause, Py_None);
+    set_pause((Pump *)self, Py_None, NULL);
     Py_RETURN_NONE;
 }
 
@@ -1062,9 +1075,23 @@ Pump_look(PyObject *self, PyObject *eager)
 }
 
 static PyObject *
-Pump_pause_by(PyObject *self, PyObject *pause)
+Pump_pause_by(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
 {
-    keep(&((Pump *)self)->pause, pause);
+    PyObject *rest;
+    Py_ssize_t index;
+    if (count < 1) {
+        return PyErr_Format(PyExc_TypeError, "pause_by() takes a function, and its arguments");
+    }
+    rest = PyTuple_New(count - 1);
+    if (rest == NULL) {
+        return NULL;
+    }
+    for (index = 1; index < count; index++) {
+        Py_INCREF(arguments[index]);
+        PyTuple_SetItem(rest, index - 1, arguments[index]);
+    }
+    set_pause((Pump *)self, arguments[0], rest);
+    Py_DECREF(rest);
     Py_RETURN_NONE;
 }
 
@@ -1158,6 +1185,7 @@ Pump_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(pump->hub);
     Py_VISIT(pump->ask);
     Py_VISIT(pump->pause);
+    Py_VISIT(pump->pause_arguments);
     return 0; /* The socket is not told. So the collector takes it for somebody else's, and does not close it before a
                  finalizer has said close_notify. It refers to nothing, and so is in no cycle. */
 }
@@ -1173,6 +1201,7 @@ Pump_clear(PyObject *self)
     Py_CLEAR(pump->hub);
     Py_CLEAR(pump->ask);
     Py_CLEAR(pump->pause);
+    Py_CLEAR(pump->pause_arguments);
     return 0;
 }
 
@@ -1304,7 +1333,7 @@ static PyMethodDef Pump_methods[] = {
     {"attend", Pump_attend, METH_O, NULL},
     {"leave", Pump_leave, METH_NOARGS, NULL},
     {"look", Pump_look, METH_O, NULL},
-    {"pause_by", Pump_pause_by, METH_O, NULL},
+    {"pause_by", FAST(Pump_pause_by), NULL},
     {"watch", Pump_watch, METH_NOARGS, NULL},
     {"rest", Pump_rest, METH_NOARGS, NULL},
     {"detach", Pump_detach, METH_NOARGS, NULL},
@@ -1492,6 +1521,46 @@ ask(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count)
         return arguments[1];
     }
     return ask_for((Pump *)pump, arguments[0], arguments[1], arguments + 3, count - 3);
+}
+
+/* (hub, watcher): gevent's hub.wait(watcher), in its C steps: no Waiter is made, which would only tell apart who has
+   woken the greenlet. Whoever it was, the caller looks again. */
+static PyObject *
+wait_until(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count)
+{
+    PyObject *hub, *watcher, *me, *wake, *done, *stopped, *type, *value, *traceback;
+    if (count != 2) {
+        return PyErr_Format(PyExc_TypeError, "a hub and a watcher");
+    }
+    hub = arguments[0];
+    watcher = arguments[1];
+    me = PyObject_CallNoArgs(getcurrent);
+    wake = me == NULL ? NULL : PyObject_GetAttr(me, m_switch);
+    Py_XDECREF(me); /* it runs */
+    if (wake == NULL) {
+        return NULL;
+    }
+    done = PyObject_CallMethodObjArgs(watcher, m_start, wake, NULL);
+    Py_DECREF(wake);
+    if (done == NULL) {
+        return NULL;
+    }
+    Py_DECREF(done);
+    done = PyObject_CallMethodObjArgs(hub, m_switch, NULL);
+    PyErr_Fetch(&type, &value, &traceback);
+    stopped = PyObject_CallMethodObjArgs(watcher, m_stop, NULL);
+    if (stopped == NULL && type != NULL) {
+        PyErr_WriteUnraisable(watcher);
+    }
+    if (stopped != NULL || type != NULL) {
+        PyErr_Restore(type, value, traceback);
+    }
+    Py_XDECREF(done);
+    if (done == NULL || stopped == NULL) {
+        Py_XDECREF(stopped);
+        return NULL;
+    }
+    return stopped;
 }
 
 /* -- what OpenSSL tells, in one call: facts.py --------------------------------------------------------------------- */
@@ -1847,6 +1916,7 @@ static PyMethodDef functions[] = {
     {"settle", FAST(settle), NULL},
     {"current_thread", current_thread, METH_NOARGS, NULL},
     {"ask", FAST(ask), NULL},
+    {"wait_until", FAST(wait_until), NULL},
     {"occupant", occupant, METH_O, NULL},
     {"occupants", occupants, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
@@ -1862,8 +1932,9 @@ static const struct {
     {&no_text, ""},          {&n_handshake, "do_handshake"}, {&n_read, "read"},       {&n_write, "write"},
     {&n_shutdown, "shutdown"}, {&n_send, "send"},            {&n_receive, "receive"}, {&m_refusal, "refusal"},
     {&m_failed, "failed"},   {&m_not_now, "not_now"},    {&m_left, "tell_those_who_wait"},
-    {&m_next, "tell_the_next"}, {&a_config, "config"}, {&a_first, "_original"}, {&a_handshake, "handshake"},
-    {&a_hello, "hello"}, {&a_bindings, "bindings"}, {&a_server_name, "server_name"},
+    {&m_next, "tell_the_next"}, {&m_switch, "switch"}, {&m_start, "start"}, {&m_stop, "stop"},
+    {&a_config, "config"}, {&a_first, "_original"}, {&a_handshake, "handshake"}, {&a_hello, "hello"},
+    {&a_bindings, "bindings"}, {&a_server_name, "server_name"},
 };
 
 PyMODINIT_FUNC

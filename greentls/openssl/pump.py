@@ -427,13 +427,13 @@ class PlainPump:
         that finds nothing costs more than a wait that ends at once; but less than one with a timeout."""
         self.eager = eager
 
-    def pause_by(self, pause: Callable[[], object] | None) -> None:
+    def pause_by(self, pause: Callable[..., object] | None, *arguments: object) -> None:
         """How the handshake and reads wait until the socket can be read, where they would say that they want to read.
 
-        pause: returns when that is so, and others have had their turn; or raises. None: they say it. They say it all
+        pause: called with the arguments, it returns when that is so, and others have had their turn; or raises. None: they say it. They say it all
         the same if the BIOs have grown and nobody watches them, if another greenlet waits, and in another thread.
         """
-        self.pause = pause
+        self.pause = partial(pause, *arguments) if pause is not None and arguments else pause
 
     def watch(self) -> None:
         """From now on somebody looks whether the memory of BIOs can be given back."""
