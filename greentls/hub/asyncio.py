@@ -84,6 +84,7 @@ class AsyncioHub:
 
     def __init__(self, loop: AbstractEventLoop) -> None:
         self.loop = loop
+        self.deadlines: dict[float, object] = {}
 
     # -- between coroutines and greenlets ------------------------------------------------------------------------------
 

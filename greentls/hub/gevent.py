@@ -28,6 +28,7 @@ class GeventHub:
 
     def __init__(self, hub: gevent.hub.Hub) -> None:
         self._loop = hub.loop
+        self.deadlines: dict[float, object] = {}
         self.timer = partial(hub.loop.timer, priority=-1)
         self.call_soon = hub.loop.run_callback
         self.call_from_thread = hub.loop.run_callback_threadsafe

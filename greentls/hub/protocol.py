@@ -65,6 +65,9 @@ class Hub(Protocol):
     called in the hub itself, that is, in a callback of the loop.
     """
 
+    #: greentls.hub.deadline keeps its own here, by their seconds.
+    deadlines: dict[float, object]
+
     @property
     def socket(self) -> ModuleType:
         """A replacement of the module ``socket``, whose sockets wait in the hub. It has what clients need: socket(),

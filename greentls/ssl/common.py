@@ -179,12 +179,11 @@ class Common:
         connection = self._connection
         if not connection.established:
             return None
-        reused = connection.resumed if connection.finished else connection.session_reused
         handshake = connection.handshake
-        if handshake.external_psk and (reused or not connection.tls13):
+        if not (connection.resumed if connection.finished else connection.session_reused):
+            return "psk" if handshake.external_psk and not connection.tls13 else "full"
+        if handshake.external_psk:
             return "psk"
-        if not reused:
-            return "full"
         if self.server_side:
             lookup = handshake.session_lookup
             found = lookup is not None and lookup.outcome == "hit"

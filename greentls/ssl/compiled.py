@@ -69,7 +69,7 @@ def compile(context: SSLContext, server_side: bool, certificates: tuple[Certific
     ConfigurationError, UnsupportedOpenSSL.
     """
     compiled = context._compiled.get(server_side)
-    changes = context._changes, context.client_sessions  # the latter may be the class's
+    changes = context._changes if server_side else (context._changes, context.client_sessions)  # perhaps the class's
     if compiled is None or compiled.changes != changes:
         settings, stamps = read_settings(context, server_side), context._stamps
         if compiled is None or (settings, stamps) != (compiled.settings, compiled.stamps):

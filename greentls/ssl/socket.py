@@ -73,7 +73,9 @@ class SSLSocket(SocketMethods, ReadsClientHello, metaclass=Replacement):
     ) -> SSLSocket | PassedThrough:
         inner: Any = sock  # Any: gevent is untyped
         if type(sock) is gevent.socket.socket:
-            inner = inner._sock  # whose attributes are fields of C
+            timeout, inner = inner.timeout, inner._sock  # whose attributes are fields of C
+        else:
+            timeout = sock.gettimeout()
         if inner.type != _STREAM:
             raise NotImplementedError("only stream sockets are supported")
         if server_side:
@@ -88,9 +90,7 @@ class SSLSocket(SocketMethods, ReadsClientHello, metaclass=Replacement):
         self.server_side = server_side
         self.do_handshake_on_connect = do_handshake_on_connect
         self.suppress_ragged_eofs = suppress_ragged_eofs
-        timeout = sock.gettimeout()
-        raw, watchers = adopt(sock)
-        self._raw = raw
+        self._raw, watchers = adopt(sock)
         try:
             name = None
             if server_hostname is not None:
@@ -99,6 +99,7 @@ class SSLSocket(SocketMethods, ReadsClientHello, metaclass=Replacement):
             # The context of a socket that listens need not fit its side. Its Connection is there for facts only.
             side = server_side if connected or has_side(context, server_side) else not server_side
             connection = make_connection(context, side, name, session, self, self._takes_early_data)
+            raw = self._raw
             if not connected:
                 self._close(watchers)
                 self._raw = self._stream = InClear(raw.family, raw.type, raw.proto, fileno=raw.detach())
@@ -118,7 +119,7 @@ class SSLSocket(SocketMethods, ReadsClientHello, metaclass=Replacement):
             self._closed = True
             if not hasattr(self, "_stream"):
                 self._close(watchers)
-            getattr(self, "_stream", raw).close()
+            getattr(self, "_stream", self._raw).close()
             raise
         return self
 

@@ -167,6 +167,50 @@ class TestDeadline:
         assert outer.passed
         assert not inner.passed
 
+    def test_each_of_a_line_has_its_own_time(self):
+        """Those of equal length share a timer. The one that it was set for may leave before its time, or pass."""
+        passed = []
+
+        def wait(number, until):
+            try:
+                with Deadline(0.05, "late"):
+                    until.wait()
+            except TimeoutError:
+                passed.append(number)
+
+        left, never = here().event(), here().event()
+        jobs = []
+        for number in range(4):
+            jobs.append(Job(wait, number, left if number == 0 else never))
+            here().sleep(0.01)
+        left.set()
+        for job in jobs:
+            job.result()
+        assert passed == [1, 2, 3]
+        assert [line.timer for line in here().deadlines.values()] == [None] * len(here().deadlines), "the loop may end"
+
+    def test_one_that_comes_while_the_last_leaves(self, monkeypatch):
+        """hazard: a finalizer runs where the line is empty, and what it begins has no timer."""
+        begun = []
+
+        def begin():
+            with Deadline(0.02, "late"):
+                here().event().wait()
+
+        with Deadline(0.02, "") as _:
+            (line,) = [line for line in here().deadlines.values() if line.timer is not None]
+            close = line._disarm
+
+            def disarm(line):
+                if not begun:
+                    begun.append(Job(begin))
+                    here().sleep(0)
+                close()
+
+            monkeypatch.setattr(type(line), "_disarm", disarm)
+        with pytest.raises(TimeoutError, match="late"):
+            begun[0].result()
+
     def test_what_came_in_time_goes_before_it(self):
         """hazard: the loop is late, and takes answers that are there for late ones."""
         ours, theirs = socket.socketpair()
