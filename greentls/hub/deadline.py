@@ -73,9 +73,10 @@ class _Line:
         self.timer: Timer | None = None  # for the first one, or for one that was before it
 
     def arm(self) -> None:
-        self._ends, _ = next(iter(self.waiting.values()))
-        self.timer = timer = self._hub.timer(max(self._ends - monotonic(), 0.0))
-        timer.start(self._pass, update=True)
+        for ends, _ in list(self.waiting.values())[:1]:
+            self._ends = ends
+            self.timer = timer = self._hub.timer(max(ends - monotonic(), 0.0))
+            timer.start(self._pass, update=True)
 
     def _disarm(self) -> None:
         timer, self.timer = self.timer, None
@@ -92,17 +93,12 @@ class _Line:
     def _pass(self) -> None:
         """In the hub: the first one is late, unless it has left and the one behind it has more time."""
         self._disarm()
-        first = next(iter(self.waiting), None)
-        if first is None:
-            return
-        ends, whom = self.waiting[first]
-        late = ends <= self._ends
-        if late:
-            del self.waiting[first]
-        if self.waiting:
-            self.arm()
-        if late:
-            whom.throw(_Expired, first)
+        for first, (ends, whom) in list(self.waiting.items())[:1]:
+            late = ends <= self._ends and self.waiting.pop(first, None) is not None
+            if self.timer is None:
+                self.arm()
+            if late:
+                whom.throw(_Expired, first)
 
 
 class _Expired(BaseException):
