@@ -162,7 +162,7 @@ class TLSStream:
                 if said == DONE:
                     break
                 self._wait(said)
-            if connection.unsent:
+            if connection.unsent and self._do(connection.send_or_forget) != DONE:
                 self.flush(forget=True)  # a client may have said all it wanted, and left before its tickets came
         finally:
             if mine and _HANDSHAKE not in free:
@@ -372,8 +372,15 @@ class TLSStream:
         self.closed = True
         if self._idle is not None:
             self._idle.close()
-        self._hub.cancel_waits_close_and_then((self._readable, self._writable), _closed(), then, *arguments)
+        watchers = self._readable, self._writable
         self._readable = self._writable = None
+        for watcher in watchers:
+            if watcher is not None:
+                if watcher.callback is not None:  # somebody waits for it
+                    self._hub.cancel_waits_close_and_then(watchers, _closed(), then, *arguments)
+                    return
+                watcher.close()
+        then(*arguments)
 
     # -- turns and waits -----------------------------------------------------------------------------------------------
 
