@@ -61,8 +61,11 @@ def run(arguments: argparse.Namespace) -> int:
             *((file, partial(checks.ocsp, file)) for file in arguments.certificate),
         ]
     findings = []
+    first: dict[tuple[str, str], str] = {}  # a problem and its remedy: the name of the check that found them first
     for name, check in named:
         finding = checks.examine(name, check)
+        if not finding.ok and (same := first.setdefault((finding.found, finding.remedy), name)) != name:
+            finding = finding._replace(found=f"the same problem as {same}", remedy="")
         findings.append(finding)
         if not arguments.json:
             remedy = f"; {finding.remedy}" if finding.remedy else ""

@@ -53,12 +53,11 @@ def secret(tmp_path):
     return secret
 
 
-def in_process(*options, path=()):
-    """The lines of `python -m greentls doctor` over cryptography's OpenSSL, with directories in front of its import
-    path."""
+def in_process(*options, path=(), openssl=foundation.CRYPTOGRAPHY):
+    """The lines of `python -m greentls doctor`, with directories in front of its import path."""
     inherited = filter(None, [os.environ.get("PYTHONPATH")])
     import_path = os.pathsep.join([*map(str, path), str(ROOT), *inherited])
-    environment = {**os.environ, "PYTHONPATH": import_path, foundation.VARIABLE: foundation.CRYPTOGRAPHY}
+    environment = {**os.environ, "PYTHONPATH": import_path, foundation.VARIABLE: openssl}
     command = [sys.executable, "-m", "greentls", "doctor", *options]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     assert done.stderr == ""
@@ -130,8 +129,20 @@ def test_a_package_that_cannot_be_imported_ends_no_other_check(tmp_path):
     lines = in_process(path=[tmp_path])
     broken = [line for line in lines if line.startswith("problem")]
     assert len(lines) == 12 and len(broken) >= 4
-    assert all(line.endswith("; pip install --upgrade --force-reinstall greentls") for line in broken)
+    assert broken[0].endswith("; pip install --upgrade --force-reinstall greentls")
+    assert all(line.endswith(": the same problem as OpenSSL") for line in broken[1:])
     assert any(line.startswith("ok       gevent: ") for line in lines)
+
+
+def test_what_several_lines_suffer_from_is_said_once(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['greentls.openssl._native'] = None")
+    lines = in_process(path=[tmp_path], openssl=foundation.SYSTEM)
+    openssl, *others = [line for line in lines if line.startswith("problem")]
+    assert openssl.startswith("problem  OpenSSL: greentls was built without it: ") and "; install" in openssl
+    assert others == [
+        f"problem  {name}: the same problem as OpenSSL"
+        for name in ("functions", "pump", "TLSv1.2 handshake", "TLSv1.3 handshake")
+    ]
 
 
 def test_the_pump(monkeypatch):
