@@ -27,13 +27,14 @@ from greentls.keys.protocol import DONE, FINGERPRINT, LIST, MAX_REQUEST, REFUSED
 from greentls.log_limit import LogLimit
 from greentls.secret_file import read_secret_file
 
-__all__ = ["MAX_CONNECTIONS", "KeyProcess", "read_key", "sign"]
+__all__ = ["MAX_CONNECTIONS", "MAX_OF_ONE", "KeyProcess", "read_key", "sign"]
 
 log = logging.getLogger("greentls.keys")
 
 IDLE = 600.0  # seconds: a connection without a request ends after that, and an Agent makes another one
 PAUSE = 0.1  # seconds before the next accept() if one has failed
-MAX_CONNECTIONS = 1024  # each may hold a request of MAX_REQUEST bytes; a hub has agent.CONNECTIONS at most
+MAX_CONNECTIONS = 1024  # each may hold a request of MAX_REQUEST bytes
+MAX_OF_ONE = 256  # of one process, for eight hubs with agent.CONNECTIONS each; other workers then have room
 
 _HEAD = 2 + FINGERPRINT  # the bytes of a SIGN before the algorithm's name
 _PEER = struct.Struct("iII")  # struct ucred
@@ -78,7 +79,7 @@ class KeyProcess:
         self._keys: dict[bytes, PrivateKey] = {}  # by its SHA-256
         self._list = b""
         self._uids = frozenset(uids)
-        self._connections: set[object] = set()
+        self._connections: dict[object, int] = {}  # socket: the peer's process
         self.hold(keys)
 
     def hold(self, keys: Iterable[PrivateKey]) -> None:
@@ -105,7 +106,6 @@ class KeyProcess:
                 hub.sleep(PAUSE)
                 continue
             if self._admits(sock):
-                self._connections.add(sock)
                 hub.spawn(self._talk, sock)
             else:
                 sock.close()
@@ -115,9 +115,12 @@ class KeyProcess:
         if uid not in self._uids:
             log.warning("process %d of user %d was refused", pid, uid)
             return False
-        if len(self._connections) >= MAX_CONNECTIONS:
-            log.warning("process %d was refused: there are %d connections", pid, MAX_CONNECTIONS)
+        peers = list(self._connections.values())
+        its = peers.count(pid)
+        if len(peers) >= MAX_CONNECTIONS or its >= MAX_OF_ONE:
+            log.warning("process %d was refused: there are %d connections, %d of them its own", pid, len(peers), its)
             return False
+        self._connections[sock] = pid
         return True
 
     def _talk(self, sock: socket.socket) -> None:
@@ -133,7 +136,7 @@ class KeyProcess:
                 log.warning("a connection has ended: %s", error)
             finally:
                 readable.close()
-                self._connections.discard(sock)
+                del self._connections[sock]
 
     def answer(self, request: bytes) -> bytes:
         """Returns the answer to a request."""

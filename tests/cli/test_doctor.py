@@ -233,7 +233,8 @@ def test_an_openssl_that_cannot_be_told(doctor, monkeypatch):
 def test_a_handshake_that_fails(doctor, monkeypatch):
     hide(monkeypatch, "SSL_get_current_cipher")
     lines = doctor()["problem"]
-    assert any("TLSv1.3 handshake: SSL_get_current_cipher: not there; get another" in line for line in lines)
+    assert any("TLSv1.2 handshake: SSL_get_current_cipher: not there; get another" in line for line in lines)
+    assert lines[-1] == "TLSv1.3 handshake: the same problem as TLSv1.2 handshake"
 
 
 # -- stores ------------------------------------------------------------------------------------------------------------

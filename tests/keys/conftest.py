@@ -20,7 +20,6 @@ def talk(holder):
         ours.settimeout(PATIENCE)
         socks.append(ours)
         assert holder._admits(theirs)
-        holder._connections.add(theirs)
         gevent.spawn(holder._talk, theirs)
         return ours
 

@@ -17,7 +17,7 @@ from greentls.certificates import Directory
 from greentls.errors import SigningError
 from greentls.keys import agent as agent_module
 from greentls.keys import protocol
-from greentls.keys.process import MAX_CONNECTIONS, KeyProcess, read_key
+from greentls.keys.process import MAX_CONNECTIONS, MAX_OF_ONE, KeyProcess, read_key
 from greentls.keys.protocol import DONE, LIST, MAX_REQUEST, REFUSED, SIGN
 from tests.keys import processes
 from tests.keys.signing import KINDS, byte_strings, private_key
@@ -349,11 +349,31 @@ def test_another_user_is_refused(issued, caplog):
 
 
 def test_so_many_connections_and_no_more(holder, caplog):
-    holder._connections.update(range(MAX_CONNECTIONS))
+    others = range(1, MAX_CONNECTIONS + 1)
+    holder._connections.update(zip(others, others, strict=True))  # each of another process
     ours, theirs = socket.socketpair()
     with ours, theirs:
         assert not holder._admits(theirs)
-    assert "was refused" in caplog.text
+        assert f"process {os.getpid()} was refused: there are 1024 connections, 0 of them its own" in caplog.text
+        holder._connections.popitem()
+        assert holder._admits(theirs)
+    holder._connections.clear()
+
+
+def test_one_process_leaves_room_for_others(holder, caplog):
+    """hazard: a worker that leaks connections takes all of them, and the others cannot sign."""
+    holder._connections.update(dict.fromkeys(range(MAX_OF_ONE), os.getpid()))
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        assert not holder._admits(theirs)
+        assert f"process {os.getpid()} was refused: there are 256 connections, 256 of them its own" in caplog.text
+
+        def other():
+            return 0 if holder._admits(socket.socketpair()[0]) else 2
+
+        assert forked(other) == 0
+        holder._connections.popitem()
+        assert holder._admits(theirs)
     holder._connections.clear()
 
 
