@@ -24,8 +24,6 @@ from greentls.openssl.provider import PrivateKey
 __all__ = ["CertificateChain", "demands_staple", "is_path", "load_crls", "parse_certificates", "read_certificate"]
 
 Password = str | bytes | bytearray | Callable[[], str | bytes | bytearray] | None
-# cryptography does not always distinguish the two.
-_UNREADABLE = "the key is damaged, or of a kind that cryptography does not know", "a newer cryptography may know it"
 Source = str | bytes | os.PathLike[str]  # a path, or PEM, or DER
 Key = Any  # private keys of cryptography's classes, which have no common base, and SigningKey
 Certificates = Source | x509.Certificate | Iterable[x509.Certificate]
@@ -69,7 +67,7 @@ class CertificateChain:
             public_key = certificates[0].public_key()
             theirs = key.public_key() if callable(getattr(key, "public_key", None)) else None
         except (UnsupportedAlgorithm, ValueError):
-            raise ConfigurationError(name, *_UNREADABLE) from None
+            raise _unreadable(name) from None
         if is_key_source(key):
             key = key.get(public_key)
             if key is None:
@@ -243,6 +241,13 @@ def _read_certificates(data: bytes, name: str) -> list[x509.Certificate]:
     raise ConfigurationError(name, "not a PEM certificate", "give a PEM file")
 
 
+def _unreadable(name: str) -> ConfigurationError:
+    problem = "the key is damaged, or of a kind that cryptography does not know"  # which it does not always distinguish
+    error = ConfigurationError(name, problem, "a newer cryptography may know it")
+    error.reason = "PEM lib"  # OpenSSL's word for a key that it cannot read
+    return error
+
+
 def _read_key(data: bytes, password: Password, name: str) -> object:
     loader = serialization.load_pem_private_key if b"-----BEGIN" in data else serialization.load_der_private_key
     # This skips the check that the factors of an RSA key are primes, which takes 10 to 40 ms. OpenSSL does not check it
@@ -253,16 +258,17 @@ def _read_key(data: bytes, password: Password, name: str) -> object:
     except TypeError:  # the key is encrypted
         pass
     except UnsupportedAlgorithm:
-        raise ConfigurationError(name, *_UNREADABLE) from None
+        raise _unreadable(name) from None
     except ValueError:
-        missing = "no PEM private key in it", "give the key's PEM file"
-        raise ConfigurationError(name, *(_UNREADABLE if b"PRIVATE KEY-----" in data else missing)) from None
+        if b"PRIVATE KEY-----" in data:
+            raise _unreadable(name) from None
+        raise ConfigurationError(name, "no PEM private key in it", "give the key's PEM file") from None
     given = password() if callable(password) else password
     if given is None:
         raise ConfigurationError(name, "the key is encrypted", "give its password")
     try:
         return load(data, given.encode() if isinstance(given, str) else bytes(given))
     except UnsupportedAlgorithm:
-        raise ConfigurationError(name, *_UNREADABLE) from None
+        raise _unreadable(name) from None
     except (TypeError, ValueError):  # TypeError: an empty password counts as none
         raise ConfigurationError(name, "the password does not open the key") from None
