@@ -26,7 +26,6 @@ import _socket
 import errno
 import os
 import sys
-import weakref
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
@@ -39,7 +38,8 @@ from gevent.socket import wait as wait_on
 
 from greentls.core.connection import Connection
 from greentls.errors import ConcurrentUseError, TLSError, UnexpectedEOF, WouldBlock
-from greentls.hub import heap
+from greentls.hub import PerHub, heap
+from greentls.hub.rounds import Rounds
 from greentls.openssl import bios, pump
 from greentls.openssl.library import pointer
 from greentls.openssl.pump import BOTH, CLOSED, DONE, ENDED, SPENT, UNSENT, WANT_READ, WANT_WRITE
@@ -88,7 +88,6 @@ class TLSStream:
 
     closed = False
     _shut = False  # for sending: shut()
-    _idle: gevent.core.timer | None = None  # the timer that waits for an opportunity
 
     def __init__(
         self,
@@ -370,8 +369,6 @@ class TLSStream:
     def _release(self, then: Callable[..., None] = lambda: None, *arguments: object) -> None:
         """Ends the waits: libev must not poll a descriptor that is closed, or somebody else's. then: after them."""
         self.closed = True
-        if self._idle is not None:
-            self._idle.close()
         watchers = self._readable, self._writable
         self._readable = self._writable = None
         for watcher in watchers:
@@ -464,9 +461,7 @@ class TLSStream:
         connection = self.connection
         if connection.bulky and not connection.watched:
             connection.watch()
-            if self._idle is None:
-                self._idle = self._hub.loop.timer(IDLE, IDLE, ref=False)
-                self._idle.start(_look_whether_idle, weakref.ref(self), self._idle)
+            _resting.get().add(self)
         if self._readable is None:
             self._readable = self._hub.loop.io(self._socket.fileno(), _READ)
         if self._timeout is None:
@@ -490,14 +485,14 @@ class TLSStream:
         if self.closed:
             raise _closed()
 
-    def _give_back(self) -> bool:
-        """The memory of the connection's BIOs, if nothing has come since this was asked last. In the hub, which does
-        not switch."""
+    def gives_back(self) -> bool:
+        """The memory of the connection's BIOs, if nothing has come since this was asked last. Called in the hub."""
+        if self.closed:
+            return True
         received, before = self.connection.received, self._received_when_looked
         self._received_when_looked = received
         if received != before or not self.connection.release():
             return False
-        self._idle = None
         heap.connection_rests()
         return True
 
@@ -535,11 +530,7 @@ class TLSStream:
             left.set()
 
 
-def _look_whether_idle(stream: Callable[[], TLSStream | None], timer: gevent.core.timer) -> None:
-    """stream: a weak reference, as a timer would keep what nobody uses any more."""
-    idle = stream()
-    if idle is None or idle._give_back():
-        timer.close()
+_resting: PerHub[Rounds[TLSStream]] = PerHub(lambda: Rounds(TLSStream.gives_back, IDLE))
 
 
 def _closed() -> OSError:

@@ -16,6 +16,8 @@ from greentls import stream as stream_module
 from greentls.core.connection import Connection
 from greentls.core.hooks import Hooks
 from greentls.errors import ConcurrentUseError, ConnectionDead, TLSError, UnexpectedEOF, WouldBlock, WrongThreadError
+from greentls.hub import PerHub
+from greentls.hub.rounds import Rounds
 from greentls.openssl import bios as ssl_bios
 from greentls.openssl.pump import BULKY, RECEIVE_SIZE
 from greentls.stream import TLSStream
@@ -265,7 +267,7 @@ class TestBeingIdle:
         """hazard: a BIO keeps the size of the most that it ever held: a flight of certificates, a record of data."""
         given_back = []
         shrink = ssl_bios.shrink
-        monkeypatch.setattr(stream_module, "IDLE", 0.001)
+        monkeypatch.setattr(stream_module, "_resting", resting(0.001))
         monkeypatch.setattr(ssl_bios, "shrink", lambda *bios: given_back.append(bios) or shrink(*bios))
         here, there = connect(streams(version))
         bios = there.connection.incoming, there.connection.outgoing
@@ -278,7 +280,7 @@ class TestBeingIdle:
 
     def test_who_waits_for_a_moment_keeps_its_bios(self, streams, version, monkeypatch):
         given_back = []
-        monkeypatch.setattr(stream_module, "IDLE", PATIENCE)
+        monkeypatch.setattr(stream_module, "_resting", resting(PATIENCE))
         monkeypatch.setattr(ssl_bios, "shrink", lambda *bios: given_back.append(bios))
         here, there = connect(streams(version))
         for _ in range(3):
@@ -287,6 +289,10 @@ class TestBeingIdle:
             here.write(bytes(5000))
             assert job.get(timeout=PATIENCE) == bytes(5000)
         assert not given_back
+
+
+def resting(seconds):
+    return PerHub(lambda: Rounds(TLSStream.gives_back, seconds))
 
 
 @both_versions
