@@ -50,7 +50,7 @@ enum { MAX_UNSENT = 16384, TURN = 128, PER_UNIT = 4096, BULKY = 4096, HEADER_SIZ
 
 /* ssl.h, err.h, sslerr.h: numbers that OpenSSL cannot change any more */
 enum { SSL_ERROR_WANT_READ = 2, SSL_ERROR_SYSCALL = 5, SSL_ERROR_ZERO_RETURN = 6 };
-enum { SSL_SENT_SHUTDOWN = 1, SSL_RECEIVED_SHUTDOWN = 2 };
+enum { SSL_SENT_SHUTDOWN = 1, SSL_RECEIVED_SHUTDOWN = 2, SSL_CB_CONNECT_EXIT = 0x1002, SSL_CB_ACCEPT_EXIT = 0x2002 };
 enum { REASON_MASK = 0x7FFFFF, SSL_R_SHUTDOWN_WHILE_IN_INIT = 407 };
 
 #ifdef _MSC_VER
@@ -1700,6 +1700,17 @@ parse(PyObject *Py_UNUSED(module), PyObject *arguments)
     return capsule;
 }
 
+static void (*count_messages)(const void *, int, int);
+
+/* An info callback in front of Python's, which wants to know of whole messages only, and OpenSSL tells of alerts, too. */
+static void
+count_whole_messages(const void *ssl, int where, int result)
+{
+    if (result == 1 && (where == SSL_CB_ACCEPT_EXIT || where == SSL_CB_CONNECT_EXIT)) {
+        count_messages(ssl, where, result);
+    }
+}
+
 /* (the pump of an SSL* whose handshake is over, an info callback's address): whether it resumed a session. */
 static PyObject *
 settle(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count)
@@ -1718,7 +1729,8 @@ settle(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count
         tell.EVP_PKEY_set_type(key, X25519);
         tell.EVP_PKEY_free(key);
     }
-    tell.SSL_set_info_callback(ssl, (void (*)(const void *, int, int))callback);
+    count_messages = (void (*)(const void *, int, int))callback;
+    tell.SSL_set_info_callback(ssl, callback == NULL ? NULL : count_whole_messages);
     return PyBool_FromLong(tell.SSL_session_reused(ssl));
 }
 
