@@ -86,8 +86,10 @@ class TLSStream:
     the socket, for reading and for writing, if there are any; owned from now on.
     """
 
-    closed = False
-    _shut = False  # for sending: shut()
+    __slots__ = (
+        "__weakref__", "_call", "_free", "_hub", "_read_ahead", "_readable", "_received_when_looked", "_shut",
+        "_socket", "_timeout", "_writable", "closed", "connection",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -105,7 +107,9 @@ class TLSStream:
         self._readable, self._writable = watchers  # io watchers; those that are missing are made at the first wait
         self._hub = get_hub()
         self._free = [_HANDSHAKE, _SEND]
-        self._received_when_looked = -1  # by _give_back(). An attribute that comes later has CPython 3.11 make a dict
+        self._received_when_looked = -1  # by gives_back()
+        self.closed = False
+        self._shut = False  # for sending: shut()
         self.use(connection)
         if sock.family in _INTERNET:
             # Flights are whole: Nagle's algorithm only makes a TLS 1.3 ticket wait for the peer's delayed ACK.

@@ -51,7 +51,7 @@ class Connection(Operation):
     expected: tuple[str | None, bool] = None, False  # whom a client wants to talk to: its name, and whether it must be
     # The verify hooks of all the Configs it has had, each once.
     verify_hooks: tuple[Callable[[HookConnection, list[bytes], bool], None], ...] = ()
-    resumed = False  # once the handshake is finished: session_reused
+    resumed: bool  # once the handshake is finished: session_reused
     early_data = b""  # a client's to send, before its handshake; at a server what came (early_data.EarlyConnection)
 
     def __init__(
@@ -69,6 +69,9 @@ class Connection(Operation):
         if config.hooks.verify is not None:
             self.verify_hooks = (config.hooks.verify,)
         self.handshake = Handshake()
+        # An attribute that first comes when there are many connections is one too many for CPython, which then makes a
+        # dictionary for each connection, 460 bytes.
+        self.finished = self.resumed = False
         if config.server_side:
             return
         self.expected = server_hostname, verify_hostname

@@ -157,28 +157,31 @@ class States:
 
 
 class Handshake:
-    """The record of one handshake. The methods below and OpenSSL's callbacks write it.
+    """The record of one handshake. The methods below and OpenSSL's callbacks write it."""
 
-    Defaults are attributes of the class, so that a connection writes only what its handshake finds out.
-    """
+    __slots__ = (
+        "answers", "chain_ends", "external_psk", "hello", "hook_seconds", "kept", "lookups", "offered", "offered_psks",
+        "psk_lookups", "server_name", "session_key", "session_lookup", "vouched_until",
+    )  # fmt: skip
 
-    # Needed only during the handshake.
-    hello: bytes | None = None  # at a server, the client's first one, for as long as a second one may come
-    offered_psks: bytes | None = None  # pre_shared_key of the TLS 1.3 hello that is worked on
-    lookups: int = 0  # of sessions
-    psk_lookups: int = 0
-    kept: object = None  # memory that OpenSSL reads after a callback has returned
-    answers: Answers | None = None  # what hooks have answered before OpenSSL was entered
+    def __init__(self) -> None:
+        # Needed only during the handshake.
+        self.hello: bytes | None = None  # at a server, the client's first one, for as long as a second one may come
+        self.offered_psks: bytes | None = None  # pre_shared_key of the TLS 1.3 hello that is worked on
+        self.lookups = 0  # of sessions
+        self.psk_lookups = 0
+        self.kept: object = None  # memory that OpenSSL reads after a callback has returned
+        self.answers: Answers | None = None  # what hooks have answered before OpenSSL was entered
 
-    # Kept after the handshake.
-    server_name: str | Unread | None = UNREAD  # at a server, from the client's hello
-    session_lookup: SessionLookup | None = None  # in a session store
-    hook_seconds: dict[str, float] | None = None  # how long each hook took, by its name
-    external_psk: bool = False  # a hook has given the key of one
-    offered: Session | None = None  # at a client, to be resumed
-    chain_ends: float = 0.0  # expiry of the chain of resumptions that this connection goes on with, since the epoch
-    session_key: object = None  # where ClientSessions keeps what the client gets, None: nowhere
-    vouched_until: float | None = None  # a client's: expiry of the OCSP response that confirmed the peer's certificate
+        # Kept after the handshake.
+        self.server_name: str | Unread | None = UNREAD  # at a server, from the client's hello
+        self.session_lookup: SessionLookup | None = None  # in a session store
+        self.hook_seconds: dict[str, float] | None = None  # how long each hook took, by its name
+        self.external_psk = False  # a hook has given the key of one
+        self.offered: Session | None = None  # at a client, to be resumed
+        self.chain_ends = 0.0  # expiry of the chain of resumptions that this connection goes on with, since the epoch
+        self.session_key: object = None  # where ClientSessions keeps what the client gets, None: nowhere
+        self.vouched_until: float | None = None  # a client's: expiry of the OCSP response for the peer's certificate
 
     def forget(self) -> None:
         """Drops what only the handshake needs, when data begin to flow."""

@@ -1341,7 +1341,7 @@ static PyMethodDef Pump_methods[] = {
 };
 
 static PyType_Slot Pump_slots[] = {
-    {Py_tp_new, PyType_GenericNew},  {Py_tp_init, Pump_init},     {Py_tp_dealloc, Pump_dealloc}, {Py_tp_traverse, Pump_traverse},
+    {Py_tp_init, Pump_init},       {Py_tp_dealloc, Pump_dealloc}, {Py_tp_traverse, Pump_traverse},
     {Py_tp_clear, Pump_clear},     {Py_tp_methods, Pump_methods}, {Py_tp_members, Pump_members},
     {Py_tp_getset, Pump_properties}, {0, NULL},
 };

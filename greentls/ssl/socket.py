@@ -90,6 +90,7 @@ class SSLSocket(SocketMethods, ReadsClientHello, metaclass=Replacement):
         self.server_side = server_side
         self.do_handshake_on_connect = do_handshake_on_connect
         self.suppress_ragged_eofs = suppress_ragged_eofs
+        self._closed = self._handshake_told = False
         self._raw, watchers = adopt(sock)
         try:
             name = None
