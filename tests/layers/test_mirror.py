@@ -21,7 +21,6 @@ ELSEWHERE = {
     "aio.connecting": "aio/test_transport.py programs/test_asyncio.py",
     "aio.flow": "aio/test_transport.py aio/test_pump.py",
     "aio.loop": "programs/test_asyncio.py programs/test_asgi.py aio/test_cpython.py",
-    "aio.serving": "aio/test_transport.py programs/test_asyncio.py",
     "aio.ssl_object": "aio/test_hooks.py aio/test_transport.py",
     "aio.workers": "aio/test_cancelled.py aio/test_pump.py",
     "cli.application": "cli/test_serve.py cli/test_serve_bad_input.py",

@@ -12,6 +12,7 @@ import struct
 
 import gevent
 import gevent.socket
+import gevent.ssl
 import pytest
 from gevent.server import StreamServer
 from gevent.socket import cancel_wait_ex
@@ -322,3 +323,40 @@ class TestWhatOthersReachFor:
     def test_gevents_server_would_serve_in_clear_and_takes_no_wrapped_listener(self, listener):
         with pytest.raises(TypeError, match="Expected a regular socket"):
             StreamServer(listener(), print)
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments"),
+    {
+        "recvfrom": (1,),
+        "recvfrom_into": (bytearray(1),),
+        "sendto": (b"x", ("127.0.0.1", 1)),
+        "recvmsg": (1,),
+        "recvmsg_into": ([bytearray(1)],),
+        "sendmsg": ([b"x"],),
+        "dup": (),
+    }.items(),
+)
+def test_what_tls_does_not_have(pki, method, arguments):
+    """hazard: what passes TLS by sends plaintext, or takes ciphertext out of the stream."""
+    refused = []
+    for module in (greentls.ssl, gevent.ssl):
+        with connected(*contexts(pki, ssl=module)) as (sock, other):
+            refused.append(outcome(getattr(sock, method), *arguments))
+            sock.sendall(b"as before")
+            assert other.recv(100) == b"as before"
+    ours, theirs = refused
+    assert isinstance(ours, ValueError | NotImplementedError)
+    assert type(ours) is type(theirs)
+
+
+def test_options_are_the_descriptors(pki):
+    with connected(*contexts(pki)) as (sock, _):
+        assert sock.getblocking()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 4) == (1).to_bytes(4, "little")
+        sock.setblocking(False)
+        assert not sock.getblocking()
+        with pytest.raises(ValueError, match="out of range"):
+            sock.settimeout(-1)
