@@ -98,6 +98,12 @@ def at(address: int) -> Memory:
     return memory
 
 
+def span(address: int, length: int) -> Memory:
+    """So many bytes there."""
+    memory: Memory = ffi.from_buffer(ffi.buffer(at(address), length))
+    return memory
+
+
 def fill(address: int, data: bytes) -> int:
     """Copies data to where there is room for them; returns how many bytes they are."""
     ffi.memmove(at(address), data, len(data))

@@ -24,7 +24,7 @@ unless GREENTLS_PURE is set. Nothing else differs, and one suite of tests holds 
 
 from __future__ import annotations
 
-import errno
+import _socket
 import gc
 import os
 import sys
@@ -76,9 +76,8 @@ PER_UNIT = 4096
 BULKY = 4096  # bytes at once, from which on a BIO has grown so much that its memory is worth giving back
 HEADER_SIZE = 5  # of a record
 
-_SEND, _RECEIVE = "send", "receive"
-_MORE = (0x8000,) if sys.platform == "linux" else ()  # MSG_MORE, which others have not
-_WAIT = "wait"
+_MOVES = _SEND, _RECEIVE = "send", "receive"  # names, inside of an operation's too, of what moves ciphertext
+_MORE = 0x8000 if sys.platform == "linux" else 0  # MSG_MORE, which others have not
 
 
 Answer = TypeVar("Answer")
@@ -93,13 +92,15 @@ def nobody() -> None:
 
 # The buffers that nobody owns, one of each kind, so that a connection that waits for its peer holds none. Whoever needs
 # one takes it out of its list, by one C call, or makes another.
-_received: list[bios.Buffer] = []
 _outgoing: list[bios.Buffer] = []
 _plain: list[Memory] = []
 
 
 # By SSL*: cffi pointers are equal, and hash alike, if their addresses are.
 _running: dict[SSL, tuple[PlainPump, Entrant]] = {}
+
+_CLOSED = _socket.socket()  # in the place of one that was closed: all it does is EBADF
+_CLOSED.close()
 
 
 class PlainPump:
@@ -110,7 +111,7 @@ class PlainPump:
 
     # More than 30 attributes in a dictionary would be looked up by name, each time.
     __slots__ = (
-        "_emptied", "_flags", "_free", "_header", "_held", "_missing", "_rest", "_socket", "_turn", "ask", "attended",
+        "_emptied", "_flags", "_header", "_held", "_missing", "_rest", "_socket", "_turn", "_wait", "ask", "attended",
         "awaited", "budget", "bulky", "crowded", "dead", "drained_at", "eager", "entrant", "eof", "established",
         "failure", "hub", "incoming", "messages", "name", "outgoing", "pause", "received", "server_side", "ssl",
         "thread", "waits", "watched", "whole_records", "writable",
@@ -139,10 +140,10 @@ class PlainPump:
         self.received = 0  # receives so far
         self.budget = TURN
         self.messages = 0  # post-handshake messages since there was data
-        self._socket: Any = None  # Any: what attach() was given, or _Closed
+        self._socket: Any = None  # Any: what attach() was given, or _CLOSED
         # Of what was taken out of the outgoing BIO: what the socket did not take.
         self._rest: memoryview[int] | None = None
-        self._flags: tuple[int, ...] = ()  # send(2)'s
+        self._flags = 0  # send(2)'s
         self._emptied = False
         self._header = b""  # of the next record, as far as it has come
         self._missing = 0  # bytes of the record whose header has come
@@ -154,8 +155,8 @@ class PlainPump:
         # The greenlet that entered last. A weak reference, and no frame keeps another one: otherwise a greenlet that
         # waits for ever in a callback could not be collected, which ends the operation with its GreenletExit.
         self.entrant: Entrant = nobody
-        self._free = [_SEND, _RECEIVE]  # what nobody is at
-        self._turn = [_WAIT]  # unless somebody waits until the socket can be read
+        self._turn = [True]  # unless somebody sends or receives
+        self._wait = [True]  # unless somebody waits until the socket can be read
 
     # -- what a subclass decides ---------------------------------------------------------------------------------------
 
@@ -208,33 +209,29 @@ class PlainPump:
             if errors.peek():
                 found = errors.save()
             result: int = function(*arguments)
-            if result > 0 and self.failure is None:
-                return result
-            error = connections.get_error(ssl, result)
-            if self.failure is None:
-                if error == connections.WANT_READ:
-                    return WANT_READ
-                if error == connections.ZERO_RETURN or (
-                    # Java says user_canceled before its close_notify, and SSL_get_error(3) does not know the latter
-                    # then. A fatal alert, which sets the same flag, has left an error.
-                    error == connections.SYSCALL and connections.received_shutdown(ssl) and not errors.peek()
-                ):
-                    return CLOSED
-            failed = self.failed(name, result <= 0 and error != connections.WANT_READ)
+            return result if result > 0 and self.failure is None else self._outcome(name, result)
         finally:
             try:
                 if _running[ssl] is entry:  # no call before this is done, since others may run in one
                     del _running[ssl]
             except KeyError:  # it was another's, who has left meanwhile
                 pass
-            if self.awaited and ssl not in _running:
-                self._left()
-            if found is not None and _running:
-                errors.restore(found)  # those of an operation that was interrupted
-        try:
-            raise failed
-        finally:
-            del failed  # the traceback holds this frame
+            if self.awaited or found is not None:
+                self._left(found)
+
+    def _outcome(self, name: str, result: int) -> int:
+        """WANT_READ, or CLOSED. Raises what failed() says."""
+        error = connections.get_error(self.ssl, result)
+        if self.failure is None:
+            if error == connections.WANT_READ:
+                return WANT_READ
+            if error == connections.ZERO_RETURN or (
+                # Java says user_canceled before its close_notify, and SSL_get_error(3) does not know the latter then.
+                # A fatal alert, which sets the same flag, has left an error.
+                error == connections.SYSCALL and connections.received_shutdown(self.ssl) and not errors.peek()
+            ):
+                return CLOSED
+        raise self.failed(name, result <= 0 and error != connections.WANT_READ)
 
     def admit(self, name: str) -> None:
         """Raises what a verb raises before OpenSSL is entered."""
@@ -254,14 +251,18 @@ class PlainPump:
             raise self.refusal(name)
         return entrant
 
-    def _left(self) -> None:
-        self.awaited = False
-        self.tell_those_who_wait()
+    def _left(self, found: errors.State | list[int] | None = None) -> None:
+        """found: the errors of an operation that was interrupted."""
+        if self.awaited and self.ssl not in _running:
+            self.awaited = False
+            self.tell_those_who_wait()
+        if found is not None and _running:
+            errors.restore(found)
 
     @property
     def moving(self) -> bool:
-        """Somebody was interrupted in the middle of a send or a receive."""
-        return len(self._free) < 2
+        """Somebody was interrupted in the middle of a send or a receive, outside of OpenSSL."""
+        return not self._turn
 
     # -- the verbs -----------------------------------------------------------------------------------------------------
 
@@ -290,81 +291,93 @@ class PlainPump:
         """1 to size bytes; or WANT_READ, WANT_WRITE, SPENT, ENDED, CLOSED."""
         if size <= 0:
             raise ValueError(f"a read of {size} bytes")
-        if (
-            self._emptied and self.received == self.drained_at and not self.eager and self.established
-            and self.budget > 0 and self._rest is None and not bios.mem_data(self.outgoing, bios.start)
-        ):  # fmt: skip  # nothing to read, to receive nor to send: what comes of it below, in a tenth of the steps
-            self.admit("read")
-            self._emptied = False
-            if not self._paused():
-                return WANT_READ
-        spare = _plain
+        if size > RECORD_SIZE:
+            size = RECORD_SIZE
+        if self.budget <= 0 and self._socket is not None:
+            return SPENT
+        ssl, spare = self.ssl, _plain
         while True:
+            if not self.established:
+                self.not_now("read")
+            me = self.entrant
+            if me() is not getcurrent():
+                me = self._admitted("read")
+            if self.received == self.drained_at:  # OpenSSL has nothing
+                if ssl in _running or self.dead:
+                    raise self.refusal("read")
+                if self._socket is None:
+                    return WANT_READ
+                if (self._rest is not None or bios.mem_data(self.outgoing, bios.start)) and not (
+                    self._move(_SEND, self._has_sent)
+                ):
+                    return WANT_WRITE
+                if self.budget <= 0 or (self._emptied and not self.eager):  # nor has the socket
+                    self._emptied = False
+                    if not self._paused():
+                        return WANT_READ
+                    if self.entrant is not me or self._rest is not None:  # others were here meanwhile
+                        continue
             try:
                 plain = spare.pop()
             except IndexError:
                 plain = bios.read_buffer(RECORD_SIZE)
+            entry, found = (self, me), None
             try:
-                length = self._read(plain, size if size < RECORD_SIZE else RECORD_SIZE)
-                if length > 0:
-                    return bios.read_bytes(plain, length)
-            finally:
+                if _running.setdefault(ssl, entry) is not entry:
+                    raise self.refusal("read")
+                if self.dead:
+                    raise ConnectionDead("read", reason=self.dead)
+                self.entrant = me
+                self.name = _RECEIVE
+                if self.received == self.drained_at and not self._turn:
+                    raise ConcurrentUseError("receive: somebody was interrupted in the middle of it")
+                if self.received != self.drained_at or self._pull() is not None:
+                    self.name = "read"
+                    received = self.received
+                    if errors.peek():
+                        found = errors.save()
+                    length = connections.read(ssl, plain, size)
+                    if length > 0 and self.failure is None:
+                        self.messages = 0
+                        self.budget -= 1
+                        # The rest of a record, then: OpenSSL has none of it any more.
+                        if length < size and not (self.eof or bios.mem_data(self.incoming, bios.start)):
+                            self.drained_at = received
+                        return bios.read_bytes(plain, length)
+                    step = self._outcome("read", length)
+                    if step != WANT_READ:
+                        return step
+                    if self.eof:
+                        return ENDED
+                    self.drained_at = received
+                    continue
+            finally:  # as in run()
+                try:
+                    if _running[ssl] is entry:
+                        del _running[ssl]
+                except KeyError:
+                    pass
+                if self.awaited or found is not None:
+                    self._left(found)
                 if not spare:
                     spare.append(plain)
-            if length != WANT_READ or not self._paused():
-                return length
+            if not self._paused():
+                return WANT_READ
 
     def step_read_into(self, address: int, room: int) -> int:
         """step_read() to an address; room: bytes there. Returns how many there were."""
-        if room <= 0:
-            raise ValueError(f"a read of {room} bytes")
-        while True:
-            length = self._read(bios.at(address), min(room, RECORD_SIZE))
-            if length != WANT_READ or not self._paused():
-                return length
+        data = self.step_read(room)
+        return data if isinstance(data, int) else bios.fill(address, data)
 
-    def _read(self, plain: Memory, room: int) -> int:
-        if self.budget <= 0 and self._socket is not None:
-            return SPENT
-        while True:
-            if not self.established:
-                self.not_now("read")
-            received = self.received
-            if received == self.drained_at:
-                self.admit("read")
-            else:
-                step = self.run("read", connections.read, (self.ssl, plain, room))
-                if step > 0:
-                    self.messages = 0
-                    self.budget -= 1
-                    # The rest of a record, then: OpenSSL has none of it any more.
-                    if step < room and not (self.eof or bios.mem_data(self.incoming, bios.start)):
-                        self.drained_at = received
-                if step != WANT_READ:
-                    return step
-                if self.eof:
-                    return ENDED
-                self.drained_at = received
-            step = self.refill()
-            if step != DONE:
-                return step
-
-    def step_write(self, data: bytes) -> int:
+    def step_write(self, data: Memory | bytes) -> int:
         """Encrypts all of it, once nothing is unsent, and sends: DONE or UNSENT. Or nothing was taken: WANT_WRITE,
         SPENT, or, as a post-handshake message has come in part, WANT_READ, ENDED."""
-        return self._write(data, len(data))
-
-    def step_write_from(self, address: int, length: int) -> int:
-        """step_write() from an address."""
-        return self._write(bios.at(address), length)
-
-    def _write(self, data: Memory | bytes, length: int) -> int:
+        length = len(data)
         if not self.writable:
             self.not_now("write")
         if not length:
             return DONE
-        connected = self._socket is not None
-        if connected:
+        if self._socket is not None:
             if self.budget <= 0:
                 return SPENT
             if self._rest is not None or bios.mem_data(self.outgoing, bios.start):
@@ -372,18 +385,45 @@ class PlainPump:
                 if step != DONE:
                     return step
             self.budget -= 1 + length // RECORD_SIZE
-        while self.run("write", connections.write, (self.ssl, data, length)) <= 0:
+        ssl = self.ssl
+        while True:
+            me = self.entrant
+            if me() is not getcurrent():
+                me = self._admitted("write")
+            entry, found = (self, me), None
+            try:
+                if _running.setdefault(ssl, entry) is not entry:
+                    raise self.refusal("write")
+                if self.dead:
+                    raise ConnectionDead("write", reason=self.dead)
+                self.entrant = me
+                self.name = "write"
+                if errors.peek():
+                    found = errors.save()
+                taken = connections.write(ssl, data, length)
+                if taken > 0 and self.failure is None:
+                    if self._socket is None:
+                        return DONE
+                    self.name = _SEND
+                    return DONE if self._turn and self._push() == DONE else UNSENT
+                self._outcome("write", taken)
+            finally:  # as in run()
+                try:
+                    if _running[ssl] is entry:
+                        del _running[ssl]
+                except KeyError:
+                    pass
+                if self.awaited or found is not None:
+                    self._left(found)
             if self.eof:
                 return ENDED
             step = self.refill()
             if step != DONE:
                 return step
-        if not connected:
-            return DONE
-        try:
-            return DONE if self.send() == DONE else UNSENT
-        except ConcurrentUseError:  # somebody was interrupted in the middle of it; but the data were taken
-            return UNSENT
+
+    def step_write_from(self, address: int, length: int) -> int:
+        """step_write() from an address."""
+        return self.step_write(bios.span(address, length))
 
     def step_shutdown(self) -> int:
         """Says close_notify the first time, DONE, and looks for the peer's from the second time on: BOTH or CLOSED,
@@ -411,7 +451,7 @@ class PlainPump:
     def detach(self) -> None:
         """Before the socket is closed: from now on it is as a closed one, EBADF."""
         if self._socket is not None:
-            self._socket, self._emptied, self.pause = _Closed(), False, None
+            self._socket, self._emptied, self.pause = _CLOSED, False, None
 
     def attend(self, attended: bool) -> None:
         """Whether somebody waits until the socket takes more, and then sends all there is."""
@@ -455,28 +495,33 @@ class PlainPump:
         rest = self._rest
         return int(bios.mem_data(self.outgoing, bios.start)) + (0 if rest is None else len(rest))
 
-    def send(self) -> int:
-        """DONE: all that there is was sent. WANT_WRITE: the socket takes no more. Raises OSError."""
-        free, mine = self._free, True
+    def _move(self, name: str, move: Callable[[], Answer]) -> Answer:
+        """_push() or _pull(), outside of OpenSSL: if nobody was interrupted in the middle of one."""
+        turn, mine = self._turn, True
         try:
             try:
-                free.remove(_SEND)
-            except ValueError:
+                turn.pop()
+            except IndexError:
                 mine = False
-                raise ConcurrentUseError("send: somebody was interrupted in the middle of it") from None
-            return self._send()
+            if not mine or (self.name in _MOVES and self.ssl in _running):
+                raise ConcurrentUseError(f"{name}: somebody was interrupted in the middle of it")
+            return move()
         finally:
-            if mine and _SEND not in free:
-                free.append(_SEND)
+            if mine and not turn:
+                turn.append(True)
                 if self.awaited:
                     self._left()
 
-    def _send(self) -> int:
-        sock = self._socket
-        unsent, spare = self._rest, _outgoing
+    def send(self) -> int:
+        """DONE: all that there is was sent. WANT_WRITE: the socket takes no more. Raises OSError."""
+        return self._move(_SEND, self._push)
+
+    def _push(self) -> int:
+        """send(). The caller is alone."""
+        sock, unsent, spare = self._socket, self._rest, _outgoing
         if unsent is not None:
             try:
-                sent = sock.send(unsent, *self._flags)
+                sent = sock.send(unsent, self._flags)
             except BlockingIOError:
                 return WANT_WRITE
             if sent < len(unsent):
@@ -492,7 +537,7 @@ class PlainPump:
                 if length > BULKY:
                     self.bulky = True
                 try:
-                    sent = sock.send(buffer.memory[:length], *self._flags)
+                    sent = sock.send(buffer.memory[:length], self._flags)
                 except BlockingIOError:
                     sent = 0
                 except BaseException:
@@ -511,8 +556,11 @@ class PlainPump:
     def send_or_forget(self) -> int:
         """send(); but a server's peer may have said all it wanted and left before its tickets, or answers, came. They
         are forgotten then, as there may be data to read."""
+        return self._move(_SEND, self._push_or_forget)
+
+    def _push_or_forget(self) -> int:
         try:
-            return self.send()
+            return self._push()
         except (BrokenPipeError, ConnectionResetError):
             if not (self.server_side and self.established):
                 raise
@@ -522,28 +570,32 @@ class PlainPump:
 
     def refill(self) -> int:
         """Sends, then receives once: DONE if something has come, or the end. WANT_READ, WANT_WRITE."""
-        if self._socket is None:
-            return WANT_READ
-        if (self._rest is not None or bios.mem_data(self.outgoing, bios.start)) and (
-            self.send_or_forget() == WANT_WRITE
-            and not (self.attended and bios.mem_data(self.outgoing, bios.start) <= MAX_UNSENT)
-        ):
+        return WANT_READ if self._socket is None else self._move(_RECEIVE, self._refill)
+
+    def _refill(self) -> int:
+        if (self._rest is not None or bios.mem_data(self.outgoing, bios.start)) and not self._has_sent():
             return WANT_WRITE
-        return self._receive(None)
+        return WANT_READ if self._receive() is None else DONE
+
+    def _has_sent(self) -> bool:
+        """What there is for the peer; or somebody else waits to send it."""
+        return self._push_or_forget() == DONE or (
+            self.attended and bios.mem_data(self.outgoing, bios.start) <= MAX_UNSENT
+        )
 
     @property
     def waiting(self) -> bool:
         """Somebody waits until the socket can be read."""
-        return not self._turn
+        return not self._wait
 
     def wait(self, function: Callable[[], object]) -> bool:
         """Calls a function that waits until the socket can be read. False, without calling it: somebody else waits for
         that."""
-        turn, mine = self._turn, True
+        turn, mine = self._wait, True
         try:
             try:
-                turn.remove(_WAIT)
-            except ValueError:
+                turn.pop()
+            except IndexError:
                 mine = False
                 return False
             function()
@@ -551,70 +603,53 @@ class PlainPump:
         finally:
             del function  # it may hold what it has raised, and the traceback holds this frame
             if mine and not turn:
-                turn.append(_WAIT)
+                turn.append(True)
                 if self.crowded:
                     self.crowded = False
                     self.tell_the_next()
 
     def _paused(self) -> bool:
         """Whether it did wait until the socket can be read."""
-        pause = self.pause
-        if pause is None or self.ask is not None or (self.bulky and not self.watched) or not self.wait(pause):
+        if self.pause is None or self.ask is not None or (self.bulky and not self.watched) or not self.wait(self.pause):
             return False
         self.budget = TURN
         return True
 
     def receive(self) -> bytes | int:
         """A receive, for who wants to see the ciphertext as well: b"" at its end. WANT_READ."""
-        data: list[bytes] = []
-        step = self._receive(data)
-        return data[0] if step == DONE else step
+        data = self._move(_RECEIVE, self._receive)
+        return WANT_READ if data is None else data
 
-    def _receive(self, copies: list[bytes] | None) -> int:
-        free, mine, spare = self._free, True, _received
-        sock = self._socket
+    def _receive(self) -> bytes | None:
+        if self.budget <= 0 or (self._emptied and not self.eager):
+            self._emptied = False
+            return None
+        return self._pull()
+
+    def _pull(self) -> bytes | None:
+        """Receives: b"" at the end, None if there is nothing for now. The caller is alone."""
+        sock, wanted = self._socket, RECEIVE_SIZE
+        if sock is None:
+            return None
+        if self.whole_records:
+            wanted = min(self._missing or HEADER_SIZE - len(self._header), RECEIVE_SIZE)
         try:
-            try:
-                free.remove(_RECEIVE)
-            except ValueError:
-                mine = False
-                raise ConcurrentUseError("receive: somebody was interrupted in the middle of it") from None
-            if self.budget <= 0 or (self._emptied and not self.eager):
-                self._emptied = False
-                return WANT_READ
-            wanted = RECEIVE_SIZE
-            if self.whole_records:
-                wanted = min(self._missing or HEADER_SIZE - len(self._header), RECEIVE_SIZE)
-            try:
-                buffer = spare.pop()
-            except IndexError:
-                buffer = bios.Buffer(RECEIVE_SIZE)
-            try:
-                length = sock.recv_into(buffer.memory, wanted)
-                if not length:
-                    self.eof = True
-                elif bios.write(self.incoming, buffer.pointer, length) != length:
-                    raise MemoryError("BIO_write")
-                self.received += 1
-                self._emptied = 0 < length < wanted
-                if self.whole_records:
-                    self._note_records(bytes(buffer.memory[:length]))
-                if copies is not None:
-                    copies.append(bytes(buffer.memory[:length]))
-            except BlockingIOError:
-                return WANT_READ
-            finally:
-                if not spare:
-                    spare.append(buffer)
-            self.budget -= 1 + length // PER_UNIT
-            if length > BULKY:
-                self.bulky = True
-            return DONE
-        finally:
-            if mine and _RECEIVE not in free:
-                free.append(_RECEIVE)
-                if self.awaited:
-                    self._left()
+            data: bytes = sock.recv(wanted)
+        except BlockingIOError:
+            return None
+        length = len(data)
+        if not length:
+            self.eof = True
+        elif bios.write(self.incoming, data, length) != length:
+            raise MemoryError("BIO_write")
+        self.received += 1
+        self._emptied = 0 < length < wanted
+        self.budget -= 1 + length // PER_UNIT
+        if length > BULKY:
+            self.bulky = True
+        if self.whole_records:
+            self._note_records(data)
+        return data
 
     def feed(self, data: bytes) -> None:
         """Ciphertext that somebody else has received; b"": its end."""
@@ -635,15 +670,6 @@ class PlainPump:
             data = data[wanted:]
             if len(self._header) == HEADER_SIZE:
                 self._missing, self._header = int.from_bytes(self._header[3:], "big"), b""
-
-
-class _Closed:
-    """A socket that was closed."""
-
-    def _closed(self, *_: object) -> int:
-        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-
-    send = recv_into = _closed
 
 
 def _current_thread() -> Thread:

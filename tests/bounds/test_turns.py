@@ -16,7 +16,7 @@ from greentls.core.connection import Connection
 from greentls.errors import WouldBlock
 from greentls.openssl.pump import PER_UNIT, RECORD_SIZE, TURN
 from greentls.stream import FLIGHT_SIZE, TLSStream
-from tests.support.fake_sockets import fakes
+from tests.support.fake_sockets import FakeSocket, fakes
 from tests.support.helpers import PATIENCE
 from tests.support.hubs import wait_for
 from tests.support.pairs import TLS12, TLS13, attempt, client, client_context, server_context
@@ -37,6 +37,8 @@ class FastPeer(_socket.socket):
         data, self.source = self.source[: self.piece], self.source[self.piece :]
         buffer[: len(data)] = data
         return len(data)
+
+    recv = FakeSocket.recv
 
     def send(self, data, flags=0):
         self.calls += 1

@@ -62,7 +62,7 @@ class Wire(FakeSocket):
             buffer[size - 1] ^= 1 << self.dice.randrange(8)
         return size
 
-    def send(self, data):
+    def send(self, data, flags=0):
         self._misbehave()
         size = min(len(data), self.room)
         if not size:
