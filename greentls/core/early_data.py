@@ -66,7 +66,7 @@ class EarlyConnection(Connection):
         said = self.step_read(room)
         return said if isinstance(said, int) else bios.fill(address, said)
 
-    def step_write(self, data: bytes) -> int:
+    def step_write(self, data: Memory | bytes) -> int:
         return self._write_early(data, len(data)) if self._answering else super().step_write(data)
 
     def step_write_from(self, address: int, length: int) -> int:

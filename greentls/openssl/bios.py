@@ -41,9 +41,9 @@ def pending(bio: BIO) -> int:
     return int(lib.BIO_get_mem_data(bio, start))
 
 
-# BIO_write(3) and BIO_read(3) to and from a Buffer's pointer, with (bio, pointer, size). A function round each would
+# BIO_write(3) and BIO_read(3) of bytes or a Buffer's pointer, with (bio, pointer, size). A function round each would
 # cost an echo 6 % more instructions in Python.
-write: Callable[[BIO, Memory, int], int] = lib.BIO_write
+write: Callable[[BIO, Memory | bytes, int], int] = lib.BIO_write
 read: Callable[[BIO, Memory, int], int] = lib.BIO_read
 mem_data: Callable[[BIO, object], int] = lib.BIO_get_mem_data  # (bio, start): how many bytes there are
 

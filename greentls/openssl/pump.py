@@ -76,7 +76,7 @@ PER_UNIT = 4096
 BULKY = 4096  # bytes at once, from which on a BIO has grown so much that its memory is worth giving back
 HEADER_SIZE = 5  # of a record
 
-_MOVES = _SEND, _RECEIVE = "send", "receive"  # names, inside of an operation's too, of what moves ciphertext
+_MOVES = _SEND, _RECEIVE = "send", "receive"
 _MORE = 0x8000 if sys.platform == "linux" else 0  # MSG_MORE, which others have not
 
 
@@ -106,12 +106,16 @@ _CLOSED.close()
 class PlainPump:
     """See the module's docstring.
 
+    Data are read and written in one entry each: SSL_read() with the receive before it, SSL_write() with the send behind
+    it; `name` tells which of the two is being done. Somebody else's send or receive takes `_turn` and then looks at
+    `name`; the entry notes its `name` and then looks at `_turn`. So they cannot miss each other.
+
     context: the address of an SSL_CTX, which others keep. server_side: which side it is. Raises MemoryError.
     """
 
     # More than 30 attributes in a dictionary would be looked up by name, each time.
     __slots__ = (
-        "_emptied", "_flags", "_header", "_held", "_missing", "_rest", "_socket", "_turn", "_wait", "ask", "attended",
+        "_emptied", "_flags", "_header", "_held", "_missing", "_pauses", "_rest", "_socket", "_turn", "ask", "attended",
         "awaited", "budget", "bulky", "crowded", "dead", "drained_at", "eager", "entrant", "eof", "established",
         "failure", "hub", "incoming", "messages", "name", "outgoing", "pause", "received", "server_side", "ssl",
         "thread", "waits", "watched", "whole_records", "writable",
@@ -156,7 +160,7 @@ class PlainPump:
         # waits for ever in a callback could not be collected, which ends the operation with its GreenletExit.
         self.entrant: Entrant = nobody
         self._turn = [True]  # unless somebody sends or receives
-        self._wait = [True]  # unless somebody waits until the socket can be read
+        self._pauses = [True]  # unless somebody waits until the socket can be read
 
     # -- what a subclass decides ---------------------------------------------------------------------------------------
 
@@ -307,9 +311,8 @@ class PlainPump:
                     raise self.refusal("read")
                 if self._socket is None:
                     return WANT_READ
-                if (self._rest is not None or bios.mem_data(self.outgoing, bios.start)) and not (
-                    self._move(_SEND, self._has_sent)
-                ):
+                unsent = self._rest is not None or bios.mem_data(self.outgoing, bios.start)
+                if unsent and not self._move(_SEND, self._has_sent):
                     return WANT_WRITE
                 if self.budget <= 0 or (self._emptied and not self.eager):  # nor has the socket
                     self._emptied = False
@@ -586,12 +589,12 @@ class PlainPump:
     @property
     def waiting(self) -> bool:
         """Somebody waits until the socket can be read."""
-        return not self._wait
+        return not self._pauses
 
     def wait(self, function: Callable[[], object]) -> bool:
         """Calls a function that waits until the socket can be read. False, without calling it: somebody else waits for
         that."""
-        turn, mine = self._wait, True
+        turn, mine = self._pauses, True
         try:
             try:
                 turn.pop()

@@ -16,6 +16,7 @@ from greentls.openssl.library import lib
 from greentls.openssl.pump import (
     CLOSED,
     DONE,
+    UNSENT,
     WANT_READ,
 )  # fmt: skip
 from tests.openssl.pumps import (
@@ -23,13 +24,14 @@ from tests.openssl.pumps import (
     client_context,
     established,
     every_verb,
+    in_memory,
     read,
     sockets,
     subject,
     tls_verbs,
     waiting_callback,
 )  # fmt: skip
-from tests.support.fake_sockets import compiled
+from tests.support.fake_sockets import FakeSocket, compiled
 
 # -- callbacks that wait -----------------------------------------------------------------------------------------------
 
@@ -350,3 +352,55 @@ def test_an_operation_of_pythons(ends):
     server.refill()
     server.refill()
     assert server.run("read", lib.SSL_read, (server.ssl, room, 10)) == CLOSED
+
+
+# -- who comes in the middle of a send or a receive --------------------------------------------------------------------
+
+
+def moving(files, move):
+    """A plain pump on a socket of which the next recv() and send() call a function in their middle. The compiled one
+    runs no Python there."""
+    _client, server = in_memory(pump.PlainPump, files, TLS13)
+
+    def recv_into(buffer, size):
+        move()
+        raise BlockingIOError
+
+    def send(data):
+        move()
+        return len(data)
+
+    server.attach(FakeSocket(recv_into, send))
+    return server
+
+
+ALONE = {
+    "read": lambda server: server.step_read(1),
+    "write": lambda server: server.step_write(b"x"),
+    "send": lambda server: server.send(),
+    "receive": lambda server: server.receive(),
+    "refill": lambda server: server.refill(),
+}
+
+
+@pytest.mark.parametrize("first", ALONE)
+@pytest.mark.parametrize("second", ALONE)
+def test_nobody_comes_in_the_middle_of_a_send_or_a_receive(files, first, second):
+    """hazard: ciphertext of two that move it at once comes in another order than it went."""
+    said = []
+
+    def move():
+        try:
+            said.append(ALONE[second](server))
+        except ConcurrentUseError:
+            said.append("refused")
+
+    server = moving(files, move)
+    if first == "send":
+        bios.append(server.outgoing, b"for the peer")
+    ALONE[first](server)
+    taken = second == "write" and first in ("send", "receive", "refill")
+    assert said == [UNSENT if taken else "refused"]
+    assert (server.unsent > 0) == taken, "it is sent by whoever comes next"
+    assert not server.busy
+    assert not server.moving
