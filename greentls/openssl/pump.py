@@ -24,7 +24,7 @@ unless GREENTLS_PURE is set. Nothing else differs, and one suite of tests holds 
 
 from __future__ import annotations
 
-import _socket
+import errno
 import gc
 import os
 import sys
@@ -99,9 +99,6 @@ _plain: list[Memory] = []
 # By SSL*: cffi pointers are equal, and hash alike, if their addresses are.
 _running: dict[SSL, tuple[PlainPump, Entrant]] = {}
 
-_CLOSED = _socket.socket()  # in the place of one that was closed: all it does is EBADF
-_CLOSED.close()
-
 
 class PlainPump:
     """See the module's docstring.
@@ -144,7 +141,7 @@ class PlainPump:
         self.received = 0  # receives so far
         self.budget = TURN
         self.messages = 0  # post-handshake messages since there was data
-        self._socket: Any = None  # Any: what attach() was given, or _CLOSED
+        self._socket: Any = None  # Any: what attach() was given, or _Closed
         # Of what was taken out of the outgoing BIO: what the socket did not take.
         self._rest: memoryview[int] | None = None
         self._flags = 0  # send(2)'s
@@ -454,7 +451,7 @@ class PlainPump:
     def detach(self) -> None:
         """Before the socket is closed: from now on it is as a closed one, EBADF."""
         if self._socket is not None:
-            self._socket, self._emptied, self.pause = _CLOSED, False, None
+            self._socket, self._emptied, self.pause = _Closed(), False, None
 
     def attend(self, attended: bool) -> None:
         """Whether somebody waits until the socket takes more, and then sends all there is."""
@@ -673,6 +670,15 @@ class PlainPump:
             data = data[wanted:]
             if len(self._header) == HEADER_SIZE:
                 self._missing, self._header = int.from_bytes(self._header[3:], "big"), b""
+
+
+class _Closed:
+    """A socket that was closed."""
+
+    def _closed(self, *_: object) -> int:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+    send = recv = _closed
 
 
 def _current_thread() -> Thread:
