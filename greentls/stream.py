@@ -165,7 +165,9 @@ class TLSStream:
                 if said == DONE:
                     break
                 self._wait(said)
-            if connection.unsent and self._do(connection.send_or_forget) != DONE:
+            # A server's tickets go out with its first data, or before it waits for the client's: often its request came
+            # together with its Finished. Where waiting is not the stream's, nobody knows when the next verb comes.
+            if connection.unsent and not (connection.patient and self._timeout != 0.0):
                 self.flush(forget=True)  # a client may have said all it wanted, and left before its tickets came
         finally:
             if mine and _HANDSHAKE not in free:

@@ -295,6 +295,32 @@ def resting(seconds):
     return PerHub(lambda: Rounds(TLSStream.gives_back, seconds))
 
 
+def test_tickets_go_before_a_server_waits_for_data(streams):
+    """hazard: a client that wants its ticket before it says anything."""
+    here, there = connect(streams(VERSIONS["1.3"]))
+    reader = gevent.spawn(there.read, 1)
+    asking = gevent.spawn(here.read, 1)
+    wait_for(lambda: here.connection.session.resumable, "the tickets")
+    there.write(b"x")
+    here.write(b"y")
+    assert (asking.get(timeout=PATIENCE), reader.get(timeout=PATIENCE)) == (b"x", b"y")
+
+
+def test_a_server_that_does_not_wait_sends_its_tickets_at_once(streams):
+    """Its caller waits elsewhere, and may wait for the client to say something first."""
+    here, there = streams(VERSIONS["1.3"])
+    there.timeout = 0.0
+    client = gevent.spawn(here.do_handshake)
+    while True:
+        try:
+            there.do_handshake()
+            break
+        except WouldBlock:
+            gevent.sleep(0)
+    client.get(timeout=PATIENCE)
+    assert not there.connection.unsent
+
+
 @both_versions
 class TestTimeoutsAndKills:
     def test_a_read_that_times_out_can_be_repeated(self, streams, version):
@@ -484,7 +510,7 @@ def test_the_hub_must_not_wait(streams):
 
 
 def test_one_flight_is_one_send(streams, monkeypatch):
-    """A TLS 1.3 server's whole first flight, and a client's Finished with its first data, go out in one piece each."""
+    """A TLS 1.3 server's whole first flight is one piece, and so are its tickets with its first data."""
     here, there = streams(VERSIONS["1.3"])
     sends = []
 
@@ -499,5 +525,9 @@ def test_one_flight_is_one_send(streams, monkeypatch):
     with fakes() as known:
         there.connection.attach(known(there._socket))
         connect([here, there])
-    assert len(sends) == 2  # ServerHello .. Finished; then the tickets
+        assert len(sends) == 1, "ServerHello .. Finished"
+        there.write(b"x")
+        assert here.read(10) == b"x"
+        assert here.connection.session.resumable
+    assert len(sends) == 2
     assert RECEIVE_SIZE >= 4 * 16384

@@ -39,7 +39,7 @@
 #define MSG_MORE 0
 #endif
 
-#define CONTRACT 12 /* pump.py has the same number, or does not use this file */
+#define CONTRACT 13 /* pump.py has the same number, or does not use this file */
 
 /* What a verb answers besides a length: pump.py explains them. */
 enum { DONE = 1, WANT_READ = 0, CLOSED = -1, WANT_WRITE = -2, ENDED = -3, SPENT = -4, UNSENT = -5 };
@@ -116,7 +116,7 @@ typedef struct Pump {
     unsigned long long thread, waits; /* numbers of threads; 0: none */
     unsigned long long inside;        /* the occupant's */
     char busy, server_side, established, writable, eof, emptied, eager, attended, awaited, bulky, whole_records, leaving;
-    char waiting, crowded, watched;
+    char waiting, crowded, watched, patient;
     char asks_for; /* in its hello, NOBODY or SOMEBODY, if on_client_hello() has dealt with it */
     unsigned char header[HEADER_SIZE];
     int header_length;
@@ -728,9 +728,10 @@ do_write(Pump *pump, const char *data, Py_ssize_t length)
         if (pump->budget <= 0) {
             return SPENT;
         }
-        if (pending(pump->c_outgoing) > 0 && (step = push(pump)) != DONE) {
+        if (!pump->patient && pending(pump->c_outgoing) > 0 && (step = push(pump)) != DONE) {
             return step;
         }
+        pump->patient = 0;
         pump->budget -= 1 + (int)(length / RECORD_SIZE);
     }
     for (;;) {
@@ -1285,6 +1286,7 @@ static PyMemberDef Pump_members[] = {
     {"waiting", T_BOOL, offsetof(Pump, waiting), READONLY, NULL},
     {"crowded", T_BOOL, offsetof(Pump, crowded), 0, NULL},
     {"watched", T_BOOL, offsetof(Pump, watched), 0, NULL},
+    {"patient", T_BOOL, offsetof(Pump, patient), 0, NULL},
     {"thread", T_ULONGLONG, offsetof(Pump, thread), 0, NULL},
     {"waits", T_ULONGLONG, offsetof(Pump, waits), 0, NULL},
     {"busy", T_BOOL, offsetof(Pump, busy), READONLY, NULL},
@@ -1567,7 +1569,7 @@ wait_until(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t c
 
 enum { SUPPORTED_VERSIONS = 43, SERVER_NAME = 0 };     /* ExtensionType */
 enum { GET_PEER_TMP_KEY = 109, GET_TMP_KEY = 133, GET_NEGOTIATED_GROUP = 134 }; /* SSL_ctrl(3) */
-enum { GROUP_OF_A_PROVIDER = 1 << 24, X25519 = 1034 };                          /* connections.py explains them */
+enum { GROUP_OF_A_PROVIDER = 1 << 24, X25519 = 1034, TLS1_3_VERSION = 0x0304 };                          /* connections.py explains them */
 enum { BEFORE_CIPHERS = 4 + 2 + 32 + 1 + 2, CLIENT_HELLO = 1 }; /* client_hello.py explains it */
 
 static struct {
@@ -1586,6 +1588,7 @@ static struct {
     int (*EVP_PKEY_set_type)(void *, int);
     void (*EVP_PKEY_free)(void *);
     void (*SSL_set_info_callback)(void *, void (*)(const void *, int, int));
+    int (*SSL_version)(const void *);
     int (*SSL_set_session_id_context)(void *, const unsigned char *, unsigned int);
     int (*SSL_SESSION_up_ref)(void *);
     void (*CRYPTO_free)(void *, const char *, int);
@@ -1731,6 +1734,7 @@ settle(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count
     }
     count_messages = (void (*)(const void *, int, int))callback;
     tell.SSL_set_info_callback(ssl, callback == NULL ? NULL : count_whole_messages);
+    ((Pump *)arguments[0])->patient = ((Pump *)arguments[0])->server_side && tell.SSL_version(ssl) >= TLS1_3_VERSION;
     return PyBool_FromLong(tell.SSL_session_reused(ssl));
 }
 

@@ -18,6 +18,7 @@ from greentls.openssl.library import SSL_CTX, SSL_SESSION, Callback, address, ff
 __all__ = ["Found", "callbacks", "hello", "parse", "record", "settle"]
 
 _SERVER_NAME = 0  # ExtensionType
+_TLS13 = 0x0304
 
 Found = NewType("Found", object)  # an SSL_SESSION*, or what the compiled twin has in its place
 Hello = tuple["bytes | None", "bytes | None"]
@@ -27,7 +28,7 @@ FUNCTIONS = (
     "SSL_client_hello_get0_ext", "SSL_client_hello_get0_ciphers", "SSL_client_hello_get0_session_id",
     "SSL_SESSION_get_id", "SSL_SESSION_get0_id_context", "SSL_SESSION_get_time", "SSL_SESSION_get_timeout",
     "i2d_SSL_SESSION", "d2i_SSL_SESSION", "SSL_SESSION_free",
-    "SSL_session_reused", "SSL_ctrl", "EVP_PKEY_set_type", "EVP_PKEY_free", "SSL_set_info_callback",
+    "SSL_session_reused", "SSL_ctrl", "EVP_PKEY_set_type", "EVP_PKEY_free", "SSL_set_info_callback", "SSL_version",
     "SSL_set_session_id_context", "SSL_SESSION_up_ref", "CRYPTO_free",
 )  # fmt: skip  # in the order of _pump.c
 
@@ -84,7 +85,7 @@ def callbacks(
 
 
 def settle(over: pump.PlainPump, context: SSL_CTX, callback: Callback) -> bool:
-    """Does what remains behind a handshake: connections.forget_keys() and set_info_callback().
+    """Does what remains behind a handshake: connections.forget_keys() and set_info_callback(), and notes `patient`.
 
     over: the pump whose handshake is finished. context: its SSL_CTX. Returns connections.session_reused().
     """
@@ -96,6 +97,7 @@ def settle(over: pump.PlainPump, context: SSL_CTX, callback: Callback) -> bool:
 def _settle(over: pump.PlainPump, context: SSL_CTX, callback: Callback) -> bool:
     connections.forget_keys(over.ssl)
     connections.set_info_callback(over.ssl, context, callback)
+    over.patient = over.server_side and connections.protocol_version(over.ssl) >= _TLS13
     return connections.session_reused(over.ssl)
 
 

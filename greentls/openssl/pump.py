@@ -47,7 +47,7 @@ __all__ = [
     "occupant", "occupants",
 ]  # fmt: skip
 
-CONTRACT = 12  # _pump.c has the same number, or is an older build and not used
+CONTRACT = 13  # _pump.c has the same number, or is an older build and not used
 
 # What a verb answers, besides a number of bytes.
 DONE = 1
@@ -114,8 +114,8 @@ class PlainPump:
     __slots__ = (
         "_emptied", "_flags", "_header", "_held", "_missing", "_pauses", "_rest", "_socket", "_turn", "ask", "attended",
         "awaited", "budget", "bulky", "crowded", "dead", "drained_at", "eager", "entrant", "eof", "established",
-        "failure", "hub", "incoming", "messages", "name", "outgoing", "pause", "received", "server_side", "ssl",
-        "thread", "waits", "watched", "whole_records", "writable",
+        "failure", "hub", "incoming", "messages", "name", "outgoing", "patient", "pause", "received", "server_side",
+        "ssl", "thread", "waits", "watched", "whole_records", "writable",
     )  # fmt: skip
 
     def __init__(self, context: int, server_side: bool) -> None:
@@ -137,6 +137,7 @@ class PlainPump:
         self.awaited = False  # somebody waits until nobody is inside any more: tell_those_who_wait()
         self.bulky = False  # the BIOs have grown
         self.watched = False  # and somebody looks whether their memory can be given back
+        self.patient = False  # what is unsent behind a server's handshake are tickets, which may go with its first data
         self.whole_records = False
         self.received = 0  # receives so far
         self.budget = TURN
@@ -380,7 +381,9 @@ class PlainPump:
         if self._socket is not None:
             if self.budget <= 0:
                 return SPENT
-            if self._rest is not None or bios.mem_data(self.outgoing, bios.start):
+            if self.patient:
+                self.patient = False
+            elif self._rest is not None or bios.mem_data(self.outgoing, bios.start):
                 step = self.send()
                 if step != DONE:
                     return step
