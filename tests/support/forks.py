@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import signal
 import traceback
 
 import gevent
+from gevent.util import format_run_info
 
 from tests.support.helpers import PATIENCE
 
@@ -35,9 +37,16 @@ def forked(work):
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
+def say_where(*_):
+    """Each greenlet's stack. faulthandler knows only the running one's, which is the hub's if all of them wait."""
+    os.write(2, "\n".join(format_run_info()).encode())
+
+
 def _be_child(work):
     status = 1
     try:
+        signal.signal(signal.SIGALRM, say_where)
+        signal.setitimer(signal.ITIMER_REAL, PATIENCE * 0.9)
         faulthandler.dump_traceback_later(PATIENCE, exit=True, file=2)
         gevent.reinit()
         status = work()
