@@ -29,12 +29,14 @@ class Server(asyncio.AbstractServer):
         self,
         loop: asyncio.AbstractEventLoop,
         sockets: list[socket.socket],
+        bound: asyncio.AbstractServer | None,
         protocol_factory: Callable[[], asyncio.BaseProtocol],
         context: SSLContext,
         backlog: int,
         timeouts: Timeouts,
     ) -> None:
         self._loop, self._listening, self._factory = loop, sockets, protocol_factory
+        self._bound = bound  # the loop's own server, whose sockets these are copies of; or None
         self._context, self._backlog, self._timeouts = context, backlog, timeouts
         self._serving = False
         self._closed = False
@@ -90,6 +92,8 @@ class Server(asyncio.AbstractServer):
                 self._loop.remove_reader(sock.fileno())
             sock.close()
         self._listening = []
+        if self._bound is not None:
+            self._bound.close()  # removes the file of a Unix socket, from Python 3.13 on
         self._serving = False
         if self._forever is not None and not self._forever.done():
             self._forever.cancel()
@@ -196,7 +200,7 @@ async def create_server(
         if sock.type != socket.SOCK_STREAM:
             raise ValueError(f"A Stream Socket was expected, got {sock!r}")
         sock.setblocking(False)
-        sockets = [sock]
+        sockets, bound = [sock], None
     else:
         if bind is None:
             bound = await loop.create_server(asyncio.Protocol, host, port, start_serving=False, **binding)
@@ -204,9 +208,10 @@ async def create_server(
             bound = await bind(asyncio.Protocol, host, start_serving=False, **binding)
         try:
             sockets = [own_socket(each) for each in bound.sockets]
-        finally:
+        except BaseException:
             bound.close()
-    server = Server(loop, sockets, protocol_factory, ssl, backlog, timeouts)
+            raise
+    server = Server(loop, sockets, bound, protocol_factory, ssl, backlog, timeouts)
     if start_serving:
         server._start()
     return server
