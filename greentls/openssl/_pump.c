@@ -117,6 +117,7 @@ typedef struct Pump {
     unsigned long long inside;        /* the occupant's */
     char busy, server_side, established, writable, eof, emptied, eager, attended, awaited, bulky, whole_records, leaving;
     char waiting, crowded, watched, patient;
+    char blocked;  /* the descriptor has not taken all that it was given */
     char asks_for; /* in its hello, NOBODY or SOMEBODY, if on_client_hello() has dealt with it */
     unsigned char header[HEADER_SIZE];
     int header_length;
@@ -420,8 +421,10 @@ push(Pump *pump)
         long length = call.BIO_get_mem_data(pump->c_outgoing, &start);
         ssize_t sent;
         if (length <= 0) {
+            pump->blocked = 0;
             return DONE;
         }
+        pump->blocked = 1;
         pump->bulky |= length > BULKY;
         if (pump->descriptor < 0) {
             errno = EBADF;
@@ -545,7 +548,7 @@ push_or_forget(Pump *pump)
         (PyErr_ExceptionMatches(PyExc_BrokenPipeError) || PyErr_ExceptionMatches(PyExc_ConnectionResetError))) {
         PyErr_Clear();
         discard(pump->c_outgoing, LONG_MAX);
-        pump->ours = 0;
+        pump->ours = pump->blocked = 0;
         return DONE;
     }
     return sent;
@@ -728,10 +731,9 @@ do_write(Pump *pump, const char *data, Py_ssize_t length)
         if (pump->budget <= 0) {
             return SPENT;
         }
-        if (!pump->patient && pending(pump->c_outgoing) > 0 && (step = push(pump)) != DONE) {
+        if (pump->blocked && (step = push(pump)) != DONE) {
             return step;
         }
-        pump->patient = 0;
         pump->budget -= 1 + (int)(length / RECORD_SIZE);
     }
     for (;;) {

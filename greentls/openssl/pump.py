@@ -371,8 +371,8 @@ class PlainPump:
         return data if isinstance(data, int) else bios.fill(address, data)
 
     def step_write(self, data: Memory | bytes) -> int:
-        """Encrypts all of it, once nothing is unsent, and sends: DONE or UNSENT. Or nothing was taken: WANT_WRITE,
-        SPENT, or, as a post-handshake message has come in part, WANT_READ, ENDED."""
+        """Encrypts all of it, once the socket has taken what it had not, and sends: DONE or UNSENT. What OpenSSL had
+        for the peer goes with it. Or nothing was taken: WANT_WRITE, SPENT, or, as a post-handshake message has come in part, WANT_READ, ENDED."""
         length = len(data)
         if not self.writable:
             self.not_now("write")
@@ -381,9 +381,7 @@ class PlainPump:
         if self._socket is not None:
             if self.budget <= 0:
                 return SPENT
-            if self.patient:
-                self.patient = False
-            elif self._rest is not None or bios.mem_data(self.outgoing, bios.start):
+            if self._rest is not None:
                 step = self.send()
                 if step != DONE:
                     return step
@@ -641,12 +639,13 @@ class PlainPump:
         except BlockingIOError:
             return None
         length = len(data)
-        if not length:
-            self.eof = True
-        elif bios.write(self.incoming, data, length) != length:
-            raise MemoryError("BIO_write")
+        if length:
+            if bios.write(self.incoming, data, length) != length:
+                raise MemoryError("BIO_write")
+            self._emptied = length < wanted
+        else:
+            self.eof, self._emptied = True, False
         self.received += 1
-        self._emptied = 0 < length < wanted
         self.budget -= 1 + length // PER_UNIT
         if length > BULKY:
             self.bulky = True

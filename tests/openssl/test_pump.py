@@ -185,6 +185,29 @@ def test_a_record_is_not_torn_wherever_the_socket_stops(base, files):
     assert read_all(server, 3000) == data
 
 
+def test_what_is_for_the_peer_goes_with_data(base, files):
+    """One segment, where two would be sent; but not behind what the socket has not taken."""
+    client, _server = in_memory(base, files, TLS13)
+    sent, takes = [], [True]
+
+    def send(data):
+        if not takes[0]:
+            raise BlockingIOError(errno.EAGAIN, "")
+        sent.append(bytes(data))
+        return len(data)
+
+    with fakes() as known:
+        client.attach(known(FakeSocket(send=send)))
+        bios.append(client.outgoing, b"for the peer")
+        assert client.step_write(b"x") == DONE
+        assert [data.startswith(b"for the peer") for data in sent] == [True]
+        takes[0] = False
+        assert client.step_write(b"x") == UNSENT
+        before = client.unsent
+        assert client.step_write(b"x") == WANT_WRITE
+        assert client.unsent == before
+
+
 def test_what_is_for_the_peer_goes_before_a_receive(base, files):
     """hazard: both peers wait for each other."""
     client, _server = pair(base, files, TLS13)
