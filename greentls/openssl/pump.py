@@ -371,8 +371,8 @@ class PlainPump:
         return data if isinstance(data, int) else bios.fill(address, data)
 
     def step_write(self, data: Memory | bytes) -> int:
-        """Encrypts all of it, once the socket has taken what it had not, and sends: DONE or UNSENT. What OpenSSL had
-        for the peer goes with it. Or nothing was taken: WANT_WRITE, SPENT, or, as a post-handshake message has come in part, WANT_READ, ENDED."""
+        """Encrypts all of it, once the socket has taken what it was given before, and sends: DONE or UNSENT. Or nothing
+        was taken: WANT_WRITE, SPENT, or, as a post-handshake message has come in part, WANT_READ, ENDED."""
         length = len(data)
         if not self.writable:
             self.not_now("write")
