@@ -169,6 +169,8 @@ class TLSStream:
             # together with its Finished. Where waiting is not the stream's, nobody knows when the next verb comes.
             if connection.unsent and not (connection.patient and self._timeout != 0.0):
                 self.flush(forget=True)  # a client may have said all it wanted, and left before its tickets came
+            if connection.bulky and not connection.watched:
+                self._watch()  # before it waits for data, so that the pump can
         finally:
             if mine and _HANDSHAKE not in free:
                 free.append(_HANDSHAKE)
@@ -466,8 +468,7 @@ class TLSStream:
         if there is nothing else to do."""
         connection = self.connection
         if connection.bulky and not connection.watched:
-            connection.watch()
-            _resting.get().add(self)
+            self._watch()
         if self._readable is None:
             self._readable = self._hub.loop.io(self._socket.fileno(), _READ)
         if self._timeout is None:
@@ -490,6 +491,11 @@ class TLSStream:
             del late  # the traceback holds this frame
         if self.closed:
             raise _closed()
+
+    def _watch(self) -> None:
+        """From now on somebody looks whether the memory of the BIOs can be given back."""
+        self.connection.watch()
+        _resting.get().add(self)
 
     def gives_back(self) -> bool:
         """The memory of the connection's BIOs, if nothing has come since this was asked last. Called in the hub."""

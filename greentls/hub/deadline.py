@@ -41,7 +41,10 @@ class Deadline:
             return
         hub = here()
         lines: dict[float, _Line] = hub.deadlines  # type: ignore[assignment]  # the hub does not know what it keeps
-        line = self._line = lines.get(seconds) or lines.setdefault(seconds, _Line(hub))
+        line = lines.get(seconds)
+        if line is None:
+            line = lines.setdefault(seconds, _Line(hub))
+        self._line = line
         line.waiting[self] = monotonic() + seconds, getcurrent()
         if line.timer is None:
             try:
