@@ -71,7 +71,10 @@ class TestFork:
 
     def test_answers_on_their_way_are_the_parents(self, node, store):
         """hazard: the child's copy reads the answer, and the parent waits in vain or reads another's."""
-        jobs = [gevent.spawn(answered, store.get, session_id) for session_id in MANY[:5]]
+        jobs = []
+        for session_id in MANY[:5]:
+            jobs.append(gevent.spawn(answered, store.get, session_id))
+            gevent.sleep(0)  # otherwise they would ask together
         for _ in range(2):  # three wait for a place
             gevent.get_hub().threadpool.apply(node.asked.acquire)
 

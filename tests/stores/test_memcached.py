@@ -19,7 +19,7 @@ from greentls.stores import open_store
 from greentls.stores.memcached import RELATIVE_LIMIT, MemcachedStore
 from tests.stores.samples import ID, MANY, OTHER, SESSION, read_all, talking
 from tests.support.forks import forked
-from tests.support.helpers import PATIENCE
+from tests.support.helpers import PATIENCE, wait_until
 
 
 class TestMemcached:
@@ -180,9 +180,10 @@ class TestMemcached:
 
     def test_an_answer_that_came_in_time_counts_however_late_it_is_read(self, memcached):
         """hazard: a process that is busy for longer than the timeout takes a good node for dead."""
-        store = MemcachedStore([(memcached.host, memcached.port)], timeout=0.2)
+        store = MemcachedStore([(memcached.host, memcached.port)], timeout=0.2, pool=1)
         store.put(ID, SESSION, 60)
         job = gevent.spawn(store.get, ID)
+        wait_until(lambda: store._cluster()._nodes[0]._places.locked() or gevent.sleep(0), "it to ask")
         gevent.sleep(0)  # it has asked, and waits
         time.sleep(0.4)
         assert job.get(timeout=PATIENCE) == SESSION
