@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import faulthandler
+import gc
 import os
 import signal
 import traceback
 
 import gevent
-from gevent.util import format_run_info
+from greenlet import greenlet
 
 from tests.support.helpers import PATIENCE
 
@@ -38,8 +39,10 @@ def forked(work):
 
 
 def say_where(*_):
-    """Each greenlet's stack. faulthandler knows only the running one's, which is the hub's if all of them wait."""
-    os.write(2, "\n".join(format_run_info()).encode())
+    """The stacks of the greenlets that wait. faulthandler has only that of the running one, often the hub."""
+    for each in gc.get_objects():
+        if isinstance(each, greenlet) and each.gr_frame is not None:
+            os.write(2, "".join([f"{type(each)}\n", *traceback.format_stack(each.gr_frame)]).encode())
 
 
 def _be_child(work):
