@@ -186,7 +186,7 @@ def test_killed_and_restarted_under_load(served):
         twenty_more("done")
         process.kill()
         twenty_more("failed")
-        gevent.get_hub().threadpool.apply(process.start)
+        process.start()
     twenty_more("done")
     ended.append(True)
     gevent.joinall(jobs, timeout=PATIENCE, raise_error=True)

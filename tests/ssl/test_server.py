@@ -17,7 +17,7 @@ from gevent.pywsgi import WSGIServer
 import greentls
 from greentls.stores.memory import MemoryStore
 from tests.support.clients import exchange, in_thread, stdlib_context
-from tests.support.helpers import PATIENCE, Memcached
+from tests.support.helpers import PATIENCE
 from tests.support.hubs import wait_for
 from tests.support.pairs import VERSIONS
 from tests.support.ssl_pairs import both_versions
@@ -264,7 +264,7 @@ class TestStoreOutage:
         memcached.kill()
         fulls = answers.count(False)
         wait_for(lambda: answers.count(False) > fulls + 30, "full handshakes during the outage")
-        in_thread(Memcached.restart, memcached)
+        memcached.restart()
         resumed = answers.count(True)
         wait_for(lambda: answers.count(True) > resumed + 30, "resumptions after it")
         stop.set()

@@ -81,9 +81,9 @@ def whole_lines(path: Path) -> list[str]:
 def tethered(*command: object, user: str | None = None) -> list[str]:
     """The command, whose program is killed when the thread that has started it ends (prctl(2), PR_SET_PDEATHSIG).
 
-    A fixture ends what it has started, unless pytest itself is killed. So this is for threads that end with the
-    process: the main thread, and those of its hub's pool. user: whose process it shall be; a program that changes its
-    user itself loses the tether.
+    A fixture ends what it has started, unless pytest itself is killed. So this is for the main thread: those of a hub's
+    pool end when they have been idle for some seconds. user: whose process it shall be; a program that changes its user
+    itself loses the tether.
     """
     words = ["setpriv", "--pdeathsig", "KILL"]
     if user:
