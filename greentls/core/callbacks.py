@@ -221,7 +221,7 @@ def _on_get_session(connection: Asker, start: Pointer, length: int, copy: Pointe
 def _on_new_session(connection: Asker, session: SSL_SESSION) -> int:
     hook = connection.session_hooks.new_session
     if hook is not None:
-        lent = Session(session, connection.vouched_until)
+        lent = Session(session, None if connection.server_side else connection.vouched_until)
         try:
             hook(connection, lent)
         finally:
