@@ -100,7 +100,8 @@ class Connection(Operation):
         return bytes(bios.take(self.outgoing))
 
     def release(self) -> bool:
-        """Gives back the memory of the BIOs, if they are empty: they keep the size of the most that they ever held.
+        """Gives back the memory of the BIOs, if they are empty: they keep the size of the most that they ever held. The
+        keys of the key exchange are destroyed.
 
         Not in the handshake, when OpenSSL has a buffer of its own in front of the outgoing one. Nobody may move
         ciphertext meanwhile.
@@ -108,6 +109,7 @@ class Connection(Operation):
         if not self.finished or self.dead or self.taken or self.unread or self.unsent:
             return False
         bios.shrink(self.incoming, self.outgoing)
+        connections.forget_all_keys(self.ssl)
         self.bulky = self.watched = False
         return True
 

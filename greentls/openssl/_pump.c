@@ -39,7 +39,7 @@
 #define MSG_MORE 0
 #endif
 
-#define CONTRACT 13 /* pump.py has the same number, or does not use this file */
+#define CONTRACT 14 /* pump.py has the same number, or does not use this file */
 
 /* What a verb answers besides a length: pump.py explains them. */
 enum { DONE = 1, WANT_READ = 0, CLOSED = -1, WANT_WRITE = -2, ENDED = -3, SPENT = -4, UNSENT = -5 };
@@ -792,6 +792,8 @@ Pump_admit(PyObject *self, PyObject *name)
     Py_RETURN_NONE;
 }
 
+static void give_back(Pump *pump);
+
 static PyObject *
 Pump_do_handshake(PyObject *self, PyObject *Py_UNUSED(none))
 {
@@ -800,6 +802,9 @@ Pump_do_handshake(PyObject *self, PyObject *Py_UNUSED(none))
     Py_INCREF(self);
     do {
         step = do_handshake(pump);
+        if (step == WANT_READ && pump->received > 0) {
+            give_back(pump);
+        }
     } while (step == WANT_READ && has_paused(pump, &step));
     return answer(pump, step);
 }
@@ -1593,10 +1598,28 @@ static struct {
     int (*SSL_version)(const void *);
     int (*SSL_set_session_id_context)(void *, const unsigned char *, unsigned int);
     int (*SSL_SESSION_up_ref)(void *);
+    long (*BIO_ctrl)(void *, int, long, void *);
+    void *(*BUF_MEM_new)(void);
     void (*CRYPTO_free)(void *, const char *, int);
 } tell;
 static const char SESSION[] = "SSL_SESSION"; /* a capsule's name */
 enum { TELLERS = sizeof(tell) / sizeof(tell.CRYPTO_free) };
+
+enum { SET_BUF_MEM = 114, CLOSE_IT = 1 }; /* bio.h */
+
+/* The memory of the BIOs, if they are empty: bios.shrink(). For a handshake that waits. What its flights took lies among
+   what lives as long as the connection; if it is freed later than that is made, holes stay in the heap. */
+static void
+give_back(Pump *pump)
+{
+    void *bios[] = {pump->c_incoming, pump->c_outgoing}, *fresh;
+    int index;
+    for (index = 0; index < 2 && tell.BUF_MEM_new != NULL; index++) {
+        if (pending(bios[index]) == 0 && (fresh = tell.BUF_MEM_new()) != NULL) {
+            tell.BIO_ctrl(bios[index], SET_BUF_MEM, CLOSE_IT, fresh);
+        }
+    }
+}
 
 /* Of the ClientHello of an SSL* in its client-hello callback: the message, or None; the server_name extension, or None. */
 static int

@@ -49,13 +49,14 @@ mem_data: Callable[[BIO, object], int] = lib.BIO_get_mem_data  # (bio, start): h
 
 
 def shrink(*bios: BIO) -> None:
-    """Gives the memory of empty BIOs back: each keeps the size of the most that it ever held.
+    """Gives the memory of those that are empty back: each keeps the size of the most that it ever held.
 
     The BIOs themselves stay: others may hold their addresses (BIO_set_mem_buf(3)).
     """
     if have("BIO_ctrl", "BUF_MEM_new"):  # if not, only memory is lost
         for bio in bios:
-            lib.BIO_ctrl(bio, _CTRL_SET_BUF_MEM, _BIO_CLOSE, lib.BUF_MEM_new())
+            if not lib.BIO_get_mem_data(bio, start) and (fresh := lib.BUF_MEM_new()):
+                lib.BIO_ctrl(bio, _CTRL_SET_BUF_MEM, _BIO_CLOSE, fresh)
 
 
 class Buffer:

@@ -152,6 +152,17 @@ def forget_keys(ssl: SSL) -> None:
         lib.EVP_PKEY_free(key[0])
 
 
+def forget_all_keys(ssl: SSL) -> None:
+    """The same for both keys of any handshake that is over, 540 bytes: for a connection that rests."""
+    if not _can_forget_keys():
+        return
+    key = ffi.new("EVP_PKEY **")
+    for which in (_GET_PEER_TMP_KEY, _GET_TMP_KEY):
+        if lib.SSL_ctrl(ssl, which, 0, key) == 1:
+            lib.EVP_PKEY_set_type(key[0], _X25519)
+            lib.EVP_PKEY_free(key[0])
+
+
 @functools.cache
 def _can_forget_keys() -> bool:
     return have("SSL_ctrl", "EVP_PKEY_set_type")

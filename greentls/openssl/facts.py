@@ -29,7 +29,7 @@ FUNCTIONS = (
     "SSL_SESSION_get_id", "SSL_SESSION_get0_id_context", "SSL_SESSION_get_time", "SSL_SESSION_get_timeout",
     "i2d_SSL_SESSION", "d2i_SSL_SESSION", "SSL_SESSION_free",
     "SSL_session_reused", "SSL_ctrl", "EVP_PKEY_set_type", "EVP_PKEY_free", "SSL_set_info_callback", "SSL_version",
-    "SSL_set_session_id_context", "SSL_SESSION_up_ref", "CRYPTO_free",
+    "SSL_set_session_id_context", "SSL_SESSION_up_ref", "BIO_ctrl", "BUF_MEM_new", "CRYPTO_free",
 )  # fmt: skip  # in the order of _pump.c
 
 

@@ -47,7 +47,7 @@ __all__ = [
     "occupant", "occupants",
 ]  # fmt: skip
 
-CONTRACT = 13  # _pump.c has the same number, or is an older build and not used
+CONTRACT = 14  # _pump.c has the same number, or is an older build and not used
 
 # What a verb answers, besides a number of bytes.
 DONE = 1
@@ -286,6 +286,8 @@ class PlainPump:
                     return ENDED
                 self.drained_at = received
             step = self.refill()
+            if step == WANT_READ and received:
+                bios.shrink(self.incoming, self.outgoing)  # later it would leave holes in the heap
             if step != DONE and not (step == WANT_READ and self._paused()):
                 return step
 

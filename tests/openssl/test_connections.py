@@ -50,6 +50,17 @@ def test_the_key_of_a_post_quantum_group_is_destroyed(pki):
     handshake(client(client_context(pki, groups=POST_QUANTUM), ends[0].session), Connection(ends[1].config))
 
 
+def test_a_connection_that_rests_keeps_no_key_of_any_group(pki):
+    ends = ends_of(pki, "X25519")
+    for end in ends:
+        assert key_shares(end)
+        assert end.release()
+        assert not key_shares(end)
+    ends[0].write(b"data")
+    move(*ends)
+    assert ends[1].read() == b"data" and ends[1].group in (None, "X25519", "x25519")
+
+
 def test_where_openssl_hides_the_function_it_stays(pki, monkeypatch):
     hide(monkeypatch, "EVP_PKEY_set_type")
     monkeypatch.setattr(connections, "_can_forget_keys", connections._can_forget_keys.__wrapped__)

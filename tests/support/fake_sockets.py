@@ -6,8 +6,9 @@ import contextlib
 import errno
 import os
 
-from greentls.openssl import pump
-from greentls.openssl.library import ffi
+from greentls.errors import UnsupportedOpenSSL
+from greentls.openssl import facts, pump
+from greentls.openssl.library import address, ffi
 
 try:
     from greentls.openssl import _pump as compiled
@@ -15,6 +16,8 @@ except ImportError:  # there was no compiler
     compiled = None
 else:
     pump.bind(compiled)
+    with contextlib.suppress(UnsupportedOpenSSL):  # one is hidden: the pump does without
+        compiled.bind_facts(tuple(map(address, facts.FUNCTIONS)))
 
 
 class FakeSocket:
