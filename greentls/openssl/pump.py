@@ -211,7 +211,9 @@ class PlainPump:
             if errors.peek():
                 found = errors.save()
             result: int = function(*arguments)
-            return result if result > 0 and self.failure is None else self._outcome(name, result)
+            if result > 0 and self.failure is None:
+                return result
+            outcome = self._outcome(name, result)
         finally:
             try:
                 if _running[ssl] is entry:  # no call before this is done, since others may run in one
@@ -220,9 +222,15 @@ class PlainPump:
                 pass
             if self.awaited or found is not None:
                 self._left(found)
+        try:
+            if isinstance(outcome, int):
+                return outcome
+            raise outcome
+        finally:
+            del outcome  # the traceback holds this frame
 
-    def _outcome(self, name: str, result: int) -> int:
-        """WANT_READ, or CLOSED. Raises what failed() says."""
+    def _outcome(self, name: str, result: int) -> int | BaseException:
+        """WANT_READ, CLOSED, or what failed() says: it is raised when nobody is inside any more."""
         error = connections.get_error(self.ssl, result)
         if self.failure is None:
             if error == connections.WANT_READ:
@@ -233,7 +241,7 @@ class PlainPump:
                 error == connections.SYSCALL and connections.received_shutdown(self.ssl) and not errors.peek()
             ):
                 return CLOSED
-        raise self.failed(name, result <= 0 and error != connections.WANT_READ)
+        return self.failed(name, result <= 0 and error != connections.WANT_READ)
 
     def admit(self, name: str) -> None:
         """Raises what a verb raises before OpenSSL is entered."""
@@ -325,6 +333,7 @@ class PlainPump:
             except IndexError:
                 plain = bios.read_buffer(RECORD_SIZE)
             entry, found = (self, me), None
+            outcome: int | BaseException | None = None
             try:
                 if _running.setdefault(ssl, entry) is not entry:
                     raise self.refusal("read")
@@ -347,13 +356,7 @@ class PlainPump:
                         if length < size and not (self.eof or bios.mem_data(self.incoming, bios.start)):
                             self.drained_at = received
                         return bios.read_bytes(plain, length)
-                    step = self._outcome("read", length)
-                    if step != WANT_READ:
-                        return step
-                    if self.eof:
-                        return ENDED
-                    self.drained_at = received
-                    continue
+                    outcome = self._outcome("read", length)
             finally:  # as in run()
                 try:
                     if _running[ssl] is entry:
@@ -364,8 +367,19 @@ class PlainPump:
                     self._left(found)
                 if not spare:
                     spare.append(plain)
-            if not self._paused():
-                return WANT_READ
+            try:
+                if isinstance(outcome, BaseException):
+                    raise outcome
+                if outcome == CLOSED:
+                    return CLOSED
+                if outcome is not None:
+                    if self.eof:
+                        return ENDED
+                    self.drained_at = received
+                elif not self._paused():  # nothing has come, for now
+                    return WANT_READ
+            finally:
+                del outcome  # the traceback holds this frame
 
     def step_read_into(self, address: int, room: int) -> int:
         """step_read() to an address; room: bytes there. Returns how many there were."""
@@ -408,8 +422,10 @@ class PlainPump:
                     if self._socket is None:
                         return DONE
                     self.name = _SEND
-                    return DONE if self._turn and self._push() == DONE else UNSENT
-                self._outcome("write", taken)
+                    if self._turn and self._push() == DONE:
+                        return DONE
+                    return UNSENT
+                outcome = self._outcome("write", taken)
             finally:  # as in run()
                 try:
                     if _running[ssl] is entry:
@@ -418,6 +434,11 @@ class PlainPump:
                     pass
                 if self.awaited or found is not None:
                     self._left(found)
+            try:
+                if isinstance(outcome, BaseException):
+                    raise outcome
+            finally:
+                del outcome  # the traceback holds this frame
             if self.eof:
                 return ENDED
             step = self.refill()
