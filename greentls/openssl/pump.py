@@ -360,6 +360,7 @@ class PlainPump:
             finally:  # as in run()
                 try:
                     if _running[ssl] is entry:
+                        self.name = "read"  # so that who comes next does not seem to be moving anything
                         del _running[ssl]
                 except KeyError:
                     pass
@@ -429,6 +430,7 @@ class PlainPump:
             finally:  # as in run()
                 try:
                     if _running[ssl] is entry:
+                        self.name = "write"  # so that who comes next does not seem to be moving anything
                         del _running[ssl]
                 except KeyError:
                     pass
