@@ -36,6 +36,7 @@ from gevent.exceptions import InvalidSwitchError
 from gevent.hub import Hub
 from gevent.socket import wait as wait_on
 
+import greentls.hub.gevent  # noqa: F401  # here() would import it in a handshake, in whose middle another may come
 from greentls.core.connection import Connection
 from greentls.errors import ConcurrentUseError, TLSError, UnexpectedEOF, WouldBlock
 from greentls.hub import PerHub, heap

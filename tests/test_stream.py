@@ -281,8 +281,8 @@ class TestBeingIdle:
     def test_who_waits_for_a_moment_keeps_its_bios(self, streams, version, monkeypatch):
         given_back = []
         monkeypatch.setattr(stream_module, "_resting", resting(PATIENCE))
+        here, there = connect(streams(version))  # where the plain pump gives back what the flights took
         monkeypatch.setattr(ssl_bios, "shrink", lambda *bios: given_back.append(bios))
-        here, there = connect(streams(version))
         for _ in range(3):
             job = gevent.spawn(read_exactly, there, 5000)
             gevent.idle()
