@@ -211,7 +211,7 @@ class _Lookup:
     """What greenlets ask of a node at once. It waits in a greenlet of its own, so that a kill of one harms no other."""
 
     def __init__(self, node: _Node) -> None:
-        self.keys: dict[bytes, None] = {}
+        self.keys: dict[bytes, int] = {}  # how many greenlets ask for each
         self.found: dict[bytes, bytes] | None = None
         self.error: Exception = ConnectionError(f"{node}: the lookup was ended")
         self.task = here().spawn(node.ask, self)  # begins at the hub's next turn
@@ -241,8 +241,15 @@ class _Node:
         lookup = self._gathering
         if lookup is None or len(lookup.keys) >= MAX_KEYS or lookup.task.dead:
             self._gathering = lookup = _Lookup(self)
-        lookup.keys[key] = None
-        lookup.task.join()
+        lookup.keys[key] = lookup.keys.get(key, 0) + 1
+        try:
+            lookup.task.join()
+        except BaseException:  # it was killed, or is where nobody may wait
+            if self._gathering is lookup:
+                lookup.keys[key] -= 1
+                if not lookup.keys[key]:
+                    del lookup.keys[key]
+            raise
         if lookup.found is None:
             raise copy(lookup.error)
         return lookup.found.get(key)
@@ -250,6 +257,8 @@ class _Node:
     def ask(self, lookup: _Lookup) -> None:
         if self._gathering is lookup:
             self._gathering = None
+        if not lookup.keys:
+            return
         try:
             lookup.found = self.run(_Client.get_many, lookup.keys)
         except Exception as error:
