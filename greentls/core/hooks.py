@@ -46,7 +46,8 @@ class HookConnection(Protocol):
         """The value that a server's sessions are bound to."""
 
     @property
-    def bindings(self) -> dict[bytes | None, tuple[str | None, bytes]] | None: ...
+    def bindings(self) -> dict[bytes | None, tuple[str | None, bytes]] | None:
+        """Config.bindings; None once the Config was switched."""
 
     @property
     def session_reused(self) -> bool: ...

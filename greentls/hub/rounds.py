@@ -48,12 +48,14 @@ class Rounds(Generic[T]):
         if timer is not None:
             timer.close()
         waiting, now = self._waiting, monotonic()
-        for _ in range(min(len(waiting), self.MOST)):
-            if waiting[0][0] > now:
-                break
-            _, reference = waiting.popleft()
-            thing = reference()
-            if thing is not None and not self._ask(thing):
-                waiting.append((now + self._seconds, reference))
-        if waiting and self._timer is None:
-            self._arm()
+        try:
+            for _ in range(min(len(waiting), self.MOST)):
+                if waiting[0][0] > now:
+                    break
+                _, reference = waiting.popleft()
+                thing = reference()
+                if thing is not None and not self._ask(thing):
+                    waiting.append((now + self._seconds, reference))
+        finally:  # a question that raises, or a signal, ends the rounds of no other
+            if waiting and self._timer is None:
+                self._arm()

@@ -1576,7 +1576,7 @@ wait_until(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t c
 
 enum { SUPPORTED_VERSIONS = 43, SERVER_NAME = 0 };     /* ExtensionType */
 enum { GET_PEER_TMP_KEY = 109, GET_TMP_KEY = 133, GET_NEGOTIATED_GROUP = 134 }; /* SSL_ctrl(3) */
-enum { GROUP_OF_A_PROVIDER = 1 << 24, X25519 = 1034, TLS1_3_VERSION = 0x0304 };                          /* connections.py explains them */
+enum { GROUP_OF_A_PROVIDER = 1 << 24, X25519 = 1034, TLS1_3_VERSION = 0x0304 }; /* connections.py explains them */
 enum { BEFORE_CIPHERS = 4 + 2 + 32 + 1 + 2, CLIENT_HELLO = 1 }; /* client_hello.py explains it */
 
 static struct {

@@ -144,12 +144,8 @@ def forget_keys(ssl: SSL) -> None:
     X25519MLKEM768 takes 7 KiB at a server and, being private, 8 KiB at a client. No function frees it, but
     EVP_PKEY_set_type(3) empties a key. Keys of other groups are small, and destroying them costs a handshake 1 %.
     """
-    if not _can_forget_keys() or lib.SSL_ctrl(ssl, _GET_NEGOTIATED_GROUP, 0, NULL) < _GROUP_OF_A_PROVIDER:
-        return
-    key = ffi.new("EVP_PKEY **")
-    if lib.SSL_ctrl(ssl, _GET_PEER_TMP_KEY, 0, key) == 1 or lib.SSL_ctrl(ssl, _GET_TMP_KEY, 0, key) == 1:
-        lib.EVP_PKEY_set_type(key[0], _X25519)
-        lib.EVP_PKEY_free(key[0])
+    if _can_forget_keys() and lib.SSL_ctrl(ssl, _GET_NEGOTIATED_GROUP, 0, NULL) >= _GROUP_OF_A_PROVIDER:
+        forget_all_keys(ssl)
 
 
 def forget_all_keys(ssl: SSL) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gc
+import weakref
+
+import pytest
 
 from greentls.hub.rounds import Rounds
 from tests.support.hubs import under_each_hub, wait_for
@@ -39,6 +42,22 @@ class TestRounds:
             thing = Thing(asked)
             rounds.add(thing)
             wait_for(lambda count=count: len(asked) == count, "the question")
+
+    def test_a_question_that_raises_ends_nobody_elses(self):
+        asked = []
+
+        def ask(thing):
+            asked.append(thing)
+            if len(asked) == 1:
+                raise ZeroDivisionError
+            return True
+
+        rounds = Rounds(ask, 0.0)
+        things = [Thing(asked), Thing(asked)]
+        rounds._waiting.extend((0.0, weakref.ref(thing)) for thing in things)
+        with pytest.raises(ZeroDivisionError):
+            rounds._turn()
+        wait_for(lambda: asked == things, "the question to the other")
 
     def test_it_keeps_nobody_alive(self):
         asked = []
