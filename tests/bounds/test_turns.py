@@ -57,6 +57,13 @@ def fast_peer():
     other.close()
 
 
+@pytest.fixture(autouse=True)
+def in_time():
+    """A read that waits for a record that is there already waits for ever, and the siblings keep the hub busy."""
+    with gevent.Timeout(PATIENCE):
+        yield
+
+
 class Sibling:
     """Another greenlet of the hub's, which never waits longer than for its turn: for that, or for a socket that can be
     read, of which libev may tell behind one more turn of the other's. longest: the greatest growth of a count between
