@@ -20,7 +20,7 @@ class Rounds(Generic[T]):
     """Belongs to one hub (greentls.hub.PerHub). A timer for each object would cost 5 microseconds.
 
     ask: called in the hub with each object, again and again; it must not wait. True: the object is done, and forgotten.
-    seconds: from one question to an object to the next one, and to the first one. The program may end meanwhile.
+    seconds: from one question to an object to the next one, and to the first one. The loop does not end meanwhile.
     """
 
     TURNS = 8  # of the timer in that time
@@ -40,7 +40,7 @@ class Rounds(Generic[T]):
             self._arm()
 
     def _arm(self) -> None:
-        self._timer = self._hub.timer(self._seconds / self.TURNS, ref=False)
+        self._timer = self._hub.timer(self._seconds / self.TURNS)
         self._timer.start(self._turn, update=True)
 
     def _turn(self) -> None:
