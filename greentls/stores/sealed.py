@@ -79,7 +79,7 @@ class SealedStore:
         if not secrets:
             raise ConfigurationError("sealed store", "no secret", "give one of 32 random bytes or more")
         # By what a blob begins with, the format and the key id: the roots of sessions and values.
-        self._roots: dict[bytes, tuple[bytes, bytes]] = {}
+        self._roots: dict[bytes, dict[Kind, hmac.HMAC]] = {}
         for secret in secrets:
             if problem := secret_problem(secret):
                 raise ConfigurationError(
@@ -87,7 +87,8 @@ class SealedStore:
                 )
             derived = HKDF(SHA256(), _KEY_ID + 32, None, b"greentls sealed session 1").derive(secret)
             values = HKDF(SHA256(), 32, None, b"greentls sealed value 1").derive(secret)
-            self._roots.setdefault(_FORMAT + derived[:_KEY_ID], (derived[_KEY_ID:], values))
+            roots: dict[Kind, hmac.HMAC] = {"session": _begun(derived[_KEY_ID:]), "value": _begun(values)}
+            self._roots.setdefault(_FORMAT + derived[:_KEY_ID], roots)
 
     def get(self, session_id: bytes) -> bytes | None:
         blob = self.store.get(session_id)
@@ -138,13 +139,13 @@ class SealedStore:
     def _seal(self, kind: Kind, name: bytes, content: bytes) -> bytes:
         begin, roots = next(iter(self._roots.items()))
         nonce = os.urandom(_NONCE)
-        return begin + nonce + _cipher(kind, roots, name).encrypt(nonce, content, self._bound(name))
+        return begin + nonce + _cipher(roots[kind], name).encrypt(nonce, content, self._bound(name))
 
     def _open(self, kind: Kind, name: bytes, blob: bytes) -> bytes | None:
         roots = self._roots.get(blob[:_BEGIN])
         if roots is not None and len(blob) >= _SEALED + _TAG:
             try:
-                return _cipher(kind, roots, name).decrypt(blob[_BEGIN:_SEALED], blob[_SEALED:], self._bound(name))
+                return _cipher(roots[kind], name).decrypt(blob[_BEGIN:_SEALED], blob[_SEALED:], self._bound(name))
             except InvalidTag:
                 pass
         return None
@@ -153,5 +154,12 @@ class SealedStore:
         return self._context + b"\0" + name
 
 
-def _cipher(kind: Kind, roots: tuple[bytes, bytes], name: bytes) -> AESGCM:
-    return AESGCM(hmac.digest(roots[kind == "value"], name, "sha256"))
+def _begun(root: bytes) -> hmac.HMAC:
+    """To copy it takes a third of the time of hmac.digest(), which looks for SHA-256 each time."""
+    return hmac.new(root, digestmod="sha256")
+
+
+def _cipher(root: hmac.HMAC, name: bytes) -> AESGCM:
+    key = root.copy()
+    key.update(name)
+    return AESGCM(key.digest())
