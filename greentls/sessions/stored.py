@@ -272,9 +272,11 @@ class _Writer:
         self.latest[key] = blob
         self._queue.append(change)
         if self._greenlet is None and not self._starting:
-            self._starting = True
-            call = self._hub.call_from_thread if anywhere else self._hub.call_soon
-            call(self._start)
+            if anywhere:
+                self._starting = True
+                self._hub.call_from_thread(self._start)
+            else:
+                self._greenlet = self._hub.spawn(self._run)
 
     def _start(self) -> None:  # in the hub
         self._starting = False
@@ -295,6 +297,8 @@ class _Writer:
                     for key, blob, _ in batch:
                         if self.latest.get(key, NOTHING) is blob:
                             del self.latest[key]
+                if self._queue:
+                    self._hub.sleep(0)
         finally:
             self._greenlet = None
 

@@ -9,8 +9,9 @@ pymemcache's Client speaks to a node, over a socket that waits in the hub. Its p
   to the node whose BLAKE2 digest with it is the highest (rendezvous hashing). If that node is down, the key moves to
   the next one; no other key moves.
 
-Puts and removals are sent many at a time, for one wait (write_many), and so are the lookups that greenlets begin in the
-same turn of the loop: one command asks for all of them. To wake memcached up takes longer than the rest of a lookup.
+Puts and removals are sent many at a time, for one wait (write_many). So are the lookups that greenlets begin in the same
+turn of the loop: one command asks for all of them, and is sent together with the puts that are due by then. To wake
+memcached up takes longer than the rest of a lookup.
 """
 
 from __future__ import annotations
@@ -123,7 +124,7 @@ class MemcachedStore:
                 yield index, error
         for node, share in shares.items():
             try:
-                answers = node.run(_Client.write, [command for _, command in share])
+                answers = node.write([command for _, command in share])
             except Exception as error:
                 answers = [error] * len(share)
             for (index, _), answer in zip(share, answers, strict=True):
@@ -207,14 +208,21 @@ def _home(key: bytes, nodes: list[_Node]) -> _Node:
     return max(nodes, key=lambda node: blake2b(node.name + key, digest_size=8).digest())
 
 
-class _Lookup:
+class _Question:
     """What greenlets ask of a node at once. It waits in a greenlet of its own, so that a kill of one harms no other."""
 
     def __init__(self, node: _Node) -> None:
-        self.keys: dict[bytes, int] = {}  # how many greenlets ask for each
-        self.found: dict[bytes, bytes] | None = None
-        self.error: Exception = ConnectionError(f"{node}: the lookup was ended")
-        self.task = here().spawn(node.ask, self)  # begins at the hub's next turn
+        self.commands: list[bytes] = []  # puts and removals, of one greenlet
+        self.keys: dict[bytes, int] = {}  # to look up, and how many greenlets ask for each
+        self.answer: tuple[list[Exception | None], dict[bytes, bytes]] | None = None  # _Client.ask()'s
+        self.error: Exception = ConnectionError(f"{node}: the question was ended")
+        self.task = here().spawn(node.ask, self)
+
+    def wait(self) -> tuple[list[Exception | None], dict[bytes, bytes]]:
+        self.task.join()
+        if self.answer is None:
+            raise copy(self.error)
+        return self.answer
 
 
 class _Node:
@@ -227,7 +235,7 @@ class _Node:
         self._places = here().semaphore(pool)
         self._idle: list[_Client] = []
         self._down_until = 0.0
-        self._gathering: _Lookup | None = None  # the one that greenlets may still join
+        self._gathering: _Question | None = None  # the one that greenlets may still join
 
     def __str__(self) -> str:
         return f"memcached {self._server[0]}:{self._server[1]}"
@@ -238,31 +246,41 @@ class _Node:
 
     def look_up(self, key: bytes) -> bytes | None:
         """The value, or None. Asks together with other greenlets."""
-        lookup = self._gathering
-        if lookup is None or len(lookup.keys) >= MAX_KEYS or lookup.task.dead:
-            self._gathering = lookup = _Lookup(self)
-        lookup.keys[key] = lookup.keys.get(key, 0) + 1
+        question = self._gathering
+        if question is None or len(question.keys) >= MAX_KEYS or question.task.dead:
+            self._gathering = question = _Question(self)
+        question.keys[key] = question.keys.get(key, 0) + 1
         try:
-            lookup.task.join()
+            return question.wait()[1].get(key)
         except BaseException:  # it was killed, or is where nobody may wait
-            if self._gathering is lookup:
-                lookup.keys[key] -= 1
-                if not lookup.keys[key]:
-                    del lookup.keys[key]
+            if self._gathering is question:
+                question.keys[key] -= 1
+                if not question.keys[key]:
+                    del question.keys[key]
             raise
-        if lookup.found is None:
-            raise copy(lookup.error)
-        return lookup.found.get(key)
 
-    def ask(self, lookup: _Lookup) -> None:
-        if self._gathering is lookup:
+    def write(self, commands: list[bytes]) -> list[Exception | None]:
+        """What went wrong with each. If greenlets are about to ask for keys, it is sent with that."""
+        question = self._gathering
+        if question is None or question.commands or question.task.dead:
+            return self.run(_Client.ask, commands, ())[0]
+        question.commands = commands
+        try:
+            return question.wait()[0]
+        except BaseException:
+            commands.clear()  # those that were not sent yet must not follow what this greenlet sends next
+            raise
+
+    def ask(self, question: _Question) -> None:
+        here().sleep(0)  # those who put begin one turn later
+        if self._gathering is question:
             self._gathering = None
-        if not lookup.keys:
+        if not question.keys and not question.commands:
             return
         try:
-            lookup.found = self.run(_Client.get_many, lookup.keys)
+            question.answer = self.run(_Client.ask, question.commands, question.keys)
         except Exception as error:
-            lookup.error = error.with_traceback(None)  # which holds this frame
+            question.error = error.with_traceback(None)  # which holds this frame
 
     def run(self, command: Callable[..., T], *arguments: object) -> T:
         """Calls a method of _Client on a connection. After an OSError the node is down for DEAD_SECONDS."""
@@ -348,24 +366,35 @@ class _Client(Client):  # type: ignore[misc]
     def check_key(self, key: bytes, key_prefix: bytes) -> bytes:
         return key  # keys of sessions are hexadecimal, and those of values were checked
 
-    def get_many(self, keys: Collection[bytes]) -> dict[bytes, bytes]:
-        """Replaces pymemcache's, which reads line by line: that took three times as much Python, the largest part of a
-        lookup.
+    def ask(self, commands: list[bytes], keys: Collection[bytes]) -> tuple[list[Exception | None], dict[bytes, bytes]]:
+        """Sends commands, and asks for the values of keys. Returns what went wrong with each command, and the values
+        that were found. Raises if an answer does not tell what it is for.
 
-        An answer is b"VALUE key flags size" and the value, for each key that is found, and b"END". Our flags are 0.
+        pymemcache's get_many() reads line by line: that took three times as much Python, the largest part of a lookup.
+
+        Each command has a line for an answer. Behind these come b"VALUE key flags size" and the value, for each key
+        that is found, and b"END". Our flags are 0.
         """
-        self.sock.sendall(b"get %b\r\n" % b" ".join(keys), len(keys))
+        request, left = b"".join(commands), len(commands)
+        if keys:
+            request += b"get %b\r\n" % b" ".join(keys)
+        self.sock.sendall(request, len(keys) or 1)
+        written: list[Exception | None] = []
         found: dict[bytes, bytes] = {}
         answer, start = self._receive(), 0
-        while True:
+        while left or keys:
             while (line := answer.find(b"\r\n", start)) < 0:
                 if len(answer) - start > MAX_LINE:
                     raise _too_long()
                 answer += self._receive()
+            if left:
+                written.append(_outcome(answer[start:line]))
+                left -= 1
+                start = line + 2
+                continue
             if answer.startswith(b"END\r\n", start):
-                if len(answer) > line + 2:
-                    raise MemcacheUnknownError(b"an answer too many")
-                return found
+                start = line + 2
+                break
             value, _, size = answer[start:line].rpartition(b" ")
             key = value[6:-2]
             if value != b"VALUE %b 0" % key or key not in keys or not size.isdigit():
@@ -384,6 +413,9 @@ class _Client(Client):  # type: ignore[misc]
                 raise MemcacheUnknownError(b"a value of another size")
             found[key] = answer[start:end]
             start = end + 2
+        if len(answer) > start:
+            raise MemcacheUnknownError(b"an answer too many")
+        return written, found
 
     def _receive(self, size: int = RECEIVED) -> bytes:
         received: bytes = self.sock.recv(size)
@@ -399,20 +431,15 @@ class _Client(Client):  # type: ignore[misc]
     def _raise_errors(self, line: bytes, name: bytes) -> None:
         super()._raise_errors(line[:MAX_LINE], name)
 
-    def write(self, commands: list[bytes]) -> list[Exception | None]:
-        """Sends commands. Returns what went wrong with each. Raises if an answer does not tell which command it is
-        for."""
-        self.sock.sendall(b"".join(commands))
-        answers, most = b"", MAX_LINE * len(commands)
-        while answers.count(b"\r\n") < len(commands):
-            answers += self._receive()
-            if len(answers) > most:
-                raise _too_long()
-        *lines, rest = answers.split(b"\r\n")
-        strange = [each for each in lines if each not in _WRITTEN and not each.startswith(b"SERVER_ERROR ")]
-        if strange or rest or len(lines) > len(commands):
-            raise MemcacheUnknownError(b"".join(strange)[:32] or b"an answer too many")
-        return [None if each in _WRITTEN else MemcacheServerError(each[13:]) for each in lines]
+
+def _outcome(answer: bytes) -> Exception | None:
+    """What the answer to a put or a removal says."""
+    if answer in _WRITTEN:
+        return None
+    if answer.startswith(b"SERVER_ERROR "):
+        refused: Exception = MemcacheServerError(answer[13:MAX_LINE])
+        return refused
+    raise MemcacheUnknownError(answer[:32])
 
 
 def _too_long() -> OSError:

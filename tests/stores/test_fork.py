@@ -14,7 +14,7 @@ from gevent.event import Event
 from greentls.stores.memcached import MemcachedStore
 from tests.stores.samples import ID, MANY, answered
 from tests.support.forks import forked
-from tests.support.helpers import PATIENCE
+from tests.support.helpers import PATIENCE, wait_until
 
 
 class Gated:
@@ -74,7 +74,8 @@ class TestFork:
         jobs = []
         for session_id in MANY[:5]:
             jobs.append(gevent.spawn(answered, store.get, session_id))
-            gevent.sleep(0)  # otherwise they would ask together
+            gevent.sleep(0)
+            wait_until(lambda: store._cluster()._nodes[0]._gathering is None or gevent.sleep(0), "it to ask alone")
         for _ in range(2):  # three wait for a place
             gevent.get_hub().threadpool.apply(node.asked.acquire)
 
