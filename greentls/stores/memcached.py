@@ -9,9 +9,9 @@ pymemcache's Client speaks to a node, over a socket that waits in the hub. Its p
   to the node whose BLAKE2 digest with it is the highest (rendezvous hashing). If that node is down, the key moves to
   the next one; no other key moves.
 
-Puts and removals are sent many at a time, for one wait (write_many). So are the lookups that greenlets begin in the same
-turn of the loop: one command asks for all of them, and is sent together with the puts that are due by then. To wake
-memcached up takes longer than the rest of a lookup.
+Puts and removals are sent many at a time, for one wait (write_many), and so are the lookups that greenlets begin in the
+same turn of the loop. Puts that are due by then go with the lookups. To wake memcached up takes longer than the rest of
+a lookup.
 """
 
 from __future__ import annotations
