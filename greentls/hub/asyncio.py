@@ -152,7 +152,10 @@ class AsyncioHub:
         if not self.loop.is_closed():  # a greenlet may outlive its loop
             self.loop.call_soon(function, *arguments)
 
-    def call_from_thread(self, function: Callable[..., object], *arguments: object) -> None:
+    def caller(self) -> Callable[..., object]:
+        return self._call_from_thread
+
+    def _call_from_thread(self, function: Callable[..., object], *arguments: object) -> None:
         with suppress(RuntimeError):  # the loop is closed
             self.loop.call_soon_threadsafe(function, *arguments)
 

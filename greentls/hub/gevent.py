@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from types import ModuleType
@@ -31,7 +32,12 @@ class GeventHub:
         self.deadlines: dict[float, object] = {}
         self.timer = partial(hub.loop.timer, priority=-1)
         self.call_soon = hub.loop.run_callback
-        self.call_from_thread = hub.loop.run_callback_threadsafe
+        self._caller: _Caller | None = None
+
+    def caller(self) -> _Caller:
+        if self._caller is None:
+            self._caller = _Caller(self._loop)
+        return self._caller
 
     def in_thread(self, function: Callable[..., T], *arguments: object) -> T:
         result, error = get_hub().threadpool.apply(_outcome, (function, arguments))
@@ -57,6 +63,30 @@ def _outcome(function: Callable[..., T], arguments: tuple[object, ...]) -> tuple
         return function(*arguments), None
     except BaseException as error:
         return None, error
+
+
+class _Caller:
+    """Calls functions in the hub for other threads, which leave them here and only wake the loop.
+
+    run_callback_threadsafe() would count a reference to the loop in the other thread, while the loop's own thread may
+    change the same number in C, without the GIL. Once in some 100,000 calls one of both changes is lost. A loop that
+    counts too few references ends while greenlets wait for it: they get LoopExit.
+    """
+
+    def __init__(self, loop: gevent.core.loop) -> None:
+        self._calls: deque[tuple[Callable[..., object], tuple[object, ...]]] = deque()
+        self._watcher = loop.async_(ref=False)
+        self._watcher.start(_make, self._calls, loop)
+
+    def __call__(self, function: Callable[..., object], *arguments: object) -> None:
+        self._calls.append((function, arguments))
+        self._watcher.send()
+
+
+def _make(calls: deque[tuple[Callable[..., object], tuple[object, ...]]], loop: gevent.core.loop) -> None:
+    for _ in range(len(calls)):
+        function, arguments = calls.popleft()
+        loop.run_callback(function, *arguments)
 
 
 class _Readable:

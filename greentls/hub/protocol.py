@@ -59,7 +59,7 @@ class Readable(Protocol):
 
 
 class Hub(Protocol):
-    """The event loop of a thread, as its greenlets use it. Other threads may only call call_from_thread().
+    """The event loop of a thread, as its greenlets use it. Other threads may only use what caller() has returned.
 
     As long as the hub lives, here() returns the same object in all its greenlets. The methods that wait must not be
     called in the hub itself, that is, in a callback of the loop.
@@ -89,9 +89,9 @@ class Hub(Protocol):
     def call_soon(self, function: Callable[..., object], *arguments: object) -> object:
         """Calls the function in the hub at its next turn."""
 
-    def call_from_thread(self, function: Callable[..., object], *arguments: object) -> object:
-        """Like call_soon(), but may be called in any thread and in a finalizer. It takes no lock that the running
-        thread may hold."""
+    def caller(self) -> Callable[..., object]:
+        """Returns a function like call_soon(), which may be called in any thread and in a finalizer. It takes no lock
+        that the running thread may hold."""
 
     def in_thread(self, function: Callable[..., T], *arguments: object) -> T:
         """Calls a function, which would block the hub, in a native thread. Waits for it, and returns or raises what it

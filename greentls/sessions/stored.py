@@ -250,6 +250,7 @@ class _Writer:
 
     def __init__(self, cache: StoredSessions, room: int) -> None:
         self._hub = here()
+        self._call = self._hub.caller()
         self._cache = cache
         self._room = room
         self._queue: deque[Written] = deque()
@@ -274,7 +275,8 @@ class _Writer:
         if self._greenlet is None and not self._starting:
             if anywhere:
                 self._starting = True
-                self._hub.call_from_thread(self._start)
+                with suppress(ValueError):  # the hub is destroyed, and its queue with it
+                    self._call(self._start)
             else:
                 self._greenlet = self._hub.spawn(self._run)
 

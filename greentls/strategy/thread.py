@@ -22,14 +22,13 @@ from typing import TypeVar
 from weakref import ref
 
 import gevent.event
-from gevent import get_hub
 from gevent.monkey import get_original
 from gevent.threadpool import ThreadPool
 from greenlet import getcurrent
 
 from greentls.core.bridge import Operation
 from greentls.core.connection import Connection
-from greentls.hub import PerHub
+from greentls.hub import PerHub, here
 
 __all__ = ["call"]
 
@@ -66,7 +65,7 @@ class _Errand:
 
     def __init__(self, operation: Operation, step: Callable[[], int]) -> None:
         self._operation, self._step = operation, step
-        self._hub = get_hub()
+        self._call = here().caller()
         self._taken = _allocate_lock()  # acquired by the native thread, or by the greenlet that gives up the step
         self._interrupt: BaseException | None = None  # thrown into the greenlet that waits
         self._question: _Question | None = None
@@ -106,7 +105,7 @@ class _Errand:
     def _ask(self, body: Callable[..., object], *arguments: object) -> object:
         """Runs in the native thread: lets the hub's thread run a callback's body, and waits for the result."""
         question = _Question(self._operation, body, arguments)
-        self._hub.loop.run_callback_threadsafe(self._answer, question)
+        self._call(self._answer, question)
         question.answered.acquire()
         if question.error is not None:
             raise question.error

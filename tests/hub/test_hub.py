@@ -17,6 +17,7 @@ import pytest
 from greenlet import GreenletExit
 
 from greentls.hub import Deadline, PerHub, after_fork, here
+from tests.layers.floors import modules
 from tests.support.forks import forked
 from tests.support.helpers import PATIENCE, free_port
 from tests.support.hubs import Job, under_each_hub, wait_for
@@ -379,9 +380,24 @@ class TestWaiting:
 
     def test_a_thread_wakes_the_hub(self):
         woken = here().event()
-        call = here().call_from_thread
+        call = here().caller()
         threading.Thread(target=call, args=(woken.set,)).start()
         assert woken.wait(PATIENCE)
+
+    def test_calls_from_threads_come_in_order_and_not_now(self):
+        call, called = here().caller(), []
+
+        def calls():
+            for number in range(100):
+                call(called.append, number)
+
+        for number in range(3):
+            thread = threading.Thread(target=calls)
+            thread.start()
+            thread.join(PATIENCE)
+            assert len(called) == 100 * number
+            wait_for(lambda expected=100 * (number + 1): len(called) == expected, "the calls")
+        assert called == [*range(100)] * 3
 
     def test_in_thread_leaves_the_hub_to_others(self):
         reading, writing = os.pipe()
@@ -494,6 +510,27 @@ class TestSockets:
             job.join()
             there.send(b"x")
             assert sock.recv(1) == b"x"
+
+
+def test_a_call_from_a_thread_leaves_gevents_count_of_references_alone():
+    """hazard: the loop changes it in C, without the GIL. If one of two changes is lost, the loop ends too early."""
+    call, loop, called = here().caller(), gevent.get_hub().loop, []
+    before = loop.activecnt
+    thread = threading.Thread(target=call, args=(called.append, 1))
+    thread.start()
+    thread.join(PATIENCE)  # the hub does not run meanwhile
+    assert loop.activecnt == before
+    assert called == []
+    wait_for(lambda: called == [1], "the call")
+
+
+def test_nobody_makes_gevent_count_in_another_thread():
+    assert not [name for path, name, _ in modules() if ".run_callback_threadsafe" in path.read_text("utf-8")]
+
+
+def test_to_wait_for_threads_keeps_no_program():
+    program = "import gevent, greentls.hub; greentls.hub.here().caller(); gevent.wait()"
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=PATIENCE)
 
 
 def test_a_timer_that_nobody_waits_for_keeps_no_program():

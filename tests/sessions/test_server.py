@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 
+import gevent
 import pytest
 from greenlet import GreenletExit
 
@@ -537,6 +538,27 @@ def test_a_removal_in_another_thread_reaches_the_writer(pki):
     thread.start()
     thread.join(PATIENCE)
     wait_for(lambda: ("remove", b"an id") in party.store.calls, "the removal")
+
+
+def test_a_removal_passes_by_a_hub_that_is_destroyed(pki):
+    """hazard: it raised into OpenSSL, and the other hubs' writers were not told."""
+    party = Party(pki, VERSIONS["1.2"])
+    ready, go_on = threading.Event(), threading.Event()
+
+    def elsewhere():
+        party.cache.drain(0)  # makes this hub's writers
+        gevent.get_hub().destroy(destroy_loop=True)
+        ready.set()
+        go_on.wait(PATIENCE)
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    assert ready.wait(PATIENCE)
+    party.cache.drain(0)
+    party.cache.remove(b"an id", b"")
+    wait_for(lambda: ("remove", b"an id") in party.store.calls, "the removal")
+    go_on.set()
+    thread.join(PATIENCE)
 
 
 @under_each_hub
