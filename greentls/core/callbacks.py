@@ -217,8 +217,16 @@ def _on_get_session(connection: Asker, start: Pointer, length: int, copy: Pointe
     return ffi.NULL if found is None else found
 
 
+def _store(connection: Asker, session_id: bytes, id_context: bytes, expires: int, der: bytes, resumed: bool) -> None:
+    hook = connection.session_hooks.store_session
+    if hook is not None:
+        hook(connection, session_id, id_context, expires, der, resumed)
+
+
 @_hook(0)
 def _on_new_session(connection: Asker, session: SSL_SESSION) -> int:
+    if connection.session_hooks.store_session is not None:
+        _store(connection, *facts.record(connection.ssl, session))
     hook = connection.session_hooks.new_session
     if hook is not None:
         lent = Session(session, None if connection.server_side else connection.vouched_until)
@@ -460,7 +468,8 @@ _removers: dict[int, tuple[SSL_CTX, Callable[[bytes, bytes], None]]] = {}  # by 
 @cache
 def _quick() -> facts.Callbacks:
     """Not at import, as it looks for functions in OpenSSL."""
-    return facts.callbacks(_on_client_hello, _on_servername, _on_get_session, _look_up)
+    plain = facts.Callbacks(_on_client_hello, _on_servername, _on_get_session, _on_new_session)
+    return facts.callbacks(plain, _look_up, _store)
 
 
 def install(owner: object, context: SSL_CTX, hooks: Hooks, server_side: bool, verify_mode: int) -> None:
@@ -469,12 +478,15 @@ def install(owner: object, context: SSL_CTX, hooks: Hooks, server_side: bool, ve
     owner: the Python object that lives as long as the context is used, and keeps it. Raises UnsupportedOpenSSL if this
     OpenSSL hides a function that sets the callback of a hook.
     """
-    if hooks.get_session or hooks.new_session or hooks.remove_session:
+    if hooks.get_session or hooks.new_session or hooks.store_session or hooks.remove_session:
         get, new, remove = (
             trampoline if hook else ffi.NULL
             for trampoline, hook in (
                 (_quick().get_session, hooks.get_session),
-                (_on_new_session, hooks.new_session),
+                (
+                    _on_new_session if hooks.new_session else _quick().new_session,
+                    hooks.new_session or hooks.store_session,
+                ),
                 (_on_remove_session, hooks.remove_session),
             )
         )

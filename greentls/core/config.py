@@ -197,7 +197,7 @@ class Config:
         contexts.set_session_id_context(context, identity)
         # Also without hooks: a connection that was switched here asks this Config whether it may have a session id.
         contexts.keep_sessions_outside(context, server_side=True)
-        if self.hooks.get_session or self.hooks.new_session:
+        if self.hooks.get_session or self.hooks.new_session or self.hooks.store_session:
             if self.hooks.ticket_key:
                 raise two_places("Hooks.ticket_key beside session hooks")
             contexts.set_options(context, contexts.OP_NO_TICKET)
@@ -248,7 +248,9 @@ class Config:
 
     def _scope(self) -> tuple[bytes, Hooks]:
         digest = self._digest(b"greentls session scope 2", NOT_IN_SCOPE)
-        silent = dict.fromkeys(("get_session", "new_session", "remove_session", "keylog", "message", "sign"))
+        silent = dict.fromkeys(
+            ("get_session", "new_session", "store_session", "remove_session", "keylog", "message", "sign")
+        )
         return digest.digest(), replace(self.hooks, **silent)
 
     def _digest(self, purpose: bytes, without: Collection[str]) -> hashlib._Hash:
@@ -285,6 +287,7 @@ HOOKS_NOT_IN_IDENTITY = {
     "alpn": "asked in each handshake",
     "get_session": "where sessions lie",
     "new_session": "where sessions lie",
+    "store_session": "where sessions lie",
     "remove_session": "where sessions lie",
     "ticket_key": "where sessions lie",
     "ocsp": "a server's own staple, which nobody wants in a resumption",

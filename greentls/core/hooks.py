@@ -85,6 +85,9 @@ class Hooks:
     get_session: Callable[[HookConnection, bytes], Session | Found | None] | None = None
     #: (connection, Session). The Session is OpenSSL's own, and empty once the hook has returned: copy() may be kept.
     new_session: Callable[[HookConnection, Session], None] | None = None
+    #: The same for a store, and cheaper: (connection, the session's id, its id context, its expiry in seconds since the
+    #: epoch, its DER, whether this connection has resumed another session).
+    store_session: Callable[[HookConnection, bytes, bytes, int, bytes, bool], None] | None = None
     #: (session id, session-id context). Has no connection. OpenSSL may call it under its own lock, from the garbage
     #: collector or at the interpreter's exit, so it must neither wait nor raise.
     remove_session: Callable[[bytes, bytes], None] | None = None

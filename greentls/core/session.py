@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from greentls.errors import ConfigurationError
-from greentls.openssl import facts, sessions
+from greentls.openssl import sessions
 from greentls.openssl.library import SSL_SESSION
 
 __all__ = ["Session"]
@@ -48,10 +48,6 @@ class Session:
         """DER, with the peer's certificate but not its chain. The master secret is in it in clear: seal it before it
         leaves the process."""
         return sessions.to_bytes(self.pointer)
-
-    def record(self) -> tuple[bytes, bytes, int, bytes]:
-        """(id, id_context, expires, to_bytes()), cheaper than one by one."""
-        return facts.record(self.pointer)
 
     def __bytes__(self) -> bytes:
         return self.to_bytes()

@@ -39,7 +39,7 @@
 #define MSG_MORE 0
 #endif
 
-#define CONTRACT 14 /* pump.py has the same number, or does not use this file */
+#define CONTRACT 15 /* pump.py has the same number, or does not use this file */
 
 /* What a verb answers besides a length: pump.py explains them. */
 enum { DONE = 1, WANT_READ = 0, CLOSED = -1, WANT_WRITE = -2, ENDED = -3, SPENT = -4, UNSENT = -5 };
@@ -1659,32 +1659,6 @@ hello(PyObject *Py_UNUSED(module), PyObject *pump)
     return both;
 }
 
-/* (SSL_SESSION's address): id, id context, when it expires, DER. */
-static PyObject *
-record(PyObject *Py_UNUSED(module), PyObject *address)
-{
-    const void *session = PyLong_AsVoidPtr(address);
-    unsigned int id_length, context_length;
-    const char *id, *context;
-    unsigned char *der = NULL;
-    PyObject *all;
-    int length;
-    if (session == NULL || tell.CRYPTO_free == NULL) {
-        return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_ValueError, "a session, after bind_facts()");
-    }
-    id = tell.SSL_SESSION_get_id(session, &id_length);
-    context = tell.SSL_SESSION_get0_id_context(session, &context_length);
-    length = tell.i2d_SSL_SESSION(session, &der);
-    if (length <= 0 || der == NULL) {
-        return PyErr_NoMemory();
-    }
-    all = Py_BuildValue("y#y#ly#", id, (Py_ssize_t)id_length, context, (Py_ssize_t)context_length,
-                        tell.SSL_SESSION_get_time(session) + tell.SSL_SESSION_get_timeout(session), (char *)der,
-                        (Py_ssize_t)length);
-    tell.CRYPTO_free(der, "", 0);
-    return all;
-}
-
 static void
 free_session(PyObject *capsule)
 {
@@ -1778,6 +1752,7 @@ bind_facts(PyObject *Py_UNUSED(module), PyObject *addresses)
 
 enum { GO_ON = 1, REFUSE = 0, TLSEXT_OK = 0, TLSEXT_NOACK = 3 }; /* ssl.h */
 enum { NOT_READ, NOBODY, SOMEBODY };
+enum { TOLD = 5 }; /* of facts.record() */
 
 /* The same in Python, which does what is not done here. */
 static struct {
@@ -1786,7 +1761,7 @@ static struct {
 } python;
 enum { CALLBACKS = sizeof(python) / sizeof(python.client_hello) };
 
-static PyObject *look_up, *address_of;
+static PyObject *look_up, *store, *address_of;
 
 /* The pump that is inside OpenSSL with an SSL*; NULL, if it has failed, or others have been inside meanwhile. */
 static Pump *
@@ -1884,6 +1859,22 @@ on_servername(void *ssl, int *alert, void *argument)
     return pump->asks_for == NOBODY || tell.SSL_session_reused(ssl) ? TLSEXT_NOACK : TLSEXT_OK;
 }
 
+/* Whether there is an exception, which is the pump's from then on; nobody's, if that is NULL. */
+static int
+tell_error(Pump *pump)
+{
+    if (!PyErr_Occurred()) {
+        return 0;
+    }
+    if (pump != NULL) {
+        note_failure(pump);
+    }
+    else {
+        PyErr_WriteUnraisable(NULL);
+    }
+    return 1;
+}
+
 static void *
 on_get_session(void *ssl, const unsigned char *id, int length, int *copy)
 {
@@ -1905,13 +1896,7 @@ on_get_session(void *ssl, const unsigned char *id, int length, int *copy)
             Py_XDECREF(address);
         }
     }
-    if (PyErr_Occurred()) {
-        if (pump != NULL) {
-            note_failure(pump);
-        }
-        else {
-            PyErr_WriteUnraisable(look_up);
-        }
+    if (tell_error(pump)) {
         session = NULL;
     }
     if (session != NULL) {
@@ -1923,22 +1908,66 @@ on_get_session(void *ssl, const unsigned char *id, int length, int *copy)
     return session;
 }
 
-/* (addresses of Python's callbacks, what on_get_session() calls, what tells a pointer's address): those of the above. */
+/* facts.record(). */
+static int
+record(const void *ssl, const void *session, PyObject **told)
+{
+    unsigned int id_length, context_length;
+    const char *id = tell.SSL_SESSION_get_id(session, &id_length);
+    const char *context = tell.SSL_SESSION_get0_id_context(session, &context_length);
+    unsigned char *der = NULL;
+    int length = tell.i2d_SSL_SESSION(session, &der);
+    if (length <= 0 || der == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    told[0] = PyBytes_FromStringAndSize(id, id_length);
+    told[1] = PyBytes_FromStringAndSize(context, context_length);
+    told[2] = PyLong_FromLong(tell.SSL_SESSION_get_time(session) + tell.SSL_SESSION_get_timeout(session));
+    told[3] = PyBytes_FromStringAndSize((char *)der, length);
+    told[4] = PyBool_FromLong(tell.SSL_session_reused(ssl));
+    tell.CRYPTO_free(der, "", 0);
+    return told[0] && told[1] && told[2] && told[3] && told[4] ? 0 : -1;
+}
+
+static int
+on_new_session(void *ssl, void *session)
+{
+    PyGILState_STATE state = PyGILState_Ensure();
+    Pump *pump = find(ssl);
+    PyObject *told[TOLD] = {NULL}, *done = NULL;
+    int index;
+    if (pump != NULL && !has_failed(pump) && record(ssl, session, told) == 0) {
+        done = ask_for(pump, store, Py_None, told, TOLD);
+    }
+    tell_error(pump);
+    Py_XDECREF(done);
+    for (index = 0; index < TOLD; index++) {
+        Py_XDECREF(told[index]);
+    }
+    PyGILState_Release(state);
+    return 0; /* OpenSSL keeps its reference */
+}
+
+/* (addresses of Python's callbacks, what on_get_session() and on_new_session() call, what tells a pointer's address):
+   those of the above. */
 static PyObject *
 bind_callbacks(PyObject *Py_UNUSED(module), PyObject *arguments)
 {
-    PyObject *addresses, *function, *address;
+    PyObject *addresses, *looks_up, *stores, *address;
     void *functions[CALLBACKS];
-    if (!PyArg_ParseTuple(arguments, "OOO", &addresses, &function, &address) ||
+    if (!PyArg_ParseTuple(arguments, "OOOO", &addresses, &looks_up, &stores, &address) ||
         read_addresses(addresses, functions, CALLBACKS) < 0) {
         return NULL;
     }
     memcpy(&python, functions, sizeof(python));
-    keep(&look_up, function);
+    keep(&look_up, looks_up);
+    keep(&store, stores);
     keep(&address_of, address);
-    return Py_BuildValue("NNN", PyLong_FromVoidPtr((void *)(uintptr_t)on_client_hello),
+    return Py_BuildValue("NNNN", PyLong_FromVoidPtr((void *)(uintptr_t)on_client_hello),
                          PyLong_FromVoidPtr((void *)(uintptr_t)on_servername),
-                         PyLong_FromVoidPtr((void *)(uintptr_t)on_get_session));
+                         PyLong_FromVoidPtr((void *)(uintptr_t)on_get_session),
+                         PyLong_FromVoidPtr((void *)(uintptr_t)on_new_session));
 }
 
 static PyObject *
@@ -1953,7 +1982,6 @@ static PyMethodDef functions[] = {
     {"bind_callbacks", bind_callbacks, METH_VARARGS, NULL},
     {"hello", hello, METH_O, NULL},
     {"parse", parse, METH_VARARGS, NULL},
-    {"record", record, METH_O, NULL},
     {"settle", FAST(settle), NULL},
     {"current_thread", current_thread, METH_NOARGS, NULL},
     {"ask", FAST(ask), NULL},

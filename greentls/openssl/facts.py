@@ -13,7 +13,7 @@ from typing import NamedTuple, NewType
 from greentls.errors import UnsupportedOpenSSL
 from greentls.openssl import client_hello, connections, pump, sessions
 from greentls.openssl.declarations import CALLBACK_TYPES
-from greentls.openssl.library import SSL_CTX, SSL_SESSION, Callback, address, ffi, pointer
+from greentls.openssl.library import SSL, SSL_CTX, SSL_SESSION, Callback, address, ffi, pointer
 
 __all__ = ["Found", "callbacks", "hello", "parse", "record", "settle"]
 
@@ -22,7 +22,7 @@ _TLS13 = 0x0304
 
 Found = NewType("Found", object)  # an SSL_SESSION*, or what the compiled twin has in its place
 Hello = tuple["bytes | None", "bytes | None"]
-Record = tuple[bytes, bytes, int, bytes]
+Record = tuple[bytes, bytes, int, bytes, bool]
 
 FUNCTIONS = (
     "SSL_client_hello_get0_ext", "SSL_client_hello_get0_ciphers", "SSL_client_hello_get0_session_id",
@@ -41,11 +41,11 @@ def hello(asker: pump.PlainPump) -> Hello:
     return told
 
 
-def record(session: SSL_SESSION) -> Record:
-    """(the session's id, its id context, when it expires in seconds since the epoch, its DER)."""
-    twin = _twin()
-    told: Record = twin.record(int(_at(session))) if twin else _record(session)
-    return told
+def record(ssl: SSL, session: SSL_SESSION) -> Record:
+    """(the session's id, its id context, when it expires in seconds since the epoch, its DER, whether the SSL* has
+    resumed another one)."""
+    der, expires = sessions.to_bytes(session), sum(sessions.times(session))
+    return sessions.session_id(session), sessions.id_context(session), expires, der, connections.session_reused(ssl)
 
 
 def parse(blob: bytes, start: int, session_id: bytes) -> Found | None:
@@ -67,19 +67,20 @@ class Callbacks(NamedTuple):
     client_hello: Callback
     servername: Callback
     get_session: Callback
+    new_session: Callback
 
 
-def callbacks(
-    client_hello: Callback, servername: Callback, get_session: Callback, look_up: Callable[..., object]
-) -> Callbacks:
+def callbacks(plain: Callbacks, look_up: Callable[..., object], store: Callable[..., object]) -> Callbacks:
     """The same callbacks; where the twin is, its own. They do what needs no hook, and ask the first two for the rest.
 
-    look_up: what get_session asks, (the pump, a session's id) -> an SSL_SESSION*, what parse() found, or None.
+    look_up: what get_session asks, (the pump, a session's id) -> an SSL_SESSION*, what parse() found, or None. store:
+    what new_session calls with the pump and what record() tells.
     """
     twin = _twin()
     if twin is None:
-        return Callbacks(client_hello, servername, get_session)
-    made = twin.bind_callbacks((int(_at(client_hello)), int(_at(servername))), look_up, pointer)
+        return plain
+    first_two = tuple(int(_at(callback)) for callback in plain[:2])
+    made = twin.bind_callbacks(first_two, look_up, store, pointer)
     kinds = zip(Callbacks._fields, made, strict=True)
     return Callbacks(*(ffi.cast(CALLBACK_TYPES[f"on_{name}"], address) for name, address in kinds))
 
@@ -103,11 +104,6 @@ def _settle(over: pump.PlainPump, context: SSL_CTX, callback: Callback) -> bool:
 
 def _hello(asker: pump.PlainPump) -> Hello:
     return client_hello.message(asker.ssl), client_hello.extension(asker.ssl, _SERVER_NAME)
-
-
-def _record(session: SSL_SESSION) -> Record:
-    der = sessions.to_bytes(session)
-    return sessions.session_id(session), sessions.id_context(session), sum(sessions.times(session)), der
 
 
 @cache

@@ -12,7 +12,6 @@ from __future__ import annotations
 from typing import cast
 
 from greentls.core.hooks import HookConnection, Hooks
-from greentls.core.session import Session
 from greentls.errors import ConfigurationError
 from greentls.openssl import facts
 from greentls.sessions.stored import CHAIN_ENDS, NOTHING, Kept, StoredSessions
@@ -32,7 +31,7 @@ class SessionCache(StoredSessions):
 
     def __init__(self, store: SessionStore, timeout: float | None = 1.0) -> None:
         super().__init__(store, timeout)
-        self.hooks = Hooks(get_session=self.get, new_session=self.put, remove_session=self.remove)
+        self.hooks = Hooks(get_session=self.get, store_session=self.put, remove_session=self.remove)
 
     def get(self, connection: HookConnection, session_id: bytes) -> facts.Found | None:
         """Hooks.get_session. Waits for the store."""
@@ -44,10 +43,11 @@ class SessionCache(StoredSessions):
         connection.handshake.resumes_until(chain_ends)
         return session
 
-    def put(self, connection: HookConnection, session: Session) -> None:
-        """Hooks.new_session. Does not wait."""
-        session_id, id_context, expires, der = session.record()
-        chain_ends = min(expires, connection.handshake.chain_ends) if connection.session_reused else expires
+    def put(
+        self, connection: HookConnection, session_id: bytes, id_context: bytes, expires: int, der: bytes, resumed: bool
+    ) -> None:
+        """Hooks.store_session. Does not wait."""
+        chain_ends = min(expires, connection.handshake.chain_ends) if resumed else expires
         self.write(_key(session_id, id_context), chain_ends, der)
 
     def remove(self, session_id: bytes, id_context: bytes) -> None:

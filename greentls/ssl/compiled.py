@@ -223,7 +223,7 @@ def _server_hooks(context: SSLContext, hooks: Hooks, timeout: float | None) -> H
         context._cache.timeout = timeout
         cache = context._cache.hooks
         hooks = replace(
-            hooks, get_session=cache.get_session, new_session=cache.new_session, remove_session=cache.remove_session
+            hooks, get_session=cache.get_session, store_session=cache.store_session, remove_session=cache.remove_session
         )
     if context.max_early_data:
         store = context.session_store if context.replay_guard is None else context.replay_guard

@@ -14,6 +14,7 @@ from greentls.core import bridge
 from greentls.core.config import VERIFY_FAIL_IF_NO_PEER_CERT, VERIFY_PEER, TrustAnchors
 from greentls.core.connection import Connection
 from greentls.core.hooks import Hooks
+from greentls.core.session import Session
 from greentls.errors import ConcurrentUseError, ConnectionDead, TLSError, WrongThreadError
 from greentls.hub import here
 from greentls.openssl import errors
@@ -57,15 +58,15 @@ class Waiting:
             self.here("get")
             return self.sessions.get(connection, session_id)
 
-        def new(connection, session):
+        def store(connection, session_id, id_context, expires, der, resumed):
             self.here("new")
-            self.sessions.new(connection, session)
+            self.sessions.new(connection, Session.from_bytes(der))
 
         return Hooks(
             servername=lambda connection, name: self.here("servername"),
             alpn=lambda connection, offered: self.here("alpn") or offered[0],
             get_session=get,
-            new_session=new,
+            store_session=store,
             remove_session=self.sessions.remove,
             ocsp=lambda connection, _: self.here("ocsp"),
             verify=lambda connection, chain, resumed: self.here("verify"),

@@ -49,7 +49,7 @@ class Site:
             hooks = {"get_session": sessions.get, "new_session": sessions.new, "remove_session": sessions.remove}
         elif keeps == "memcached":
             cache = SessionCache(MemcachedStore([url]), PATIENCE)
-            hooks = {"get_session": cache.get, "new_session": cache.put, "remove_session": cache.remove}
+            hooks = {"get_session": cache.get, "store_session": cache.put, "remove_session": cache.remove}
             self.drain, self.close = lambda: cache.drain(PATIENCE), cache.close
         contexts = {name: server_context(pki, version, certificates=[certificates[name]]) for name in NAMES}
         self.names = []

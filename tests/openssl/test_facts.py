@@ -26,9 +26,12 @@ def both(compiled, plain, told):
 @pytest.mark.parametrize("name", ["localhost", "LOCALHOST", None])
 def test_a_hello_and_a_session(pki, version, name, monkeypatch):
     hellos, records = [], []
+
+    def stored(_, *told):
+        records.append(told)
+
     monkeypatch.setattr(facts, "hello", both(facts.hello, facts._hello, hellos))
-    monkeypatch.setattr(facts, "record", both(facts.record, facts._record, records))
-    hooks = Hooks(get_session=lambda *_: None, new_session=lambda _, session: session.record())
+    hooks = Hooks(get_session=lambda *_: None, store_session=stored)
     contexts = client_context(pki, version), server_context(pki, version, hooks=hooks)
     handshake(Connection(contexts[0], server_hostname=name, verify_hostname=False), Connection(contexts[1]))
     assert len(hellos) == 1
@@ -40,12 +43,11 @@ def test_a_hello_and_a_session(pki, version, name, monkeypatch):
         assert message is None, "only a TLS 1.3 hello may be followed by a second one"
     assert server_name == (None if name is None else b"\0\x0c\0\0\x09" + name.encode())
     assert len(records) == (2 if version == VERSIONS["1.3"] else 1)
-    for compiled, plain in records:
-        assert compiled == plain
-        session_id, id_context, expires, der = compiled
+    for session_id, id_context, expires, der, resumed in records:
         restored = core_session.Session.from_bytes(der)
         assert (restored.id, restored.id_context, restored.expires) == (session_id, id_context, expires)
         assert len(session_id) == len(id_context) == 32
+        assert resumed is False
 
 
 @pytest.fixture(params=["as it is", "in Python"])
@@ -131,14 +133,10 @@ def test_the_compiled_ones_take_nothing_else():
     with pytest.raises(RuntimeError, match="__init__"):
         pump.twin.settle(pump.twin.Pump.__new__(pump.twin.Pump), 0)
     with pytest.raises(ValueError):
-        pump.twin.record(0)
-    with pytest.raises(TypeError):
-        pump.twin.record(b"")
-    with pytest.raises(ValueError):
         pump.twin.parse(b"", -1, b"")
     with pytest.raises(TypeError):
         pump.twin.parse(None, 0, b"")
     with pytest.raises(ValueError, match="addresses"):
         pump.twin.bind_facts((1,))
     with pytest.raises(ValueError, match="addresses"):
-        pump.twin.bind_callbacks((1,), None, None)
+        pump.twin.bind_callbacks((1,), None, None, None)

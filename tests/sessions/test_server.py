@@ -54,6 +54,11 @@ def fail(error):
     return do
 
 
+def put(cache, connection, session):
+    told = session.id, session.id_context, session.expires, bytes(session), connection.session_reused
+    cache.put(connection, *told)
+
+
 class Party:
     def __init__(self, pki, version, timeout=PATIENCE):
         self.store = Store()
@@ -190,7 +195,7 @@ class TestWriting:
         _, there = party.connect()
         session = there.session
         for _ in range(3):
-            party.cache.put(there, session)
+            put(party.cache, there, session)
             party.cache.remove(session.id, session.id_context)
         assert party.cache.drain(PATIENCE)
         key = session.id_context[: server.ID_CONTEXT_SIZE] + session.id
@@ -390,7 +395,7 @@ class TestBatches:
         session = there.session
         key = session.id_context[: server.ID_CONTEXT_SIZE] + session.id
         for _ in range(3):
-            cache.put(there, session)
+            put(cache, there, session)
             cache.remove(session.id, session.id_context)
         assert cache.drain(PATIENCE)
         assert [each for batch in store.batches for each in batch][-6:] == [(key, True), (key, False)] * 3

@@ -104,7 +104,7 @@ class Soak:
         pki = Pki(Path(directory))
         self.cache = SessionCache(Store(self))
         trust = TrustAnchors(files=(pki.ca_file,))
-        server_hooks = {**self._hooks("server"), "new_session": self.cache.put, "remove_session": self.cache.remove}
+        server_hooks = {**self._hooks("server"), "store_session": self.cache.put, "remove_session": self.cache.remove}
         server_hooks["get_session"] = self._get
         client_hooks = self._hooks("client", without=("servername", "alpn"))
         self.sessions = collections.defaultdict(lambda: collections.deque(maxlen=50))

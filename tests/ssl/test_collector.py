@@ -135,7 +135,8 @@ def test_a_connection_that_fails_leaves_no_cycle(pki, version, side, failure):
 @pytest.mark.parametrize(
     ("side", "hook"),
     [
-        *(("server", each) for each in ("servername", "alpn", "get_session", "new_session", "ocsp", "certificate")),
+        *(("server", each) for each in ("servername", "alpn", "get_session", "new_session", "store_session")),
+        *(("server", each) for each in ("ocsp", "certificate")),
         *(("client", each) for each in ("verify", "ocsp", "certificate", "message")),
     ],
 )
