@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 from greentls.openssl.library import BIO, Memory, ffi, have, lib
@@ -53,10 +54,15 @@ def shrink(*bios: BIO) -> None:
 
     The BIOs themselves stay: others may hold their addresses (BIO_set_mem_buf(3)).
     """
-    if have("BIO_ctrl", "BUF_MEM_new"):  # if not, only memory is lost
+    if _can_shrink():  # if not, only memory is lost
         for bio in bios:
             if not lib.BIO_get_mem_data(bio, start) and (fresh := lib.BUF_MEM_new()):
                 lib.BIO_ctrl(bio, _CTRL_SET_BUF_MEM, _BIO_CLOSE, fresh)
+
+
+@functools.cache
+def _can_shrink() -> bool:
+    return have("BIO_ctrl", "BUF_MEM_new")
 
 
 class Buffer:

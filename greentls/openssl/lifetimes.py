@@ -15,21 +15,18 @@ from collections.abc import Callable
 from greentls.openssl.library import T, ffi
 
 # By id() of a plain pointer: a weak reference to it, and what is held as long as the pointer lives.
-_held: dict[int, tuple[weakref.ref[object], object]] = {}
-
-
-def hold(thing: object) -> object:
-    """Keeps a thing alive, out of the collector's reach, as long as the caller keeps the result."""
-    pointer: object = ffi.cast("void *", 0)
-    key = id(pointer)
-    # A call into C, in which no signal handler can raise. The weak reference will be its second argument, the default.
-    _held[key] = weakref.ref(pointer, functools.partial(_held.pop, key)), thing
-    return pointer
+_held: dict[int, tuple[object, ...]] = {}
 
 
 def owned(pointer: T, free: Callable[[T], object]) -> T:
     """A copy of a pointer; what it points to is freed with the last reference to the copy."""
     copy: T = ffi.cast(ffi.typeof(pointer), pointer)
     key = id(copy)
-    _held[key] = weakref.ref(copy, functools.partial(_held.pop, key)), ffi.gc(pointer, free)  # as in hold()
+    # A call into C, in which no signal handler can raise. The weak reference will be its second argument, the default.
+    _held[key] = weakref.ref(copy, functools.partial(_held.pop, key)), ffi.gc(pointer, free)
     return copy
+
+
+def keep(pointer: object, thing: object) -> None:
+    """Keeps a thing alive, out of the collector's reach, as long as an owned pointer."""
+    _held[id(pointer)] += (thing,)

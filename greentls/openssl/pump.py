@@ -39,7 +39,7 @@ from greenlet import getcurrent
 from greentls.errors import ConcurrentUseError, ConnectionDead
 from greentls.openssl import bios, connections, errors, symbols
 from greentls.openssl.library import SSL, Memory, ffi
-from greentls.openssl.lifetimes import hold
+from greentls.openssl.lifetimes import keep
 
 __all__ = [
     "BOTH", "BULKY", "CLOSED", "COMPILED", "DONE", "ENDED", "MAX_UNSENT", "RECEIVE_SIZE", "RECORD_SIZE",
@@ -82,6 +82,7 @@ _MORE = 0x8000 if sys.platform == "linux" else 0  # MSG_MORE, which others have 
 
 Answer = TypeVar("Answer")
 Fatal = TypeVar("Fatal")
+Given = TypeVar("Given")
 Entrant = Callable[[], object]  # a weak reference to a greenlet, or nobody
 Thread = object  # what tells threads apart; 0: none
 
@@ -103,16 +104,16 @@ _running: dict[SSL, tuple[PlainPump, Entrant]] = {}
 class PlainPump:
     """See the module's docstring.
 
-    Data are read and written in one entry each: SSL_read() with the receive before it, SSL_write() with the send behind
-    it; `name` tells which of the two is being done. Somebody else's send or receive takes `_turn` and then looks at
-    `name`; the entry notes its `name` and then looks at `_turn`. So they cannot miss each other.
+    A verb enters OpenSSL once, for its SSL_* function and for the receives and sends that go with it; `name` tells
+    which of these is being done. Somebody else's send or receive takes `_turn` and then looks at `name`; the occupant
+    notes its `name` and then looks at `_turn`. So they cannot miss each other.
 
     context: the address of an SSL_CTX, which others keep. server_side: which side it is. Raises MemoryError.
     """
 
     # More than 30 attributes in a dictionary would be looked up by name, each time.
     __slots__ = (
-        "_emptied", "_flags", "_header", "_held", "_missing", "_pauses", "_rest", "_socket", "_turn", "ask", "attended",
+        "_emptied", "_flags", "_header", "_missing", "_pauses", "_rest", "_socket", "_turn", "ask", "attended",
         "awaited", "budget", "bulky", "crowded", "dead", "drained_at", "eager", "entrant", "eof", "established",
         "failure", "hub", "incoming", "messages", "name", "outgoing", "patient", "pause", "received", "server_side",
         "ssl", "thread", "waits", "watched", "whole_records", "writable",
@@ -142,7 +143,7 @@ class PlainPump:
         self.received = 0  # receives so far
         self.budget = TURN
         self.messages = 0  # post-handshake messages since there was data
-        self._socket: Any = None  # Any: what attach() was given, or _Closed
+        self._socket: Any = None  # Any: what attach() was given, or _CLOSED
         # Of what was taken out of the outgoing BIO: what the socket did not take.
         self._rest: memoryview[int] | None = None
         self._flags = 0  # send(2)'s
@@ -195,6 +196,10 @@ class PlainPump:
         Returns the function's positive result, WANT_READ, or CLOSED. Raises what a callback raised, as itself; what
         failed() says if OpenSSL failed; what refusal() says before OpenSSL is entered.
         """
+        return self._occupy(name, _call, (function, arguments))
+
+    def _occupy(self, name: str, inside: Callable[[PlainPump, Given], Answer], given: Given) -> Answer:
+        """Calls inside(this pump, given), while it is the occupant."""
         me = self.entrant
         if me() is not getcurrent():
             me = self._admitted(name)
@@ -210,27 +215,19 @@ class PlainPump:
             self.name = name
             if errors.peek():
                 found = errors.save()
-            result: int = function(*arguments)
-            if result > 0 and self.failure is None:
-                return result
-            outcome = self._outcome(name, result)
+            return inside(self, given)
         finally:
             try:
                 if _running[ssl] is entry:  # no call before this is done, since others may run in one
+                    self.name = name  # who comes next must not seem to be sending or receiving
                     del _running[ssl]
             except KeyError:  # it was another's, who has left meanwhile
                 pass
             if self.awaited or found is not None:
                 self._left(found)
-        try:
-            if isinstance(outcome, int):
-                return outcome
-            raise outcome
-        finally:
-            del outcome  # the traceback holds this frame
 
-    def _outcome(self, name: str, result: int) -> int | BaseException:
-        """WANT_READ, CLOSED, or what failed() says: it is raised when nobody is inside any more."""
+    def _outcome(self, result: int) -> int:
+        """WANT_READ, or CLOSED. Raises what failed() says."""
         error = connections.get_error(self.ssl, result)
         if self.failure is None:
             if error == connections.WANT_READ:
@@ -241,14 +238,17 @@ class PlainPump:
                 error == connections.SYSCALL and connections.received_shutdown(self.ssl) and not errors.peek()
             ):
                 return CLOSED
-        return self.failed(name, result <= 0 and error != connections.WANT_READ)
+        raise self.failed(self.name, result <= 0 and error != connections.WANT_READ)
+
+    # -- who is inside -------------------------------------------------------------------------------------------------
 
     def admit(self, name: str) -> None:
         """Raises what a verb raises before OpenSSL is entered."""
         if self.ssl in _running or self.dead:
             raise self.refusal(name)
-        if self.entrant() is not getcurrent():
-            self._admitted(name)  # run() notes it, when it is inside
+        me = self.entrant
+        if me() is not getcurrent():
+            self._admitted(name)  # who enters notes it
 
     def _admitted(self, name: str) -> Entrant:
         """A weak reference to the running greenlet, which is another one than before. See _current_thread() for why
@@ -279,24 +279,8 @@ class PlainPump:
     def continue_handshake(self) -> int:
         """DONE, and what is to be sent has not been yet. Else WANT_READ, WANT_WRITE, ENDED, CLOSED."""
         while True:
-            received = self.received
-            if received == self.drained_at:
-                self.admit("do_handshake")
-            else:
-                step = self.run("do_handshake", connections.do_handshake, (self.ssl,))
-                if step > 0:
-                    if not (self.eof or bios.mem_data(self.incoming, bios.start)):
-                        self.drained_at = received
-                    return DONE
-                if step != WANT_READ:
-                    return step
-                if self.eof:
-                    return ENDED
-                self.drained_at = received
-            step = self.refill()
-            if step == WANT_READ and received:
-                bios.shrink(self.incoming, self.outgoing)  # later it would leave holes in the heap
-            if step != DONE and not (step == WANT_READ and self._paused()):
+            step = self._occupy("do_handshake", _handshake, None)
+            if step != WANT_READ or not self._paused():
                 return step
 
     def step_read(self, size: int) -> bytes | int:
@@ -307,80 +291,23 @@ class PlainPump:
             size = RECORD_SIZE
         if self.budget <= 0 and self._socket is not None:
             return SPENT
-        ssl, spare = self.ssl, _plain
         while True:
             if not self.established:
                 self.not_now("read")
-            me = self.entrant
-            if me() is not getcurrent():
-                me = self._admitted("read")
             if self.received == self.drained_at:  # OpenSSL has nothing
-                if ssl in _running or self.dead:
-                    raise self.refusal("read")
-                if self._socket is None:
-                    return WANT_READ
+                self.admit("read")
                 unsent = self._rest is not None or bios.mem_data(self.outgoing, bios.start)
-                if unsent and not self._move(_SEND, self._has_sent):
+                if unsent and self._socket is not None and not self._move(_SEND, self._has_sent):
                     return WANT_WRITE
                 if self.budget <= 0 or (self._emptied and not self.eager):  # nor has the socket
                     self._emptied = False
                     if not self._paused():
                         return WANT_READ
-                    if self.entrant is not me or self._rest is not None:  # others were here meanwhile
+                    if self._rest is not None:  # which the socket may take by now
                         continue
-            try:
-                plain = spare.pop()
-            except IndexError:
-                plain = bios.read_buffer(RECORD_SIZE)
-            entry, found = (self, me), None
-            outcome: int | BaseException | None = None
-            try:
-                if _running.setdefault(ssl, entry) is not entry:
-                    raise self.refusal("read")
-                if self.dead:
-                    raise ConnectionDead("read", reason=self.dead)
-                self.entrant = me
-                self.name = _RECEIVE
-                if self.received == self.drained_at and not self._turn:
-                    raise ConcurrentUseError("receive: somebody was interrupted in the middle of it")
-                if self.received != self.drained_at or self._pull() is not None:
-                    self.name = "read"
-                    received = self.received
-                    if errors.peek():
-                        found = errors.save()
-                    length = connections.read(ssl, plain, size)
-                    if length > 0 and self.failure is None:
-                        self.messages = 0
-                        self.budget -= 1
-                        # The rest of a record, then: OpenSSL has none of it any more.
-                        if length < size and not (self.eof or bios.mem_data(self.incoming, bios.start)):
-                            self.drained_at = received
-                        return bios.read_bytes(plain, length)
-                    outcome = self._outcome("read", length)
-            finally:  # as in run()
-                try:
-                    if _running[ssl] is entry:
-                        self.name = "read"  # so that who comes next does not seem to be moving anything
-                        del _running[ssl]
-                except KeyError:
-                    pass
-                if self.awaited or found is not None:
-                    self._left(found)
-                if not spare:
-                    spare.append(plain)
-            try:
-                if isinstance(outcome, BaseException):
-                    raise outcome
-                if outcome == CLOSED:
-                    return CLOSED
-                if outcome is not None:
-                    if self.eof:
-                        return ENDED
-                    self.drained_at = received
-                elif not self._paused():  # nothing has come, for now
-                    return WANT_READ
-            finally:
-                del outcome  # the traceback holds this frame
+            step = self._occupy("read", _read, size)
+            if step is not None and (step or not self._paused()):
+                return step
 
     def step_read_into(self, address: int, room: int) -> int:
         """step_read() to an address; room: bytes there. Returns how many there were."""
@@ -403,44 +330,10 @@ class PlainPump:
                 if step != DONE:
                     return step
             self.budget -= 1 + length // RECORD_SIZE
-        ssl = self.ssl
         while True:
-            me = self.entrant
-            if me() is not getcurrent():
-                me = self._admitted("write")
-            entry, found = (self, me), None
-            try:
-                if _running.setdefault(ssl, entry) is not entry:
-                    raise self.refusal("write")
-                if self.dead:
-                    raise ConnectionDead("write", reason=self.dead)
-                self.entrant = me
-                self.name = "write"
-                if errors.peek():
-                    found = errors.save()
-                taken = connections.write(ssl, data, length)
-                if taken > 0 and self.failure is None:
-                    if self._socket is None:
-                        return DONE
-                    self.name = _SEND
-                    if self._turn and self._push() == DONE:
-                        return DONE
-                    return UNSENT
-                outcome = self._outcome("write", taken)
-            finally:  # as in run()
-                try:
-                    if _running[ssl] is entry:
-                        self.name = "write"  # so that who comes next does not seem to be moving anything
-                        del _running[ssl]
-                except KeyError:
-                    pass
-                if self.awaited or found is not None:
-                    self._left(found)
-            try:
-                if isinstance(outcome, BaseException):
-                    raise outcome
-            finally:
-                del outcome  # the traceback holds this frame
+            step = self._occupy("write", _write, data)
+            if step != WANT_READ:
+                return step
             if self.eof:
                 return ENDED
             step = self.refill()
@@ -471,13 +364,13 @@ class PlainPump:
         that must not wait, and so must not enter. It may say close_notify.
         """
         if gc.is_tracked(sock):  # from CPython 3.12 on
-            self._held = hold(sock)
+            keep(self.ssl, sock)
         self._socket, self.whole_records, self.eager, self.hub = sock, whole_records, eager, hub
 
     def detach(self) -> None:
         """Before the socket is closed: from now on it is as a closed one, EBADF."""
         if self._socket is not None:
-            self._socket, self._emptied, self.pause = _Closed(), False, None
+            self._socket, self._emptied, self.pause = _CLOSED, False, None
 
     def attend(self, attended: bool) -> None:
         """Whether somebody waits until the socket takes more, and then sends all there is."""
@@ -530,7 +423,7 @@ class PlainPump:
             except IndexError:
                 mine = False
             if not mine or (self.name in _MOVES and self.ssl in _running):
-                raise ConcurrentUseError(f"{name}: somebody was interrupted in the middle of it")
+                raise _in_the_middle(name)
             return move()
         finally:
             if mine and not turn:
@@ -596,9 +489,11 @@ class PlainPump:
 
     def refill(self) -> int:
         """Sends, then receives once: DONE if something has come, or the end. WANT_READ, WANT_WRITE."""
-        return WANT_READ if self._socket is None else self._move(_RECEIVE, self._refill)
+        return self._move(_RECEIVE, self._refill)
 
     def _refill(self) -> int:
+        if self._socket is None:
+            return WANT_READ
         if (self._rest is not None or bios.mem_data(self.outgoing, bios.start)) and not self._has_sent():
             return WANT_WRITE
         return WANT_READ if self._receive() is None else DONE
@@ -699,6 +594,89 @@ class PlainPump:
                 self._missing, self._header = int.from_bytes(self._header[3:], "big"), b""
 
 
+# -- what PlainPump._occupy() calls ------------------------------------------------------------------------------------
+# Functions, because a method of a local variable costs an object.
+
+
+def _call(pump: PlainPump, call: tuple[Callable[..., int], tuple[object, ...]]) -> int:
+    function, arguments = call
+    result = function(*arguments)
+    return result if result > 0 and pump.failure is None else pump._outcome(result)
+
+
+def _handshake(pump: PlainPump, _: None) -> int:
+    while True:
+        received = pump.received
+        if received != pump.drained_at:
+            result = connections.do_handshake(pump.ssl)
+            if result > 0 and pump.failure is None:
+                if not (pump.eof or bios.mem_data(pump.incoming, bios.start)):
+                    pump.drained_at = received
+                return DONE
+            if pump._outcome(result) != WANT_READ:
+                return CLOSED
+            if pump.eof:
+                return ENDED
+            pump.drained_at = received
+        pump.name = _RECEIVE
+        if not pump._turn:
+            raise _in_the_middle(_RECEIVE)
+        step = pump._refill()
+        pump.name = "do_handshake"
+        if step != DONE:
+            if step == WANT_READ and received:
+                bios.shrink(pump.incoming, pump.outgoing)  # later it would leave holes in the heap
+            return step
+
+
+def _read(pump: PlainPump, size: int) -> bytes | int | None:
+    """None: OpenSSL wants more."""
+    if pump.received == pump.drained_at:
+        pump.name = _RECEIVE
+        if not pump._turn:
+            raise _in_the_middle(_RECEIVE)
+        if pump._pull() is None:
+            return WANT_READ
+        pump.name = "read"
+    received = pump.received
+    try:
+        plain = _plain.pop()
+    except IndexError:
+        plain = bios.read_buffer(RECORD_SIZE)
+    length = connections.read(pump.ssl, plain, size)
+    if length <= 0 or pump.failure is not None:
+        if pump._outcome(length) != WANT_READ:
+            return CLOSED
+        if pump.eof:
+            return ENDED
+        pump.drained_at = received
+        return None
+    pump.messages = 0
+    pump.budget -= 1
+    # The rest of a record, then: OpenSSL has none of it any more.
+    if length < size and not (pump.eof or bios.mem_data(pump.incoming, bios.start)):
+        pump.drained_at = received
+    data = bios.read_bytes(plain, length)
+    if not _plain:
+        _plain.append(plain)
+    return data
+
+
+def _write(pump: PlainPump, data: Memory | bytes) -> int:
+    taken = connections.write(pump.ssl, data, len(data))
+    if taken <= 0 or pump.failure is not None:
+        pump._outcome(taken)
+        return WANT_READ
+    if pump._socket is None:
+        return DONE
+    pump.name = _SEND
+    return DONE if pump._turn and pump._push() == DONE else UNSENT
+
+
+def _in_the_middle(name: str) -> ConcurrentUseError:
+    return ConcurrentUseError(f"{name}: somebody was interrupted in the middle of it")
+
+
 class _Closed:
     """A socket that was closed."""
 
@@ -706,6 +684,9 @@ class _Closed:
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))
 
     send = recv = _closed
+
+
+_CLOSED = _Closed()
 
 
 def _current_thread() -> Thread:

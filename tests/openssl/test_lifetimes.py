@@ -52,21 +52,25 @@ def test_a_finalizer_of_the_same_garbage_finds_it_whole(freed):
         assert freed.pop() == b"abc"
 
 
-def test_what_is_held_lives_as_long_as_the_result():
+def test_what_is_kept_lives_as_long_as_the_pointer(freed):
     thing, gone = Thing(), []
     reference = lifetimes.weakref.ref(thing, gone.append)
-    result = lifetimes.hold(thing)
+    first = pointer(freed)
+    lifetimes.keep(first, thing)
+    lifetimes.keep(first, Thing())
     del thing
     gc.collect()
     assert reference() is not None
-    del result
+    assert freed == []
+    del first
     assert gone == [reference]
-    assert reference() is None
+    assert freed == [b"abc"]
 
 
 def test_nothing_is_left_in_the_table(freed):
     before = len(lifetimes._held)
-    one, other = pointer(freed), lifetimes.hold(Thing())
-    assert len(lifetimes._held) == before + 2
-    del one, other
+    one = pointer(freed)
+    lifetimes.keep(one, Thing())
+    assert len(lifetimes._held) == before + 1
+    del one
     assert len(lifetimes._held) == before

@@ -375,6 +375,7 @@ def moving(files, move):
 
 
 ALONE = {
+    "handshake": lambda server: server.continue_handshake(),
     "read": lambda server: server.step_read(1),
     "write": lambda server: server.step_write(b"x"),
     "send": lambda server: server.send(),
