@@ -204,7 +204,7 @@ def _look_up(connection: Asker, session_id: bytes) -> Pointer | None:
     handshake.lookups += 1
     if hook is None or handshake.lookups > MAX_SESSION_LOOKUPS:
         return None
-    handshake.kept = found = _asked(connection, hook, session_id)
+    handshake.kept = found = _asked(connection, hook, session_id) if handshake.answers else hook(connection, session_id)
     if not isinstance(found, Session):
         return found
     return found.pointer if found.id == session_id else None  # OpenSSL before 4.0 would be fatal about a wrong one

@@ -21,6 +21,7 @@ import math
 import os
 import re
 import time
+from binascii import hexlify
 from collections.abc import Callable, Collection, Iterator, Sequence
 from copy import copy
 from functools import partial
@@ -90,14 +91,13 @@ class MemcachedStore:
             )
         if pool < 1:
             raise ConfigurationError(f"memcached store: pool={pool}", "must be 1 or more")
-        self._prefix = f"greentls:1:{context}:".encode()
+        self._sessions, self._values = f"greentls:1:{context}:s:".encode(), f"greentls:1:{context}:v:".encode()
         self._nodes = tuple(nodes)
-        self._options = connect_timeout, timeout, pool
         # Sockets belong to the hub that made them.
-        self._clusters = PerHub(partial(_Cluster, self._nodes, *self._options))
+        self._cluster = PerHub(partial(_Cluster, self._nodes, connect_timeout, timeout, pool)).get
 
     def get(self, session_id: bytes) -> bytes | None:
-        key = self._key(session_id)
+        key = self._sessions + hexlify(session_id)
         return self._cluster().node(key).look_up(key)
 
     def put(self, session_id: bytes, session: bytes, lifetime: float) -> None:
@@ -110,7 +110,7 @@ class MemcachedStore:
         cluster = self._cluster()
         shares: dict[_Node, list[tuple[int, bytes]]] = {}
         for index, (session_id, session, lifetime) in enumerate(changes):
-            key = self._key(session_id)
+            key = self._sessions + hexlify(session_id)
             if session is None:
                 command = b"delete %b\r\n" % key
             elif lifetime > 0:
@@ -158,15 +158,9 @@ class MemcachedStore:
             if error is not None:
                 raise error
 
-    def _key(self, session_id: bytes) -> bytes:
-        return b"%bs:%b" % (self._prefix, session_id.hex().encode())
-
     def _value_key(self, name: str, lifetime: float = 1) -> bytes:
         check_value(name, lifetime)
-        return b"%bv:%b" % (self._prefix, name.encode())
-
-    def _cluster(self) -> _Cluster:
-        return self._clusters.get()
+        return self._values + name.encode()
 
 
 def _expiry(lifetime: float) -> int:
@@ -400,10 +394,11 @@ class _Client(Client):  # type: ignore[misc]
             if value != b"VALUE %b 0" % key or key not in keys or not size.isdigit():
                 self._raise_errors(answer[start:line], b"get")
                 raise MemcacheUnknownError(answer[start : start + 32])
-            if len(size) > 7 or int(size) > MAX_VALUE:
+            length = int(size[:8])  # more digits are too much in any case
+            if length > MAX_VALUE:
                 raise _too_long()
             start = line + 2
-            end = start + int(size)
+            end = start + length
             if (missing := end + 2 - len(answer)) > 0:
                 more = bytearray()  # it may come in crumbs
                 while len(more) < missing:

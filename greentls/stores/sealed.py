@@ -70,7 +70,7 @@ class SealedStore:
         self._batches = store if isinstance(store, BatchStore) else None
         #: BatchStore.write_many(); None: the store has none.
         self.write_many = self._write_many if self._batches is not None else None
-        self._context = context.encode()
+        self._bound = context.encode() + b"\0"
         self._unopened = LogLimit()
         self.rotate(secrets)
 
@@ -79,7 +79,7 @@ class SealedStore:
         if not secrets:
             raise ConfigurationError("sealed store", "no secret", "give one of 32 random bytes or more")
         # By what a blob begins with, the format and the key id: the roots of sessions and values.
-        self._roots: dict[bytes, dict[Kind, hmac.HMAC]] = {}
+        opening: dict[bytes, dict[Kind, hmac.HMAC]] = {}
         for secret in secrets:
             if problem := secret_problem(secret):
                 raise ConfigurationError(
@@ -88,7 +88,8 @@ class SealedStore:
             derived = HKDF(SHA256(), _KEY_ID + 32, None, b"greentls sealed session 1").derive(secret)
             values = HKDF(SHA256(), 32, None, b"greentls sealed value 1").derive(secret)
             roots: dict[Kind, hmac.HMAC] = {"session": _begun(derived[_KEY_ID:]), "value": _begun(values)}
-            self._roots.setdefault(_FORMAT + derived[:_KEY_ID], roots)
+            opening.setdefault(_FORMAT + derived[:_KEY_ID], roots)
+        self._roots, self._first = opening, next(iter(opening.items()))
 
     def get(self, session_id: bytes) -> bytes | None:
         blob = self.store.get(session_id)
@@ -137,21 +138,18 @@ class SealedStore:
         return self.store
 
     def _seal(self, kind: Kind, name: bytes, content: bytes) -> bytes:
-        begin, roots = next(iter(self._roots.items()))
+        begin, roots = self._first
         nonce = os.urandom(_NONCE)
-        return begin + nonce + _cipher(roots[kind], name).encrypt(nonce, content, self._bound(name))
+        return begin + nonce + _cipher(roots[kind], name).encrypt(nonce, content, self._bound + name)
 
     def _open(self, kind: Kind, name: bytes, blob: bytes) -> bytes | None:
         roots = self._roots.get(blob[:_BEGIN])
         if roots is not None and len(blob) >= _SEALED + _TAG:
             try:
-                return _cipher(roots[kind], name).decrypt(blob[_BEGIN:_SEALED], blob[_SEALED:], self._bound(name))
+                return _cipher(roots[kind], name).decrypt(blob[_BEGIN:_SEALED], blob[_SEALED:], self._bound + name)
             except InvalidTag:
                 pass
         return None
-
-    def _bound(self, name: bytes) -> bytes:
-        return self._context + b"\0" + name
 
 
 def _begun(root: bytes) -> hmac.HMAC:
