@@ -35,6 +35,16 @@ class TestSealed:
         old.rotate([SECOND, SECRET])
         assert old.get(OTHER) == SESSION
 
+    def test_a_secret_that_is_refused_changes_nothing(self, inner):
+        """hazard: half of the secrets are in use, and the sessions of all others are lost."""
+        store = SealedStore(inner, [SECRET])
+        store.put(ID, SESSION, 60)
+        with pytest.raises(ConfigurationError, match="a secret of 5 bytes"):
+            store.rotate([SECOND, b"short"])
+        assert store.get(ID) == SESSION
+        store.put(OTHER, SESSION, 60)
+        assert opened(SealedStore(inner, [SECRET]), OTHER) == SESSION
+
     def test_one_flipped_bit_anywhere_is_a_miss(self, inner):
         store = SealedStore(inner, [SECRET])
         store.put(ID, SESSION, 60)
