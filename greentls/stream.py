@@ -315,21 +315,15 @@ class TLSStream:
         except OSError:
             pass
 
-    def close_notify(self) -> None:
-        """Sends close_notify if that can be done at once; the peer may still send."""
+    def close_notify(self, for_good: bool = False) -> None:
+        """Sends close_notify if that can be done at once. for_good: the socket is closed next; else the peer may still
+        send."""
         connection = self.connection
-        if connection.busy:
-            return
-        if connection.writable:  # else it has been said, or cannot be
-            try:
-                if connection.step_shutdown() in _SAID:
-                    connection.close()
-            except TLSError:
-                pass
-        elif not connection.established or connection.dead:
-            return
-        if connection.unsent:
-            self._last_words()
+        try:
+            if connection.leave(for_good) in _SAID:  # may enter hooks
+                connection.close()
+        except TLSError:
+            pass
 
     def close(self) -> None:
         """close_notify(), and the end of the socket. A greenlet that waits for it gets OSError."""
@@ -339,9 +333,8 @@ class TLSStream:
         if loop is None or sys.is_finalizing():  # a finalizer's, or another thread's: the hub is no more
             self.abandon()
             return
-        self.connection.leave()
         try:
-            self.close_notify()  # may enter hooks
+            self.close_notify(for_good=True)
         finally:
             self.connection.detach()
             sock, self._socket = self._socket, _CLOSED

@@ -1062,10 +1062,34 @@ Pump_detach(PyObject *self, PyObject *Py_UNUSED(none))
 }
 
 static PyObject *
-Pump_leave(PyObject *self, PyObject *Py_UNUSED(none))
+Pump_leave(PyObject *self, PyObject *for_good)
 {
-    ((Pump *)self)->leaving = 1;
-    Py_RETURN_NONE;
+    Pump *pump = (Pump *)self;
+    PyObject *type, *value, *traceback;
+    int step = WANT_READ;
+    if (!is_made(pump)) {
+        return NULL;
+    }
+    pump->leaving = for_good == Py_True;
+    if (pump->busy || !(pump->writable || (pump->established && !is_true(pump->dead)))) {
+        return PyLong_FromLong(step);
+    }
+    Py_INCREF(self);
+    if (pump->writable) { /* else it has been said, or cannot be */
+        step = do_shutdown(pump);
+    }
+    PyErr_Fetch(&type, &value, &traceback);
+    if (pending(pump->c_outgoing) > 0 && !(pump->busy && pump->inside != thread_number()) && push(pump) == FAILED) {
+        if (!PyErr_ExceptionMatches(PyExc_OSError)) { /* a signal handler's */
+            Py_XDECREF(type);
+            Py_XDECREF(value);
+            Py_XDECREF(traceback);
+            return answer(pump, FAILED);
+        }
+        PyErr_Clear();
+    }
+    PyErr_Restore(type, value, traceback);
+    return answer(pump, step);
 }
 
 static PyObject *
@@ -1340,7 +1364,7 @@ static PyMethodDef Pump_methods[] = {
     {"feed", Pump_feed, METH_O, NULL},
     {"attach", FAST(Pump_attach), NULL},
     {"attend", Pump_attend, METH_O, NULL},
-    {"leave", Pump_leave, METH_NOARGS, NULL},
+    {"leave", Pump_leave, METH_O, NULL},
     {"look", Pump_look, METH_O, NULL},
     {"pause_by", FAST(Pump_pause_by), NULL},
     {"watch", Pump_watch, METH_NOARGS, NULL},

@@ -376,10 +376,24 @@ class PlainPump:
         """Whether somebody waits until the socket takes more, and then sends all there is."""
         self.attended = attended
 
-    def leave(self) -> None:
-        """The socket will be closed as soon as the last words are sent. So the end of the connection goes out with
-        them, in one segment, instead of behind them: MSG_MORE of send(2)."""
-        self._flags = _MORE
+    def leave(self, for_good: bool) -> int:
+        """Says close_notify if it may be said, and sends what there is for the peer if the socket takes it at once.
+
+        for_good: the socket is closed next. So the end of the connection goes out in the same segment, instead of
+        behind it: MSG_MORE of send(2). Answers as step_shutdown(); WANT_READ if nothing was said. Raises as that does,
+        after the send.
+        """
+        self._flags = _MORE if for_good else 0
+        if self.busy or not (self.writable or (self.established and not self.dead)):
+            return WANT_READ
+        try:
+            return self.step_shutdown() if self.writable else WANT_READ  # else it has been said, or cannot be
+        finally:
+            if self.unsent:
+                try:
+                    self.send()
+                except (OSError, ConcurrentUseError):
+                    pass
 
     def look(self, eager: bool) -> None:
         """Whether to look at a socket that the last receive has emptied before saying that it wants to read. A look
