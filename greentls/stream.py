@@ -150,15 +150,13 @@ class TLSStream:
                 except ValueError:
                     mine = False
                     self._wait_for(_HANDSHAKE, "read")
-            step = connection.step_handshake
-            if self._call is not None:
-                if connection.drained and not connection.established:
-                    while (said := self._do(connection.refill)) != DONE:
-                        self._wait(said)
-                step = partial(self._call, connection, step)
+            call = self._call
+            if call is not None and connection.drained and not connection.established:
+                while (said := self._do(connection.refill)) != DONE:
+                    self._wait(said)
             while True:
                 try:
-                    said = step()
+                    said = connection.step_handshake() if call is None else call(connection, connection.step_handshake)
                 except BaseException as error:
                     if not self._again(error):
                         raise
@@ -169,7 +167,12 @@ class TLSStream:
             # A server's tickets go out with its first data, or before it waits for the client's: often its request came
             # together with its Finished. Where waiting is not the stream's, nobody knows when the next verb comes.
             if connection.unsent and not (connection.patient and self._timeout != 0.0):
-                self.flush(forget=True)  # a client may have said all it wanted, and left before its tickets came
+                try:  # a client may have said all it wanted, and left before its tickets came
+                    said = connection.send_or_forget()
+                except ConcurrentUseError:
+                    said = WANT_WRITE
+                if said != DONE:
+                    self.flush(forget=True)
             if connection.bulky and not connection.watched:
                 self._watch()  # before it waits for data, so that the pump can
         finally:

@@ -27,7 +27,10 @@ class Deadline:
     seconds: None for no limit. sentence: the TimeoutError's text; a {} in it becomes the seconds.
     """
 
-    __slots__ = ("_line", "_seconds", "_sentence", "passed")
+    __slots__ = ("_line", "_seconds", "_sentence", "ends", "passed", "whom")
+
+    ends: float  # by time.monotonic()
+    whom: greenlet | None  # it interrupts this one, which could not be collected if it were kept behind the block
 
     def __init__(self, seconds: float | None, sentence: str) -> None:
         self._seconds, self._sentence = seconds, sentence
@@ -45,18 +48,24 @@ class Deadline:
         if line is None:
             line = lines.setdefault(seconds, _Line(hub))
         self._line = line
-        line.waiting[self] = monotonic() + seconds, getcurrent()
+        self.ends, self.whom = monotonic() + seconds, getcurrent()
+        line.waiting[self] = None
         if line.timer is None:
             try:
                 line.arm()
             except BaseException:
-                line.leave(self)
+                line.waiting.pop(self, None)
+                self.whom = None
                 raise
 
     def __exit__(self, _: object, error: BaseException | None, __: TracebackType | None) -> None:
-        if self._line is not None:
-            self._line.leave(self)
-        if isinstance(error, _Expired) and error.args[0] is self:
+        line = self._line
+        if line is not None:
+            line.waiting.pop(self, None)
+            self.whom = None
+            if not line.waiting:
+                line.rest()
+        if error is not None and isinstance(error, _Expired) and error.args[0] is self:
             self.passed = True
             raise TimeoutError(self._sentence.format(self._seconds)) from error.__cause__
 
@@ -71,13 +80,13 @@ class _Line:
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
-        #: When each ends, by time.monotonic(), and whom it interrupts. The first one ends first.
-        self.waiting: dict[Deadline, tuple[float, greenlet]] = {}
+        #: In order: the first one ends first.
+        self.waiting: dict[Deadline, object] = {}
         self.timer: Timer | None = None  # for the first one, or for one that was before it
 
     def arm(self) -> None:
-        for ends, _ in list(self.waiting.values())[:1]:
-            self._ends = ends
+        for first in list(self.waiting)[:1]:
+            self._ends = ends = first.ends
             self.timer = timer = self._hub.timer(max(ends - monotonic(), 0.0))
             timer.start(self._pass, update=True)
 
@@ -86,21 +95,21 @@ class _Line:
         if timer is not None:
             timer.close()
 
-    def leave(self, deadline: Deadline) -> None:
-        self.waiting.pop(deadline, None)
-        if not self.waiting:  # the timer would keep the program from its end
-            self._disarm()
-            if self.waiting and self.timer is None:  # somebody has come meanwhile
-                self.arm()
+    def rest(self) -> None:
+        """Nobody waits: the timer would keep the program from its end."""
+        self._disarm()
+        if self.waiting and self.timer is None:  # somebody has come meanwhile
+            self.arm()
 
     def _pass(self) -> None:
         """In the hub: the first one is late, unless it has left and the one behind it has more time."""
         self._disarm()
-        for first, (ends, whom) in list(self.waiting.items())[:1]:
-            late = ends <= self._ends and self.waiting.pop(first, None) is not None
+        for first in list(self.waiting)[:1]:
+            whom = first.whom
+            late = first.ends <= self._ends and self.waiting.pop(first, self) is None
             if self.timer is None:
                 self.arm()
-            if late:
+            if late and whom is not None:
                 whom.throw(_Expired, first)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import weakref
 from collections import deque
 from collections.abc import Callable
-from time import monotonic
 from typing import Generic, TypeVar
 
 from greentls.hub.finding import here
@@ -29,13 +28,16 @@ class Rounds(Generic[T]):
     def __init__(self, ask: Callable[[T], bool], seconds: float) -> None:
         self._ask, self._seconds = ask, seconds
         self._hub = here()
-        # When each is to be asked, by time.monotonic(); the first one comes first. Nobody is kept alive by this.
-        self._waiting: deque[tuple[float, weakref.ref[T]]] = deque()
+        # Those to be asked, in order. Nobody is kept alive by this.
+        self._waiting: deque[weakref.ref[T]] = deque()
+        self._asked = 0  # how many questions there have been
+        # How many things had been added by each of the last turns: those before the first one are due.
+        self._added: deque[int] = deque()
         self._timer: Timer | None = None
 
     def add(self, thing: T) -> None:
         """Does not wait. A finalizer may call it, too."""
-        self._waiting.append((monotonic() + self._seconds, weakref.ref(thing)))
+        self._waiting.append(weakref.ref(thing))
         if self._timer is None:
             self._arm()
 
@@ -47,15 +49,18 @@ class Rounds(Generic[T]):
         timer, self._timer = self._timer, None
         if timer is not None:
             timer.close()
-        waiting, now = self._waiting, monotonic()
+        waiting, added = self._waiting, self._added
+        added.append(self._asked + len(waiting))
         try:
-            for _ in range(min(len(waiting), self.MOST)):
-                if waiting[0][0] > now:
-                    break
-                _, reference = waiting.popleft()
-                thing = reference()
-                if thing is not None and not self._ask(thing):
-                    waiting.append((now + self._seconds, reference))
+            if len(added) > self.TURNS:
+                for _ in range(min(added[0] - self._asked, len(waiting), self.MOST)):
+                    reference = waiting.popleft()
+                    self._asked += 1
+                    thing = reference()
+                    if thing is not None and not self._ask(thing):
+                        waiting.append(reference)
+                if added[0] <= self._asked:
+                    added.popleft()
         finally:  # a question that raises, or a signal, ends the rounds of no other
             if waiting and self._timer is None:
                 self._arm()

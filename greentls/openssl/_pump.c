@@ -109,7 +109,7 @@ typedef struct Pump {
     PyObject *socket; /* keeps the descriptor open */
     int descriptor;   /* -1: none */
     PyObject *name, *dead, *failure, *entrant, *hub, *ask;
-    PyObject *pause, *pause_arguments; /* pause_by()'s */
+    PyObject *pause, *pause_on[2]; /* pause_by()'s */
     long long received, drained_at;
     int budget, messages;
     long ours; /* bytes at the front of the outgoing BIO that are a writer's, and what came before it */
@@ -574,9 +574,9 @@ refill(Pump *pump)
 }
 
 /* Calls a function that waits until the socket can be read, unless somebody else waits for that: 0. 1: it has returned.
-   -1: an exception. */
+   -1: an exception. Its arguments: up to two, then NULL. */
 static int
-wait_to_receive(Pump *pump, PyObject *function, PyObject *arguments)
+wait_to_receive(Pump *pump, PyObject *function, PyObject *first, PyObject *second)
 {
     PyObject *done, *type, *value, *traceback;
     if (pump->waiting) {
@@ -584,10 +584,12 @@ wait_to_receive(Pump *pump, PyObject *function, PyObject *arguments)
     }
     pump->waiting = 1;
     Py_INCREF(function);
-    Py_XINCREF(arguments);
-    done = PyObject_CallObject(function, arguments);
+    Py_XINCREF(first);
+    Py_XINCREF(second);
+    done = PyObject_CallFunctionObjArgs(function, first, second, NULL);
     Py_DECREF(function);
-    Py_XDECREF(arguments);
+    Py_XDECREF(first);
+    Py_XDECREF(second);
     pump->waiting = 0;
     if (pump->crowded) {
         PyObject *told;
@@ -614,7 +616,7 @@ has_paused(Pump *pump, int *step)
         (pump->bulky && !pump->watched)) {
         return 0;
     }
-    waited = wait_to_receive(pump, pump->pause, pump->pause_arguments);
+    waited = wait_to_receive(pump, pump->pause, pump->pause_on[0], pump->pause_on[1]);
     if (waited < 0) {
         *step = FAILED;
         return 0;
@@ -943,7 +945,7 @@ Pump_wait(PyObject *self, PyObject *function)
 {
     int waited;
     Py_INCREF(self);
-    waited = wait_to_receive((Pump *)self, function, NULL);
+    waited = wait_to_receive((Pump *)self, function, NULL, NULL);
     Py_DECREF(self);
     return waited < 0 ? NULL : PyBool_FromLong(waited);
 }
@@ -1043,13 +1045,18 @@ Pump_attach(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
 }
 
 static void
-set_pause(Pump *pump, PyObject *pause, PyObject *arguments)
+set_pause(Pump *pump, PyObject *pause, PyObject *first, PyObject *second)
 {
-    PyObject *before = pump->pause_arguments;
-    Py_XINCREF(arguments);
-    pump->pause_arguments = arguments;
-    keep(&pump->pause, pause);
-    Py_XDECREF(before);
+    PyObject *before[] = {pump->pause, pump->pause_on[0], pump->pause_on[1]};
+    Py_INCREF(pause);
+    Py_XINCREF(first);
+    Py_XINCREF(second);
+    pump->pause = pause;
+    pump->pause_on[0] = first;
+    pump->pause_on[1] = second;
+    Py_XDECREF(before[0]);
+    Py_XDECREF(before[1]);
+    Py_XDECREF(before[2]);
 }
 
 static PyObject *
@@ -1057,7 +1064,7 @@ Pump_detach(PyObject *self, PyObject *Py_UNUSED(none))
 {
     ((Pump *)self)->emptied = 0;
     ((Pump *)self)->descriptor = -1; /* and its sends and receives are EBADF, as a closed socket's */
-    set_pause((Pump *)self, Py_None, NULL);
+    set_pause((Pump *)self, Py_None, NULL, NULL);
     Py_RETURN_NONE;
 }
 
@@ -1109,21 +1116,10 @@ Pump_look(PyObject *self, PyObject *eager)
 static PyObject *
 Pump_pause_by(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
 {
-    PyObject *rest;
-    Py_ssize_t index;
-    if (count < 1) {
-        return PyErr_Format(PyExc_TypeError, "pause_by() takes a function, and its arguments");
+    if (count < 1 || count > 3) {
+        return PyErr_Format(PyExc_TypeError, "pause_by() takes a function, and up to two arguments for it");
     }
-    rest = PyTuple_New(count - 1);
-    if (rest == NULL) {
-        return NULL;
-    }
-    for (index = 1; index < count; index++) {
-        Py_INCREF(arguments[index]);
-        PyTuple_SetItem(rest, index - 1, arguments[index]);
-    }
-    set_pause((Pump *)self, arguments[0], rest);
-    Py_DECREF(rest);
+    set_pause((Pump *)self, arguments[0], count > 1 ? arguments[1] : NULL, count > 2 ? arguments[2] : NULL);
     Py_RETURN_NONE;
 }
 
@@ -1217,7 +1213,8 @@ Pump_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(pump->hub);
     Py_VISIT(pump->ask);
     Py_VISIT(pump->pause);
-    Py_VISIT(pump->pause_arguments);
+    Py_VISIT(pump->pause_on[0]);
+    Py_VISIT(pump->pause_on[1]);
     return 0; /* The socket is not told. So the collector takes it for somebody else's, and does not close it before a
                  finalizer has said close_notify. It refers to nothing, and so is in no cycle. */
 }
@@ -1233,7 +1230,8 @@ Pump_clear(PyObject *self)
     Py_CLEAR(pump->hub);
     Py_CLEAR(pump->ask);
     Py_CLEAR(pump->pause);
-    Py_CLEAR(pump->pause_arguments);
+    Py_CLEAR(pump->pause_on[0]);
+    Py_CLEAR(pump->pause_on[1]);
     return 0;
 }
 

@@ -403,9 +403,9 @@ class PlainPump:
     def pause_by(self, pause: Callable[..., object] | None, *arguments: object) -> None:
         """How the handshake and reads wait until the socket can be read, where they would say that they want to read.
 
-        pause: called with the arguments, it returns when that is so, and others have had their turn; or raises. None:
-        they say it. They say it all the same if the BIOs have grown and nobody watches them, if another greenlet waits,
-        and in another thread.
+        pause: called with the arguments, two at most, it returns when that is so, and others have had their turn; or
+        raises. None: they say it. They say it all the same if the BIOs have grown and nobody watches them, if another
+        greenlet waits, and in another thread.
         """
         self.pause = partial(pause, *arguments) if pause is not None and arguments else pause
 

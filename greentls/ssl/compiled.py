@@ -129,12 +129,16 @@ def make_connection(
     if _protocol(context) == (_OF_CLIENTS if server_side else _OF_SERVERS):
         side = "server" if server_side else "client"
         raise ssl_error(f"Cannot create a {side} socket with a {context.protocol.name} context")
+    changes = context._changes
     try:
         config = compile(context, server_side)
     except ConfigurationError as error:
         raise configuration_error(error, "BAD_CONFIGURATION") from error
     if server_side:
-        return server_connection(config, weakref.ref(owner), early_data)
+        connection = server_connection(config, weakref.ref(owner), early_data)
+        if early_data:
+            context.__dict__["_server"] = changes, type(connection), config
+        return connection
     return Connection(
         config,
         weakref.ref(owner),

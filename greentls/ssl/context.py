@@ -32,6 +32,7 @@ from greentls.certificates import (
     parse_certificates,
 )
 from greentls.core.config import SESSION_LIFETIME, Config, TrustAnchors, two_places
+from greentls.core.connection import Connection
 from greentls.core.session import Session
 from greentls.errors import ConfigurationError
 from greentls.hub.coroutines import MayWait
@@ -132,6 +133,9 @@ class SSLContext(STDLIB_CONTEXT, metaclass=Replacement):  # type: ignore[misc]  
 
     client_sessions: ClientSessions | None = None
     _replaces = (STDLIB_CONTEXT,)
+    # _changes when a server's socket was made, and the class and the Config of its Connection. As long as nothing is
+    # set, the next one's are the same.
+    _server: tuple[int, type[Connection], Config] | None = None
 
     # The base has properties of these names, which would make its own connections call them.
     sni_callback: SNICallback | None = None

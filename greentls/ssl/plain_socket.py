@@ -80,6 +80,8 @@ class Closed:
     before: the socket that had the descriptor, or a Closed. It still knows its family, type and proto.
     """
 
+    __slots__ = ("_before", "connection", "timeout")
+
     def __init__(self, connection: Connection, timeout: float | None, before: object) -> None:
         self.connection, self.timeout, self._before = connection, timeout, before
 

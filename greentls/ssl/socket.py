@@ -31,7 +31,8 @@ from greentls.wire import NotTLS
 
 __all__ = ["SSLSocket"]
 
-_STREAM = _stdlib_socket.SOCK_STREAM
+_GeventSocket: Any = gevent.socket.socket  # Any: gevent is untyped
+_STREAM = int(_stdlib_socket.SOCK_STREAM)
 Buffer = Any  # what memoryview() takes; collections.abc.Buffer is of Python 3.12
 
 
@@ -72,7 +73,8 @@ class SSLSocket(SocketMethods, ReadsClientHello, metaclass=Replacement):
         session: Session | None,
     ) -> SSLSocket | PassedThrough:
         inner: Any = sock  # Any: gevent is untyped
-        if type(sock) is gevent.socket.socket:
+        accepted = type(sock) is _GeventSocket
+        if accepted:
             timeout, inner = inner.timeout, inner._sock  # whose attributes are fields of C
         else:
             timeout = sock.gettimeout()
@@ -93,13 +95,16 @@ class SSLSocket(SocketMethods, ReadsClientHello, metaclass=Replacement):
         self._closed = self._handshake_told = False
         self._raw, watchers = adopt(sock)
         try:
-            name = None
-            if server_hostname is not None:
-                name = self.server_hostname = context._encode_hostname(server_hostname)
-            connected = self._is_connected()
-            # The context of a socket that listens need not fit its side. Its Connection is there for facts only.
-            side = server_side if connected or has_side(context, server_side) else not server_side
-            connection = make_connection(context, side, name, session, self, self._takes_early_data)
+            connected, known = self._is_connected(), context._server
+            if server_side and connected and known is not None and known[0] == context._changes:
+                connection = known[1](known[2], weakref.ref(self))
+            else:
+                name = None
+                if server_hostname is not None:
+                    name = self.server_hostname = context._encode_hostname(server_hostname)
+                # The context of a socket that listens need not fit its side. Its Connection is there for facts only.
+                side = server_side if connected or has_side(context, server_side) else not server_side
+                connection = make_connection(context, side, name, session, self, self._takes_early_data)
             raw = self._raw
             if not connected:
                 self._close(watchers)
@@ -109,7 +114,7 @@ class SSLSocket(SocketMethods, ReadsClientHello, metaclass=Replacement):
                 self._stream.settimeout(timeout)
                 return self
             stream = self._speak_tls(raw, connection, timeout, watchers)
-            if isinstance(sock, PlainSocket) and sock.ahead:
+            if not accepted and isinstance(sock, PlainSocket) and sock.ahead:
                 self._ahead = sock.ahead
                 stream.feed(sock.ahead)
             if do_handshake_on_connect:

@@ -54,9 +54,10 @@ class TestRounds:
 
         rounds = Rounds(ask, 0.0)
         things = [Thing(asked), Thing(asked)]
-        rounds._waiting.extend((0.0, weakref.ref(thing)) for thing in things)
+        rounds._waiting.extend(map(weakref.ref, things))
         with pytest.raises(ZeroDivisionError):
-            rounds._turn()
+            for _ in range(Rounds.TURNS + 1):
+                rounds._turn()
         wait_for(lambda: asked == things, "the question to the other")
 
     def test_it_keeps_nobody_alive(self):
