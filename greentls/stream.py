@@ -73,8 +73,9 @@ _CLOSED.close()
 _wait_until: Callable[..., object] = Hub.wait if pump.twin is None else pump.twin.wait_until
 
 # What one greenlet at a time does with a stream.
-_HANDSHAKE, _SEND = "handshake", "send"
-_awaited: dict[tuple[TLSStream, str], Event] = {}  # for those who wait for their turn
+_TURNS = b"hs"
+_HANDSHAKE, _SEND = _TURNS
+_awaited: dict[tuple[TLSStream, int], Event] = {}  # for those who wait for their turn
 
 
 class TLSStream:
@@ -83,8 +84,8 @@ class TLSStream:
     sock: a connected socket as the interpreter makes them (``_socket.socket``), non-blocking, owned from now on.
     timeout: seconds that each wait for the socket may take, None for ever; TimeoutError after that, and the stream can
     go on. 0: no wait at all, WouldBlock instead. strategy: how the handshake is done; None: in the greenlet.
-    read_ahead: False: nothing behind the record that is being read leaves the kernel. watchers: gevent's io watchers of
-    the socket, for reading and for writing, if there are any; owned from now on.
+    read_ahead: False: nothing behind the record that is being read leaves the kernel. readable, writable: gevent's io
+    watchers of the socket, if there are any; owned from now on.
     """
 
     __slots__ = (
@@ -99,15 +100,16 @@ class TLSStream:
         timeout: float | None = None,
         strategy: Strategy | None = None,
         read_ahead: bool = True,
-        watchers: tuple[gevent.core.io | None, gevent.core.io | None] = (None, None),
+        readable: gevent.core.io | None = None,
+        writable: gevent.core.io | None = None,
     ) -> None:
         self._timeout = timeout
         self._call = strategy.call if strategy is not None else None
         self._socket = sock
         self._read_ahead = read_ahead
-        self._readable, self._writable = watchers  # io watchers; those that are missing are made at the first wait
+        self._readable, self._writable = readable, writable  # those that are missing are made at the first wait
         self._hub = get_hub()
-        self._free = [_HANDSHAKE, _SEND]
+        self._free = bytearray(_TURNS)  # no object of the collector's, as a list is
         self._received_when_looked = -1  # by gives_back()
         self.closed = False
         self._shut = False  # for sending: shut()
@@ -519,7 +521,7 @@ class TLSStream:
         except (OSError, ConcurrentUseError):
             pass
 
-    def _wait_for(self, turn: str, what: str) -> None:
+    def _wait_for(self, turn: int, what: str) -> None:
         """Until it may be free. Raises TimeoutError, WouldBlock, OSError if the stream is closed."""
         late = self.late(what)
         left = _awaited.setdefault((self, turn), Event())
@@ -533,7 +535,7 @@ class TLSStream:
         if self.closed:
             raise _closed()
 
-    def _left(self, turn: str) -> None:
+    def _left(self, turn: int) -> None:
         left = _awaited.pop((self, turn), None)
         if left is not None:
             left.set()

@@ -70,7 +70,7 @@ class SSLObject(ReadsClientHello):
         try:
             transport.use(self._connection)
             self._timeout = timeout
-            self._observed(self._handshake)
+            self._observed()
         finally:
             transport.flush()
             del self._transport  # it refers to this object

@@ -24,22 +24,23 @@ except ImportError:  # another gevent: its sockets are detached
 else:
     _closed = lru_cache(_closedsocket)  # what is in its place has no state
 
-__all__ = ["Watchers", "adopt"]
+__all__ = ["Watcher", "adopt"]
 
-Watchers: TypeAlias = "tuple[gevent.core.io | None, gevent.core.io | None]"  # for reading and for writing
+Watcher: TypeAlias = "gevent.core.io | None"
 
 
-def adopt(sock: Socket) -> tuple[_socket.socket, Watchers]:
-    """A non-blocking socket with sock's descriptor, and its watchers if there are any. sock has them no more."""
+def adopt(sock: Socket) -> tuple[_socket.socket, Watcher, Watcher]:
+    """A non-blocking socket with sock's descriptor, and its watchers for reading and for writing if there are any. sock
+    has them no more."""
     if _closed is not None and isinstance(sock, gevent.socket.socket):
         try:
             raw, readable, writable = sock._sock, sock._read_event, sock._write_event
             if sock.hub is get_hub() and isinstance(raw, _socket.socket) and not (readable.active or writable.active):
                 sock._sock = _closed(raw.family, raw.type, raw.proto, -1, "detached")
                 sock._read_event = sock._write_event = None
-                return raw, (readable, writable)
+                return raw, readable, writable
         except (AttributeError, TypeError):  # another gevent, or a socket that is closed, which detach() will tell
             pass
     raw = _socket.socket(sock.family, sock.type, sock.proto, fileno=sock.detach())
     raw.setblocking(False)
-    return raw, (None, None)
+    return raw, None, None

@@ -7,10 +7,8 @@ The names are the standard library's, as far as it has them.
 from __future__ import annotations
 
 import ssl as _stdlib_ssl
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from time import perf_counter
-from typing import TypeVar
 
 from cryptography.hazmat.primitives import hashes
 
@@ -22,13 +20,11 @@ from greentls.core.session import Session
 from greentls.errors import TLSError, WireError
 from greentls.sessions.stored import SessionLookup
 from greentls.ssl.compiled import compile
-from greentls.ssl.context import SSLContext
+from greentls.ssl.context import PassedThrough, SSLContext
 from greentls.ssl.errors import as_stdlib
 from greentls.ssl.peercert import PeerCertificate, peer_certificate
 
 __all__ = ["CHANNEL_BINDING_TYPES", "Common"]
-
-Result = TypeVar("Result")
 
 CHANNEL_BINDING_TYPES = ["tls-unique", "tls-exporter", "tls-server-end-point"]
 
@@ -70,14 +66,18 @@ class Common:
 
     # -- how handshakes end --------------------------------------------------------------------------------------------
 
-    def _observed(self, handshake: Callable[[], Result]) -> Result:
-        """Does the handshake, or a step of it. Its end is counted, and told to greentls.events, once."""
+    def _handshake(self) -> PassedThrough | None:
+        """Does the handshake, or a step of it."""
+        raise NotImplementedError  # each subclass has its transport
+
+    def _observed(self) -> PassedThrough | None:
+        """_handshake(), whose end is counted, and told to greentls.events, once."""
         if self._handshake_told or self._before_handshake or self._connection.busy:
-            return handshake()
+            return self._handshake()
         if not self._handshake_began:
             self._handshake_began = perf_counter()
         try:
-            result = handshake()
+            result = self._handshake()
         except (_stdlib_ssl.SSLWantReadError, _stdlib_ssl.SSLWantWriteError):
             raise
         except BaseException as error:

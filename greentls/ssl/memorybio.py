@@ -163,9 +163,9 @@ class BIOConnection(ReadsClientHello):
 
     def do_handshake(self) -> None:
         """Raises SSLWantReadError until done, SSLError, or what a callback raised."""
-        self._observed(self._step_handshake)
+        self._observed()
 
-    def _step_handshake(self) -> None:
+    def _handshake(self) -> None:
         if self.server_side and not self._connection.started:
             self._begin()
         self._run(self._resume)

@@ -16,7 +16,7 @@ from greentls.core.connection import Connection
 from greentls.core.session import Session
 from greentls.errors import TLSError, UnexpectedEOF, WireError, WouldBlock
 from greentls.hub import Deadline
-from greentls.ssl.adopted import Watchers, adopt
+from greentls.ssl.adopted import Watcher, adopt
 from greentls.ssl.client_hello import ReadsClientHello
 from greentls.ssl.compiled import has_side, make_connection
 from greentls.ssl.context import PassedThrough, SSLContext
@@ -93,7 +93,7 @@ class SSLSocket(SocketMethods, ReadsClientHello, metaclass=Replacement):
         self.do_handshake_on_connect = do_handshake_on_connect
         self.suppress_ragged_eofs = suppress_ragged_eofs
         self._closed = self._handshake_told = False
-        self._raw, watchers = adopt(sock)
+        self._raw, readable, writable = adopt(sock)
         try:
             connected, known = self._is_connected(), context._server
             if server_side and connected and known is not None and known[0] == context._changes:
@@ -107,41 +107,46 @@ class SSLSocket(SocketMethods, ReadsClientHello, metaclass=Replacement):
                 connection = make_connection(context, side, name, session, self, self._takes_early_data)
             raw = self._raw
             if not connected:
-                self._close(watchers)
+                self._close(readable, writable)
                 self._raw = self._stream = InClear(raw.family, raw.type, raw.proto, fileno=raw.detach())
                 self._stream.use(connection)
                 self._connection = connection
                 self._stream.settimeout(timeout)
                 return self
-            stream = self._speak_tls(raw, connection, timeout, watchers)
+            stream = self._speak_tls(raw, connection, timeout, readable, writable)
             if not accepted and isinstance(sock, PlainSocket) and sock.ahead:
                 self._ahead = sock.ahead
                 stream.feed(sock.ahead)
             if do_handshake_on_connect:
                 if timeout == 0.0:
                     raise ValueError("do_handshake_on_connect should not be specified for non-blocking sockets")
-                return self._observed(self._handshake) or self
+                return self._observed() or self
         except BaseException:
             self._closed = True
             if not hasattr(self, "_stream"):
-                self._close(watchers)
+                self._close(readable, writable)
             getattr(self, "_stream", self._raw).close()
             raise
         return self
 
     @staticmethod
-    def _close(watchers: Watchers) -> None:
+    def _close(*watchers: Watcher) -> None:
         for watcher in watchers:
             if watcher is not None:
                 watcher.close()
 
     def _speak_tls(
-        self, raw: _socket.socket, connection: Connection, timeout: float | None, watchers: Watchers = (None, None)
+        self,
+        raw: _socket.socket,
+        connection: Connection,
+        timeout: float | None,
+        readable: Watcher = None,
+        writable: Watcher = None,
     ) -> TLSStream:
         self._raw = raw
         context = self._context
         self._stream = stream = TLSStream(
-            raw, connection, timeout, STRATEGIES[context.strategy], context.read_ahead, watchers
+            raw, connection, timeout, STRATEGIES[context.strategy], context.read_ahead, readable, writable
         )
         self._connection, self._connected = connection, True
         if self.by_descriptor is not None:
@@ -207,7 +212,7 @@ class SSLSocket(SocketMethods, ReadsClientHello, metaclass=Replacement):
         if block and timeout == 0.0:
             self._stream.timeout = None
         try:
-            passed = self._observed(self._handshake)
+            passed = self._observed()
         finally:
             self._stream.timeout = timeout
         if passed is not None:

@@ -197,7 +197,7 @@ def finish(jobs, what):
 def nothing_is_taken(pairs, what):
     assert not bridge.occupants(), f"{what}: a connection is busy"
     for one in (one for pair in pairs for one in pair):
-        assert sorted(one._free) == ["handshake", "send"], f"{what}: a turn is taken: {one._free}"
+        assert bytes(sorted(one._free)) == stream._TURNS, f"{what}: a turn is taken: {one._free}"
         assert not one.connection.waiting, f"{what}: somebody waits to receive"
     assert not stream._awaited, f"{what}: somebody waits for a turn"
     assert not provider._signatures, f"{what}: a signature is not freed"
