@@ -9,7 +9,7 @@ import gevent
 import pytest
 
 from greentls.openssl.pump import MAX_UNSENT, RECEIVE_SIZE, SEND_SIZE
-from greentls.stream import FLIGHT_SIZE, TLSStream
+from greentls.stream import _SEND, FLIGHT_SIZE, TLSStream
 from greentls.stream import _awaited as awaited
 from tests.support.helpers import PATIENCE
 from tests.support.pairs import TLS13
@@ -53,7 +53,7 @@ def test_answers_do_not_pile_up_behind_a_blocked_writer(pki, ends, server_side):
             pass
 
     reader = gevent.spawn(read)
-    rest = say(ends[1], flood, lambda: (stream, "send") in awaited)
+    rest = say(ends[1], flood, lambda: (stream, _SEND) in awaited)
     assert not writer.ready()
     assert not reader.ready()
     assert rest, "the reader does not wait"
