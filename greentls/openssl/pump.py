@@ -47,7 +47,7 @@ __all__ = [
     "occupant", "occupants",
 ]  # fmt: skip
 
-CONTRACT = 15  # _pump.c has the same number, or is an older build and not used
+CONTRACT = 17  # _pump.c has the same number, or is an older build and not used
 
 # What a verb answers, besides a number of bytes.
 DONE = 1
