@@ -31,7 +31,7 @@ from greentls.wire import NotTLS
 
 __all__ = ["SSLSocket"]
 
-_GeventSocket: Any = gevent.socket.socket  # Any: gevent is untyped
+_GeventSocket: type[object] = gevent.socket.socket
 _STREAM = int(_stdlib_socket.SOCK_STREAM)
 Buffer = Any  # what memoryview() takes; collections.abc.Buffer is of Python 3.12
 
