@@ -52,7 +52,7 @@ class Interrupt(BaseException):
 @functools.cache
 def checkpoints(code):
     """Offsets of the instructions before which Python looks for signals: behind calls, at a function's beginning, at
-    jumps backwards, and on CPython 3.10 at the targets of all jumps.
+    jumps backwards, and on CPython 3.10 at the targets of all jumps, unless a try or a with begins there.
 
     Behind a call an exception belongs to the call. Where the next instruction has another handler, as at the end of a
     try, there is no place to raise it as Python would.
@@ -67,7 +67,7 @@ def checkpoints(code):
                 found.add(each.argval)
             elif each.opname == "JUMP_BACKWARD":
                 found.add(each.offset)
-    return found
+    return found - {each.offset for each in dis.get_instructions(code) if each.opname.startswith("SETUP_")}
 
 
 def handler(code, offset):
