@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -140,7 +141,7 @@ def _outcome(function):
 
 def _transports(client, server, session, early_data):
     assert not early_data, "greentls.aio has no early data"
-    ours, theirs = gevent.socket._socket.socketpair()
+    ours, theirs = socket.socketpair()
     for sock in (ours, theirs):
         sock.setblocking(False)
     options = {"ssl": client, "server_hostname": "localhost", "session": session}
