@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import gevent
 import pytest
+from gevent._hub_local import get_hub_if_exists
 
 from greentls.hub.asyncio import Task
 from greentls.sessions.server import SessionCache
@@ -89,6 +90,29 @@ def pytest_pyfunc_call(pyfuncitem):
 
     run_under(pyfuncitem.funcargs["each_hub"], test)
     return True
+
+
+@pytest.fixture(autouse=True)
+def gevent_counts_right(request):
+    """gevent's loop loses a reference now and then, where native threads wake it (docs/dropin, "Programs with native
+    threads"). All tests behind that one would get LoopExit. So it is put right, and the summary says so."""
+    yield
+    hub = get_hub_if_exists()
+    if hub is None or hub.loop.activecnt >= 0:
+        return
+    hub.loop.ref()
+    gevent.sleep(0.001)  # a timer without a reference may have passed, and not been called yet
+    if hub.loop.activecnt > 0:
+        hub.loop.unref()
+    else:
+        request.node.user_properties.append(("lost", request.node.nodeid))
+
+
+def pytest_terminal_summary(terminalreporter):
+    reports = [report for reports in terminalreporter.stats.values() for report in reports]
+    lost = {test for report in reports for name, test in getattr(report, "user_properties", ()) if name == "lost"}
+    for test in sorted(lost):
+        terminalreporter.write_line(f"gevent had counted a reference too few, put right after {test}")
 
 
 @pytest.fixture(autouse=True)
