@@ -108,7 +108,7 @@ class Operation(States, Pump):
     @property
     def inside(self) -> bool:
         """The running greenlet is inside OpenSSL: this is one of its hooks."""
-        return self.busy and self.entrant() is getcurrent()
+        return self.entered and self.entrant() is getcurrent()
 
     @property
     def taken(self) -> bool:

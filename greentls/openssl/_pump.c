@@ -39,7 +39,7 @@
 #define MSG_MORE 0
 #endif
 
-#define CONTRACT 17 /* pump.py has the same number, or does not use this file */
+#define CONTRACT 18 /* pump.py has the same number, or does not use this file */
 
 /* What a verb answers besides a length: pump.py explains them. */
 enum { DONE = 1, WANT_READ = 0, CLOSED = -1, WANT_WRITE = -2, ENDED = -3, SPENT = -4, UNSENT = -5 };
@@ -1319,6 +1319,7 @@ static PyMemberDef Pump_members[] = {
     {"thread", T_ULONGLONG, offsetof(Pump, thread), 0, NULL},
     {"waits", T_ULONGLONG, offsetof(Pump, waits), 0, NULL},
     {"busy", T_BOOL, offsetof(Pump, busy), READONLY, NULL},
+    {"entered", T_BOOL, offsetof(Pump, busy), READONLY, NULL}, /* the same here */
     {"established", T_BOOL, offsetof(Pump, established), 0, NULL},
     {"writable", T_BOOL, offsetof(Pump, writable), 0, NULL},
     {"eof", T_BOOL, offsetof(Pump, eof), 0, NULL},

@@ -47,7 +47,7 @@ __all__ = [
     "occupant", "occupants",
 ]  # fmt: skip
 
-CONTRACT = 17  # _pump.c has the same number, or is an older build and not used
+CONTRACT = 18  # _pump.c has the same number, or is an older build and not used
 
 # What a verb answers, besides a number of bytes.
 DONE = 1
@@ -98,7 +98,7 @@ _plain: list[Memory] = []
 
 
 # By SSL*: cffi pointers are equal, and hash alike, if their addresses are.
-_running: dict[SSL, tuple[PlainPump, Entrant]] = {}
+_running: dict[SSL, list[PlainPump]] = {}  # a pump once, and again when its entrant is noted
 
 
 class PlainPump:
@@ -190,6 +190,11 @@ class PlainPump:
         """Somebody is inside OpenSSL."""
         return self.ssl in _running
 
+    @property
+    def entered(self) -> bool:
+        """Somebody is inside, and is the entrant: until that is noted, the one before is."""
+        return len(_running.get(self.ssl, ())) > 1
+
     def run(self, name: str, function: Callable[..., int], arguments: tuple[object, ...]) -> int:
         """Calls an SSL_* function with the arguments; its callbacks may wait.
 
@@ -204,7 +209,7 @@ class PlainPump:
         if me() is not getcurrent():
             me = self._admitted(name)
         ssl = self.ssl
-        entry = self, me  # no other entry is this object
+        entry = [self]  # no other entry is this object
         found = None
         try:
             if _running.setdefault(ssl, entry) is not entry:
@@ -212,6 +217,7 @@ class PlainPump:
             if self.dead:
                 raise ConnectionDead(name, reason=self.dead)
             self.entrant = me
+            entry.append(self)
             self.name = name
             if errors.peek():
                 found = errors.save()
@@ -722,7 +728,7 @@ def _occupant(ssl: SSL) -> PlainPump | None:
 
 
 def _occupants() -> list[PlainPump]:
-    return [pump for pump, _ in list(_running.values())]
+    return [entry[0] for entry in list(_running.values())]
 
 
 def _guard(function: Callable[..., Answer], fatal: Fatal) -> Callable[..., Answer | Fatal]:
