@@ -299,8 +299,8 @@ class _Writer:
                     for key, blob, _ in batch:
                         if self.latest.get(key, NOTHING) is blob:
                             del self.latest[key]
-                if self._queue:
-                    self._hub.sleep(0)
+                if self._queue and most > 1:
+                    self._hub.sleep(0)  # what this turn of the loop brings goes with it
         finally:
             self._greenlet = None
 
