@@ -15,22 +15,28 @@ from tests.support.pairs import VERSIONS
 
 def in_thread(function, *arguments, **options):
     """Calls a function that blocks; this greenlet waits, the hub does not. gevent would print what it raises."""
-
-    def call():
-        try:
-            return function(*arguments, **options), None
-        except Exception as error:
-            return None, error
-        finally:
-            # If the function has used gevent, its thread has a hub now. gevent.reinit() destroys that in a forked
-            # child, and waits for ever for the threads of its pool, which only the parent has.
-            if hub := get_hub_if_exists():
-                hub.destroy(destroy_loop=True)
-
-    value, error = gevent.get_hub().threadpool.apply(call)
+    value, error = gevent.get_hub().threadpool.apply(leaving_no_hub, (function, arguments, options))
     if error is not None:
         raise error
     return value
+
+
+def leaving_no_hub(function, arguments, options):
+    """What the function returns, and raises, in a native thread.
+
+    If it has used gevent, its thread has a hub now. In a forked child gevent.reinit() destroys the hubs that the
+    threads of the pool were left with: it waits for ever for those of such a hub's own pool, which only the parent has,
+    and it cannot destroy one that is destroyed already.
+    """
+    before = get_hub_if_exists()
+    try:
+        return function(*arguments, **options), None
+    except Exception as error:
+        return None, error
+    finally:
+        hub = get_hub_if_exists()
+        if hub is not None and hub is not before:
+            hub.destroy(destroy_loop=True)
 
 
 def stdlib_context(pki, version="1.3", **settings):
