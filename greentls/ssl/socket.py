@@ -95,8 +95,9 @@ class SSLSocket(SocketMethods, ReadsClientHello, metaclass=Replacement):
         self._closed = self._handshake_told = False
         self._raw, readable, writable = adopt(sock)
         try:
-            connected, known = self._is_connected(), context._server
-            if server_side and connected and known is not None and known[0] == context._changes:
+            connected = self._is_connected()
+            known = context._server if server_side and connected and server_hostname is None else None
+            if known is not None and known[0] == context._changes:
                 connection = known[1](known[2], weakref.ref(self))
             else:
                 name = None

@@ -10,6 +10,7 @@ import textwrap
 import urllib.request
 
 import gevent
+import gevent.socket
 import pytest
 from gevent.event import Event
 from gevent.pywsgi import WSGIServer
@@ -330,3 +331,21 @@ class TestPywsgi:
             [sys.executable, "-W", "error", "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=300
         )
         assert (done.stdout, done.stderr) == ("a page TLSv1.3\n", "")
+
+
+def test_what_a_socket_is_given_is_looked_at_however_many_were_before_it(pki):
+    """hazard: the next ones take a quicker way, where nobody looks."""
+    context = server_context(pki)
+    refusals = []
+    for _ in range(2):
+        for name in (None, ""):
+            ours, theirs = gevent.socket.socketpair()
+            with theirs:
+                try:
+                    context.wrap_socket(
+                        ours, server_side=True, server_hostname=name, do_handshake_on_connect=False
+                    ).close()
+                except ValueError as error:
+                    refusals.append(str(error))
+                    ours.close()
+    assert refusals == ["server_hostname cannot be an empty string or start with a leading dot."] * 2
