@@ -20,6 +20,9 @@ __all__ = ["GeventHub", "get_hub"]
 T = TypeVar("T")
 
 
+_Calls = deque[tuple[Callable[..., object], tuple[object, ...]]]
+
+
 class GeventHub:
     socket: ModuleType = gevent.socket
     spawn = staticmethod(gevent.spawn)
@@ -74,7 +77,7 @@ class _Caller:
     """
 
     def __init__(self, loop: gevent.core.loop) -> None:
-        self._calls: deque[tuple[Callable[..., object], tuple[object, ...]]] = deque()
+        self._calls: _Calls = deque()
         self._watcher = loop.async_(ref=False)
         self._watcher.start(_make, self._calls, loop)
 
@@ -83,7 +86,7 @@ class _Caller:
         self._watcher.send()
 
 
-def _make(calls: deque[tuple[Callable[..., object], tuple[object, ...]]], loop: gevent.core.loop) -> None:
+def _make(calls: _Calls, loop: gevent.core.loop) -> None:
     for _ in range(len(calls)):
         function, arguments = calls.popleft()
         loop.run_callback(function, *arguments)

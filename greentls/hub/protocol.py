@@ -91,7 +91,8 @@ class Hub(Protocol):
 
     def caller(self) -> Callable[..., object]:
         """Returns a function like call_soon(), which may be called in any thread and in a finalizer. It takes no lock
-        that the running thread may hold."""
+        that the running thread may hold. gevent's raises ValueError if the hub is destroyed. To be called in the hub's
+        thread."""
 
     def in_thread(self, function: Callable[..., T], *arguments: object) -> T:
         """Calls a function, which would block the hub, in a native thread. Waits for it, and returns or raises what it
