@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from tests.support.helpers import PATIENCE, ROOT
 
 PROGRAM = """
-import tempfile
+import sys
 from pathlib import Path
 
 import gevent
@@ -34,7 +33,7 @@ class Claims(dict):
 
 
 claims = pump._running = Claims()
-pki = Pki(Path(tempfile.mkdtemp()))
+pki = Pki(Path(sys.argv[1]))
 raw = raw_pair()
 here, there = (
     TLSStream(raw[0], client(client_context(pki, TLS13))),
@@ -59,10 +58,8 @@ print(there.read(1))
 """
 
 
-def test_who_comes_before_an_entrant_is_noted_is_not_taken_for_it():
+def test_who_comes_before_an_entrant_is_noted_is_not_taken_for_it(tmp_path):
     """hazard: the one who entered before is taken for it, so it is told that its own callback is inside."""
-    environment = {**os.environ, "GREENTLS_PURE": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, cwd=ROOT, env=environment, timeout=300
-    )
+    command, environment = [sys.executable, "-c", PROGRAM, tmp_path], {**os.environ, "GREENTLS_PURE": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=PATIENCE)
     assert (done.stdout.split("\n"), done.stderr) == (["b'a'", "False True", "b'b'", "b'c'", ""], "")

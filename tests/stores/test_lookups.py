@@ -15,6 +15,13 @@ from tests.support.hubs import Job, under_each_hub
 
 
 @pytest.fixture
+def store(memcached):
+    store = MemcachedStore([(memcached.host, memcached.port)])
+    yield store
+    store.close()
+
+
+@pytest.fixture
 def commands(monkeypatch):
     """How many changes were sent at once, and how many keys were asked for with them."""
     asked, ask = [], memcached_module._Client.ask
@@ -37,12 +44,6 @@ def write(store, *changes):
 
 @under_each_hub
 class TestLookups:
-    @pytest.fixture
-    def store(self, memcached):
-        store = MemcachedStore([(memcached.host, memcached.port)])
-        yield store
-        store.close()
-
     def test_they_ask_together_and_each_gets_its_own(self, store, commands):
         fill(store)
         commands.clear()
@@ -123,12 +124,6 @@ class TestLookups:
 
 @under_each_hub
 class TestPutsThatGoWithLookups:
-    @pytest.fixture
-    def store(self, memcached):
-        store = MemcachedStore([(memcached.host, memcached.port)])
-        yield store
-        store.close()
-
     def test_they_are_one_command(self, store, commands):
         fill(store)
         commands.clear()
