@@ -11,7 +11,6 @@ from types import SimpleNamespace
 
 import gevent
 import pytest
-from gevent._hub_local import get_hub_if_exists
 
 from greentls.hub.asyncio import Task
 from greentls.sessions.server import SessionCache
@@ -19,7 +18,7 @@ from greentls.sessions.stored import StoredSessions
 from greentls.stores import SessionStore
 from greentls.stores.memcached import MemcachedStore
 from tests.support.helpers import PATIENCE, Memcached, Pki, SilentServer
-from tests.support.hubs import LOOPS, run_under
+from tests.support.hubs import LOOPS, references_put_right, run_under
 from tests.support.ocsp_authority import Authority, FakeResponder
 from tests.support.softhsm import SoftHSM
 
@@ -97,14 +96,7 @@ def gevent_counts_right(request):
     """gevent's loop loses a reference now and then, where native threads wake it (docs/dropin, "Programs with native
     threads"). All tests behind that one would get LoopExit. So it is put right, and the summary says so."""
     yield
-    hub = get_hub_if_exists()
-    if hub is None or hub.loop.activecnt >= 0:
-        return
-    hub.loop.ref()
-    gevent.sleep(0.001)  # a timer without a reference may have passed, and not been called yet
-    if hub.loop.activecnt > 0:
-        hub.loop.unref()
-    else:
+    if references_put_right():
         request.node.user_properties.append(("lost", request.node.nodeid))
 
 

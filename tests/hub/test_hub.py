@@ -20,7 +20,7 @@ from greentls.hub import Deadline, PerHub, after_fork, here
 from tests.layers.floors import modules
 from tests.support.forks import forked
 from tests.support.helpers import PATIENCE, free_port
-from tests.support.hubs import Job, under_each_hub, wait_for
+from tests.support.hubs import Job, references_put_right, under_each_hub, wait_for
 
 
 def in_a_thread(function):
@@ -522,6 +522,18 @@ def test_a_call_from_a_thread_leaves_gevents_count_of_references_alone():
     assert loop.activecnt == before
     assert called == []
     wait_for(lambda: called == [1], "the call")
+
+
+def test_a_reference_too_few_is_put_right():
+    """What the tests do for each other (tests/conftest.py)."""
+
+    def thread():
+        loop = gevent.get_hub().loop
+        before = references_put_right(), loop.activecnt
+        loop.unref()
+        return before, references_put_right(), loop.activecnt, references_put_right()
+
+    assert in_a_thread(thread) == ((False, 0), True, 0, False)
 
 
 def test_nobody_makes_gevent_count_in_another_thread():
